@@ -1,0 +1,10 @@
+"""Task families. Importing this package registers every family in it, here and in Gymnasium.
+
+A family is one file: a frozen dataclass decorated with :func:`metarl.family.register_family`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

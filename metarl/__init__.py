@@ -1,0 +1,1 @@
+"""Meta-reinforcement learning: policies that adapt to a new task within a few episodes."""

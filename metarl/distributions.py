@@ -1,0 +1,100 @@
+"""Action distributions as plain tensors, batched over tasks and over whatever axes follow.
+
+The last axis of a parameter tensor is the action's. Log-probabilities are summed over it, never averaged, so that
+the likelihood ratio of two policies is that of their actions.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Distribution(ABC):
+    """A batch of action distributions; the fields of a subclass are its parameter tensors."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return the parameter tensors, in the order of the fields."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply ``function`` to every parameter tensor."""
+        return type(self)(*map(function, self.tensors()))
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action from each distribution."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """Return the most probable action of each distribution."""
+
+    @abstractmethod
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return the log-probability (or log-density) of one action for each distribution."""
+
+    @abstractmethod
+    def kl(self, other: Self) -> Tensor:
+        """Return KL(self || other) for each pair of distributions, in nats."""
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian(Distribution):
+    """Independent Gaussians over the last axis. Shapes: ``mean`` and ``log_std`` ``[..., A]``, broadcastable."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[..., A]`` from each distribution."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        return torch.addcmul(self.mean, noise, self.log_std.exp())
+
+    def mode(self) -> Tensor:
+        """Return the means ``[..., A]``."""
+        return self.mean
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-densities ``[...]`` of ``actions`` ``[..., A]``."""
+        scaled = (actions - self.mean) * torch.exp(-self.log_std)
+        constant = 0.5 * actions.shape[-1] * LOG_TWO_PI
+        return -0.5 * scaled.square().sum(-1) - self.log_std.sum(-1) - constant
+
+    def kl(self, other: Self) -> Tensor:
+        """Return KL(self || other) ``[...]``, in nats."""
+        spread = 0.5 * torch.exp(2 * (self.log_std - other.log_std)) - (self.log_std - other.log_std) - 0.5
+        shift = 0.5 * ((self.mean - other.mean) * torch.exp(-other.log_std)).square()
+        return (shift + spread).sum(-1)
+
+
+@dataclass(frozen=True)
+class Categorical(Distribution):
+    """One of A actions. Shapes: ``logits`` ``[..., A]``, normalised to log-probabilities or not."""
+
+    logits: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[...]`` (int64) from each distribution, by the Gumbel trick."""
+        shape, kind = self.logits.shape, self.logits.dtype
+        exponential = torch.empty(shape, device=self.logits.device, dtype=kind).exponential_(generator=generator)
+        return (self.logits - exponential.log()).argmax(-1)
+
+    def mode(self) -> Tensor:
+        """Return the most probable actions ``[...]`` (int64)."""
+        return self.logits.argmax(-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-probabilities ``[...]`` of ``actions`` ``[...]`` (int64)."""
+        return self.logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def kl(self, other: Self) -> Tensor:
+        """Return KL(self || other) ``[...]``, in nats."""
+        own, others = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
+        return (own.exp() * (own - others)).sum(-1)

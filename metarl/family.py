@@ -1,0 +1,233 @@
+"""The contract of a task family, the registry of families, and the family for dynamics written in torch.
+
+A family is a frozen dataclass: its fields are what a preset sets (ranges, sizes, horizon). It says what a task is,
+draws tasks, and makes the batched dynamics of many of them at once. One definition serves the batched environment and
+the single one (:mod:`metarl.vector_env`).
+"""
+
+import dataclasses
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.errors import InputError
+
+
+class Transition(NamedTuple):
+    """What a step gives besides the next observation.
+
+    Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B]``.
+    """
+
+    rewards: Tensor
+    terminated: Tensor
+    info: dict[str, Tensor]
+
+
+class Dynamics(ABC):
+    """B worlds of one family, stepped together on one device. The horizon is not their business."""
+
+    @abstractmethod
+    def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
+        """Start an episode in the worlds where ``mask`` (bool ``[B]``) is true; ``tasks`` is ``[B]``."""
+
+    @abstractmethod
+    def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
+        """Advance every world by its action ``[B, ...]``, which lies in the action space."""
+
+    @abstractmethod
+    def observe(self) -> Tensor:
+        """Return the observations ``[B, ...]`` of the present states, in memory of their own."""
+
+    def unstable(self) -> Tensor | None:
+        """Return a bool ``[B]``, true for worlds whose simulation broke down since their reset; None if none can."""
+        return None
+
+
+class TaskFamily(ABC):
+    """A distribution over tasks that share spaces.
+
+    Subclasses are frozen dataclasses with a ``horizon`` field, and set the class variables.
+
+    Attributes:
+        name: on the command line, in kebab case.
+        env_id: in Gymnasium's registry.
+        presets: field values by preset name; the first is the default.
+        horizon: steps after which an episode is truncated.
+    """
+
+    name: ClassVar[str]
+    env_id: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    horizon: int
+
+    @property
+    @abstractmethod
+    def observation_space(self) -> spaces.Space[Any]:
+        """The observation space of one environment."""
+
+    @property
+    @abstractmethod
+    def action_space(self) -> spaces.Space[Any]:
+        """The action space of one environment."""
+
+    @property
+    @abstractmethod
+    def task_space(self) -> spaces.Dict:
+        """The space of task parameters: one entry for each name."""
+
+    @abstractmethod
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw ``count`` independent tasks, as a CPU TensorDict ``[count]`` shaped like ``task_space``."""
+
+    @abstractmethod
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make ``num_envs`` worlds on ``device``.
+
+        Raises:
+            InputError: when the family's engine does not run on ``device``.
+        """
+
+    def all_tasks(self) -> TensorDict | None:
+        """Return every task of the family, if they are finitely many and few, else None."""
+        return None
+
+    def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
+        """Turn named values into a task ``[1]``.
+
+        Raises:
+            InputError: when a name is missing or unknown, or a value lies outside the task space.
+        """
+        if set(parameters) != set(self.task_space):
+            expected, got = sorted(self.task_space), sorted(parameters)
+            raise InputError(f"{self.name}: a task has the parameters {expected}, not {got}")
+        task = {}
+        for key, space in self.task_space.items():
+            value = np.asarray(parameters[key], dtype=space.dtype).reshape(space.shape or ())
+            if not space.contains(value):
+                raise InputError(f"{self.name}: task parameter {key} = {parameters[key]} lies outside {space}")
+            task[key] = torch.as_tensor(value)[None]
+        return TensorDict(task, [1])
+
+
+State = dict[str, Tensor]
+
+
+class TensorFamily(TaskFamily):
+    """A family whose dynamics are three torch functions of a state: a dict of tensors ``[B, ...]``."""
+
+    @abstractmethod
+    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
+        """Return the first state of an episode in each of B worlds."""
+
+    @abstractmethod
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        """Return the next state, and rewards and ends, of each world."""
+
+    @abstractmethod
+    def observation(self, state: State) -> Tensor:
+        """Return the observations ``[B, ...]`` of a state."""
+
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make ``num_envs`` worlds on any torch device."""
+        return _TensorDynamics(self)
+
+
+class _TensorDynamics(Dynamics):
+    def __init__(self, family: TensorFamily) -> None:
+        self._family = family
+        self._state: State = {}
+
+    def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
+        fresh = self._family.initial_state(tasks, generator)
+        if self._state:
+            fresh = {
+                key: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, self._state[key])
+                for key, value in fresh.items()
+            }
+        self._state = fresh
+
+    def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
+        self._state, transition = self._family.transition(self._state, actions, tasks, generator)
+        return transition
+
+    def observe(self) -> Tensor:
+        return self._family.observation(self._state).clone()
+
+
+FAMILIES: dict[str, type[TaskFamily]] = {}
+FamilyT = TypeVar("FamilyT", bound=TaskFamily)
+EntryT = TypeVar("EntryT")
+
+
+def register_family(family: type[FamilyT]) -> type[FamilyT]:
+    """Make a family known by its name here and by its id in Gymnasium; used as a class decorator."""
+    FAMILIES[family.name] = family
+    gymnasium.register(
+        family.env_id,
+        entry_point="metarl.vector_env:make_env",
+        vector_entry_point="metarl.vector_env:make_vector_env",
+        kwargs={"family": family.name},
+        disable_env_checker=True,
+    )
+    return family
+
+
+def find_by_name(table: Mapping[str, EntryT], name: str, kind: str, listing: str) -> EntryT:
+    """Look ``name`` up in a registry.
+
+    Raises:
+        InputError: naming the nearest known names and the command that lists them all.
+    """
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name, table, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(table)}"
+    raise InputError(f"no {kind} is called {name!r}; {hint} ({listing} lists them)")
+
+
+def make_family(name: str, preset: str | None = None, **overrides: Any) -> TaskFamily:
+    """Make a family by name from one of its presets (the first if None), with single fields overridden.
+
+    Raises:
+        InputError: for an unknown family, preset or field, or a field value that makes no sense.
+    """
+    family = find_by_name(FAMILIES, name, "task family", "metarl families")
+    chosen = preset or next(iter(family.presets))
+    if chosen not in family.presets:
+        raise InputError(f"{name} has no preset {chosen!r}; it has {', '.join(family.presets)}")
+    known = {field.name for field in dataclasses.fields(family)}  # type: ignore[arg-type]
+    if unknown := set(overrides) - known:
+        raise InputError(f"{name} has no setting {sorted(unknown)}; it has {sorted(known)}")
+    made = family(**{**family.presets[chosen], **overrides})
+    if made.horizon < 1:
+        raise InputError(f"the horizon must be at least 1 step, not {made.horizon}")
+    return made
+
+
+def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+    """Draw float32 numbers uniformly from ``[low, high)``, on the generator's device."""
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return the function that maps a policy's actions ``[..., *action]`` into ``space``.
+
+    Policies act in units of [-1, 1] on a bounded Box: their actions are clipped to that and scaled to the bounds, as
+    the normalised environments of MAML's own code do. Actions of other spaces pass through.
+    """
+    if not (isinstance(space, spaces.Box) and space.is_bounded()):
+        return lambda actions: actions
+    low, high = (torch.as_tensor(bound, device=device) for bound in (space.low, space.high))
+    middle, half = (low + high) / 2, (high - low) / 2
+    return lambda actions: torch.addcmul(middle, actions.clamp(-1, 1), half)

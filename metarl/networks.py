@@ -1,0 +1,49 @@
+"""Multilayer perceptrons as functions of parameters that may differ from task to task."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu}
+
+
+def init_mlp(sizes: Sequence[int], generator: torch.Generator) -> TensorDict:
+    """Draw the weights of a perceptron: Glorot-uniform, biases zero (Glorot and Bengio 2010, eq. 16).
+
+    Args:
+        sizes: units of every layer, inputs and outputs included.
+        generator: its device is that of the weights.
+
+    Returns:
+        ``weight_i`` ``[inputs, outputs]`` and ``bias_i`` ``[outputs]`` of each layer i.
+    """
+    layers = {}
+    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        limit = math.sqrt(6 / (inputs + outputs))
+        draws = torch.rand(inputs, outputs, generator=generator, device=generator.device)
+        layers[f"weight_{index}"] = (2 * draws - 1) * limit
+        layers[f"bias_{index}"] = torch.zeros(outputs, device=generator.device)
+    return TensorDict(layers)
+
+
+def mlp(params: TensorDict, inputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """Run N perceptrons at once, each with its own parameters.
+
+    Args:
+        params: as :func:`init_mlp` makes them, stacked ``[N]``.
+        inputs: ``[N, B, inputs]``.
+        activation: between layers; the last layer is linear.
+
+    Returns:
+        ``[N, B, outputs]``.
+    """
+    layers = sum(key.startswith("weight_") for key in params.keys())
+    hidden = inputs
+    for index in range(layers):
+        hidden = torch.baddbmm(params[f"bias_{index}"].unsqueeze(-2), hidden, params[f"weight_{index}"])
+        if index < layers - 1:
+            hidden = activation(hidden)
+    return hidden

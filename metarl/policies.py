@@ -1,0 +1,148 @@
+"""Stochastic policies as functions of their parameters, for N tasks at once."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.errors import InputError
+from metarl.networks import ACTIVATIONS, init_mlp, mlp
+
+MIN_LOG_STD = math.log(1e-6)
+
+PolicyKind = Literal["auto", "gaussian", "categorical"]
+
+
+class Policy(ABC):
+    """A multilayer perceptron from observations to an action distribution.
+
+    Args:
+        observation_space: Box (flattened) or Discrete (one-hot).
+        outputs: size of the last layer.
+        hidden_sizes: units of the hidden layers.
+        activation: ``tanh`` or ``relu``.
+
+    Raises:
+        InputError: for another observation space, an unknown activation or an empty layer.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], outputs: int, hidden_sizes: Sequence[int], activation: str
+    ) -> None:
+        if not isinstance(observation_space, spaces.Box | spaces.Discrete):
+            raise InputError(f"a policy observes a Box or Discrete space, not {observation_space}")
+        if any(size < 1 for size in hidden_sizes):
+            raise InputError(f"hidden layers need at least one unit each, not {list(hidden_sizes)}")
+        if activation not in ACTIVATIONS:
+            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
+        self._discrete_inputs = isinstance(observation_space, spaces.Discrete)
+        self._inputs = spaces.flatdim(observation_space)
+        self._event_dims = len(observation_space.shape or ())
+        self._sizes = [self._inputs, *hidden_sizes, outputs]
+        self._activation = ACTIVATIONS[activation]
+
+    def init_params(self, generator: torch.Generator) -> TensorDict:
+        """Draw initial parameters, un-stacked, on the generator's device."""
+        return init_mlp(self._sizes, generator)
+
+    @abstractmethod
+    def distribution(self, params: TensorDict, observations: Tensor) -> Distribution:
+        """Return the action distributions at ``observations`` ``[N, ..., *observation]`` under params ``[N]``."""
+
+    def act(
+        self, params: TensorDict, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Choose one action for each observation; return the actions and the distributions they come from."""
+        distribution = self.distribution(params, observations)
+        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+
+    def features(self, observations: Tensor) -> Tensor:
+        """Return observations ``[N, ..., *observation]`` as network inputs ``[N, ..., D]``."""
+        if self._discrete_inputs:
+            return torch.nn.functional.one_hot(observations.long(), self._inputs).float()
+        return observations.flatten(observations.ndim - self._event_dims) if self._event_dims > 1 else observations
+
+    def _network(self, params: TensorDict, observations: Tensor) -> Tensor:
+        features = self.features(observations)
+        outputs = mlp(params, features.flatten(1, -2), self._activation)
+        return outputs.view(*features.shape[:-1], outputs.shape[-1])
+
+
+class GaussianPolicy(Policy):
+    """A diagonal Gaussian whose mean is the network's output, in units of [-1, 1] for bounded action spaces.
+
+    The standard deviation is one parameter for each action dimension, the same in every state. It is stored as its
+    logarithm, starts at 1, is adapted in the inner loop like every other parameter, and is held above 1e-6.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Box, hidden_sizes: Sequence[int], activation: str
+    ) -> None:
+        if len(action_space.shape) != 1:
+            raise InputError(f"a gaussian policy needs actions of one axis, not of shape {action_space.shape}")
+        super().__init__(observation_space, action_space.shape[0], hidden_sizes, activation)
+
+    def init_params(self, generator: torch.Generator) -> TensorDict:
+        """Draw initial parameters, un-stacked; ``log_std`` is ``[A]``."""
+        params = super().init_params(generator)
+        params["log_std"] = torch.zeros(self._sizes[-1], device=generator.device)
+        return params
+
+    def distribution(self, params: TensorDict, observations: Tensor) -> DiagonalGaussian:
+        """Return Gaussians with means ``[N, ..., A]`` and log-deviations that broadcast against them."""
+        mean = self._network(params, observations)
+        log_std = params["log_std"].clamp(min=MIN_LOG_STD)
+        return DiagonalGaussian(mean, log_std.view(log_std.shape[0], *[1] * (mean.ndim - 2), -1))
+
+
+class CategoricalPolicy(Policy):
+    """A distribution over a Discrete action space whose logits are the network's output."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        hidden_sizes: Sequence[int],
+        activation: str,
+    ) -> None:
+        super().__init__(observation_space, int(action_space.n), hidden_sizes, activation)
+
+    def distribution(self, params: TensorDict, observations: Tensor) -> Categorical:
+        """Return categoricals with logits ``[N, ..., A]``."""
+        return Categorical(self._network(params, observations))
+
+
+def make_policy(
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    hidden_sizes: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    kind: PolicyKind = "auto",
+) -> Policy:
+    """Make the policy that fits an action space: Gaussian for Box, categorical for Discrete.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box of one axis, or Discrete starting at 0.
+        hidden_sizes: units of the hidden layers.
+        activation: ``tanh`` or ``relu``.
+        kind: ``auto``, or the policy one insists on.
+
+    Raises:
+        InputError: when ``kind`` does not fit the action space, or there is no policy for a space.
+    """
+    fitting = {spaces.Box: "gaussian", spaces.Discrete: "categorical"}.get(type(action_space))
+    if fitting is None:
+        raise InputError(f"there is no policy for the action space {action_space}; Box and Discrete have one")
+    if kind not in ("auto", fitting):
+        raise InputError(f"a {kind} policy cannot act in {action_space}; use --policy {fitting} (or auto)")
+    if isinstance(action_space, spaces.Box):
+        return GaussianPolicy(observation_space, action_space, hidden_sizes, activation)
+    assert isinstance(action_space, spaces.Discrete)
+    return CategoricalPolicy(observation_space, action_space, hidden_sizes, activation)

@@ -1,0 +1,20 @@
+"""Random streams by name: every draw comes from a generator whose seed is derived from what it is for.
+
+No generator's state is ever saved. Iteration 17 of seed 3 draws the same numbers whether the run came there
+in one go or was resumed, and two purposes never share a stream.
+"""
+
+import hashlib
+
+import torch
+
+
+def derive_seed(*keys: int | str) -> int:
+    """Return a 63-bit seed that depends on every key and on their order."""
+    text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(*keys: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a torch generator on ``device``, seeded by ``derive_seed(*keys)``."""
+    return torch.Generator(device).manual_seed(derive_seed(*keys))

@@ -1,0 +1,78 @@
+"""Training, validation and test tasks of a family: disjoint, seeded, and hashed."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal, cast
+
+import torch
+from tensordict import TensorDict
+
+from metarl.errors import InputError
+from metarl.family import TaskFamily
+from metarl.seeding import generator
+
+Part = Literal["train", "validation", "test"]
+FINGERPRINT_TASKS = 64
+
+
+@dataclass(frozen=True)
+class TaskSplit:
+    """Three sources of tasks that share none.
+
+    A family with finitely many tasks is partitioned (60, 20 and 20 % of a seeded permutation, at least one each) and
+    each part draws from its own tasks. Any other family has three streams of independent draws.
+
+    Args:
+        family: where the tasks come from.
+        seed: of the split. Runs with different seeds share a split, so that they meet the same test tasks.
+    """
+
+    family: TaskFamily
+    seed: int = 0
+
+    def train_tasks(self, count: int, *keys: int | str) -> TensorDict:
+        """Draw ``count`` training tasks ``[count]``; ``keys`` (a run's seed, an iteration) name the draw."""
+        return self._draw("train", count, *keys)
+
+    def held_out_tasks(self, part: Part, count: int) -> TensorDict:
+        """Return the first ``count`` validation or test tasks, the same at every call.
+
+        A family with finitely many tasks has no more of them to give than it has: the result may be shorter, and
+        no task stands in it twice.
+
+        Raises:
+            InputError: for a count below 1.
+        """
+        if count < 1:
+            raise InputError(f"the number of tasks must be at least 1, not {count}")
+        if (tasks := self.finite(part)) is not None:
+            return cast(TensorDict, tasks[:count])
+        # One draw for each task, so that the first tasks do not depend on how many are asked for.
+        return cast(TensorDict, torch.cat([self._draw(part, 1, index) for index in range(count)]))
+
+    def finite(self, part: Part) -> TensorDict | None:
+        """Return all tasks of a part, if the family has finitely many, else None."""
+        if (tasks := self.family.all_tasks()) is None:
+            return None
+        total = len(tasks)
+        order = torch.randperm(total, generator=generator(self.seed, "split"))
+        held_out = max(1, round(0.2 * total))
+        pieces = order.split([total - 2 * held_out, held_out, held_out])
+        return cast(TensorDict, tasks[pieces[("train", "validation", "test").index(part)]])
+
+    def fingerprint(self) -> str:
+        """Return a hash over the family's settings and the first tasks of each part; it changes when any of them do."""
+        digest = hashlib.sha256(json.dumps([self.family.name, asdict(self.family), self.seed]).encode())  # type: ignore[call-overload]
+        drawn = [self.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
+        drawn += [self.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
+        for tasks in drawn:
+            for key in sorted(tasks.keys()):
+                digest.update(tasks[key].numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _draw(self, part: Part, count: int, *keys: int | str) -> TensorDict:
+        stream = generator(self.seed, part, *keys)
+        if (tasks := self.finite(part)) is not None:
+            return cast(TensorDict, tasks[torch.randint(len(tasks), (count,), generator=stream)])
+        return self.family.sample_tasks(count, stream)

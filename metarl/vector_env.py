@@ -1,0 +1,240 @@
+"""A family's worlds as Gymnasium environments: many at once on a device, and one at a time in NumPy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.errors import InputError
+from metarl.family import TaskFamily, make_family
+from metarl.seeding import derive_seed
+
+Info = dict[str, Any]
+
+
+class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
+    """B environments of one family, each with its own task; observations, rewards and ends are torch tensors.
+
+    Tasks stay as :meth:`set_tasks` set them; until it is called, every reset draws new ones from the family.
+
+    With ``AutoresetMode.SAME_STEP`` an environment whose episode ends starts its next one within the same step, and
+    ``info["final_obs"]`` (where ``info["_final_obs"]`` is true) holds the last observation of the old one. With
+    ``AutoresetMode.DISABLED`` ended environments wait for ``reset(options={"reset_mask": ended})``.
+
+    Actions outside a Box action space are clipped to it.
+
+    Args:
+        family: what the environments are.
+        num_envs: their number B.
+        device: where the tensors live.
+        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+
+    Raises:
+        InputError: for another autoreset mode, no environments, or a device that the family's engine does not run on.
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    ) -> None:
+        if num_envs < 1:
+            raise InputError(f"an environment needs at least one world, not {num_envs}")
+        if autoreset_mode is AutoresetMode.NEXT_STEP:
+            raise InputError("autoreset_mode must be SAME_STEP or DISABLED: NEXT_STEP wastes a step of every episode")
+        self.family = family
+        self.num_envs = num_envs
+        self.device = torch.device(device)
+        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": [], "torch": True}
+        self.single_observation_space = family.observation_space
+        self.single_action_space = family.action_space
+        self.observation_space = batch_space(family.observation_space, num_envs)
+        self.action_space = batch_space(family.action_space, num_envs)
+        self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
+        self._dynamics = family.dynamics(num_envs, self.device)
+        self._generator = torch.Generator(self.device)
+        self._task_generator = torch.Generator()
+        self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._fixed_tasks = False
+        self._tasks = TensorDict(batch_size=[num_envs])
+        box = isinstance(family.action_space, gymnasium.spaces.Box)
+        self._bounds = tuple(
+            torch.as_tensor(bound, device=self.device)
+            for bound in ((family.action_space.low, family.action_space.high) if box else ())
+        )
+
+    @property
+    def tasks(self) -> TensorDict:
+        """The task of every environment, ``[B]``."""
+        return self._tasks
+
+    def set_tasks(self, tasks: TensorDict) -> None:
+        """Give every environment its task, from its next reset on.
+
+        Args:
+            tasks: ``[B]``.
+
+        Raises:
+            InputError: when there is not one task for each environment.
+        """
+        if tasks.batch_size != torch.Size([self.num_envs]):
+            raise InputError(f"{self.num_envs} environments need as many tasks, not {list(tasks.batch_size)}")
+        self._tasks = tasks.to(self.device)
+        self._fixed_tasks = True
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Tensor, Info]:
+        """Start an episode in every environment, or where ``options["reset_mask"]`` (bool ``[B]``) is true.
+
+        Args:
+            seed: reseeds all randomness of the environments; without it the streams go on.
+            options: ``reset_mask``, optional.
+
+        Returns:
+            Observations ``[B, ...]`` and an empty info.
+        """
+        if seed is not None or self._np_random is None:
+            super().reset(seed=seed)
+            start = int(self.np_random.integers(2**62)) if seed is None else seed
+            self._generator.manual_seed(derive_seed(start, "env"))
+            self._task_generator.manual_seed(derive_seed(start, "env tasks"))
+        mask = (options or {}).get("reset_mask")
+        everywhere = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self._restart(everywhere if mask is None else torch.as_tensor(mask, dtype=torch.bool, device=self.device))
+        return self._dynamics.observe(), {}
+
+    def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Info]:
+        """Advance every environment by one action.
+
+        Args:
+            actions: ``[B, *action]``; a NumPy array will do.
+
+        Returns:
+            Observations ``[B, ...]``, rewards (float32), terminated and truncated (bool) ``[B]``, never both true at
+            once, and info: the family's own terms, ``[B]`` each.
+        """
+        actions = torch.as_tensor(actions, device=self.device)
+        if self._bounds:
+            actions = actions.clamp(*self._bounds)
+        rewards, terminated, terms = self._dynamics.step(actions, self._tasks, self._generator)
+        self._elapsed += 1
+        truncated = (self._elapsed >= self.family.horizon) & ~terminated
+        observations, info = self._dynamics.observe(), dict(terms)
+        if self._autoreset:
+            observations = self._begin_ended(observations, terminated | truncated, info)
+        return observations, rewards, terminated, truncated, info
+
+    def unstable(self) -> Tensor | None:
+        """Return a bool ``[B]``, true where the simulation broke down since the last reset; None if none can."""
+        return self._dynamics.unstable()
+
+    def _begin_ended(self, observations: Tensor, ended: Tensor, info: Info) -> Tensor:
+        if not ended.any():
+            return observations
+        info["final_obs"], info["_final_obs"] = observations, ended
+        self._restart(ended)
+        return self._dynamics.observe()
+
+    def _restart(self, mask: Tensor) -> None:
+        if not self._fixed_tasks:
+            drawn = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
+            self._tasks = torch.where(mask, drawn, self._tasks) if len(self._tasks.keys()) else drawn
+        self._dynamics.reset(self._tasks, mask, self._generator)
+        self._elapsed.masked_fill_(mask, 0)
+
+
+class TaskEnv(gymnasium.Env[np.ndarray, Any]):
+    """One environment of a family, in NumPy, with a given task or a new one drawn at each reset.
+
+    Args:
+        family: what the environment is.
+        task: ``[1]``, or None.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own annotation)
+
+    def __init__(self, family: TaskFamily, task: TensorDict | None = None) -> None:
+        self._worlds = TaskVectorEnv(family, 1, autoreset_mode=AutoresetMode.DISABLED)
+        if task is not None:
+            self._worlds.set_tasks(task)
+        self.family = family
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+
+    @property
+    def task(self) -> dict[str, np.ndarray]:
+        """The parameters of the present task."""
+        return {key: value[0].numpy() for key, value in self._worlds.tasks.items()}
+
+    def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[np.ndarray, Info]:
+        """Start an episode; return its first observation and an empty info."""
+        super().reset(seed=seed)
+        observations, info = self._worlds.reset(seed=seed)
+        return observations[0].numpy(), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
+        """Advance by one action; return observation, reward, terminated, truncated, info (the family's own terms)."""
+        batch = torch.as_tensor(np.asarray(action)[None])
+        observations, rewards, terminated, truncated, info = self._worlds.step(batch)
+        terms = {key: value[0].item() for key, value in info.items()}
+        return observations[0].numpy(), rewards[0].item(), bool(terminated[0]), bool(truncated[0]), terms
+
+
+def _split(family: str, preset: str | None, arguments: Mapping[str, Any]) -> tuple[TaskFamily, TensorDict | None]:
+    """Tell settings of a family from the parameters of a task, which share a namespace in ``gymnasium.make``."""
+    names = set(make_family(family, preset).task_space)
+    made = make_family(family, preset, **{key: value for key, value in arguments.items() if key not in names})
+    task = {key: value for key, value in arguments.items() if key in names}
+    return made, made.make_task(task) if task else None
+
+
+def make_env(family: str, preset: str | None = None, render_mode: None = None, **arguments: Any) -> TaskEnv:
+    """Make one environment, as ``gymnasium.make("metarl/HalfCheetahVel-v0", velocity=1.5)`` does.
+
+    Args:
+        family: name of the family.
+        preset: one of its presets.
+        render_mode: only None so far.
+        arguments: task parameters (all of them, or none to draw a task at each reset) and settings of the family.
+
+    Raises:
+        InputError: for unknown names and values out of range.
+    """
+    if render_mode is not None:
+        raise InputError(f"{family} has no render mode {render_mode!r}")
+    return TaskEnv(*_split(family, preset, arguments))
+
+
+def make_vector_env(
+    num_envs: int,
+    family: str,
+    preset: str | None = None,
+    device: torch.device | str = "cpu",
+    autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    **arguments: Any,
+) -> TaskVectorEnv:
+    """Make a batched environment, as ``gymnasium.make_vec("metarl/HalfCheetahVel-v0", num_envs=64)`` does.
+
+    Args:
+        num_envs: number of environments.
+        family: name of the family.
+        preset: one of its presets.
+        device: where the tensors live.
+        autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+        arguments: task parameters (the same task everywhere) and settings of the family.
+
+    Raises:
+        InputError: for unknown names and values out of range.
+    """
+    made, task = _split(family, preset, arguments)
+    env = TaskVectorEnv(made, num_envs, device, autoreset_mode)
+    if task is not None:
+        env.set_tasks(task.expand(num_envs))
+    return env
