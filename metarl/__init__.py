@@ -1,1 +1,32 @@
-"""Meta-reinforcement learning: policies that adapt to a new task within a few episodes."""
+"""Meta-reinforcement learning: policies that adapt to a new task within a few episodes.
+
+This is the front door: it registers every task family and learner, and offers what a script needs. It stands above
+the floors of ARCHITECTURE.md; modules import each other directly, never from here.
+"""
+
+import metarl.agents
+import metarl.envs  # noqa: F401 (registers the families)
+from metarl.config import RunConfig, TrainConfig
+from metarl.errors import InputError, MetarlError, RunError
+from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
+from metarl.family import make_family
+from metarl.sampler import Sampler
+from metarl.splits import TaskSplit
+from metarl.training import resume, train
+
+__all__ = [
+    "AdaptationCurve",
+    "InputError",
+    "MetarlError",
+    "RunConfig",
+    "RunError",
+    "Sampler",
+    "TaskSplit",
+    "TrainConfig",
+    "adaptation_curve",
+    "evaluate",
+    "load_run",
+    "make_family",
+    "resume",
+    "train",
+]

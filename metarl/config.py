@@ -1,0 +1,153 @@
+"""The configuration of a training run, as frozen dataclasses that go to JSON and back."""
+
+import dataclasses
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from metarl.errors import InputError
+from metarl.family import TaskFamily, find_by_name, make_family
+from metarl.learner import LEARNERS, Learner
+from metarl.splits import TaskSplit
+
+RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Settings that every training run has, whatever its learner."""
+
+    iterations: int = 100
+    """Outer updates."""
+    seed: int = 1
+    """Of everything random in the run but the choice of held-out tasks."""
+    device: str = "cpu"
+    """Torch device that environments, policies and updates live on: cpu, cuda, cuda:1 ..."""
+    out: str | None = None
+    """Directory of the run; by default runs/LEARNER-FAMILY-seedSEED. It must be new or empty."""
+    track: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """W&B tracking; auto is online with an API key and offline without one."""
+    preset: str | None = None
+    """Preset of the family (metarl families lists them); by default its first."""
+    horizon: int | None = None
+    """Steps of an episode; by default the preset's."""
+    tasks_per_batch: int = 20
+    """Tasks of each iteration."""
+    episodes_per_task: int = 20
+    """Episodes of each task before each adaptation, and after the last one."""
+    split_seed: int = 0
+    """Of the split into training, validation and test tasks; runs that are compared share it."""
+    checkpoint_every: int = 10
+    """Iterations between checkpoints; a run that is stopped writes one as well."""
+    group: str | None = None
+    """W&B group; by default LEARNER-FAMILY-PRESET, so that seeds stand together."""
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.horizon is not None and self.horizon < 1:
+            raise InputError(f"horizon must be at least 1 step, not {self.horizon}")
+        resolve_device(self.device)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run: which learner on which family, the run's settings and the learner's.
+
+    Attributes:
+        learner: name of a registered learner.
+        family: name of a registered family.
+        run: settings of the run.
+        settings: an instance of the learner's ``config_class``; None takes its defaults.
+
+    Raises:
+        InputError: for unknown names, and settings that make no sense.
+    """
+
+    learner: str
+    family: str
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    settings: Any = None
+
+    def __post_init__(self) -> None:
+        chosen = find_by_name(LEARNERS, self.learner, "learner", "metarl learners").config_class
+        if self.settings is None:
+            object.__setattr__(self, "settings", chosen())
+        if not isinstance(self.settings, chosen):
+            raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
+        self.make_family()
+
+    def make_family(self) -> TaskFamily:
+        """Make the family with the run's preset and horizon."""
+        overrides = {} if self.run.horizon is None else {"horizon": self.run.horizon}
+        return make_family(self.family, self.run.preset, **overrides)
+
+    def make_learner(self) -> Learner:
+        """Make the learner, untrained."""
+        device = resolve_device(self.run.device)
+        return LEARNERS[self.learner](self.make_family(), self.settings, self.run.seed, device)
+
+    def split(self) -> TaskSplit:
+        """Return the family's training, validation and test tasks."""
+        return TaskSplit(self.make_family(), self.run.split_seed)
+
+    @property
+    def preset(self) -> str:
+        """The preset by name, also where the default was taken."""
+        return self.run.preset or next(iter(self.make_family().presets))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the configuration, resolved, with the split's hash and the versions it ran under."""
+        return {
+            "learner": self.learner,
+            "family": self.family,
+            "preset": self.preset,
+            "split_hash": self.split().fingerprint(),
+            "run": dataclasses.asdict(self.run),
+            "settings": dataclasses.asdict(self.settings),
+            "family_settings": dataclasses.asdict(self.make_family()),  # type: ignore[call-overload]
+            "versions": {name: version(name) for name in RECORDED_VERSIONS},
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "TrainConfig":
+        """Rebuild what :meth:`to_json` returned.
+
+        Raises:
+            InputError: when an entry is missing or of the wrong type, or the task split has changed since.
+        """
+        try:
+            learner, family = content["learner"], content["family"]
+            config_class = find_by_name(LEARNERS, learner, "learner", "metarl learners").config_class
+            run = TypeAdapter(RunConfig).validate_python(content["run"])
+            settings = TypeAdapter(config_class).validate_python(content["settings"])
+            expected = content["split_hash"]
+        except (KeyError, TypeError, ValidationError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the run's config.json is not one that this metarl wrote ({reason})") from None
+        config = cls(learner, family, run, settings)
+        if config.split().fingerprint() != expected:
+            raise InputError(
+                f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "
+                f"{config.split().fingerprint()}): its held-out tasks cannot be told from its training tasks"
+            )
+        return config
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the torch device of that name.
+
+    Raises:
+        InputError: when there is no such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"there is no device called {name!r}; use cpu or cuda") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no CUDA device {name!r} on this machine; use --device cpu")
+    return device

@@ -1,0 +1,76 @@
+"""The protocol that every meta-learner and baseline speaks, and the registry of learners."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from metarl.distributions import Distribution
+from metarl.family import TaskFamily
+from metarl.rollout import Rollout
+
+
+class Learner(ABC):
+    """Something that is trained across tasks and adapts to new ones.
+
+    What it knows of N tasks is its *state* for them: adapted parameters, a memory, a belief. Only the learner looks
+    inside.
+
+    Attributes:
+        name: on the command line.
+        config_class: frozen dataclass of its settings, each with a sentence under it.
+        inner_steps: adaptations between the first and the last rollout of a training iteration.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type]
+    inner_steps: int
+
+    @abstractmethod
+    def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:
+        """Start untrained; ``seed`` decides the initial parameters."""
+
+    @abstractmethod
+    def begin(self, num_tasks: int) -> Any:
+        """Return the state for ``num_tasks`` tasks of which nothing is known."""
+
+    @abstractmethod
+    def act(
+        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Choose actions ``[N, E, *action]`` at observations ``[N, E, *observation]``; see :class:`sampler.Actor`."""
+
+    @abstractmethod
+    def adapt(self, state: Any, rollout: Rollout) -> Any:
+        """Return the state after learning from a rollout of the tasks, collected in ``state`` or recorded elsewhere."""
+
+    @abstractmethod
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Improve from one iteration's rollouts: one before each adaptation, and the last one after all of them.
+
+        Returns:
+            Metrics by name.
+
+        Raises:
+            RunError: when the update is not finite; the learner is then unchanged.
+        """
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes, as tensors, numbers, strings and containers of them."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+
+
+LEARNERS: dict[str, type[Learner]] = {}
+LearnerT = TypeVar("LearnerT", bound=Learner)
+
+
+def register_learner(learner: type[LearnerT]) -> type[LearnerT]:
+    """Make a learner known by its name; used as a class decorator."""
+    LEARNERS[learner.name] = learner
+    return learner

@@ -1,0 +1,226 @@
+"""The training loop: sample, adapt, sample again, update, record; stopped at any moment, resumed to the same numbers."""
+
+import dataclasses
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from metarl.config import RunConfig, TrainConfig, resolve_device
+from metarl.errors import InputError, RunError
+from metarl.evaluation import adaptation_curve, load_run
+from metarl.figures import draw_adaptation_curve
+from metarl.learner import Learner
+from metarl.run_directory import RunDirectory
+from metarl.runtime import keep_freed_memory
+from metarl.sampler import Sampler
+from metarl.seeding import derive_seed
+from metarl.tracking import make_tracker
+
+VALIDATION_TASKS = 20
+Result = TypeVar("Result")
+
+
+def train(config: TrainConfig) -> RunDirectory:
+    """Train a learner from the start.
+
+    Progress is shown when standard error is a terminal. Ctrl-C and SIGTERM end the run after the iteration in hand,
+    with a checkpoint.
+
+    Args:
+        config: what to train, how, and where the run directory shall be.
+
+    Returns:
+        The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.
+
+    Raises:
+        InputError: when the run directory cannot be written or holds something already.
+        RunError: when sampling or an update fails; the run up to then is in the run directory.
+    """
+    learner = config.make_learner()
+    directory = RunDirectory(config.run.out or f"runs/{config.learner}-{config.family}-seed{config.run.seed}")
+    directory.create()
+    directory.write_config({**config.to_json(), "tracking_id": uuid.uuid4().hex[:12]})
+    return _Training(config, learner, directory).run(0, 0)
+
+
+def resume(path: str | Path, iterations: int | None = None) -> RunDirectory:
+    """Continue a run from its checkpoint, to the same numbers as if it had never stopped.
+
+    Args:
+        path: the run's directory.
+        iterations: new total; by default what the run was started with.
+
+    Raises:
+        InputError: when the directory is not a run, or the run has that many iterations already.
+        RunError: as :func:`train`.
+    """
+    config, learner, done = load_run(str(path))
+    directory = RunDirectory(path)
+    if iterations is not None:
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
+    if done >= config.run.iterations:
+        raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
+    directory.write_config({**config.to_json(), "tracking_id": directory.read_config()["tracking_id"]})
+    directory.keep_metrics(done)
+    return _Training(config, learner, directory).run(done, int(directory.load_checkpoint()["env_steps"]))
+
+
+class _Training:
+    def __init__(self, config: TrainConfig, learner: Learner, directory: RunDirectory) -> None:
+        self.config, self.learner, self.directory = config, learner, directory
+        self.run_config: RunConfig = config.run
+        self.split = config.split()
+        self.sampler = Sampler(config.make_family(), config.run.device)
+        self.stopwatch = _Stopwatch(resolve_device(config.run.device))
+
+    def run(self, done: int, env_steps: int) -> RunDirectory:
+        keep_freed_memory()
+        total = self.run_config.iterations
+        group = self.run_config.group or f"{self.config.learner}-{self.config.family}-{self.config.preset}"
+        content = self.directory.read_config()
+        tracker = make_tracker(
+            self.run_config.track, self.directory.path, content, group, "train", content["tracking_id"]
+        )
+        try:
+            with _StopRequest() as stop, _progress(total, done) as show:
+                while done < total and not stop.requested:
+                    row = self._iterate(done, env_steps)
+                    self.directory.append_metrics(row)
+                    done, env_steps = done + 1, int(row["env_steps"])
+                    if done % self.run_config.checkpoint_every == 0:
+                        self._save(done, env_steps)
+                    tracker.log(row)
+                    show(row)
+            self._save(done, env_steps)
+            if done == total:
+                tracker.log_curve(self._validate(), self.directory.curve)
+            tracker.log_checkpoint(self.directory.checkpoint)
+        finally:
+            tracker.finish()
+        return self.directory
+
+    def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
+        seed, count = self.run_config.seed, self.run_config.tasks_per_batch
+        watch = self.stopwatch
+        watch.start()
+        tasks = self.split.train_tasks(count, seed, iteration)
+        state, rollouts = self.learner.begin(count), []
+        try:
+            for step in range(self.learner.inner_steps + 1):
+                if step > 0:
+                    state = watch("adaptation", lambda: self.learner.adapt(state, rollouts[-1]))  # noqa: B023
+                episode_seed = derive_seed(seed, "rollout", iteration, step)
+                rollouts.append(watch("sampling", lambda: self._collect(state, tasks, episode_seed)))  # noqa: B023
+            metrics = watch("update", lambda: self.learner.update(rollouts))
+        except RunError as error:
+            self._save(iteration, env_steps)
+            kept = f"{self.directory.path} holds the run up to there"
+            raise RunError(f"iteration {iteration}: {error}; {kept}") from error
+        before, after = (rollout.episode_returns().mean().item() for rollout in (rollouts[0], rollouts[-1]))
+        seconds, fresh = watch.seconds(), sum(rollout.env_steps for rollout in rollouts)
+        return {
+            "iteration": iteration,
+            "env_steps": env_steps + fresh,
+            "env_steps_per_second": fresh / seconds["time_iteration"],
+            "return_before": before,
+            "return_after": after,
+            "gain": after - before,
+            **metrics,
+            **seconds,
+        }
+
+    def _collect(self, state: Any, tasks: Any, seed: int) -> Any:
+        return self.sampler.collect(self.learner, state, tasks, self.run_config.episodes_per_task, seed)
+
+    def _save(self, done: int, env_steps: int) -> None:
+        self.directory.save_checkpoint(
+            {"learner": self.learner.state_dict(), "iteration": done, "env_steps": env_steps}
+        )
+
+    def _validate(self) -> Any:
+        """Measure adaptation on validation tasks, which are for looking at; the test tasks wait for ``evaluate``."""
+        tasks = self.split.held_out_tasks("validation", VALIDATION_TASKS)
+        curve = adaptation_curve(
+            self.learner,
+            self.sampler,
+            tasks,
+            self.learner.inner_steps,
+            self.run_config.episodes_per_task,
+            "validation",
+        )
+        draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
+        return curve
+
+
+class _Stopwatch:
+    """Adds up the seconds of named pieces of work, waiting for the device at the end of each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, float] = {}
+        self._began = 0.0
+
+    def start(self) -> None:
+        self._sums = {"sampling": 0.0, "adaptation": 0.0, "update": 0.0}
+        self._began = time.perf_counter()
+
+    def __call__(self, name: str, work: Callable[[], Result]) -> Result:
+        began = time.perf_counter()
+        result = work()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._sums[name] += time.perf_counter() - began
+        return result
+
+    def seconds(self) -> dict[str, float]:
+        total = {"time_iteration": time.perf_counter() - self._began}
+        return {f"time_{name}": value for name, value in self._sums.items()} | total
+
+
+class _StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request; a second one acts as it always did."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a bar with returns, speed and time left; nothing when standard error is not a terminal."""
+    with tqdm(total=total, initial=done, disable=None, unit="it", dynamic_ncols=True) as bar:
+
+        def show(row: dict[str, float]) -> None:
+            speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))
+            bar.set_postfix_str(f"return {before:.1f} -> {after:.1f}, {speed:,.0f} env steps/s")
+            bar.update()
+
+        yield show
