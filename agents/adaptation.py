@@ -1,13 +1,12 @@
 """Adaptation by policy gradient: the inner loop that gradient-based meta-learners share.
 
-The inner objective of a task is the likelihood-ratio surrogate mean_t exp(log pi(a_t|s_t) - log pi_sampling(a_t|s_t)) A_t
-with pi_sampling the policy that collected the data. At the sampling parameters its value is the mean advantage and its
-gradient the policy gradient, and its second derivatives keep the dependence of the sampling distribution on the
-parameters, which log pi * A drops (Rothfuss et al. 2019, section 4, "LVC").
+The inner objective of a task is the likelihood-ratio surrogate: the mean over steps of
+exp(log pi(a|s) - log pi_sampling(a|s)) A, with pi_sampling the policy that collected the data. At the sampling
+parameters its value is the mean advantage and its gradient the policy gradient, and its second derivatives keep the
+dependence of the sampling distribution on the parameters, which log pi * A drops (Rothfuss et al. 2019, section 4).
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from tensordict import TensorDict
@@ -73,4 +72,4 @@ def inner_step(
         create_graph: keep the step's own derivative, as second-order meta-gradients need.
     """
     objective = surrogate(policy.distribution(params, episodes.rollout.observations), episodes).sum()
-    return cast(TensorDict, params + inner_lr * gradient(objective, params, create_graph))
+    return params + inner_lr * gradient(objective, params, create_graph)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import torch
+from metarl.agents.adaptation import Adapted, Episodes, inner_step, surrogate
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.adaptation import Adapted, Episodes, inner_step, surrogate
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, register_learner
-from metarl.params import flatten, gradient, leaf, per_task, unflatten
+from metarl.params import flatten, gradient, leaf, per_task, tensors, unflatten
 from metarl.policies import PolicyKind, make_policy
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
@@ -76,7 +76,7 @@ class MamlTrpo(Learner):
         self.policy = make_policy(
             family.observation_space, family.action_space, config.hidden_sizes, config.activation, config.policy
         )
-        self.params = cast(TensorDict, self.policy.init_params(generator(seed, "policy")).to(device))
+        self.params = self.policy.init_params(generator(seed, "policy")).to(device)
 
     def begin(self, num_tasks: int) -> Adapted:
         """Return the meta-parameters for each task."""
@@ -131,7 +131,7 @@ class MamlTrpo(Learner):
         """
         params = leaf(self.params)
         outputs = self._adapted_policy(params, support, query)
-        inputs, ends = list(params.values()), outputs.tensors()
+        inputs, ends = tensors(params), outputs.tensors()
         cotangents = [torch.zeros_like(end, requires_grad=True) for end in ends]
         pullback = torch.autograd.grad(ends, inputs, cotangents, create_graph=True)
         fixed = outputs.map(Tensor.detach)
@@ -140,12 +140,11 @@ class MamlTrpo(Learner):
         metric = torch.autograd.grad(kl, moving.tensors(), create_graph=True)
 
         def product(vector: Tensor) -> Tensor:
-            pieces = unflatten(vector, params)
-            tangents = [pieces[name] for name in params.keys()]
+            tangents = tensors(unflatten(vector, params))
             pushed = torch.autograd.grad(pullback, cotangents, tangents, retain_graph=True)
             weighed = torch.autograd.grad(metric, moving.tensors(), pushed, retain_graph=True)
             pulled = torch.autograd.grad(ends, inputs, weighed, retain_graph=True)
-            return flatten(TensorDict(dict(zip(params.keys(), pulled, strict=True))))
+            return torch.cat([value.reshape(-1) for value in pulled])
 
         return product
 
@@ -179,4 +178,3 @@ class MamlTrpo(Learner):
         with torch.no_grad():
             kl = per_task_mean(query.rollout.distribution.kl(distribution), query.rollout.valid).mean()
             return Trial(surrogate(distribution, query).mean().item(), kl.item())
-

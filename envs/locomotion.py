@@ -12,10 +12,10 @@ import mujoco
 import numpy as np
 import torch
 from gymnasium import spaces
+from metarl.envs.simulation import BatchedSim, gymnasium_model, make_simulation
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.simulation import BatchedSim, gymnasium_model, make_simulation
 from metarl.errors import InputError
 from metarl.family import Dynamics, TaskFamily, Transition, register_family, uniform
 
@@ -91,9 +91,10 @@ class LocomotionDynamics(Dynamics):
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
         """Start episodes at the model's rest position plus noise, as Gymnasium's environments do."""
         simulation, noise = self.simulation, self._family.reset_noise
-        like = {"generator": generator, "device": simulation.qpos.device, "dtype": simulation.qpos.dtype}
-        offsets = noise * (2 * torch.rand(simulation.qpos.shape, **like) - 1)
-        velocities = noise * torch.randn(simulation.qvel.shape, **like)
+        device, kind = simulation.qpos.device, simulation.qpos.dtype
+        draws = torch.rand(simulation.qpos.shape, generator=generator, device=device, dtype=kind)
+        offsets = noise * (2 * draws - 1)
+        velocities = noise * torch.randn(simulation.qvel.shape, generator=generator, device=device, dtype=kind)
         simulation.restart(mask, self._qpos0 + offsets, velocities)
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:

@@ -75,7 +75,9 @@ class CpuSim:
 
     def __init__(self, model: mujoco.MjModel, num_sims: int) -> None:
         self._batch = Batch(model, num_sims)
-        self.qpos, self.qvel, self.ctrl = (torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl"))
+        self.qpos, self.qvel, self.ctrl = (
+            torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
+        )
 
     def step(self, substeps: int) -> None:
         """Advance every simulation by ``substeps`` calls of ``mj_step``."""

@@ -1,6 +1,5 @@
 """The command line: ``metarl train``, ``evaluate``, ``families``, ``learners``."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -9,11 +8,11 @@ from io import StringIO
 from typing import Any, TypeVar
 
 import tyro
+from metarl.experiments.report import save_evaluation, table, where
 
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, MetarlError
 from metarl.evaluation import evaluate, load_run
-from metarl.experiments.report import save_evaluation, table, where
 from metarl.family import FAMILIES, find_by_name, make_family
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
@@ -160,7 +159,7 @@ def _train(words: list[str]) -> None:
             return
         raise InputError("train needs a learner and a family, in this order, before any option")
     find_by_name(LEARNERS, names[0], "learner", "metarl learners")
-    config = parse_train(*names, words[2:])
+    config = parse_train(names[0], names[1], words[2:])
     run_training(lambda: train(config))
 
 
@@ -208,7 +207,7 @@ def _presets(family: Any) -> str:
     texts = []
     for preset in family.presets:
         made = make_family(family.name, preset)
-        settings = ", ".join(f"{key} {value}" for key, value in dataclasses.asdict(made).items())
+        settings = ", ".join(f"{key} {value}" for key, value in made.settings().items())
         texts.append(f"{preset} ({settings})")
     return f"\n{'':<11}".join(texts)
 

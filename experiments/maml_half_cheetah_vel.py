@@ -8,8 +8,9 @@ was 100-100 ReLU.
 """
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.cli import run_published
+
+from metarl.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",

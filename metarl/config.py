@@ -109,7 +109,7 @@ class TrainConfig:
             "split_hash": self.split().fingerprint(),
             "run": dataclasses.asdict(self.run),
             "settings": dataclasses.asdict(self.settings),
-            "family_settings": dataclasses.asdict(self.make_family()),  # type: ignore[call-overload]
+            "family_settings": self.make_family().settings(),
             "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
 
@@ -124,7 +124,7 @@ class TrainConfig:
             learner, family = content["learner"], content["family"]
             config_class = find_by_name(LEARNERS, learner, "learner", "metarl learners").config_class
             run = TypeAdapter(RunConfig).validate_python(content["run"])
-            settings = TypeAdapter(config_class).validate_python(content["settings"])
+            settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
             expected = content["split_hash"]
         except (KeyError, TypeError, ValidationError) as error:
             reason = str(error).splitlines()[0]

@@ -96,6 +96,10 @@ class TaskFamily(ABC):
             InputError: when the family's engine does not run on ``device``.
         """
 
+    def settings(self) -> dict[str, Any]:
+        """Return the values of the family's fields by name."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
     def all_tasks(self) -> TensorDict | None:
         """Return every task of the family, if they are finitely many and few, else None."""
         return None

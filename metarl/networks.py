@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from tensordict import TensorDict
@@ -21,7 +22,7 @@ def init_mlp(sizes: Sequence[int], generator: torch.Generator) -> TensorDict:
         ``weight_i`` ``[inputs, outputs]`` and ``bias_i`` ``[outputs]`` of each layer i.
     """
     layers = {}
-    for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for index, (inputs, outputs) in enumerate(pairwise(sizes)):
         limit = math.sqrt(6 / (inputs + outputs))
         draws = torch.rand(inputs, outputs, generator=generator, device=generator.device)
         layers[f"weight_{index}"] = (2 * draws - 1) * limit
@@ -40,7 +41,7 @@ def mlp(params: TensorDict, inputs: Tensor, activation: Callable[[Tensor], Tenso
     Returns:
         ``[N, B, outputs]``.
     """
-    layers = sum(key.startswith("weight_") for key in params.keys())
+    layers = sum(str(key).startswith("weight_") for key in params.keys())
     hidden = inputs
     for index in range(layers):
         hidden = torch.baddbmm(params[f"bias_{index}"].unsqueeze(-2), hidden, params[f"weight_{index}"])

@@ -7,9 +7,19 @@ from tensordict import TensorDict
 from torch import Tensor
 
 
+def names(params: TensorDict) -> list[str]:
+    """Return the names of the entries, sorted: the order in which every function here lists them."""
+    return sorted(str(key) for key in params.keys())
+
+
+def tensors(params: TensorDict) -> list[Tensor]:
+    """Return the entries in the order of :func:`names`."""
+    return [params[name] for name in names(params)]
+
+
 def per_task(params: TensorDict, num_tasks: int) -> TensorDict:
     """Give each of ``num_tasks`` tasks the same parameters, without copying: ``[]`` becomes ``[N]``."""
-    return cast(TensorDict, params.expand(num_tasks))
+    return params.expand(num_tasks)
 
 
 def leaf(params: TensorDict) -> TensorDict:
@@ -25,17 +35,19 @@ def gradient(objective: Tensor, params: TensorDict, create_graph: bool = False) 
         params: tensors that ``objective`` was computed from.
         create_graph: keep the gradient differentiable, as second-order meta-gradients need.
     """
-    values = torch.autograd.grad(objective, list(params.values()), create_graph=create_graph)
-    return TensorDict(dict(zip(params.keys(), values, strict=True)), params.batch_size)
+    values = torch.autograd.grad(objective, tensors(params), create_graph=create_graph)
+    return TensorDict(dict(zip(names(params), values, strict=True)), params.batch_size)
 
 
 def flatten(params: TensorDict) -> Tensor:
     """Concatenate all entries of un-stacked parameters into one vector ``[P]``, in the order of their names."""
-    return torch.cat([params[name].reshape(-1) for name in sorted(params.keys())])
+    return torch.cat([value.reshape(-1) for value in tensors(params)])
 
 
 def unflatten(vector: Tensor, like: TensorDict) -> TensorDict:
     """Cut a vector ``[P]`` into parameters shaped like ``like``; the inverse of :func:`flatten`."""
-    names = sorted(like.keys())
-    pieces = vector.split([like[name].numel() for name in names])
-    return TensorDict({name: piece.view_as(like[name]) for name, piece in zip(names, pieces, strict=True)})
+    shapes = tensors(like)
+    pieces = torch.split(vector, [value.numel() for value in shapes])
+    return TensorDict(
+        {name: piece.view_as(value) for name, piece, value in zip(names(like), pieces, shapes, strict=True)}
+    )

@@ -82,7 +82,11 @@ class GaussianPolicy(Policy):
     """
 
     def __init__(
-        self, observation_space: spaces.Space[Any], action_space: spaces.Box, hidden_sizes: Sequence[int], activation: str
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        hidden_sizes: Sequence[int],
+        activation: str,
     ) -> None:
         if len(action_space.shape) != 1:
             raise InputError(f"a gaussian policy needs actions of one axis, not of shape {action_space.shape}")

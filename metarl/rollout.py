@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import Distribution
+from metarl.params import names
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,10 @@ class Rollout:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Rollout":
         """Apply ``function`` to every tensor."""
-        changed = {
-            name: value.apply(function) if isinstance(value, TensorDict) else value.map(function)
-            if isinstance(value, Distribution) else function(value)
-            for name, value in vars(self).items()
-        }
-        return Rollout(**changed)
+        return Rollout(
+            tasks=TensorDict({name: function(self.tasks[name]) for name in names(self.tasks)}, self.tasks.batch_size),
+            **self._map_episodes(function),
+        )
 
     def to(self, device: torch.device | str) -> "Rollout":
         """Copy every tensor to ``device``."""
@@ -71,10 +71,12 @@ class Rollout:
         Episodes of one task are independent and identically distributed, so the first ones are a fair sample.
         """
         count = max(1, round(fraction * self.rewards.shape[1]))
-        return self if count == self.rewards.shape[1] else Rollout(
-            **{
-                name: value if isinstance(value, TensorDict) else value.map(lambda x: x[:, :count].contiguous())
-                if isinstance(value, Distribution) else value[:, :count].contiguous()
-                for name, value in vars(self).items()
-            }
-        )
+        return Rollout(tasks=self.tasks, **self._map_episodes(lambda value: value[:, :count].contiguous()))
+
+    def _map_episodes(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """Apply ``function`` to every tensor but the tasks'."""
+        values = {name: value for name, value in vars(self).items() if name != "tasks"}
+        return {
+            name: value.map(function) if isinstance(value, Distribution) else function(value)
+            for name, value in values.items()
+        }

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -47,9 +47,10 @@ class TaskSplit:
         if count < 1:
             raise InputError(f"the number of tasks must be at least 1, not {count}")
         if (tasks := self.finite(part)) is not None:
-            return cast(TensorDict, tasks[:count])
+            return tasks[:count]
         # One draw for each task, so that the first tasks do not depend on how many are asked for.
-        return cast(TensorDict, torch.cat([self._draw(part, 1, index) for index in range(count)]))
+        drawn: TensorDict = TensorDict.cat([self._draw(part, 1, index) for index in range(count)])
+        return drawn
 
     def finite(self, part: Part) -> TensorDict | None:
         """Return all tasks of a part, if the family has finitely many, else None."""
@@ -58,12 +59,12 @@ class TaskSplit:
         total = len(tasks)
         order = torch.randperm(total, generator=generator(self.seed, "split"))
         held_out = max(1, round(0.2 * total))
-        pieces = order.split([total - 2 * held_out, held_out, held_out])
-        return cast(TensorDict, tasks[pieces[("train", "validation", "test").index(part)]])
+        pieces = torch.split(order, [total - 2 * held_out, held_out, held_out])
+        return tasks[pieces[("train", "validation", "test").index(part)]]
 
     def fingerprint(self) -> str:
         """Return a hash over the family's settings and the first tasks of each part; it changes when any of them do."""
-        digest = hashlib.sha256(json.dumps([self.family.name, asdict(self.family), self.seed]).encode())  # type: ignore[call-overload]
+        digest = hashlib.sha256(json.dumps([self.family.name, self.family.settings(), self.seed]).encode())
         drawn = [self.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
         drawn += [self.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
         for tasks in drawn:
@@ -74,5 +75,5 @@ class TaskSplit:
     def _draw(self, part: Part, count: int, *keys: int | str) -> TensorDict:
         stream = generator(self.seed, part, *keys)
         if (tasks := self.finite(part)) is not None:
-            return cast(TensorDict, tasks[torch.randint(len(tasks), (count,), generator=stream)])
+            return tasks[torch.randint(len(tasks), (count,), generator=stream)]
         return self.family.sample_tasks(count, stream)

@@ -65,7 +65,7 @@ class WandbTracker:
     def __init__(
         self, directory: Path, mode: str, config: Mapping[str, Any], group: str, job_type: str, run_id: str
     ) -> None:
-        import wandb  # noqa: PLC0415 (an untracked run does not pay for it)
+        import wandb
 
         def start(chosen: str) -> Any:
             return wandb.init(

@@ -1,4 +1,4 @@
-"""The training loop: sample, adapt, sample again, update, record; stopped at any moment, resumed to the same numbers."""
+"""The training loop: sample, adapt, sample again, update, record; it may be stopped at any moment and resumed."""
 
 import dataclasses
 import signal
@@ -12,13 +12,15 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
+from tensordict import TensorDict
 from tqdm import tqdm
 
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError, RunError
-from metarl.evaluation import adaptation_curve, load_run
+from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
 from metarl.learner import Learner
+from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
@@ -113,7 +115,8 @@ class _Training:
         watch = self.stopwatch
         watch.start()
         tasks = self.split.train_tasks(count, seed, iteration)
-        state, rollouts = self.learner.begin(count), []
+        state = self.learner.begin(count)
+        rollouts: list[Rollout] = []
         try:
             for step in range(self.learner.inner_steps + 1):
                 if step > 0:
@@ -138,7 +141,7 @@ class _Training:
             **seconds,
         }
 
-    def _collect(self, state: Any, tasks: Any, seed: int) -> Any:
+    def _collect(self, state: Any, tasks: TensorDict, seed: int) -> Rollout:
         return self.sampler.collect(self.learner, state, tasks, self.run_config.episodes_per_task, seed)
 
     def _save(self, done: int, env_steps: int) -> None:
@@ -146,7 +149,7 @@ class _Training:
             {"learner": self.learner.state_dict(), "iteration": done, "env_steps": env_steps}
         )
 
-    def _validate(self) -> Any:
+    def _validate(self) -> AdaptationCurve:
         """Measure adaptation on validation tasks, which are for looking at; the test tasks wait for ``evaluate``."""
         tasks = self.split.held_out_tasks("validation", VALIDATION_TASKS)
         curve = adaptation_curve(

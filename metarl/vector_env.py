@@ -65,11 +65,9 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._fixed_tasks = False
         self._tasks = TensorDict(batch_size=[num_envs])
-        box = isinstance(family.action_space, gymnasium.spaces.Box)
-        self._bounds = tuple(
-            torch.as_tensor(bound, device=self.device)
-            for bound in ((family.action_space.low, family.action_space.high) if box else ())
-        )
+        space = self.single_action_space
+        bounds = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else ()
+        self._bounds = tuple(torch.as_tensor(bound, device=self.device) for bound in bounds)
 
     @property
     def tasks(self) -> TensorDict:
@@ -145,7 +143,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     def _restart(self, mask: Tensor) -> None:
         if not self._fixed_tasks:
             drawn = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
-            self._tasks = torch.where(mask, drawn, self._tasks) if len(self._tasks.keys()) else drawn
+            self._tasks = drawn.where(mask, self._tasks) if len(self._tasks.keys()) else drawn
         self._dynamics.reset(self._tasks, mask, self._generator)
         self._elapsed.masked_fill_(mask, 0)
 
@@ -171,7 +169,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
     @property
     def task(self) -> dict[str, np.ndarray]:
         """The parameters of the present task."""
-        return {key: value[0].numpy() for key, value in self._worlds.tasks.items()}
+        return {str(key): np.asarray(value[0]) for key, value in self._worlds.tasks.items()}
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[np.ndarray, Info]:
         """Start an episode; return its first observation and an empty info."""

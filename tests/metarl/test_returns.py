@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 10_000)
 
 def episode(*numbers: float) -> Tensor:
     """Return one episode of one task, ``[1, 1, T]``."""
-    return torch.tensor(numbers).view(1, 1, -1)
+    return torch.tensor(numbers, dtype=torch.float32).view(1, 1, -1)
 
 
 def inside(length: int, steps: int) -> Tensor:
