@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Solve ``A x = target`` approximately for a symmetric positive definite A known by its products.
 
     Args:
@@ -53,6 +53,9 @@ def conjugate_gradient(
         target: ``[P]``.
         iterations: at most so many products.
         tolerance: stop when the squared residual falls below this fraction of the squared target.
+
+    Returns:
+        x ``[P]`` and the residual ``target - A x`` ``[P]``.
     """
     solution, residual = torch.zeros_like(target), target.clone()
     direction, squared = residual.clone(), residual @ residual
@@ -66,7 +69,7 @@ def conjugate_gradient(
         residual -= step * image
         previous, squared = squared, residual @ residual
         direction = residual + (squared / previous) * direction
-    return solution
+    return solution, residual
 
 
 def trust_region_step(
@@ -91,8 +94,8 @@ def trust_region_step(
     def damped(vector: Tensor) -> Tensor:
         return product(vector) + config.cg_damping * vector
 
-    direction = conjugate_gradient(damped, gradient, config.cg_iterations)
-    curvature = direction @ damped(direction)
+    direction, residual = conjugate_gradient(damped, gradient, config.cg_iterations)
+    curvature = direction @ (gradient - residual)
     full_step = direction * torch.sqrt(2 * config.max_kl / curvature.clamp(min=1e-12))
     for backtracks in range(config.max_backtracks):
         candidate = point + config.backtrack_ratio**backtracks * full_step
