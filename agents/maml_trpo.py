@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import torch
-from metarl.agents.adaptation import Adapted, Episodes, inner_step, surrogate
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.agents.adaptation import Adapted, Episodes, inner_step, surrogate
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily

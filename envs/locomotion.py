@@ -12,10 +12,10 @@ import mujoco
 import numpy as np
 import torch
 from gymnasium import spaces
-from metarl.envs.simulation import BatchedSim, gymnasium_model, make_simulation
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.envs.simulation import BatchedSim, gymnasium_model, make_simulation
 from metarl.errors import InputError
 from metarl.family import Dynamics, TaskFamily, Transition, register_family, uniform
 

@@ -8,11 +8,11 @@ from io import StringIO
 from typing import Any, TypeVar
 
 import tyro
-from metarl.experiments.report import save_evaluation, table, where
 
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, MetarlError
 from metarl.evaluation import evaluate, load_run
+from metarl.experiments.report import save_evaluation, table, where
 from metarl.family import FAMILIES, find_by_name, make_family
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory

@@ -8,9 +8,8 @@ was 100-100 ReLU.
 """
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.experiments.cli import run_published
-
 from metarl.config import RunConfig, TrainConfig
+from metarl.experiments.cli import run_published
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",

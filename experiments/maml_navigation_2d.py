@@ -7,9 +7,8 @@ paper's. The policy is 64-64 tanh, as in the field since, where the paper's was 
 """
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.experiments.cli import run_published
-
 from metarl.config import RunConfig, TrainConfig
+from metarl.experiments.cli import run_published
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",

@@ -1,5 +1,6 @@
 import dataclasses
 
+import metarl.envs  # noqa: F401 (registers the families)
 import pytest
 import torch
 from gymnasium import spaces
@@ -7,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.family import FAMILIES, find_by_name, make_family, uniform, unit_scale
 from tests.fakes import EchoFamily, echo_tasks
@@ -70,6 +70,10 @@ def test_families_are_immutable() -> None:
         make_family("bandit").horizon = 2
 
 
+def test_settings_are_the_fields_by_name() -> None:
+    assert make_family("bandit", "k10").settings() == {"arms": 10, "horizon": 1}
+
+
 def test_make_task_names_the_expected_parameters() -> None:
     with pytest.raises(InputError, match=r"has the parameters \['goal'\], not \['gaol'\]"):
         make_family("navigation-2d").make_task({"gaol": [0.0, 0.0]})
@@ -81,7 +85,7 @@ def test_make_task_wants_every_parameter() -> None:
 
 
 def test_make_task_refuses_a_value_out_of_range() -> None:
-    with pytest.raises(InputError, match="half-cheetah-vel: task parameter velocity = 3.5 lies outside"):
+    with pytest.raises(InputError, match=r"half-cheetah-vel: task parameter velocity = 3\.5 lies outside"):
         make_family("half-cheetah-vel").make_task({"velocity": 3.5})
 
 

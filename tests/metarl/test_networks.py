@@ -78,8 +78,10 @@ def test_relu_is_relu() -> None:
 
 
 def test_gradients_reach_only_their_own_task() -> None:
-    params = per_task(init_mlp([2, 3, 1], torch.Generator().manual_seed(0)), 2).clone().apply(
-        lambda value: value.requires_grad_()
+    params = (
+        per_task(init_mlp([2, 3, 1], torch.Generator().manual_seed(0)), 2)
+        .clone()
+        .apply(lambda value: value.requires_grad_())
     )
     mlp(params, torch.ones(2, 4, 2), torch.tanh)[0].sum().backward()
     grad = params["weight_0"].grad

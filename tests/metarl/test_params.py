@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from metarl.params import flatten, gradient, leaf, per_task, unflatten
+from metarl.params import flatten, gradient, leaf, names, per_task, tensors, unflatten
 
 SHAPES = st.dictionaries(
     st.text("abcdefgh_", min_size=1, max_size=6),
@@ -38,6 +38,14 @@ def test_flatten_undoes_unflatten(shapes: dict[str, list[int]]) -> None:
 def test_flatten_goes_by_name_not_by_insertion() -> None:
     # "bias" comes before "weight".
     assert flatten(small()).tolist() == [3.0, 1.0, 2.0]
+
+
+def test_names_are_sorted() -> None:
+    assert names(small()) == ["bias", "weight"]
+
+
+def test_tensors_come_in_the_order_of_the_names() -> None:
+    assert [value.tolist() for value in tensors(small())] == [[3.0], [[1.0, 2.0]]]
 
 
 def test_flatten_is_differentiable() -> None:

@@ -33,15 +33,19 @@ def ended(at: int | None, steps: int) -> Tensor:
 
 def worked_advantages(terminated_at: int | None, gae_lambda: float) -> list[float]:
     """Advantages of rewards (1, 2, 3), values (½, 1, 1½), final value 2, at discount ½."""
-    return generalized_advantages(
-        episode(1, 2, 3),
-        episode(0.5, 1, 1.5),
-        torch.full((1, 1), 2.0),
-        ended(terminated_at, 3),
-        inside(3, 3),
-        discount=0.5,
-        gae_lambda=gae_lambda,
-    ).flatten().tolist()
+    return (
+        generalized_advantages(
+            episode(1, 2, 3),
+            episode(0.5, 1, 1.5),
+            torch.full((1, 1), 2.0),
+            ended(terminated_at, 3),
+            inside(3, 3),
+            discount=0.5,
+            gae_lambda=gae_lambda,
+        )
+        .flatten()
+        .tolist()
+    )
 
 
 def test_returns_by_hand() -> None:
@@ -183,9 +187,7 @@ def test_nothing_behind_an_end_reaches_the_advantages(seed: int, length: int) ->
         return normalize_per_task(found, valid)
 
     clean = normalised(rewards, values, terminated)
-    dirty = normalised(
-        torch.where(valid, rewards, garbage), torch.where(valid, values, garbage), terminated | ~valid
-    )
+    dirty = normalised(torch.where(valid, rewards, garbage), torch.where(valid, values, garbage), terminated | ~valid)
     assert torch.equal(clean, dirty)
 
 

@@ -1,12 +1,12 @@
 import re
 from pathlib import Path
 
+import metarl.envs  # noqa: F401 (registers the families)
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-import metarl.envs  # noqa: F401 (registers the families)
 from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import make_family
@@ -36,7 +36,8 @@ def poisoned(task: int, episode: int, step: int, component: int, value: float = 
 
 
 def tensors(rollout: Rollout) -> list[Tensor]:
-    return [value for value in vars(rollout).values() if isinstance(value, Tensor)] + list(rollout.distribution.tensors())
+    plain = [value for value in vars(rollout).values() if isinstance(value, Tensor)]
+    return [*plain, *rollout.distribution.tensors()]
 
 
 def same_bits(one: Rollout, other: Rollout) -> bool:
@@ -136,7 +137,8 @@ def test_environments_keep_nothing_from_an_earlier_collection() -> None:
 
 def test_the_number_of_episodes_may_change() -> None:
     sampler, tasks = Sampler(EchoFamily()), echo_tasks([10, 20, 30])
-    assert [sampler.collect(NoisyActor(), None, tasks, count, seed=0).rewards.shape[1] for count in (1, 3, 1)] == [1, 3, 1]
+    rollouts = [sampler.collect(NoisyActor(), None, tasks, count, seed=0) for count in (1, 3, 1)]
+    assert [rollout.rewards.shape[1] for rollout in rollouts] == [1, 3, 1]
 
 
 def test_collecting_leaves_the_global_stream_alone() -> None:

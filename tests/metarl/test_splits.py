@@ -1,11 +1,11 @@
 import dataclasses
 from typing import Literal
 
+import metarl.envs  # noqa: F401 (registers the families)
 import pytest
 import torch
 from tensordict import TensorDict
 
-import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.family import make_family
 from metarl.splits import TaskSplit

@@ -28,12 +28,28 @@ def test_conjugate_gradient_solves_what_linalg_solves(size: int, seed: int) -> N
     root = torch.randn(size, size, generator=stream, dtype=torch.float64)
     matrix = root @ root.T + torch.eye(size, dtype=torch.float64)
     target = torch.randn(size, generator=stream, dtype=torch.float64)
-    found = conjugate_gradient(lambda v: matrix @ v, target, iterations=2 * size + 5, tolerance=1e-20)
+    found, _ = conjugate_gradient(lambda v: matrix @ v, target, iterations=2 * size + 5, tolerance=1e-20)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, target), rtol=1e-6, atol=1e-8)
 
 
 def test_conjugate_gradient_of_nothing_is_nothing() -> None:
-    assert conjugate_gradient(lambda v: CURVATURE @ v, torch.zeros(2), 10).tolist() == [0.0, 0.0]
+    solution, residual = conjugate_gradient(lambda v: CURVATURE @ v, torch.zeros(2), 10)
+    assert solution.tolist() == [0.0, 0.0]
+    assert residual.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 2])
+def test_conjugate_gradient_returns_the_residual_of_its_solution(iterations: int) -> None:
+    target = torch.tensor([1.0, 1.0])
+    solution, residual = conjugate_gradient(lambda v: CURVATURE @ v, target, iterations)
+    torch.testing.assert_close(residual, target - CURVATURE @ solution)
+
+
+def test_a_solve_that_was_cut_short_still_reaches_the_edge_of_the_trust_region() -> None:
+    # After one iteration the direction is g · 2/5, no solution of C x = g; its length must be measured in C all the
+    # same: xᵀCx = 4/25 · 5 = 0.8, so x · √(2 · 0.01 / 0.8).
+    step = quadratic_step(TrustRegionConfig(cg_iterations=1), torch.tensor([1.0, 1.0]), hidden_kl=0.999)
+    torch.testing.assert_close(step.point, torch.full((2,), 0.4 * math.sqrt(0.02 / 0.8)), rtol=1e-4, atol=0)
 
 
 def test_conjugate_gradient_stops_when_it_has_the_solution() -> None:
@@ -44,7 +60,7 @@ def test_conjugate_gradient_stops_when_it_has_the_solution() -> None:
         products.append(vector)
         return CURVATURE @ vector
 
-    found = conjugate_gradient(product, torch.tensor([1.0, 1.0]), 10)
+    found, _ = conjugate_gradient(product, torch.tensor([1.0, 1.0]), 10)
     torch.testing.assert_close(found, torch.tensor([1.0, 0.25]))
     assert len(products) == 2
 

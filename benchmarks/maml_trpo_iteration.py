@@ -1,0 +1,95 @@
+"""How long one MAML-TRPO iteration takes, against the bare physics of the same steps in the same process.
+
+    python benchmarks/maml_trpo_iteration.py
+
+HalfCheetahVel, 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is mujoco.batch.Batch
+stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The three are timed in
+turn, round after round, and medians and ratios of medians are printed: absolute times depend on the machine and on
+its neighbours.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from mujoco.batch import Batch
+
+from metarl.config import RunConfig, TrainConfig
+from metarl.envs.simulation import gymnasium_model
+from metarl.runtime import keep_freed_memory
+from metarl.sampler import Sampler
+
+TASKS, EPISODES, HORIZON, FRAME_SKIP = 20, 20, 100, 5
+
+
+def bare_physics() -> Callable[[int], None]:
+    """Return a function that steps the physics of one iteration."""
+    batch = Batch(gymnasium_model("half_cheetah"), TASKS * EPISODES)
+    qpos, ctrl = batch.bind("qpos"), batch.bind("ctrl")
+    controls = np.random.default_rng(0).uniform(-1, 1, (HORIZON, *ctrl.shape))
+
+    def steps(seed: int) -> None:
+        for _ in range(2):
+            batch.reset()
+            qpos[:] += np.random.default_rng(seed).uniform(-0.1, 0.1, qpos.shape)
+            for step in range(HORIZON):
+                ctrl[:] = controls[step]
+                batch.step(nstep=FRAME_SKIP)
+
+    return steps
+
+
+def measure(rounds: int, fraction: float) -> dict[str, float]:
+    """Time bare physics, sampling alone and whole iterations in turn; return medians in seconds."""
+    keep_freed_memory()
+    config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100"))
+    object.__setattr__(config.settings, "curvature_fraction", fraction)
+    learner, split, sampler = config.make_learner(), config.split(), Sampler(config.make_family())
+    physics = bare_physics()
+
+    def sampling(seed: int) -> None:
+        for _ in range(2):
+            sampler.collect(learner, learner.begin(TASKS), split.train_tasks(TASKS, seed), EPISODES, seed)
+
+    def iteration(seed: int) -> None:
+        tasks, state = split.train_tasks(TASKS, seed), learner.begin(TASKS)
+        support = sampler.collect(learner, state, tasks, EPISODES, seed)
+        query = sampler.collect(learner, learner.adapt(state, support), tasks, EPISODES, seed + 1)
+        learner.update([support, query])
+
+    times: dict[str, list[float]] = {"bare physics": [], "sampling": [], "iteration": []}
+    for seed in range(rounds + 1):
+        for name, work in (("bare physics", physics), ("sampling", sampling), ("iteration", iteration)):
+            began = time.perf_counter()
+            work(seed)
+            if seed > 0:  # the first round warms up
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--curvature-fraction", type=float, default=0.25)
+    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    options = parser.parse_args()
+    medians = measure(options.rounds, options.curvature_fraction)
+    bare = medians["bare physics"]
+    print(f"{TASKS * EPISODES * HORIZON * 2:,} env steps, {torch.get_num_threads()} torch threads")
+    for name, seconds in medians.items():
+        print(f"{name:<14}{seconds:8.3f} s   {seconds / bare:5.2f} x bare physics")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"peak memory   {peak:8.0f} MiB")
+    if options.json:
+        options.json.write_text(json.dumps({**medians, "peak_mib": peak}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
