@@ -2,10 +2,10 @@
 
     python benchmarks/maml_trpo_iteration.py
 
-HalfCheetahVel, 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is mujoco.batch.Batch
-stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The three are timed in
-turn, round after round, and medians and ratios of medians are printed: absolute times depend on the machine and on
-its neighbours.
+HalfCheetahVel, 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
+mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The
+three are timed in turn, round after round, and medians and ratios of medians are printed: absolute times depend on the
+machine and on its neighbours.
 """
 
 import argparse

@@ -113,13 +113,21 @@ class TaskFamily(ABC):
         if set(parameters) != set(self.task_space):
             expected, got = sorted(self.task_space), sorted(parameters)
             raise InputError(f"{self.name}: a task has the parameters {expected}, not {got}")
-        task = {}
-        for key, space in self.task_space.items():
-            value = np.asarray(parameters[key], dtype=space.dtype).reshape(space.shape or ())
-            if not space.contains(value):
-                raise InputError(f"{self.name}: task parameter {key} = {parameters[key]} lies outside {space}")
-            task[key] = torch.as_tensor(value)[None]
-        return TensorDict(task, [1])
+        task = TensorDict({key: self._task_value(key, parameters[key])[None] for key in self.task_space}, [1])
+        if (known := self.all_tasks()) is not None and not any(bool((row == task[0]).all()) for row in known):
+            raise InputError(f"{self.name}: there is no task {dict(parameters)}; it has {len(known)} others")
+        return task
+
+    def _task_value(self, key: str, given: Any) -> Tensor:
+        space = self.task_space[key]
+        try:
+            value = np.asarray(given, dtype=np.float64).reshape(space.shape or ())
+        except (TypeError, ValueError):
+            raise InputError(f"{self.name}: task parameter {key} = {given!r} does not fit {space}") from None
+        kept = value.astype(space.dtype)
+        if not space.contains(kept) or (np.issubdtype(kept.dtype, np.integer) and (kept != value).any()):
+            raise InputError(f"{self.name}: task parameter {key} = {given} lies outside {space}")
+        return torch.as_tensor(kept)
 
 
 State = dict[str, Tensor]

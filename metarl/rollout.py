@@ -17,7 +17,7 @@ class Rollout:
     """Whole episodes of N tasks, E episodes each, at most T steps long.
 
     Row ``[n, e]`` is one episode from its first step on. ``valid`` is true up to and including the step that ended
-    the episode; what stands behind that step has no meaning.
+    the episode; behind it the sampler leaves zeros.
 
     Shapes:
         tasks: TensorDict ``[N]``, the parameters of each task.

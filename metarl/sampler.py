@@ -71,31 +71,23 @@ class Sampler:
     def _run(
         self, actor: Actor, state: Any, tasks: TensorDict, episodes: int, seed: int, deterministic: bool
     ) -> tuple[Rollout, TaskVectorEnv]:
-        count = len(tasks)
-        env = self._env(count * episodes)
+        env = self._env(len(tasks) * episodes)
         env.set_tasks(tasks.repeat_interleave(episodes, dim=0))
         observations, _ = env.reset(seed=derive_seed(seed, "environments"))
         noise = generator(seed, "actions", device=self.device)
-        storage = _Storage(count, episodes, self.family.horizon)
-        alive = torch.ones(count, episodes, dtype=torch.bool, device=self.device)
-        final = observations.view(count, episodes, *observations.shape[1:])
+        storage = _Storage(len(tasks), episodes, self.family.horizon)
         for step in range(self.family.horizon):
-            seen = observations.view(count, episodes, *observations.shape[1:])
+            seen = observations.view(len(tasks), episodes, *observations.shape[1:])
             actions, distribution = actor.act(state, seen, noise, deterministic)
             observations, rewards, terminated, truncated, _ = env.step(self._to_env(actions).flatten(0, 1))
-            ended = (terminated | truncated).view(count, episodes)
             storage.put(step, "observations", seen)
             storage.put(step, "actions", actions)
-            storage.put(step, "rewards", rewards.view(count, episodes))
-            storage.put(step, "terminated", terminated.view(count, episodes) & alive)
-            storage.put(step, "truncated", truncated.view(count, episodes) & alive)
-            storage.put(step, "valid", alive)
+            storage.put(step, "rewards", rewards)
+            storage.put(step, "terminated", terminated)
+            storage.put(step, "truncated", truncated)
             for index, tensor in enumerate(distribution.tensors()):
-                storage.put(step, f"distribution_{index}", tensor.expand(count, episodes, *tensor.shape[2:]))
-            just_ended = (ended & alive).view(count, episodes, *[1] * (seen.ndim - 2))
-            final = torch.where(just_ended, observations.view_as(seen), final)
-            alive = alive & ~ended
-        return storage.rollout(tasks.to(self.device), final, type(distribution)), env
+                storage.put(step, f"distribution_{index}", tensor.expand(len(tasks), episodes, *tensor.shape[2:]))
+        return storage.rollout(tasks.to(self.device), observations, type(distribution)), env
 
     def _env(self, num_envs: int) -> TaskVectorEnv:
         if num_envs not in self._envs:
@@ -103,21 +95,30 @@ class Sampler:
         return self._envs[num_envs]
 
     def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int) -> None:
-        inside = rollout.valid
-        for name in ("actions", "observations", "rewards"):
-            values: Tensor = getattr(rollout, name)
-            bad = ~values.flatten(3).isfinite().all(-1) if values.ndim > 3 else ~values.isfinite()
-            if (bad & inside).any():
-                task, episode, step = (bad & inside).nonzero()[0].tolist()
-                raise RunError(f"{name} became NaN or infinite in {self._where(rollout, task, episode, seed, step)}")
         if unstable is not None and unstable.any():
-            task, episode = unstable.view(inside.shape[:2]).nonzero()[0].tolist()
+            task, episode = unstable.view(rollout.valid.shape[:2]).nonzero()[0].tolist()
             raise RunError(f"the simulation became unstable in {self._where(rollout, task, episode, seed)}")
+        # In the order in which one leads to the next within a step; steps come first, so that the cause is found.
+        names = ("observations", "actions", "rewards")
+        bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
+        if bad.any():
+            step, name, task, episode = bad.permute(3, 0, 1, 2).nonzero()[0].tolist()
+            where = self._where(rollout, task, episode, seed, f"step {step}")
+            raise RunError(f"{names[name]} became NaN or infinite in {where}")
+        if (ends := _not_finite(rollout.final_observations, 2)).any():
+            task, episode = ends.nonzero()[0].tolist()
+            where = self._where(rollout, task, episode, seed, "after the last step")
+            raise RunError(f"observations became NaN or infinite in {where}")
 
-    def _where(self, rollout: Rollout, task: int, episode: int, seed: int, step: int | None = None) -> str:
+    def _where(self, rollout: Rollout, task: int, episode: int, seed: int, when: str = "") -> str:
         parameters = ", ".join(f"{key}={value[task].tolist()}" for key, value in rollout.tasks.items())
-        at = "" if step is None else f", step {step}"
-        return f"{self.family.name}, task {task} ({parameters}), episode {episode}{at}, seed {seed}"
+        parts = [self.family.name, f"task {task} ({parameters})", f"episode {episode}", when, f"seed {seed}"]
+        return ", ".join(part for part in parts if part)
+
+
+def _not_finite(values: Tensor, axes: int) -> Tensor:
+    """Return a bool over the first ``axes`` axes: whether any number behind them is NaN or infinite."""
+    return ~values.isfinite().flatten(axes).all(-1) if values.ndim > axes else ~values.isfinite()
 
 
 class _Storage:
@@ -128,14 +129,34 @@ class _Storage:
         self._tensors: dict[str, Tensor] = {}
 
     def put(self, step: int, name: str, value: Tensor) -> None:
+        """Store one step's values, ``[N, E, ...]`` or (one dimension) ``[B]``."""
+        value = value.view(self._shape[:2]) if value.ndim == 1 else value
         if name not in self._tensors:
             self._tensors[name] = value.new_empty((*self._shape, *value.shape[2:]))
         self._tensors[name][:, :, step] = value
 
-    def rollout(self, tasks: TensorDict, final: Tensor, kind: type[Distribution]) -> Rollout:
-        names = sorted(name for name in self._tensors if name.startswith("distribution_"))
-        distribution = kind(*(self._tensors.pop(name) for name in names))
-        log_probs = distribution.log_prob(self._tensors["actions"])
+    def rollout(self, tasks: TensorDict, last: Tensor, kind: type[Distribution]) -> Rollout:
+        """Cut each row at the end of its episode; ``last`` ``[B, ...]`` are the observations after the last step."""
+        stored = self._tensors
+        ended = stored["terminated"] | stored["truncated"]
+        valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
+        following = torch.cat([stored["observations"][:, :, 1:], last.view_as(stored["observations"][:, :, :1])], 2)
+        rows = torch.arange(ended.shape[0])[:, None], torch.arange(ended.shape[1])[None]
+        final = following[(*rows, valid.sum(-1) - 1)]
+        inside = {  # what stands behind an episode's end must not reach anything, not even as NaN times zero
+            name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
+            for name, value in stored.items()
+        }
+        distribution = kind(*(inside[name] for name in sorted(stored) if name.startswith("distribution_")))
         return Rollout(
-            tasks=tasks, final_observations=final, distribution=distribution, log_probs=log_probs, **self._tensors
+            tasks=tasks,
+            observations=inside["observations"],
+            actions=inside["actions"],
+            rewards=inside["rewards"],
+            terminated=inside["terminated"],
+            truncated=inside["truncated"],
+            valid=valid,
+            final_observations=final,
+            log_probs=distribution.log_prob(inside["actions"]),
+            distribution=distribution,
         )

@@ -63,10 +63,11 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._generator = torch.Generator(self.device)
         self._task_generator = torch.Generator()
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
-        self._fixed_tasks = False
+        self._given_tasks: TensorDict | None = None
         self._tasks = TensorDict(batch_size=[num_envs])
         space = self.single_action_space
         bounds = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else ()
+        self._action_dtype = torch.as_tensor(np.zeros((), space.dtype)).dtype
         self._bounds = tuple(torch.as_tensor(bound, device=self.device) for bound in bounds)
 
     @property
@@ -85,8 +86,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """
         if tasks.batch_size != torch.Size([self.num_envs]):
             raise InputError(f"{self.num_envs} environments need as many tasks, not {list(tasks.batch_size)}")
-        self._tasks = tasks.to(self.device)
-        self._fixed_tasks = True
+        self._given_tasks = tasks.to(self.device)
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Tensor, Info]:
         """Start an episode in every environment, or where ``options["reset_mask"]`` (bool ``[B]``) is true.
@@ -118,7 +118,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             Observations ``[B, ...]``, rewards (float32), terminated and truncated (bool) ``[B]``, never both true at
             once, and info: the family's own terms, ``[B]`` each.
         """
-        actions = torch.as_tensor(actions, device=self.device)
+        actions = torch.as_tensor(actions, device=self.device, dtype=self._action_dtype)
         if self._bounds:
             actions = actions.clamp(*self._bounds)
         rewards, terminated, terms = self._dynamics.step(actions, self._tasks, self._generator)
@@ -141,9 +141,10 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return self._dynamics.observe()
 
     def _restart(self, mask: Tensor) -> None:
-        if not self._fixed_tasks:
-            drawn = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
-            self._tasks = drawn.where(mask, self._tasks) if len(self._tasks.keys()) else drawn
+        tasks = self._given_tasks
+        if tasks is None:
+            tasks = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
+        self._tasks = tasks.where(mask, self._tasks) if len(self._tasks.keys()) else tasks
         self._dynamics.reset(self._tasks, mask, self._generator)
         self._elapsed.masked_fill_(mask, 0)
 

@@ -46,7 +46,9 @@ class EchoFamily(TensorFamily):
         )
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        return echo_tasks(torch.randint(1000, (count,), generator=generator).tolist())
+        # One parameter after the other, so that the later one's draws depend on how many tasks are drawn together.
+        identities, lifetimes = (torch.randint(1, 1000, (count,), generator=generator).tolist() for _ in range(2))
+        return echo_tasks(identities, lifetimes)
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
         identity = tasks["identity"]

@@ -6,16 +6,16 @@ import warnings
 from typing import Any
 
 import gymnasium
-import metarl.envs
 import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
-from metarl.envs.locomotion import LocomotionDynamics
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from tensordict import TensorDict
 
+import metarl.envs
+from metarl.envs.locomotion import LocomotionDynamics
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
 from metarl.vector_env import TaskEnv, TaskVectorEnv

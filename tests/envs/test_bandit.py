@@ -1,9 +1,9 @@
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from metarl.envs.bandit import Bandit
 from tensordict import TensorDict
 
+from metarl.envs.bandit import Bandit
 from metarl.errors import InputError
 from metarl.vector_env import TaskVectorEnv
 

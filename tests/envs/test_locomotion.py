@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from metarl.envs.locomotion import HalfCheetahVel, LocomotionDynamics
-from metarl.envs.simulation import quiet_compiler
 from tensordict import TensorDict
 
+from metarl.envs.locomotion import HalfCheetahVel, LocomotionDynamics
+from metarl.envs.simulation import quiet_compiler
 from metarl.errors import InputError
 from metarl.family import make_family
 from metarl.vector_env import TaskVectorEnv

@@ -1,9 +1,9 @@
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from metarl.envs.navigation import Navigation2D
 from tensordict import TensorDict
 
+from metarl.envs.navigation import Navigation2D
 from metarl.vector_env import TaskVectorEnv
 
 FAMILY = Navigation2D()

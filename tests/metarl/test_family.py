@@ -1,6 +1,5 @@
 import dataclasses
 
-import metarl.envs  # noqa: F401 (registers the families)
 import pytest
 import torch
 from gymnasium import spaces
@@ -8,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
+import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.family import FAMILIES, find_by_name, make_family, uniform, unit_scale
 from tests.fakes import EchoFamily, echo_tasks

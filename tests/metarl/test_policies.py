@@ -1,13 +1,13 @@
 import math
 from typing import Any
 
-import metarl.envs  # noqa: F401 (registers the families)
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
+import metarl.envs  # noqa: F401 (registers the families)
 from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError
 from metarl.family import make_family

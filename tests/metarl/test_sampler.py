@@ -1,12 +1,12 @@
 import re
 from pathlib import Path
 
-import metarl.envs  # noqa: F401 (registers the families)
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+import metarl.envs  # noqa: F401 (registers the families)
 from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import make_family

@@ -1,10 +1,10 @@
 import gymnasium
-import metarl.envs  # noqa: F401 (registers the families)
 import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
+import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.family import make_family
 from metarl.vector_env import TaskEnv, TaskVectorEnv, make_env, make_vector_env

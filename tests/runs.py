@@ -1,0 +1,121 @@
+"""Small training runs, what can be compared of them, and derivatives by central differences."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import metarl  # noqa: F401 (registers families and learners)
+from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.config import RunConfig, TrainConfig
+from metarl.params import flatten
+from metarl.rollout import Rollout
+from metarl.run_directory import RunDirectory
+from metarl.sampler import Sampler
+
+CLI = [sys.executable, "-m", "metarl.experiments.cli"]
+SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--hidden-sizes", "8", "--track", "disabled"]
+
+
+def small(out: Path | str | None = None, family: str = "bandit", **run: Any) -> TrainConfig:
+    """Return a MAML-TRPO run of milliseconds an iteration."""
+    settings = run.pop("settings", MamlTrpoConfig(hidden_sizes=(8,)))
+    defaults = {"iterations": 4, "tasks_per_batch": 2, "episodes_per_task": 3, "track": "disabled"}
+    place = None if out is None else str(out)
+    return TrainConfig("maml-trpo", family, RunConfig(**{**defaults, **run}, out=place), settings)
+
+
+def numbers(path: Path | str) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv without what a clock measured."""
+    rows = RunDirectory(path).read_metrics()
+    return [
+        {key: value for key, value in row.items() if not key.startswith("time_") and key != "env_steps_per_second"}
+        for row in rows
+    ]
+
+
+def checkpoint_vector(path: Path | str) -> Tensor:
+    """Return all parameters of a run's checkpoint in one vector."""
+    params = RunDirectory(path).load_checkpoint()["learner"]["params"]
+    return torch.cat([params[name].reshape(-1) for name in sorted(params)])
+
+
+def children_environment() -> dict[str, str]:
+    """Return the environment for a child that shall compute what this process computes."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run_python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python interpreter to its end."""
+    command = [sys.executable, *words]
+    return subprocess.run(
+        command, cwd=cwd, env=children_environment(), capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def double(rollout: Rollout) -> Rollout:
+    """Return a rollout in float64."""
+    return rollout.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+
+
+def learner_and_rollouts(
+    family: str = "navigation-2d", tasks: int = 3, episodes: int = 4, horizon: int = 5, seed: int = 0, **settings: Any
+) -> tuple[MamlTrpo, list[Rollout]]:
+    """Return an untrained learner and one iteration's rollouts, all in float64."""
+    chosen = MamlTrpoConfig(**{"hidden_sizes": (4,), **settings})
+    config = TrainConfig("maml-trpo", family, RunConfig(horizon=horizon, seed=seed), chosen)
+    learner, sampler = config.make_learner(), Sampler(config.make_family())
+    assert isinstance(learner, MamlTrpo)
+    learner.params = learner.params.double()
+    drawn = config.split().train_tasks(tasks, seed)
+    state, rollouts = learner.begin(tasks), []
+    for step in range(learner.inner_steps + 1):
+        if step > 0:
+            state = learner.adapt(state, rollouts[-1])
+        # Environments speak float32; in float64 the recorded numbers must be those of the float64 policy.
+        rollout = double(sampler.collect(Float32Actor(learner), state, drawn, episodes, seed + step))
+        distribution = learner.policy.distribution(state.params, rollout.observations)
+        shape = (*rollout.rewards.shape, -1)
+        distribution = distribution.map(lambda tensor: tensor.detach().expand(shape))  # noqa: B023
+        log_probs = distribution.log_prob(rollout.actions)
+        rollouts.append(Rollout(**{**vars(rollout), "distribution": distribution, "log_probs": log_probs}))
+    return learner, rollouts
+
+
+class Float32Actor:
+    """Acts by a float64 learner on float32 observations."""
+
+    def __init__(self, learner: MamlTrpo) -> None:
+        self.learner = learner
+
+    def act(
+        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Any]:
+        actions, distribution = self.learner.act(state, observations.double(), generator, deterministic)
+        actions = actions.float() if actions.is_floating_point() else actions
+        return actions, distribution.map(Tensor.float)
+
+
+def central_differences(function: Callable[[Tensor], Tensor], point: Tensor, step: float = 1e-5) -> Tensor:
+    """Return the derivative of a scalar (or vector) function along each coordinate, ``[P, ...]``."""
+    rows = []
+    for index in range(point.numel()):
+        offset = torch.zeros_like(point)
+        offset[index] = step
+        rows.append((function(point + offset) - function(point - offset)) / (2 * step))
+    return torch.stack(rows).detach()
+
+
+def vector(learner: MamlTrpo) -> Tensor:
+    """Return a learner's parameters in one vector."""
+    return flatten(learner.params)
+
+
+def cli_words(*words: Any, out: Path | str) -> Sequence[str]:
+    """Return the command line of a small training run."""
+    return ["train", "maml-trpo", *map(str, words), *SMALL, "--out", str(out)]
