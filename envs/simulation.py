@@ -87,7 +87,6 @@ class CpuSim:
         """Reset the simulations where ``mask`` is true, set their state, and compute its forward pass."""
         chosen = mask.numpy()
         self._batch.reset(chosen, stage=mujoco.mjtStage.mjSTAGE_NONE)
-        self._batch.warning[chosen] = 0
         self.qpos[mask], self.qvel[mask] = qpos[mask], qvel[mask]
         self._batch.forward(chosen)
 

@@ -41,9 +41,8 @@ class Policy(ABC):
             raise InputError(f"hidden layers need at least one unit each, not {list(hidden_sizes)}")
         if activation not in ACTIVATIONS:
             raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
-        self._discrete_inputs = isinstance(observation_space, spaces.Discrete)
+        self._space = observation_space
         self._inputs = spaces.flatdim(observation_space)
-        self._event_dims = len(observation_space.shape or ())
         self._sizes = [self._inputs, *hidden_sizes, outputs]
         self._activation = ACTIVATIONS[activation]
 
@@ -64,9 +63,10 @@ class Policy(ABC):
 
     def features(self, observations: Tensor) -> Tensor:
         """Return observations ``[N, ..., *observation]`` as network inputs ``[N, ..., D]``."""
-        if self._discrete_inputs:
-            return torch.nn.functional.one_hot(observations.long(), self._inputs).float()
-        return observations.flatten(observations.ndim - self._event_dims) if self._event_dims > 1 else observations
+        if isinstance(self._space, spaces.Discrete):
+            return torch.nn.functional.one_hot(observations.long() - int(self._space.start), self._inputs).float()
+        event_axes = len(self._space.shape or ())
+        return observations.flatten(observations.ndim - event_axes) if event_axes else observations.unsqueeze(-1)
 
     def _network(self, params: TensorDict, observations: Tensor) -> Tensor:
         features = self.features(observations)
@@ -142,8 +142,10 @@ def make_policy(
         InputError: when ``kind`` does not fit the action space, or there is no policy for a space.
     """
     fitting = {spaces.Box: "gaussian", spaces.Discrete: "categorical"}.get(type(action_space))
-    if fitting is None:
-        raise InputError(f"there is no policy for the action space {action_space}; Box and Discrete have one")
+    if fitting is None or getattr(action_space, "start", 0) != 0:
+        raise InputError(
+            f"there is no policy for the action space {action_space}; Box, and Discrete from 0 on, have one"
+        )
     if kind not in ("auto", fitting):
         raise InputError(f"a {kind} policy cannot act in {action_space}; use --policy {fitting} (or auto)")
     if isinstance(action_space, spaces.Box):

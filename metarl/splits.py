@@ -56,7 +56,8 @@ class TaskSplit:
         """Return all tasks of a part, if the family has finitely many, else None."""
         if (tasks := self.family.all_tasks()) is None:
             return None
-        total = len(tasks)
+        if (total := len(tasks)) < 3:
+            raise InputError(f"{self.family.name} has {total} tasks; three parts of which none is empty need 3")
         order = torch.randperm(total, generator=generator(self.seed, "split"))
         held_out = max(1, round(0.2 * total))
         pieces = torch.split(order, [total - 2 * held_out, held_out, held_out])

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 import metarl  # noqa: F401 (registers families and learners)
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
+from metarl.distributions import Distribution
 from metarl.params import flatten
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -61,6 +62,16 @@ def run_python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def double(rollout: Rollout) -> Rollout:
     """Return a rollout in float64."""
     return rollout.map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+
+
+def one_task(rollout: Rollout, task: int) -> Rollout:
+    """Return the rollout of a single task ``[1]``."""
+    kept = slice(task, task + 1)
+    cut = {
+        name: value.map(lambda tensor: tensor[kept]) if isinstance(value, Distribution) else value[kept]
+        for name, value in vars(rollout).items()
+    }
+    return Rollout(**cut)
 
 
 def learner_and_rollouts(
@@ -116,6 +127,6 @@ def vector(learner: MamlTrpo) -> Tensor:
     return flatten(learner.params)
 
 
-def cli_words(*words: Any, out: Path | str) -> Sequence[str]:
-    """Return the command line of a small training run."""
+def train_words(*words: Any, out: Path | str) -> list[str]:
+    """Return the command line of a small training run of MAML-TRPO."""
     return ["train", "maml-trpo", *map(str, words), *SMALL, "--out", str(out)]

@@ -4,7 +4,7 @@ An episode stands for one trajectory and carries its probability in its advantag
 expectation itself and every identity holds to rounding.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from metarl.agents.adaptation import Episodes, inner_step, surrogate
 from metarl.distributions import Categorical
-from metarl.params import flatten, gradient, leaf, per_task, tensors, unflatten
+from metarl.params import flatten, gradient, leaf, per_task, unflatten
 from metarl.policies import Policy
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
-from tests.runs import central_differences, learner_and_rollouts
+from tests.runs import central_differences, learner_and_rollouts, one_task
 
 TASKS, STATES, ACTIONS = 3, 2, 2
 INNER_LR = 0.7
@@ -138,14 +138,13 @@ def test_the_surrogates_hessian_is_that_of_the_expected_return() -> None:
     torch.testing.assert_close(found, central_differences(slope, flatten(START)), rtol=1e-7, atol=1e-9)
 
 
-@dataclass(frozen=True)
 class TwoSteps:
     """All 8 trajectories (a0, s1, a1) of a two-step MDP that starts in state 0, with the next state depending on a0."""
 
-    first: Tensor = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
-    state: Tensor = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
-    second: Tensor = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
-    moves: Tensor = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
+    first = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    state = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
+    second = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
+    moves = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
 
     def log_probs(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Return log pi of both actions of every trajectory, ``[8]`` each."""
@@ -247,8 +246,7 @@ def test_all_tasks_at_once_step_as_each_alone() -> None:
     policy, params, episodes = sampled_episodes()
     together = inner_step(policy, leaf(params), episodes, INNER_LR)
     for task in range(3):
-        one = episodes.rollout.map(lambda tensor: tensor[task : task + 1])  # noqa: B023
-        alone = Episodes.of(one, policy, 0.99, 1.0)
+        alone = Episodes.of(one_task(episodes.rollout, task), policy, 0.99, 1.0)
         stepped = inner_step(policy, leaf(params[task : task + 1]), alone, INNER_LR)
         torch.testing.assert_close(flatten(together[task]), flatten(stepped), rtol=1e-9, atol=1e-12)
 
@@ -259,13 +257,7 @@ def test_a_tasks_rewards_move_no_other_tasks_parameters() -> None:
     rewards[1] = 100 * rewards[1].square()
     other = Episodes.of(replace(episodes.rollout, rewards=rewards), policy, 0.99, 1.0)
     before, after = (inner_step(policy, leaf(params), each, INNER_LR) for each in (episodes, other))
-    same = [bool(torch.stack([torch.equal(one[task], two[task]) for one, two in pairs(before, after)]).all())
-            for task in range(3)]  # fmt: skip
-    assert same == [True, False, True]
-
-
-def pairs(one: TensorDict, other: TensorDict) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(tensors(one), tensors(other), strict=True))
+    assert [torch.equal(flatten(before[task]), flatten(after[task])) for task in range(3)] == [True, False, True]
 
 
 def test_a_tasks_scale_of_reward_does_not_matter() -> None:

@@ -73,6 +73,12 @@ def test_sampled_goals_are_uniform_over_the_allowed_cells() -> None:
     assert (counts - 1000).abs().max() < 155
 
 
+def test_a_forbidden_goal_is_no_task() -> None:
+    # Goals keep away from {0, 1}²; on the start itself the task would be solved by staying.
+    with pytest.raises(InputError, match=r"gridnavi: there is no task \{'goal': \[0, 0\]\}"):
+        FAMILY.make_task({"goal": [0, 0]})
+
+
 def test_full_knowledge_is_worth_what_is_published() -> None:
     # On the shortest way to every goal: first across, then up, then stay.
     goals = FAMILY.all_tasks()["goal"]

@@ -173,6 +173,13 @@ def test_final_observations_are_those_at_the_end_of_the_episode() -> None:
     assert collect(lifetimes=[1, 3, 9]).final_observations[..., 1].tolist() == [[1.0, 1.0], [3.0, 3.0], [4.0, 4.0]]
 
 
+def test_zeros_stand_behind_the_end() -> None:
+    rollout = collect(lifetimes=[1, 3, 9])
+    per_step = [tensor for tensor in tensors(rollout) if tensor.shape[:3] == SHAPE[:3] and tensor.ndim == 4]
+    assert len(per_step) == 4  # observations, actions, and the distribution's two
+    assert not any(tensor[~rollout.valid].any() for tensor in [*per_step, rollout.rewards])
+
+
 def test_env_steps_counts_only_steps_inside_episodes() -> None:
     # Two episodes each of 1, 3 and 4 steps.
     assert collect(lifetimes=[1, 3, 9]).env_steps == 16

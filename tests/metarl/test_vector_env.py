@@ -89,6 +89,13 @@ def test_given_tasks_take_effect_at_the_next_reset() -> None:
     assert env.step(still(env))[1].tolist() == [0.0, 1.0]
 
 
+def test_given_tasks_take_effect_only_where_a_reset_happens() -> None:
+    env = echo([9, 9])
+    env.set_tasks(echo_tasks([5, 6]))
+    env.reset(options={"reset_mask": torch.tensor([True, False])})
+    assert env.step(still(env))[1].tolist() == [5.0, 1.0]
+
+
 def test_without_given_tasks_every_reset_draws_new_ones() -> None:
     env = TaskVectorEnv(make_family("navigation-2d"), 3)
     env.reset(seed=0)

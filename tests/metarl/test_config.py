@@ -1,0 +1,151 @@
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.config import RunConfig, TrainConfig, resolve_device
+from metarl.errors import InputError
+from metarl.trust_region import TrustRegionConfig
+
+
+def through_json(config: TrainConfig) -> TrainConfig:
+    return TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+
+
+def test_a_config_goes_to_json_and_back() -> None:
+    settings = MamlTrpoConfig(
+        inner_lr=0.3, hidden_sizes=(8, 4), first_order=True, trust_region=TrustRegionConfig(max_kl=0.02)
+    )
+    run = RunConfig(iterations=3, seed=7, horizon=9, preset="maml", out="there", group="these")
+    config = TrainConfig("maml-trpo", "navigation-2d", run, settings)
+    assert through_json(config) == config
+
+
+def test_defaults_go_to_json_and_back() -> None:
+    config = TrainConfig("maml-trpo", "bandit")
+    assert through_json(config) == config
+
+
+def test_json_holds_the_resolved_preset() -> None:
+    assert TrainConfig("maml-trpo", "half-cheetah-vel").to_json()["preset"] == "0-3-h200"
+
+
+def test_json_holds_the_resolved_family() -> None:
+    config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100", horizon=30))
+    expected = {"min_velocity": 0.0, "max_velocity": 2.0, "horizon": 30}
+    assert config.to_json()["family_settings"] == expected
+
+
+def test_json_holds_the_hash_of_the_split() -> None:
+    config = TrainConfig("maml-trpo", "bandit")
+    assert config.to_json()["split_hash"] == config.split().fingerprint()
+
+
+def test_json_holds_the_versions() -> None:
+    assert TrainConfig("maml-trpo", "bandit").to_json()["versions"]["torch"] == torch.__version__
+
+
+def test_the_runs_horizon_overrides_the_presets() -> None:
+    assert TrainConfig("maml-trpo", "navigation-2d", RunConfig(horizon=7)).make_family().horizon == 7
+
+
+def test_runs_of_different_seeds_share_their_held_out_tasks() -> None:
+    one, other = (TrainConfig("maml-trpo", "bandit", RunConfig(seed=seed)) for seed in (1, 2))
+    assert one.split().fingerprint() == other.split().fingerprint()
+
+
+def test_another_split_seed_is_another_split() -> None:
+    one, other = (TrainConfig("maml-trpo", "bandit", RunConfig(split_seed=seed)) for seed in (1, 2))
+    assert one.split().fingerprint() != other.split().fingerprint()
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().seed = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every", "horizon"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_below_one_are_refused(name: str, value: int) -> None:
+    with pytest.raises(InputError, match=rf"{name} must be at least 1.*not {value}"):
+        RunConfig(**{name: value})
+
+
+@pytest.mark.parametrize("device", ["toaster", "meta", "mps", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(InputError, match=device):
+        resolve_device(device)
+
+
+def test_an_unknown_learner_is_refused_with_its_nearest_name() -> None:
+    with pytest.raises(InputError, match="no learner is called 'maml-trop'; did you mean maml-trpo"):
+        TrainConfig("maml-trop", "bandit")
+
+
+def test_an_unknown_family_is_refused_with_its_nearest_name() -> None:
+    with pytest.raises(InputError, match="no task family is called 'grid-navi'; did you mean gridnavi"):
+        TrainConfig("maml-trpo", "grid-navi")
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InputError, match="bandit has no preset 'k7'; it has k5, k10"):
+        TrainConfig("maml-trpo", "bandit", RunConfig(preset="k7"))
+
+
+def test_settings_of_something_else_are_refused() -> None:
+    with pytest.raises(InputError, match="maml-trpo is set up by MamlTrpoConfig, not TrustRegionConfig"):
+        TrainConfig("maml-trpo", "bandit", settings=TrustRegionConfig())
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    content = TrainConfig("maml-trpo", "bandit").to_json()
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        place = content
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return content
+
+
+@pytest.mark.parametrize("name", ["learner", "family", "run", "settings", "split_hash"])
+def test_a_missing_entry_is_refused(name: str) -> None:
+    content = {key: value for key, value in TrainConfig("maml-trpo", "bandit").to_json().items() if key != name}
+    with pytest.raises(InputError, match="config.json is not one that this metarl wrote"):
+        TrainConfig.from_json(content)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"run__iterations": "many"}, {"settings__inner_lr": None}, {"run": 3}, {"settings__hidden_sizes": "big"}],
+    ids=str,
+)
+def test_an_entry_of_the_wrong_type_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="config.json is not one that this metarl wrote"):
+        TrainConfig.from_json(changed(**changes))
+
+
+@pytest.mark.parametrize("content", [[], None, 3, "config"], ids=str)
+def test_json_that_is_no_mapping_is_refused(content: Any) -> None:
+    with pytest.raises(InputError, match="config.json is not one that this metarl wrote"):
+        TrainConfig.from_json(content)
+
+
+def test_the_refusal_is_one_line() -> None:
+    with pytest.raises(InputError) as caught:
+        TrainConfig.from_json(changed(run__iterations="many", run__seed="none"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_split_is_refused() -> None:
+    # With other tasks behind the same names, what was held out may have been trained on.
+    with pytest.raises(InputError, match="no longer those the run was started with"):
+        TrainConfig.from_json(changed(split_hash="0123456789abcdef"))
+
+
+def test_a_changed_split_seed_is_refused() -> None:
+    with pytest.raises(InputError, match="no longer those the run was started with"):
+        TrainConfig.from_json(changed(run__split_seed=5))

@@ -1,0 +1,229 @@
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metarl.errors import InputError
+from metarl.run_directory import FORMAT, RunDirectory, write_json, write_whole
+
+CONTENT = {"iteration": 3, "learner": {"params": {"weight": torch.arange(4.0)}}}
+
+
+def files(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    made = RunDirectory(tmp_path / "run")
+    made.create()
+    return made
+
+
+def test_a_whole_file_takes_its_place(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", lambda part: part.write_text("new"))
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", lambda part: part.write_text("new"))
+    assert files(tmp_path) == ["file"]
+
+
+def fail_midway(part: Path) -> None:
+    part.write_text("ne")
+    raise OSError(28, "No space left on device")
+
+
+def test_writing_that_fails_midway_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "file", fail_midway)
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_writing_that_fails_midway_leaves_no_part(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "file", fail_midway)
+    assert files(tmp_path) == []
+
+
+def test_while_it_is_written_the_old_file_is_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    seen: list[str] = []
+
+    def write(part: Path) -> None:
+        part.write_text("new")
+        seen.append((tmp_path / "file").read_text())
+
+    write_whole(tmp_path / "file", write)
+    assert seen == ["old"]
+
+
+def test_it_is_on_disk_before_it_is_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: order.append("fsync"))
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("replace"), replace(*paths)))
+    write_whole(tmp_path / "file", lambda part: part.write_text("new"))
+    assert order == ["fsync", "replace"]
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "file", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "file", {"a": object()})
+    assert json.loads((tmp_path / "file").read_text()) == {"a": 1}
+
+
+def test_a_run_makes_its_folders(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "a" / "b").create()
+    assert files(tmp_path / "a" / "b") == []
+
+
+def test_an_empty_folder_will_do(tmp_path: Path) -> None:
+    RunDirectory(tmp_path).create()
+    assert files(tmp_path) == []
+
+
+def test_an_occupied_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is not empty; choose another --out.*--resume"):
+        RunDirectory(tmp_path).create()
+
+
+def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError):
+        RunDirectory(tmp_path).create()
+    assert files(tmp_path) == ["thesis.txt"]
+
+
+def test_a_place_under_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot write the run to .*Not a directory; choose another --out"):
+        RunDirectory(tmp_path / "file" / "run").create()
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot write the run to"):
+        RunDirectory(tmp_path / "file").create()
+
+
+def test_a_config_is_read_as_written(directory: RunDirectory) -> None:
+    directory.write_config({"learner": "x"})
+    assert directory.read_config() == {"format": FORMAT, "learner": "x"}
+
+
+def test_a_missing_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no run directory"):
+        RunDirectory(tmp_path / "nowhere").read_config()
+
+
+def test_a_folder_without_config_is_no_run(directory: RunDirectory) -> None:
+    with pytest.raises(InputError, match="is not a run directory of metarl"):
+        directory.read_config()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"name": "another program"}', "\x00\xff"], ids=repr)
+def test_a_foreign_or_truncated_config_is_refused(directory: RunDirectory, text: str) -> None:
+    directory.config.write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"config\.json is damaged or not metarl's"):
+        directory.read_config()
+
+
+def test_a_config_of_another_format_is_refused(directory: RunDirectory) -> None:
+    directory.config.write_text('{"format": "metarl run 99"}')
+    with pytest.raises(InputError, match="has the format 'metarl run 99'; this metarl reads 'metarl run 1'"):
+        directory.read_config()
+
+
+def test_a_checkpoint_is_read_as_written(directory: RunDirectory) -> None:
+    directory.save_checkpoint(CONTENT)
+    found = directory.load_checkpoint()
+    assert found["iteration"] == 3
+    assert torch.equal(found["learner"]["params"]["weight"], torch.arange(4.0))
+
+
+def test_a_missing_checkpoint_is_refused(directory: RunDirectory) -> None:
+    with pytest.raises(InputError, match="has no checkpoint.pt yet"):
+        directory.load_checkpoint()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99])
+def test_a_truncated_checkpoint_is_refused(directory: RunDirectory, share: float) -> None:
+    directory.save_checkpoint(CONTENT)
+    whole = directory.checkpoint.read_bytes()
+    directory.checkpoint.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(InputError, match="is truncated, damaged or not a checkpoint of metarl"):
+        directory.load_checkpoint()
+
+
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(40)], ids=repr)
+def test_a_foreign_file_in_its_place_is_refused(directory: RunDirectory, content: bytes) -> None:
+    directory.checkpoint.write_bytes(content)
+    with pytest.raises(InputError, match=r"checkpoint\.pt is (truncated|not a checkpoint)"):
+        directory.load_checkpoint()
+
+
+@pytest.mark.parametrize("content", [{"weights": torch.zeros(2)}, [1, 2], torch.zeros(3), {"format": "other"}], ids=str)
+def test_a_checkpoint_of_another_program_is_refused(directory: RunDirectory, content: Any) -> None:
+    torch.save(content, directory.checkpoint)
+    with pytest.raises(InputError, match="is not a checkpoint of this metarl"):
+        directory.load_checkpoint()
+
+
+def test_a_checkpoint_runs_no_code(directory: RunDirectory, tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save({"format": FORMAT, "learner": Harm()}, directory.checkpoint)
+    with pytest.raises(InputError):
+        directory.load_checkpoint()
+    assert not (tmp_path / "harm").exists()
+
+
+def test_metrics_are_one_row_each(directory: RunDirectory) -> None:
+    for iteration in range(3):
+        directory.append_metrics({"iteration": iteration, "loss": 0.5})
+    assert directory.metrics.read_text().splitlines() == ["iteration,loss", "0,0.5", "1,0.5", "2,0.5"]
+
+
+def test_metrics_keep_every_digit(directory: RunDirectory) -> None:
+    directory.append_metrics({"iteration": 0, "loss": 0.1 + 0.2})
+    assert float(directory.read_metrics()[0]["loss"]) == 0.1 + 0.2
+
+
+def test_a_run_without_metrics_has_none(directory: RunDirectory) -> None:
+    assert directory.read_metrics() == []
+
+
+def test_rows_behind_a_checkpoint_are_dropped(directory: RunDirectory) -> None:
+    for iteration in range(5):
+        directory.append_metrics({"iteration": iteration, "loss": 0.5})
+    directory.keep_metrics(3)
+    assert [row["iteration"] for row in directory.read_metrics()] == ["0", "1", "2"]
+
+
+def test_a_torn_row_is_dropped(directory: RunDirectory) -> None:
+    for iteration in range(3):
+        directory.append_metrics({"iteration": iteration, "loss": 0.5})
+    with open(directory.metrics, "a") as stream:
+        stream.write("3")
+    directory.keep_metrics(3)
+    directory.append_metrics({"iteration": 3, "loss": 0.25})
+    with open(directory.metrics, newline="") as stream:
+        assert list(csv.reader(stream))[-2:] == [["2", "0.5"], ["3", "0.25"]]
+
+
+def test_before_the_first_iteration_all_rows_are_dropped(directory: RunDirectory) -> None:
+    directory.append_metrics({"iteration": 0, "loss": 0.5})
+    directory.keep_metrics(0)
+    directory.append_metrics({"iteration": 0, "loss": 0.25})
+    assert directory.read_metrics() == [{"iteration": "0", "loss": "0.25"}]
