@@ -5,7 +5,7 @@
 HalfCheetahVel, 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
 mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The
 three are timed in turn, round after round, and medians and ratios of medians are printed: absolute times depend on the
-machine and on its neighbours.
+machine and on its neighbours. ``--without`` takes one of the measures away that docs/performance.md names.
 """
 
 import argparse
@@ -14,14 +14,17 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from mujoco.batch import Batch
 
+import metarl.sampler
 from metarl.config import RunConfig, TrainConfig
 from metarl.envs.simulation import gymnasium_model
+from metarl.networks import ACTIVATIONS
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 
@@ -47,7 +50,6 @@ def bare_physics() -> Callable[[int], None]:
 
 def measure(rounds: int, fraction: float) -> dict[str, float]:
     """Time bare physics, sampling alone and whole iterations in turn; return medians in seconds."""
-    keep_freed_memory()
     config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100"))
     object.__setattr__(config.settings, "curvature_fraction", fraction)
     learner, split, sampler = config.make_learner(), config.split(), Sampler(config.make_family())
@@ -79,7 +81,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--curvature-fraction", type=float, default=0.25)
     parser.add_argument("--json", type=Path, help="also write the numbers there")
+    parser.add_argument("--without", nargs="*", choices=["malloc", "threads", "tanh"], default=[])
     options = parser.parse_args()
+    if "malloc" not in options.without:
+        keep_freed_memory()
+    if "threads" in options.without:
+        metarl.sampler.single_torch_thread = nullcontext
+    if "tanh" in options.without:
+        ACTIVATIONS["tanh"] = torch.tanh
     medians = measure(options.rounds, options.curvature_fraction)
     bare = medians["bare physics"]
     print(f"{TASKS * EPISODES * HORIZON * 2:,} env steps, {torch.get_num_threads()} torch threads")

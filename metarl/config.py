@@ -146,8 +146,11 @@ def resolve_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
+        known = device.type in ("cpu", "cuda")
     except RuntimeError:
-        raise InputError(f"there is no device called {name!r}; use cpu or cuda") from None
+        known = False
+    if not known:
+        raise InputError(f"there is no device called {name!r}; use cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no CUDA device {name!r} on this machine; use --device cpu")
     return device

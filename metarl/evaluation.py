@@ -1,6 +1,7 @@
 """Fast adaptation on held-out tasks: the return after each adaptation step, task by task."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def adaptation_curve(
     return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part)
 
 
-def load_run(path: str) -> tuple[TrainConfig, Learner, int]:
+def load_run(path: str | Path) -> tuple[TrainConfig, Learner, int]:
     """Read a run directory: its configuration, its trained learner, and the iterations that it was trained for.
 
     Raises:
@@ -113,7 +114,9 @@ def load_run(path: str) -> tuple[TrainConfig, Learner, int]:
         raise InputError(f"{directory.checkpoint} does not fit the run's config.json; the run cannot be read") from None
 
 
-def evaluate(path: str, tasks: int = 40, steps: int = 3, episodes: int | None = None, seed: int = 0) -> AdaptationCurve:
+def evaluate(
+    path: str | Path, tasks: int = 40, steps: int = 3, episodes: int | None = None, seed: int = 0
+) -> AdaptationCurve:
     """Evaluate a run on its held-out test tasks.
 
     Args:

@@ -65,7 +65,7 @@ def resume(path: str | Path, iterations: int | None = None) -> RunDirectory:
         InputError: when the directory is not a run, or the run has that many iterations already.
         RunError: as :func:`train`.
     """
-    config, learner, done = load_run(str(path))
+    config, learner, done = load_run(path)
     directory = RunDirectory(path)
     if iterations is not None:
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
