@@ -32,6 +32,7 @@ lint: .venv/ready
 
 types: .venv/ready
 	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy benchmarks
 
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict -q

@@ -86,7 +86,7 @@ def main() -> None:
     if "malloc" not in options.without:
         keep_freed_memory()
     if "threads" in options.without:
-        metarl.sampler.single_torch_thread = nullcontext
+        vars(metarl.sampler)["single_torch_thread"] = nullcontext
     if "tanh" in options.without:
         ACTIVATIONS["tanh"] = torch.tanh
     medians = measure(options.rounds, options.curvature_fraction)

@@ -74,7 +74,7 @@ def test_counts_below_one_are_refused(name: str, value: int) -> None:
         RunConfig(**{name: value})
 
 
-@pytest.mark.parametrize("device", ["toaster", "meta", "mps", "cuda:99"])
+@pytest.mark.parametrize("device", ["toaster", "meta", "cuda:99"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
     with pytest.raises(InputError, match=device):
         resolve_device(device)
@@ -114,7 +114,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["learner", "family", "run", "settings", "split_hash"])
 def test_a_missing_entry_is_refused(name: str) -> None:
     content = {key: value for key, value in TrainConfig("maml-trpo", "bandit").to_json().items() if key != name}
-    with pytest.raises(InputError, match="config.json is not one that this metarl wrote"):
+    with pytest.raises(InputError, match=r"config\.json is not one that this metarl wrote"):
         TrainConfig.from_json(content)
 
 
@@ -124,13 +124,13 @@ def test_a_missing_entry_is_refused(name: str) -> None:
     ids=str,
 )
 def test_an_entry_of_the_wrong_type_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="config.json is not one that this metarl wrote"):
+    with pytest.raises(InputError, match=r"config\.json is not one that this metarl wrote"):
         TrainConfig.from_json(changed(**changes))
 
 
 @pytest.mark.parametrize("content", [[], None, 3, "config"], ids=str)
 def test_json_that_is_no_mapping_is_refused(content: Any) -> None:
-    with pytest.raises(InputError, match="config.json is not one that this metarl wrote"):
+    with pytest.raises(InputError, match=r"config\.json is not one that this metarl wrote"):
         TrainConfig.from_json(content)
 
 

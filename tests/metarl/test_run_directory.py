@@ -105,7 +105,7 @@ def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_a_place_under_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match="cannot write the run to .*Not a directory; choose another --out"):
+    with pytest.raises(InputError, match=r"cannot write the run to .*Not a directory; choose another --out"):
         RunDirectory(tmp_path / "file" / "run").create()
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_is_read_as_written(directory: RunDirectory) -> None:
 
 
 def test_a_missing_checkpoint_is_refused(directory: RunDirectory) -> None:
-    with pytest.raises(InputError, match="has no checkpoint.pt yet"):
+    with pytest.raises(InputError, match=r"has no checkpoint\.pt yet"):
         directory.load_checkpoint()
 
 
@@ -164,7 +164,7 @@ def test_a_truncated_checkpoint_is_refused(directory: RunDirectory, share: float
         directory.load_checkpoint()
 
 
-@pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(40)], ids=repr)
+@pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x02K\x01.", b"PK\x03\x04" + bytes(40)], ids=repr)
 def test_a_foreign_file_in_its_place_is_refused(directory: RunDirectory, content: bytes) -> None:
     directory.checkpoint.write_bytes(content)
     with pytest.raises(InputError, match=r"checkpoint\.pt is (truncated|not a checkpoint)"):

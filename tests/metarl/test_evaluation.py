@@ -1,0 +1,215 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from metarl.config import TrainConfig
+from metarl.errors import InputError
+from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
+from metarl.run_directory import RunDirectory
+from metarl.sampler import Sampler
+from metarl.training import train
+from tests.runs import checkpoint_vector, numbers, small
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a trained run, which these tests only read."""
+    path = tmp_path_factory.mktemp("evaluation") / "run"
+    train(small(path, "navigation-2d", horizon=5, iterations=2))
+    return str(path)
+
+
+def curve_of(returns: list[list[float]]) -> AdaptationCurve:
+    matrix = np.array(returns)
+    tasks = TensorDict({"goal": torch.zeros(len(matrix), 2)}, [len(matrix)])
+    return AdaptationCurve(tasks, matrix, np.arange(matrix.shape[1]) * 10.0, 2, "test")
+
+
+def test_the_same_evaluation_gives_the_same_numbers(run: str) -> None:
+    one, other = (evaluate(run, tasks=3, steps=2) for _ in range(2))
+    assert one.to_json() == other.to_json()
+
+
+def test_another_seed_meets_the_same_tasks(run: str) -> None:
+    one, other = (evaluate(run, tasks=3, steps=1, seed=seed) for seed in (0, 1))
+    assert torch.equal(one.tasks["goal"], other.tasks["goal"])
+    assert not np.array_equal(one.returns, other.returns)
+
+
+def test_there_is_a_return_before_and_after_each_step(run: str) -> None:
+    assert evaluate(run, tasks=3, steps=2).returns.shape == (3, 3)
+
+
+def test_without_steps_there_is_the_return_before(run: str) -> None:
+    assert evaluate(run, tasks=3, steps=0).returns.shape == (3, 1)
+
+
+def test_the_first_tasks_do_not_depend_on_how_many_there_are(run: str) -> None:
+    few, many = evaluate(run, tasks=2, steps=0), evaluate(run, tasks=4, steps=0)
+    assert torch.equal(few.tasks["goal"], many.tasks["goal"][:2])
+
+
+def test_steps_before_each_column_are_counted(run: str) -> None:
+    # 3 episodes of 5 steps before each adaptation; nobody arrives at a goal in 5 steps of an untrained walk.
+    assert evaluate(run, tasks=3, steps=2).env_steps.tolist() == [0, 15, 30]
+
+
+def test_a_return_is_the_mean_of_whole_episodes(run: str) -> None:
+    config, learner, _ = load_run(run)
+    sampler, tasks = Sampler(config.make_family()), config.split().held_out_tasks("test", 2)
+    curve = adaptation_curve(learner, sampler, tasks, 0, 4)
+    # At most 5 steps at a distance of at most |(0.5, 0.5)| + 5 * |(0.1, 0.1)| from the goal.
+    assert (curve.returns < 0).all()
+    assert (curve.returns > -5 * (2**0.5)).all()
+
+
+def test_the_learner_does_not_change(run: str) -> None:
+    config, learner, _ = load_run(run)
+    before = {key: value.clone() for key, value in learner.state_dict()["params"].items()}
+    tasks = config.split().held_out_tasks("test", 2)
+    adaptation_curve(learner, Sampler(config.make_family()), tasks, 2, 3)
+    after = learner.state_dict()["params"]
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_run_does_not_change(run: str) -> None:
+    before = {path.name: path.read_bytes() for path in Path(run).iterdir()}
+    evaluate(run, tasks=2, steps=1)
+    assert {path.name: path.read_bytes() for path in Path(run).iterdir()} == before
+
+
+def test_test_tasks_are_none_that_was_trained_on(run: str) -> None:
+    config, _, _ = load_run(run)
+    tested = evaluate(run, tasks=30, steps=0).tasks["goal"]
+    trained = torch.cat([config.split().train_tasks(20, 1, iteration)["goal"] for iteration in range(50)])
+    assert not (tested[:, None] == trained[None]).all(-1).any()
+
+
+def test_a_finite_family_gives_its_test_tasks_and_no_more(tmp_path: Path) -> None:
+    # 21 goals: 4 of them (20 %) are test tasks.
+    train(small(tmp_path / "run", "gridnavi", horizon=5, iterations=1))
+    goals = evaluate(str(tmp_path / "run"), tasks=40, steps=0).tasks["goal"]
+    assert len(goals) == 4
+    assert len({tuple(goal.tolist()) for goal in goals}) == 4
+
+
+def test_a_finite_familys_test_tasks_are_never_trained_on(tmp_path: Path) -> None:
+    split = small(family="gridnavi").split()
+    tested = {tuple(goal) for goal in split.held_out_tasks("test", 40)["goal"].tolist()}
+    trained = {tuple(goal) for iteration in range(20) for goal in split.train_tasks(20, 1, iteration)["goal"].tolist()}
+    assert len(trained) == 13
+    assert not tested & trained
+
+
+def test_json_holds_a_tasks_parameters_and_its_returns_step_by_step(run: str) -> None:
+    curve = evaluate(run, tasks=3, steps=2)
+    content = curve.to_json()
+    assert content["returns"] == curve.returns.tolist()
+    assert content["tasks"] == [{"goal": goal} for goal in curve.tasks["goal"].tolist()]
+    assert content["part"] == "test"
+    assert content["actions"] == "sampled"
+    assert content["episodes_per_step"] == 3
+
+
+@pytest.mark.parametrize("changes", [{"steps": -1}, {"tasks": 0}, {"tasks": -2}, {"episodes": 0}, {"episodes": -1}])
+def test_counts_that_make_no_sense_are_refused(run: str, changes: dict[str, int]) -> None:
+    with pytest.raises(InputError):
+        evaluate(run, **{"tasks": 2, "steps": 1, **changes})
+
+
+def test_a_gain_is_the_last_return_minus_the_first() -> None:
+    assert curve_of([[1, 5, 4], [0, 0, -2]]).gains.tolist() == [3, -2]
+
+
+def test_an_interval_holds_the_mean() -> None:
+    values = np.array([1.0, 2.0, 4.0, 9.0])
+    low, high = curve_of([[0]]).interval(values)
+    assert low < values.mean() < high
+
+
+def test_an_interval_of_equal_values_is_a_point() -> None:
+    assert curve_of([[0]]).interval(np.full(5, 3.0)) == (3.0, 3.0)
+
+
+def test_an_interval_widens_with_the_spread() -> None:
+    curve, values = curve_of([[0]]), np.arange(10.0)
+    (low, high), (wide_low, wide_high) = curve.interval(values), curve.interval(3 * values)
+    assert wide_high - wide_low == pytest.approx(3 * (high - low))
+
+
+def test_an_interval_narrows_with_the_number_of_tasks() -> None:
+    curve = curve_of([[0]])
+    (low, high), (narrow_low, narrow_high) = (curve.interval(np.tile([0.0, 1.0], count)) for count in (4, 64))
+    # 16 times the tasks: a quarter of the width, up to the bootstrap's own noise.
+    assert (narrow_high - narrow_low) / (high - low) == pytest.approx(0.25, rel=0.15)
+
+
+def test_a_run_loads_with_what_it_was_trained_for(run: str) -> None:
+    config, _, iteration = load_run(run)
+    assert isinstance(config, TrainConfig)
+    assert (config.family, config.run.horizon, iteration) == ("navigation-2d", 5, 2)
+
+
+def test_a_loaded_learner_has_the_checkpoints_parameters(run: str) -> None:
+    params = load_run(run)[1].state_dict()["params"]
+    assert torch.equal(torch.cat([params[name].reshape(-1) for name in sorted(params)]), checkpoint_vector(run))
+
+
+def copy_of(run: str, place: Path) -> RunDirectory:
+    shutil.copytree(run, place)
+    return RunDirectory(place)
+
+
+def test_a_checkpoint_of_another_network_is_refused(run: str, tmp_path: Path) -> None:
+    directory = copy_of(run, tmp_path / "copy")
+    content = directory.load_checkpoint()
+    content["learner"]["params"]["weight_0"] = torch.zeros(2, 9)
+    directory.save_checkpoint(content)
+    with pytest.raises(InputError, match=r"does not fit the run's config\.json"):
+        load_run(str(directory.path))
+
+
+@pytest.mark.parametrize("content", [{}, {"learner": {}}, {"learner": {"params": {}}, "iteration": 1}], ids=str)
+def test_a_checkpoint_with_parts_missing_is_refused(run: str, tmp_path: Path, content: dict[str, Any]) -> None:
+    directory = copy_of(run, tmp_path / "copy")
+    directory.save_checkpoint(content)
+    with pytest.raises(InputError, match=r"does not fit the run's config\.json"):
+        load_run(str(directory.path))
+
+
+def test_a_run_that_has_only_begun_cannot_be_evaluated(run: str, tmp_path: Path) -> None:
+    directory = copy_of(run, tmp_path / "copy")
+    directory.checkpoint.unlink()
+    with pytest.raises(InputError, match=r"has no checkpoint\.pt yet"):
+        evaluate(str(directory.path))
+
+
+def test_an_untrained_learner_can_be_evaluated_from_python() -> None:
+    config = small(family="bandit")
+    tasks = config.split().held_out_tasks("validation", 3)
+    curve = adaptation_curve(config.make_learner(), Sampler(config.make_family()), tasks, 1, 2, "validation")
+    assert curve.returns.shape == (3, 2)
+
+
+def test_validation_and_test_meet_different_tasks() -> None:
+    split = small(family="bandit").split()
+    one, other = (split.held_out_tasks(part, 5)["probabilities"] for part in ("validation", "test"))
+    assert not (one[:, None] == other[None]).all(-1).any()
+
+
+@pytest.mark.slow
+def test_maml_trpo_learns_to_adapt_on_2d_navigation(tmp_path: Path) -> None:
+    from metarl.agents.maml_trpo import MamlTrpoConfig
+    from metarl.config import RunConfig
+
+    run_config = RunConfig(iterations=15, track="disabled", out=str(tmp_path / "run"))
+    train(TrainConfig("maml-trpo", "navigation-2d", run_config, MamlTrpoConfig(inner_lr=0.5)))
+    curve = evaluate(str(tmp_path / "run"), tasks=40, steps=1)
+    assert len(numbers(tmp_path / "run")) == 15
+    assert curve.gains.mean() > 10
+    assert curve.interval(curve.gains)[0] > 0

@@ -1,0 +1,149 @@
+"""The manual says what the code does: its Python blocks run, and the options, settings and files it names exist."""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gymnasium
+import pytest
+
+import metarl
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.config import RunConfig
+from metarl.experiments.cli import EvaluateOptions, ResumeOptions, main
+from metarl.family import FAMILIES
+from metarl.learner import LEARNERS
+from metarl.trust_region import TrustRegionConfig
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
+TRAIN_CONFIGS = (RunConfig, MamlTrpoConfig, TrustRegionConfig)
+
+
+def page_id(page: Path) -> str:
+    return page.stem
+
+
+def text(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language, each with the page's lines before it left blank, for line numbers."""
+    content = page.read_text()
+    found = re.finditer(rf"^```{language}\n(.*?)^```", content, re.MULTILINE | re.DOTALL)
+    return ["\n" * content[: match.start(1)].count("\n") + match[1] for match in found]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of every metarl command and experiment script in the page's shell blocks."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    lines += re.findall(r"^ {4}(metarl .*)$", page.read_text(), re.MULTILINE)  # an indented block is one of commands
+    words = [line.split("#")[0].removeprefix(".venv/bin/").split() for line in lines]
+    return [line for line in words if line[:1] == ["metarl"] or line[:1] == ["python"]]
+
+
+def own_names(page: Path) -> set[str]:
+    """Return the names of families and learners that the page itself defines."""
+    return set(re.findall(r'^    name: ClassVar\[str\] = "(.*)"$', page.read_text(), re.MULTILINE))
+
+
+def options(*configs: type) -> set[str]:
+    """Return the command-line options of dataclasses; nested ones are left to be named themselves."""
+    found = set()
+    for field in (field for config in configs for field in dataclasses.fields(config)):
+        option = field.name.replace("_", "-")
+        found |= {f"--{option}", f"--no-{option}"} if field.type is bool else {f"--{option}"}
+    return found | {"--help"}
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """Forget, after the test, what a page registered."""
+    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, gymnasium.registry]
+    saved = [dict(table) for table in tables]
+    yield
+    for table, before in zip(tables, saved, strict=True):
+        table.clear()
+        table.update(before)
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    module = ModuleType("documented")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for block in blocks(page, "python"):
+        exec(compile(block, page, "exec"), vars(module))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in commands(page):
+        given = {word.split("=")[0] for word in words if word.startswith("--")}
+        if words[0] == "python":
+            script = words[1]
+            if script.startswith(("experiments/", "benchmarks/")):
+                assert (ROOT / script).exists(), " ".join(words)
+            if script.startswith("benchmarks/"):
+                continue
+            words = words if script.startswith("experiments/") else ["metarl", *words[2:]]  # noqa: PLW2901
+        if words[:2] == ["metarl", "evaluate"]:
+            known = options(EvaluateOptions)
+        elif "--resume" in given:
+            known = options(ResumeOptions)
+        elif words[:2] == ["metarl", "train"]:
+            assert words[2] in set(LEARNERS) | own_names(page), " ".join(words)
+            assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
+            known = options(*TRAIN_CONFIGS)
+        elif words[0] == "python" and words[1] != "experiments/demo.py":
+            known = options(*TRAIN_CONFIGS)
+        else:
+            known = {"--help"}
+            assert words[0] == "python" or words[1] in ("families", "learners"), " ".join(words)
+        assert given <= known, f"{' '.join(words)}: unknown {sorted(given - known)}"
+
+
+@pytest.mark.parametrize("config", [MamlTrpoConfig, TrustRegionConfig])
+def test_settings_stand_in_the_manual_with_their_defaults(config: type) -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text("maml-trpo"), re.MULTILINE))
+    for field in dataclasses.fields(config):
+        if field.name != "trust_region":
+            assert rows[field.name] == str(field.default)
+
+
+def test_families_stand_in_the_manual_with_their_presets() -> None:
+    sections = {section.splitlines()[0].strip(): section for section in text("families").split("\n## ")}
+    for name, family in FAMILIES.items():
+        assert all(f"`{preset}`" in sections[name] for preset in family.presets)
+        assert f"| `{name}` | `{family.env_id}` |" in text("families")
+
+
+def test_the_files_columns_and_keys_that_a_run_leaves_stand_in_the_manual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    small = RunConfig(iterations=1, tasks_per_batch=2, episodes_per_task=2, horizon=5, out=str(tmp_path / "run"))
+    run = metarl.train(metarl.TrainConfig("maml-trpo", "navigation-2d", small))
+    assert main(["evaluate", str(run.path), "--tasks", "2", "--steps", "1"]) == 0
+    rows = re.findall(r"^\| (`.*?) \|", text("first-run"), re.MULTILINE)
+    explained = set(re.findall(r"`([\w./]+)`", " ".join(rows)))
+    assert {path.name for path in run.path.iterdir()} <= explained
+    assert set(run.read_config()) <= explained
+    assert set(json.loads(run.evaluation.read_text())) <= explained
+    columns = set(run.read_metrics()[0])
+    assert columns <= explained
+    learners = set(re.findall(r"^\| `(\w+)` \|", text("maml-trpo").split("## Metrics")[1], re.MULTILINE))
+    assert {"surrogate_gain", "kl", "backtracks", "accepted", "gradient_norm"} <= learners & columns
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    listed = re.findall(r"^  - .*: (.*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
