@@ -1,6 +1,6 @@
 """Meta-learners and baselines. Importing this package registers every learner in it.
 
-A learner is one file: its config, its loss and its update, decorated with :func:`metarl.learner.register_learner`.
+A learner is one file: its config, its loss and its update, decorated with ``metarl.learner.register_learner``.
 """
 
 from importlib import import_module

@@ -81,7 +81,7 @@ class LocomotionFamily(TaskFamily):
 
 
 class LocomotionDynamics(Dynamics):
-    """The worlds of a :class:`LocomotionFamily` on a simulation engine."""
+    """The worlds of a ``LocomotionFamily`` on a simulation engine."""
 
     def __init__(self, family: LocomotionFamily, simulation: BatchedSim) -> None:
         self.simulation = simulation

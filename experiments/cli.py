@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import tyro
 
-from metarl.config import RunConfig, TrainConfig
+from metarl.config import RunConfig, TrackMode, TrainConfig
 from metarl.errors import InputError, MetarlError
 from metarl.evaluation import evaluate, load_run
 from metarl.experiments.report import save_evaluation, table, where
 from metarl.family import FAMILIES, find_by_name, make_family
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
-from metarl.tracking import make_tracker, offline_run
+from metarl.tracking import make_tracker, offline_run, tracking_mode
 from metarl.training import resume, train
 
 USAGE = """\
@@ -47,7 +47,9 @@ class EvaluateOptions:
     """Episodes of each task before each step and after the last; by default those of the training run."""
     seed: int = 0
     """Of environments and actions; the test tasks do not depend on it."""
-    track: str = "disabled"
+    device: str | None = None
+    """Torch device; by default the one the run was trained on."""
+    track: TrackMode = "disabled"
     """Report to W&B as a run of type evaluate: auto, online, offline or disabled."""
 
 
@@ -59,6 +61,8 @@ class ResumeOptions:
     """Directory of the run."""
     iterations: int | None = None
     """New total number of iterations; by default what the run was started with."""
+    device: str | None = None
+    """Torch device to go on with; by default the one the run was started on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,7 +154,7 @@ def run_training(start: Callable[[], RunDirectory]) -> None:
 def _train(words: list[str]) -> None:
     if any(word.split("=")[0] == "--resume" for word in words):
         chosen = parse(ResumeOptions, "metarl train", words)
-        run_training(lambda: resume(chosen.resume, chosen.iterations))
+        run_training(lambda: resume(chosen.resume, chosen.iterations, chosen.device))
         return
     names = [word for word in words[:2] if not word.startswith("-")]
     if len(names) < 2:
@@ -166,8 +170,9 @@ def _train(words: list[str]) -> None:
 def _evaluate(words: list[str]) -> None:
     options = parse(EvaluateOptions, "metarl evaluate", words)
     directory = RunDirectory(options.run)
-    config, _, iteration = load_run(options.run)
-    curve = evaluate(options.run, options.tasks, options.steps, options.episodes, options.seed)
+    tracking_mode(options.track)
+    config, _, iteration = load_run(options.run, options.device)
+    curve = evaluate(options.run, options.tasks, options.steps, options.episodes, options.seed, options.device)
     save_evaluation(directory, config, curve, iteration, options.seed)
     content = directory.read_config()
     tracker = make_tracker(

@@ -4,6 +4,12 @@ This is the front door: it registers every task family and learner, and offers w
 the floors of ARCHITECTURE.md; modules import each other directly, never from here.
 """
 
+import os
+
+# Read by OpenMP when torch is loaded, here or never. By default its idle workers spin on their cores, and a neighbour
+# on one of them (another run, a browser) makes an iteration several times slower; docs/performance.md has the numbers.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import metarl.agents
 import metarl.envs  # noqa: F401 (registers the families)
 from metarl.config import RunConfig, TrainConfig

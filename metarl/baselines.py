@@ -25,7 +25,7 @@ def linear_features(observations: Tensor, time: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearBaseline:
-    """A ridge regression of returns on :func:`linear_features`, one for each task.
+    """A ridge regression of returns on ``linear_features``, one for each task.
 
     Shapes: ``weights`` ``[N, F]``.
     """

@@ -15,6 +15,8 @@ from metarl.splits import TaskSplit
 
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
 
+TrackMode = Literal["auto", "online", "offline", "disabled"]
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -28,7 +30,7 @@ class RunConfig:
     """Torch device that environments, policies and updates live on: cpu, cuda, cuda:1 ..."""
     out: str | None = None
     """Directory of the run; by default runs/LEARNER-FAMILY-seedSEED. It must be new or empty."""
-    track: Literal["auto", "online", "offline", "disabled"] = "auto"
+    track: TrackMode = "auto"
     """W&B tracking; auto is online with an API key and offline without one."""
     preset: str | None = None
     """Preset of the family (metarl families lists them); by default its first."""
@@ -79,7 +81,7 @@ class TrainConfig:
             object.__setattr__(self, "settings", chosen())
         if not isinstance(self.settings, chosen):
             raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
-        self.make_family()
+        self.make_family().dynamics(1, resolve_device(self.run.device))  # its engine may refuse the device
 
     def make_family(self) -> TaskFamily:
         """Make the family with the run's preset and horizon."""
@@ -114,8 +116,12 @@ class TrainConfig:
         }
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "TrainConfig":
-        """Rebuild what :meth:`to_json` returned.
+    def from_json(cls, content: dict[str, Any], device: str | None = None) -> "TrainConfig":
+        """Rebuild what ``to_json`` returned.
+
+        Args:
+            content: of config.json.
+            device: to take instead of the recorded one.
 
         Raises:
             InputError: when an entry is missing or of the wrong type, or the task split has changed since.
@@ -123,7 +129,7 @@ class TrainConfig:
         try:
             learner, family = content["learner"], content["family"]
             config_class = find_by_name(LEARNERS, learner, "learner", "metarl learners").config_class
-            run = TypeAdapter(RunConfig).validate_python(content["run"])
+            run = TypeAdapter(RunConfig).validate_python({**content["run"], **({"device": device} if device else {})})
             settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
             expected = content["split_hash"]
         except (KeyError, TypeError, ValidationError) as error:

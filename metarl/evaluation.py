@@ -24,7 +24,7 @@ RESAMPLES = 10_000
 class AdaptationCurve:
     """Returns of held-out tasks before adaptation and after each step of it.
 
-    Actions are sampled from the policy. Step k adapts on the very episodes whose return stands at step k.
+    Actions are sampled from the policy. Step k adapts on the very episodes whose mean return stands in column k - 1.
 
     Shapes:
         tasks: ``[N]``, the tasks' parameters.
@@ -97,14 +97,18 @@ def adaptation_curve(
     return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part)
 
 
-def load_run(path: str | Path) -> tuple[TrainConfig, Learner, int]:
+def load_run(path: str | Path, device: str | None = None) -> tuple[TrainConfig, Learner, int]:
     """Read a run directory: its configuration, its trained learner, and the iterations that it was trained for.
 
+    Args:
+        path: the run's directory.
+        device: to put it on; by default the one it was trained on.
+
     Raises:
-        InputError: when the directory is missing, damaged, or another program's.
+        InputError: when the directory is missing, damaged, or another program's, or there is no such device here.
     """
     directory = RunDirectory(path)
-    config = TrainConfig.from_json(directory.read_config())
+    config = TrainConfig.from_json(directory.read_config(), device)
     checkpoint = directory.load_checkpoint()
     learner = config.make_learner()
     try:
@@ -115,7 +119,12 @@ def load_run(path: str | Path) -> tuple[TrainConfig, Learner, int]:
 
 
 def evaluate(
-    path: str | Path, tasks: int = 40, steps: int = 3, episodes: int | None = None, seed: int = 0
+    path: str | Path,
+    tasks: int = 40,
+    steps: int = 3,
+    episodes: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
 ) -> AdaptationCurve:
     """Evaluate a run on its held-out test tasks.
 
@@ -125,11 +134,13 @@ def evaluate(
         steps: adaptation steps.
         episodes: per task before each step and after the last; by default the run's ``episodes_per_task``.
         seed: of environments and actions; the tasks do not depend on it.
+        device: to evaluate on; by default the one the run was trained on.
 
     Raises:
         InputError: for a directory that is no run, and counts that make no sense.
     """
-    config, learner, _ = load_run(path)
+    config, learner, _ = load_run(path, device)
+    episodes = config.run.episodes_per_task if episodes is None else episodes
     sampler = Sampler(config.make_family(), config.run.device)
     chosen = config.split().held_out_tasks("test", tasks)
-    return adaptation_curve(learner, sampler, chosen, steps, episodes or config.run.episodes_per_task, "test", seed)
+    return adaptation_curve(learner, sampler, chosen, steps, episodes, "test", seed)

@@ -2,7 +2,7 @@
 
 A family is a frozen dataclass: its fields are what a preset sets (ranges, sizes, horizon). It says what a task is,
 draws tasks, and makes the batched dynamics of many of them at once. One definition serves the batched environment and
-the single one (:mod:`metarl.vector_env`).
+the single one (``metarl.vector_env``).
 """
 
 import dataclasses

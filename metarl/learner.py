@@ -40,7 +40,7 @@ class Learner(ABC):
     def act(
         self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
-        """Choose actions ``[N, E, *action]`` at observations ``[N, E, *observation]``; see :class:`sampler.Actor`."""
+        """Choose actions ``[N, E, *action]`` at observations ``[N, E, *observation]``; see ``sampler.Actor``."""
 
     @abstractmethod
     def adapt(self, state: Any, rollout: Rollout) -> Any:
@@ -63,7 +63,7 @@ class Learner(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Take over what ``state_dict`` returned."""
 
 
 LEARNERS: dict[str, type[Learner]] = {}

@@ -61,7 +61,7 @@ def mlp(params: TensorDict, inputs: Tensor, activation: Callable[[Tensor], Tenso
     """Run N perceptrons at once, each with its own parameters.
 
     Args:
-        params: as :func:`init_mlp` makes them, stacked ``[N]``.
+        params: as ``init_mlp`` makes them, stacked ``[N]``.
         inputs: ``[N, B, inputs]``.
         activation: between layers; the last layer is linear.
 

@@ -13,7 +13,7 @@ def names(params: TensorDict) -> list[str]:
 
 
 def tensors(params: TensorDict) -> list[Tensor]:
-    """Return the entries in the order of :func:`names`."""
+    """Return the entries in the order of ``names``."""
     return [params[name] for name in names(params)]
 
 
@@ -45,7 +45,7 @@ def flatten(params: TensorDict) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: TensorDict) -> TensorDict:
-    """Cut a vector ``[P]`` into parameters shaped like ``like``; the inverse of :func:`flatten`."""
+    """Cut a vector ``[P]`` into parameters shaped like ``like``; the inverse of ``flatten``."""
     shapes = tensors(like)
     pieces = torch.split(vector, [value.numel() for value in shapes])
     return TensorDict(

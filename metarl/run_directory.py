@@ -11,6 +11,7 @@ Files are written beside their place and then moved there, so a run that is kill
 """
 
 import csv
+import io
 import json
 import os
 import pickle
@@ -102,7 +103,9 @@ class RunDirectory:
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> None:
         """Write checkpoint.pt."""
-        write_whole(self.checkpoint, lambda part: torch.save({"format": FORMAT, **content}, part))
+        buffer = io.BytesIO()  # torch's own writer turns a full disk into an error of many lines
+        torch.save({"format": FORMAT, **content}, buffer)
+        write_whole(self.checkpoint, lambda part: part.write_bytes(buffer.getvalue()))
 
     def load_checkpoint(self) -> dict[str, Any]:
         """Read checkpoint.pt, tensors to the CPU.

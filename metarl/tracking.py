@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from metarl.config import TrackMode
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve
 
@@ -88,6 +89,7 @@ class WandbTracker:
                 raise
             reason = str(error).splitlines()[0]
             print(f"metarl: W&B cannot be reached ({reason}); tracking offline, wandb sync later", file=sys.stderr)
+            wandb.teardown()  # forgets the attempt, which holds the run's id
             self._run = start("offline")
         self._wandb = wandb
         for axis in ("iteration", "env_steps", "adaptation_step"):
@@ -124,22 +126,31 @@ class WandbTracker:
         self._run.log_artifact(artifact)
 
 
-def make_tracker(
-    track: str, directory: Path, config: Mapping[str, Any], group: str, job_type: str, run_id: str
-) -> Tracker:
-    """Make the tracker that ``track`` asks for: ``auto``, ``online``, ``offline`` or ``disabled``.
+def tracking_mode(track: TrackMode) -> str:
+    """Return ``online``, ``offline`` or ``disabled``.
 
     ``auto`` follows WANDB_MODE where it is set; else it is online with an API key, and offline without one.
 
     Raises:
-        InputError: for another word.
+        InputError: when ``track``, or WANDB_MODE, is another word.
     """
-    if track not in ("auto", "online", "offline", "disabled"):
+    modes = ("online", "offline", "disabled")
+    if track in modes:
+        return track
+    if track != "auto":
         raise InputError(f"track must be auto, online, offline or disabled, not {track!r}")
-    mode = os.environ.get("WANDB_MODE", "online" if _has_api_key() else "offline") if track == "auto" else track
-    if mode == "disabled":
-        return NoTracker()
-    return WandbTracker(directory, mode, config, group, job_type, run_id)
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
+    if mode not in modes:
+        raise InputError(f"WANDB_MODE must be online, offline or disabled, not {mode!r}")
+    return mode
+
+
+def make_tracker(
+    track: TrackMode, directory: Path, config: Mapping[str, Any], group: str, job_type: str, run_id: str
+) -> Tracker:
+    """Make the tracker that ``track`` asks for, as ``tracking_mode`` reads it; see ``WandbTracker``."""
+    mode = tracking_mode(track)
+    return NoTracker() if mode == "disabled" else WandbTracker(directory, mode, config, group, job_type, run_id)
 
 
 def offline_run(directory: Path) -> Path | None:

@@ -25,7 +25,7 @@ from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.tracking import make_tracker
+from metarl.tracking import make_tracker, tracking_mode
 
 VALIDATION_TASKS = 20
 Result = TypeVar("Result")
@@ -48,24 +48,26 @@ def train(config: TrainConfig) -> RunDirectory:
         RunError: when sampling or an update fails; the run up to then is in the run directory.
     """
     learner = config.make_learner()
+    tracking_mode(config.run.track)
     directory = RunDirectory(config.run.out or f"runs/{config.learner}-{config.family}-seed{config.run.seed}")
     directory.create()
     directory.write_config({**config.to_json(), "tracking_id": uuid.uuid4().hex[:12]})
     return _Training(config, learner, directory).run(0, 0)
 
 
-def resume(path: str | Path, iterations: int | None = None) -> RunDirectory:
+def resume(path: str | Path, iterations: int | None = None, device: str | None = None) -> RunDirectory:
     """Continue a run from its checkpoint, to the same numbers as if it had never stopped.
 
     Args:
         path: the run's directory.
         iterations: new total; by default what the run was started with.
+        device: to go on with; by default the one the run was started on. Another one gives other numbers.
 
     Raises:
         InputError: when the directory is not a run, or the run has that many iterations already.
-        RunError: as :func:`train`.
+        RunError: as ``train``.
     """
-    config, learner, done = load_run(path)
+    config, learner, done = load_run(path, device)
     directory = RunDirectory(path)
     if iterations is not None:
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))

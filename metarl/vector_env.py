@@ -21,7 +21,7 @@ Info = dict[str, Any]
 class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """B environments of one family, each with its own task; observations, rewards and ends are torch tensors.
 
-    Tasks stay as :meth:`set_tasks` set them; until it is called, every reset draws new ones from the family.
+    Tasks stay as ``set_tasks`` set them; until it is called, every reset draws new ones from the family.
 
     With ``AutoresetMode.SAME_STEP`` an environment whose episode ends starts its next one within the same step, and
     ``info["final_obs"]`` (where ``info["_final_obs"]`` is true) holds the last observation of the old one. With

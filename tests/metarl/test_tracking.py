@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def records(path: Path) -> Iterator[Record]:
         # checksum (4 bytes), size, kind: 1 whole, 2 first, 3 middle, 4 last piece
         size, kind = struct.unpack_from("<HB", content, position + 4)
         position += HEADER + size
+        if position > len(content):
+            return  # still being written
         gathered += content[position - size : position]
         if kind in (1, 4):
             yield Record.FromString(gathered)
@@ -53,11 +56,22 @@ def run_file(directory: Path) -> Path:
     return found
 
 
+def ended_run(file: Path) -> list[Record]:
+    """Return the records of a run that was finished; W&B's own process may still be writing the last of them."""
+    deadline = time.monotonic() + 30
+    found: list[Record] = []
+    while not any(record.HasField("exit") for record in found):
+        found = list(records(file))
+        assert time.monotonic() < deadline, f"{file} has no end"
+        time.sleep(0.02)
+    return found
+
+
 class Recorded:
     """What stands in the run file of a run directory."""
 
     def __init__(self, directory: Path) -> None:
-        self.all = list(records(run_file(directory)))
+        self.all = ended_run(run_file(directory))
 
     def of(self, kind: str) -> list[Any]:
         return [getattr(record, kind) for record in self.all if record.WhichOneof("record_type") == kind]
@@ -147,7 +161,7 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path) -> None:
     iterations = [
         json.loads(item.value_json)
         for file in files
-        for record in records(file)
+        for record in ended_run(file)
         for item in record.history.item
         if item.nested_key == ["iteration"] and any("gain" in each.nested_key for each in record.history.item)
     ]
@@ -241,7 +255,7 @@ def test_another_wandb_mode_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_online_without_a_key_becomes_offline_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(tmp_path, "online").finish()
+    make_tracker("online", tmp_path, {}, "group", "train", "without-key").finish()
     assert "metarl: W&B cannot be reached" in capsys.readouterr().err
     assert run_file(tmp_path).exists()
 
@@ -252,11 +266,11 @@ def test_online_without_a_network_becomes_offline_and_says_so(
     import wandb
 
     real = wandb.Settings
-    monkeypatch.setattr(wandb, "Settings", lambda **given: real(**{**given, "init_timeout": 2}))
-    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     # Nobody listens on port 9 (discard).
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    make(tmp_path, "online").finish()
+    nowhere = {"base_url": "http://127.0.0.1:9", "init_timeout": 2}
+    monkeypatch.setattr(wandb, "Settings", lambda **given: real(**{**given, **nowhere}))
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    make_tracker("online", tmp_path, {}, "group", "train", "unreachable").finish()
     assert "metarl: W&B cannot be reached" in capsys.readouterr().err
     assert run_file(tmp_path).exists()
 

@@ -4,12 +4,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.envs.navigation import Navigation2D
@@ -208,13 +210,21 @@ def test_every_inner_step_has_fresh_rollouts_of_the_parameters_adapted_so_far(
     # Training came first; the rollouts behind it are validation's.
     trained = rollouts[: inner_steps + 1]
     assert [[id(rollout) for rollout in each] for each in updated] == [[id(rollout) for rollout in trained]]
-    assert len({tuple(rollout.actions.flatten().tolist()) for rollout in trained}) == inner_steps + 1
+    # Fresh: each has noise of its own, whatever the parameters made of it.
+    for one, other in combinations(map(noise, trained), 2):
+        assert (one - other).abs().max() > 0.1
     # The parameters that acted are those that the rollouts before lead to.
     learner = config.make_learner()
     state = learner.begin(2)
     for step, rollout in enumerate(trained):
         assert all(torch.equal(states[step].params[key], state.params[key]) for key in state.params.keys())
         state = learner.adapt(state, rollout)
+
+
+def noise(rollout: Rollout) -> Tensor:
+    """Return what a Gaussian policy drew, in standard deviations from its mean."""
+    mean, log_std = rollout.distribution.tensors()
+    return (rollout.actions - mean) * torch.exp(-log_std)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:

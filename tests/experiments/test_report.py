@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from metarl.evaluation import AdaptationCurve
+from metarl.experiments.report import table, where
+from metarl.run_directory import RunDirectory
+
+
+def curve(returns: list[list[float]]) -> AdaptationCurve:
+    matrix = np.array(returns)
+    tasks = TensorDict({"goal": torch.zeros(len(matrix), 2)}, [len(matrix)])
+    return AdaptationCurve(tasks, matrix, 2000.0 * np.arange(matrix.shape[1]), 20, "test")
+
+
+def rows(returns: list[list[float]]) -> list[list[str]]:
+    """Return the words of each row of a table."""
+    return [line.replace("[", " ").replace("]", " ").replace(",", " ").split() for line in
+            table(curve(returns)).splitlines()[1:]]  # fmt: skip
+
+
+# Two equal tasks: the mean is theirs, and the interval is that one point.
+EQUAL = [[-38.4, -17.0, -12.5], [-38.4, -17.0, -12.5]]
+
+
+def test_a_table_holds_the_return_before_and_after_each_step_and_the_difference() -> None:
+    assert rows(EQUAL) == [
+        ["before", "adaptation", "0", "-38.40", "-38.40", "-38.40"],
+        ["after", "step", "1", "2", "000", "-17.00", "-17.00", "-17.00"],
+        ["after", "step", "2", "4", "000", "-12.50", "-12.50", "-12.50"],
+        ["difference", "4", "000", "+25.90", "25.90", "25.90"],
+    ]
+
+
+def test_a_loss_by_adaptation_has_its_sign() -> None:
+    assert rows([[1.0, 0.5], [1.0, 0.5]])[-1] == ["difference", "2", "000", "-0.50", "-0.50", "-0.50"]
+
+
+def test_without_adaptation_there_is_no_difference() -> None:
+    assert [row[0] for row in rows([[1.0], [2.0]])] == ["before"]
+
+
+def test_the_difference_has_an_interval_of_its_own() -> None:
+    # Tasks differ by 100, their gains by nothing: paired, the gain is certain.
+    assert rows([[0.0, 1.0], [100.0, 101.0]])[-1][-2:] == ["1.00", "1.00"]
+
+
+def test_columns_stand_under_each_other() -> None:
+    lines = table(curve([[-1234.5, 3.0], [-1230.0, 12345.0]])).splitlines()
+    assert len({line.index("[") for line in lines[1:]}) == 1
+
+
+def test_only_files_that_are_there_are_named(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.metrics.write_text("")
+    assert where(directory, None) == f"metrics   {directory.metrics}"
+
+
+def test_the_wandb_run_is_named_where_there_is_one(tmp_path: Path) -> None:
+    assert where(RunDirectory(tmp_path), tmp_path / "wandb" / "run") == f"W&B run   {tmp_path / 'wandb' / 'run'}"

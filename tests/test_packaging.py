@@ -1,0 +1,77 @@
+"""The folders at the root are one package, metarl: for setuptools, for type checkers and for who imports it."""
+
+import tomllib
+from importlib import import_module
+from importlib.metadata import entry_points, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+TOP = ("metarl", "envs", "agents", "experiments")
+
+
+def package_folders() -> dict[str, str]:
+    """Return every folder of code, by the package it is."""
+    found = {}
+    for path in sorted(ROOT.glob("*/**/__init__.py")):
+        parts = path.parent.relative_to(ROOT).parts
+        if parts[0] not in ("tests", "typings") and not parts[0].startswith("."):
+            name = ".".join(parts if parts[0] == "metarl" else ("metarl", *parts))
+            found[name] = "/".join(parts)
+    return found
+
+
+def test_the_folders_at_the_root_are_those_we_know() -> None:
+    assert {folder.split("/")[0] for folder in package_folders().values()} == set(TOP)
+
+
+@pytest.mark.parametrize("name", package_folders())
+def test_every_folder_is_listed_as_a_package(name: str) -> None:
+    assert name in SETUPTOOLS["packages"]
+
+
+def test_every_listed_package_is_a_folder() -> None:
+    assert set(SETUPTOOLS["packages"]) == set(package_folders())
+
+
+@pytest.mark.parametrize("folder", TOP)
+def test_every_folder_at_the_root_is_mapped_to_its_package(folder: str) -> None:
+    name = folder if folder == "metarl" else f"metarl.{folder}"
+    assert SETUPTOOLS["package-dir"][name] == folder
+
+
+@pytest.mark.parametrize("name", package_folders())
+def test_every_package_is_imported_from_its_folder(name: str) -> None:
+    file = import_module(name).__file__
+    assert file is not None
+    assert Path(file).resolve().parent == ROOT / package_folders()[name]
+
+
+@pytest.mark.parametrize("folder", [folder for folder in TOP if folder != "metarl"])
+def test_type_checkers_find_every_folder(folder: str) -> None:
+    link = ROOT / "typings" / "metarl" / folder
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / folder
+
+
+@pytest.mark.parametrize("folder", [folder for folder in TOP if folder != "metarl"])
+def test_ruff_bans_every_bare_name(folder: str) -> None:
+    assert folder in PROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+
+
+def test_the_package_is_typed() -> None:
+    assert (ROOT / "metarl" / "py.typed").exists()
+    assert "py.typed" in SETUPTOOLS["package-data"]["metarl"]
+
+
+def test_the_installed_version_is_the_projects() -> None:
+    assert version("metarl-gym") == PROJECT["project"]["version"]
+
+
+def test_the_command_is_the_command_line() -> None:
+    (command,) = entry_points(group="console_scripts", name="metarl")
+    assert command.value == PROJECT["project"]["scripts"]["metarl"]
+    assert callable(command.load())
