@@ -2,7 +2,7 @@
 
     python benchmarks/maml_trpo_iteration.py
 
-HalfCheetahVel, 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
+HalfCheetahVel, by default 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
 mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The
 three are timed in turn, round after round, and medians and ratios of medians are printed: absolute times depend on the
 machine and on its neighbours. ``--without`` takes one of the measures away that docs/performance.md names.
@@ -28,41 +28,41 @@ from metarl.networks import ACTIVATIONS
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 
-TASKS, EPISODES, HORIZON, FRAME_SKIP = 20, 20, 100, 5
+EPISODES, FRAME_SKIP = 20, 5
 
 
-def bare_physics() -> Callable[[int], None]:
+def bare_physics(tasks: int, horizon: int) -> Callable[[int], None]:
     """Return a function that steps the physics of one iteration."""
-    batch = Batch(gymnasium_model("half_cheetah"), TASKS * EPISODES)
+    batch = Batch(gymnasium_model("half_cheetah"), tasks * EPISODES)
     qpos, ctrl = batch.bind("qpos"), batch.bind("ctrl")
-    controls = np.random.default_rng(0).uniform(-1, 1, (HORIZON, *ctrl.shape))
+    controls = np.random.default_rng(0).uniform(-1, 1, (horizon, *ctrl.shape))
 
     def steps(seed: int) -> None:
         for _ in range(2):
             batch.reset()
             qpos[:] += np.random.default_rng(seed).uniform(-0.1, 0.1, qpos.shape)
-            for step in range(HORIZON):
+            for step in range(horizon):
                 ctrl[:] = controls[step]
                 batch.step(nstep=FRAME_SKIP)
 
     return steps
 
 
-def measure(rounds: int, fraction: float) -> dict[str, float]:
+def measure(rounds: int, fraction: float, tasks: int, horizon: int) -> dict[str, float]:
     """Time bare physics, sampling alone and whole iterations in turn; return medians in seconds."""
-    config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100"))
+    config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100", horizon=horizon))
     object.__setattr__(config.settings, "curvature_fraction", fraction)
     learner, split, sampler = config.make_learner(), config.split(), Sampler(config.make_family())
-    physics = bare_physics()
+    physics = bare_physics(tasks, horizon)
 
     def sampling(seed: int) -> None:
         for _ in range(2):
-            sampler.collect(learner, learner.begin(TASKS), split.train_tasks(TASKS, seed), EPISODES, seed)
+            sampler.collect(learner, learner.begin(tasks), split.train_tasks(tasks, seed), EPISODES, seed)
 
     def iteration(seed: int) -> None:
-        tasks, state = split.train_tasks(TASKS, seed), learner.begin(TASKS)
-        support = sampler.collect(learner, state, tasks, EPISODES, seed)
-        query = sampler.collect(learner, learner.adapt(state, support), tasks, EPISODES, seed + 1)
+        drawn, state = split.train_tasks(tasks, seed), learner.begin(tasks)
+        support = sampler.collect(learner, state, drawn, EPISODES, seed)
+        query = sampler.collect(learner, learner.adapt(state, support), drawn, EPISODES, seed + 1)
         learner.update([support, query])
 
     times: dict[str, list[float]] = {"bare physics": [], "sampling": [], "iteration": []}
@@ -79,6 +79,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--tasks", type=int, default=20)
+    parser.add_argument("--horizon", type=int, default=100)
     parser.add_argument("--curvature-fraction", type=float, default=0.25)
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     parser.add_argument("--without", nargs="*", choices=["malloc", "threads", "tanh"], default=[])
@@ -89,9 +91,9 @@ def main() -> None:
         vars(metarl.sampler)["single_torch_thread"] = nullcontext
     if "tanh" in options.without:
         ACTIVATIONS["tanh"] = torch.tanh
-    medians = measure(options.rounds, options.curvature_fraction)
+    medians = measure(options.rounds, options.curvature_fraction, options.tasks, options.horizon)
     bare = medians["bare physics"]
-    print(f"{TASKS * EPISODES * HORIZON * 2:,} env steps, {torch.get_num_threads()} torch threads")
+    print(f"{options.tasks * EPISODES * options.horizon * 2:,} env steps, {torch.get_num_threads()} torch threads")
     for name, seconds in medians.items():
         print(f"{name:<14}{seconds:8.3f} s   {seconds / bare:5.2f} x bare physics")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

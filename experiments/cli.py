@@ -95,6 +95,9 @@ def guarded(command: Callable[[], None]) -> int:
         place = f" ({error.filename})" if error.filename else ""
         print(f"metarl: {error.strerror or error}{place}; what was whole before is still there", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -179,7 +182,7 @@ def _evaluate(words: list[str]) -> None:
         options.track,
         directory.path,
         content,
-        config.run.group or f"{config.learner}-{config.family}-{config.preset}",
+        config.group,
         "evaluate",
         f"{content['tracking_id']}-eval",
     )

@@ -6,9 +6,10 @@ the floors of ARCHITECTURE.md; modules import each other directly, never from he
 
 import os
 
-# Read by OpenMP when torch is loaded, here or never. By default its idle workers spin on their cores, and a neighbour
-# on one of them (another run, a browser) makes an iteration several times slower; docs/performance.md has the numbers.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by OpenMP when torch is loaded, here or never. By default its idle workers spin for long on their cores, and a
+# neighbour on one of them (another run, a browser) makes an update many times slower: see docs/performance.md.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import metarl.agents
 import metarl.envs  # noqa: F401 (registers the families)

@@ -102,6 +102,11 @@ class TrainConfig:
         """The preset by name, also where the default was taken."""
         return self.run.preset or next(iter(self.make_family().presets))
 
+    @property
+    def group(self) -> str:
+        """The W&B group of the run."""
+        return self.run.group or f"{self.learner}-{self.family}-{self.preset}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the configuration, resolved, with the split's hash and the versions it ran under."""
         return {

@@ -25,7 +25,7 @@ from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.tracking import make_tracker, tracking_mode
+from metarl.tracking import Tracker, make_tracker, tracking_mode
 
 VALIDATION_TASKS = 20
 Result = TypeVar("Result")
@@ -88,29 +88,37 @@ class _Training:
 
     def run(self, done: int, env_steps: int) -> RunDirectory:
         keep_freed_memory()
-        total = self.run_config.iterations
-        group = self.run_config.group or f"{self.config.learner}-{self.config.family}-{self.config.preset}"
-        content = self.directory.read_config()
-        tracker = make_tracker(
-            self.run_config.track, self.directory.path, content, group, "train", content["tracking_id"]
-        )
-        try:
-            with _StopRequest() as stop, _progress(total, done) as show:
-                while done < total and not stop.requested:
-                    row = self._iterate(done, env_steps)
-                    self.directory.append_metrics(row)
-                    done, env_steps = done + 1, int(row["env_steps"])
-                    if done % self.run_config.checkpoint_every == 0:
-                        self._save(done, env_steps)
-                    tracker.log(row)
-                    show(row)
-            self._save(done, env_steps)
-            if done == total:
-                tracker.log_curve(self._validate(), self.directory.curve)
-            tracker.log_checkpoint(self.directory.checkpoint)
-        finally:
-            tracker.finish()
+        with _StopRequest() as stop:
+            content = self.directory.read_config()
+            tracker = make_tracker(
+                self.run_config.track,
+                self.directory.path,
+                content,
+                self.config.group,
+                "train",
+                content["tracking_id"],
+            )
+            try:
+                self._loop(done, env_steps, stop, tracker)
+            finally:
+                tracker.finish()
         return self.directory
+
+    def _loop(self, done: int, env_steps: int, stop: "_StopRequest", tracker: Tracker) -> None:
+        total = self.run_config.iterations
+        with _progress(total, done) as show:
+            while done < total and not stop.requested:
+                row = self._iterate(done, env_steps)
+                self.directory.append_metrics(row)
+                done, env_steps = done + 1, int(row["env_steps"])
+                if done % self.run_config.checkpoint_every == 0:
+                    self._save(done, env_steps)
+                tracker.log(row)
+                show(row)
+        self._save(done, env_steps)
+        if done == total:
+            tracker.log_curve(self._validate(), self.directory.curve)
+        tracker.log_checkpoint(self.directory.checkpoint)
 
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
         seed, count = self.run_config.seed, self.run_config.tasks_per_batch
