@@ -45,7 +45,7 @@ wheel: .venv/ready
 	.wheel-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	.wheel-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt dist/*.whl
 	cd /tmp && $(CURDIR)/.wheel-venv/bin/metarl families
-	rm -rf .wheel-venv
+	rm -rf .wheel-venv build
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/maml_trpo_iteration.py

@@ -18,7 +18,7 @@ def package_folders() -> dict[str, str]:
     found = {}
     for path in sorted(ROOT.glob("*/**/__init__.py")):
         parts = path.parent.relative_to(ROOT).parts
-        if parts[0] not in ("tests", "typings") and not parts[0].startswith("."):
+        if parts[0] not in ("tests", "typings", "build") and not parts[0].startswith("."):
             name = ".".join(parts if parts[0] == "metarl" else ("metarl", *parts))
             found[name] = "/".join(parts)
     return found
