@@ -1,5 +1,8 @@
 """The folders at the root are one package, metarl: for setuptools, for type checkers and for who imports it."""
 
+import ast
+import re
+import sys
 import tomllib
 from importlib import import_module
 from importlib.metadata import entry_points, version
@@ -75,3 +78,26 @@ def test_the_command_is_the_command_line() -> None:
     (command,) = entry_points(group="console_scripts", name="metarl")
     assert command.value == PROJECT["project"]["scripts"]["metarl"]
     assert callable(command.load())
+
+
+def third_party_imports() -> set[str]:
+    found = set()
+    for path in (path for folder in TOP for path in (ROOT / folder).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    return found - set(sys.stdlib_module_names) - {"metarl"}
+
+
+def test_what_is_imported_is_what_is_declared() -> None:
+    declared = {re.split("[>=]", line)[0] for line in PROJECT["project"]["dependencies"]}
+    assert third_party_imports() == declared
+
+
+def test_every_declared_dependency_is_pinned() -> None:
+    pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
+    names = {re.split(r"[>=\[]", line)[0].lower().replace("-", "_") for line in declared}
+    assert names <= {name.replace("-", "_") for name in pinned}
