@@ -233,7 +233,7 @@ def _progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], No
 
         def show(row: dict[str, float]) -> None:
             speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))
-            bar.set_postfix_str(f"return {before:.1f} -> {after:.1f}, {speed:,.0f} env steps/s")
+            bar.set_postfix_str(f"return {before:.1f} -> {after:.1f}, {speed:,.0f} env steps/s", refresh=False)
             bar.update()
 
         yield show
