@@ -15,6 +15,7 @@ import pytest
 import metarl
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig
+from metarl.experiments import learning_curve
 from metarl.experiments.cli import EvaluateOptions, ResumeOptions, main
 from metarl.family import FAMILIES
 from metarl.learner import LEARNERS
@@ -103,6 +104,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             assert words[2] in set(LEARNERS) | own_names(page), " ".join(words)
             assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
             known = options(*TRAIN_CONFIGS)
+        elif words[:2] == ["python", "experiments/learning_curve.py"]:
+            known = options(learning_curve.Options)
         elif words[0] == "python" and words[1] != "experiments/demo.py":
             known = options(*TRAIN_CONFIGS)
         else:
