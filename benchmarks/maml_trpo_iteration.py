@@ -22,6 +22,7 @@ import torch
 from mujoco.batch import Batch
 
 import metarl.sampler
+from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.envs.simulation import gymnasium_model
 from metarl.networks import ACTIVATIONS
@@ -50,8 +51,8 @@ def bare_physics(tasks: int, horizon: int) -> Callable[[int], None]:
 
 def measure(rounds: int, fraction: float, tasks: int, horizon: int) -> dict[str, float]:
     """Time bare physics, sampling alone and whole iterations in turn; return medians in seconds."""
-    config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100", horizon=horizon))
-    object.__setattr__(config.settings, "curvature_fraction", fraction)
+    settings = MamlTrpoConfig(curvature_fraction=fraction)
+    config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100", horizon=horizon), settings)
     learner, split, sampler = config.make_learner(), config.split(), Sampler(config.make_family())
     physics = bare_physics(tasks, horizon)
 
@@ -85,6 +86,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     parser.add_argument("--without", nargs="*", choices=["malloc", "threads", "tanh"], default=[])
     options = parser.parse_args()
+    if min(options.rounds, options.tasks) < 1:
+        parser.error("--rounds and --tasks must be at least 1")
     if "malloc" not in options.without:
         keep_freed_memory()
     if "threads" in options.without:

@@ -11,7 +11,7 @@ import tyro
 
 from metarl.config import RunConfig, TrackMode, TrainConfig
 from metarl.errors import InputError, MetarlError
-from metarl.evaluation import evaluate, load_run
+from metarl.evaluation import evaluate_learner, load_run
 from metarl.experiments.report import save_evaluation, table, where
 from metarl.family import FAMILIES, find_by_name, make_family
 from metarl.learner import LEARNERS
@@ -174,8 +174,8 @@ def _evaluate(words: list[str]) -> None:
     options = parse(EvaluateOptions, "metarl evaluate", words)
     directory = RunDirectory(options.run)
     tracking_mode(options.track)
-    config, _, iteration = load_run(options.run, options.device)
-    curve = evaluate(options.run, options.tasks, options.steps, options.episodes, options.seed, options.device)
+    config, learner, iteration = load_run(options.run, options.device)
+    curve = evaluate_learner(config, learner, options.tasks, options.steps, options.episodes, options.seed)
     save_evaluation(directory, config, curve, iteration, options.seed)
     content = directory.read_config()
     tracker = make_tracker(

@@ -20,6 +20,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from metarl.config import TrainConfig
+from metarl.errors import InputError
 from metarl.evaluation import evaluate
 from metarl.experiments import maml_half_cheetah_vel, maml_navigation_2d
 from metarl.experiments.cli import guarded, parse
@@ -59,6 +60,15 @@ class Options:
     """Test tasks of each evaluation."""
     out: str = "experiments/results"
     """Folder of the two files."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("a learning curve needs at least one seed")
+        for name in ("every", "tasks"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.iterations < self.every:
+            raise InputError(f"iterations ({self.iterations}) must be at least every ({self.every}): one evaluation")
 
 
 def measure_run(config: TrainConfig, options: Options, folder: str) -> dict[str, Any]:
@@ -107,7 +117,10 @@ def run(options: Options) -> None:
     """Measure every variant with every seed."""
     chosen = find_by_name(VARIANTS, options.name, "learning curve", "--help")
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
     variants: dict[str, Any] = {}
     for variant, config in chosen.items():
         variants[variant] = []

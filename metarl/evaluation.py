@@ -140,6 +140,13 @@ def evaluate(
         InputError: for a directory that is no run, and counts that make no sense.
     """
     config, learner, _ = load_run(path, device)
+    return evaluate_learner(config, learner, tasks, steps, episodes, seed)
+
+
+def evaluate_learner(
+    config: TrainConfig, learner: Learner, tasks: int, steps: int, episodes: int | None, seed: int
+) -> AdaptationCurve:
+    """Evaluate a trained learner on the held-out test tasks of its run's configuration; see ``evaluate``."""
     episodes = config.run.episodes_per_task if episodes is None else episodes
     sampler = Sampler(config.make_family(), config.run.device)
     chosen = config.split().held_out_tasks("test", tasks)

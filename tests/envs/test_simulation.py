@@ -122,28 +122,26 @@ def test_a_bad_state_is_noticed(
     assert sim.unstable().tolist() == [False, True, False]
 
 
-def test_a_breakdown_is_remembered_until_the_restart(
-    model: mujoco.MjModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def broken(model: mujoco.MjModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CpuSim:
+    """Return two simulations of which the second has just broken down."""
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT there.
     sim = running(model, 2)
     sim.qvel[1, 0] = 1e12
     sim.step(5)
-    sim.step(5)
-    assert sim.unstable().tolist() == [False, True]
-    sim.restart(torch.tensor([False, True]), torch.zeros_like(sim.qpos), torch.zeros_like(sim.qvel))
-    assert sim.unstable().tolist() == [False, False]
+    return sim
 
 
-def test_restarting_another_simulation_does_not_forget_a_breakdown(
-    model: mujoco.MjModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    sim = running(model, 2)
-    sim.qvel[1, 0] = 1e12
-    sim.step(5)
-    sim.restart(torch.tensor([True, False]), torch.zeros_like(sim.qpos), torch.zeros_like(sim.qvel))
-    assert sim.unstable().tolist() == [False, True]
+def test_a_breakdown_is_remembered_until_the_restart(broken: CpuSim) -> None:
+    broken.step(5)
+    assert broken.unstable().tolist() == [False, True]
+    broken.restart(torch.tensor([False, True]), torch.zeros_like(broken.qpos), torch.zeros_like(broken.qvel))
+    assert broken.unstable().tolist() == [False, False]
+
+
+def test_restarting_another_simulation_does_not_forget_a_breakdown(broken: CpuSim) -> None:
+    broken.restart(torch.tensor([True, False]), torch.zeros_like(broken.qpos), torch.zeros_like(broken.qvel))
+    assert broken.unstable().tolist() == [False, True]
 
 
 def test_stable_worlds_do_not_notice_an_unstable_one(
