@@ -10,12 +10,12 @@ from tensordict import TensorDict
 
 from metarl.config import TrainConfig
 from metarl.errors import InputError
+from metarl.family import Part
 from metarl.learner import Learner
 from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.splits import Part
 
 RESAMPLES = 10_000
 

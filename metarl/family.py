@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import gymnasium
 import numpy as np
@@ -19,6 +19,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.pictures import text_picture
+
+Part = Literal["train", "validation", "test"]
 
 
 class Transition(NamedTuple):
@@ -50,6 +53,17 @@ class Dynamics(ABC):
     def unstable(self) -> Tensor | None:
         """Return a bool ``[B]``, true for worlds whose simulation broke down since their reset; None if none can."""
         return None
+
+    def render(self, tasks: TensorDict, world: int) -> np.ndarray:
+        """Draw one world and its task, as uint8 ``[H, W, 3]``; as text unless overridden.
+
+        Raises:
+            InputError: when this machine lacks what drawing needs.
+        """
+        return text_picture(described(tasks[world], self.observe()[world]))
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to give back)
+        """Give back what the worlds hold beyond memory: processes, windows."""
 
 
 class TaskFamily(ABC):
@@ -104,6 +118,20 @@ class TaskFamily(ABC):
         """Return every task of the family, if they are finitely many and few, else None."""
         return None
 
+    def own_split(self) -> Mapping[Part, TensorDict] | None:
+        """Return the train, validation and test tasks that the benchmark itself lays down, else None.
+
+        Only a family that cannot have disjoint parts, having two tasks, may return parts that share tasks.
+        """
+        return None
+
+    def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
+        """Return to which part each task belongs, int64 ``[count]`` into (train, validation, test), else None.
+
+        For families of countably many tasks, whose independent draws may meet the same task twice.
+        """
+        return None
+
     def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
         """Turn named values into a task ``[1]``.
 
@@ -150,6 +178,11 @@ class TensorFamily(TaskFamily):
     def observation(self, state: State) -> Tensor:
         """Return the observations ``[B, ...]`` of a state."""
 
+    def picture(self, state: State, task: TensorDict) -> np.ndarray:
+        """Draw one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
+        batched = {key: value[None] for key, value in state.items()}
+        return text_picture(described(task, self.observation(batched)[0]))
+
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds on any torch device."""
         return _TensorDynamics(self)
@@ -175,6 +208,16 @@ class _TensorDynamics(Dynamics):
 
     def observe(self) -> Tensor:
         return self._family.observation(self._state).clone()
+
+    def render(self, tasks: TensorDict, world: int) -> np.ndarray:
+        state = {key: value[world].cpu() for key, value in self._state.items()}
+        return self._family.picture(state, tasks[world].cpu())
+
+
+def described(task: TensorDict, observation: Tensor) -> list[str]:
+    """Return lines that tell a task ``[]`` and an observation ``[...]``."""
+    values = {**{str(key): task[key] for key in task.keys()}, "observation": observation}
+    return [f"{key} {np.array2string(value.cpu().numpy(), precision=2)}" for key, value in values.items()]
 
 
 FAMILIES: dict[str, type[TaskFamily]] = {}

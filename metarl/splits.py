@@ -3,16 +3,15 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from tensordict import TensorDict
 
 from metarl.errors import InputError
-from metarl.family import TaskFamily
+from metarl.family import Part, TaskFamily
 from metarl.seeding import generator
 
-Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
 
 
@@ -20,8 +19,9 @@ FINGERPRINT_TASKS = 64
 class TaskSplit:
     """Three sources of tasks that share none.
 
-    A family with finitely many tasks is partitioned (60, 20 and 20 % of a seeded permutation, at least one each) and
-    each part draws from its own tasks. Any other family has three streams of independent draws.
+    A family whose benchmark lays down the parts keeps them. A family with finitely many tasks is partitioned (60, 20
+    and 20 % of a seeded permutation, at least one each) and each part draws from its own tasks; one with countably
+    many tells of each draw to which part it belongs. Any other family has three streams of independent draws.
 
     Args:
         family: where the tasks come from.
@@ -54,6 +54,8 @@ class TaskSplit:
 
     def finite(self, part: Part) -> TensorDict | None:
         """Return all tasks of a part, if the family has finitely many, else None."""
+        if (own := self.family.own_split()) is not None:
+            return own[part]
         if (tasks := self.family.all_tasks()) is None:
             return None
         if (total := len(tasks)) < 3:
@@ -61,7 +63,7 @@ class TaskSplit:
         order = torch.randperm(total, generator=generator(self.seed, "split"))
         held_out = max(1, round(0.2 * total))
         pieces = torch.split(order, [total - 2 * held_out, held_out, held_out])
-        return tasks[pieces[("train", "validation", "test").index(part)]]
+        return tasks[pieces[PARTS.index(part)]]
 
     def fingerprint(self) -> str:
         """Return a hash over the family's settings and the first tasks of each part; it changes when any of them do."""
@@ -77,4 +79,9 @@ class TaskSplit:
         stream = generator(self.seed, part, *keys)
         if (tasks := self.finite(part)) is not None:
             return tasks[torch.randint(len(tasks), (count,), generator=stream)]
-        return self.family.sample_tasks(count, stream)
+        drawn = self.family.sample_tasks(count, stream)
+        while (parts := self.family.part_of(drawn, self.seed)) is not None:
+            if not (foreign := parts != PARTS.index(part)).any():
+                break
+            drawn[foreign] = self.family.sample_tasks(int(foreign.sum()), stream)
+        return drawn

@@ -16,6 +16,7 @@ from metarl.family import TaskFamily, make_family
 from metarl.seeding import derive_seed
 
 Info = dict[str, Any]
+RENDERING: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
 
 class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
@@ -34,9 +35,11 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         num_envs: their number B.
         device: where the tensors live.
         autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+        render_mode: ``rgb_array``, or None.
 
     Raises:
-        InputError: for another autoreset mode, no environments, or a device that the family's engine does not run on.
+        InputError: for another autoreset or render mode, no environments, or a device that the family's engine does
+            not run on.
     """
 
     def __init__(
@@ -45,15 +48,18 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         num_envs: int,
         device: torch.device | str = "cpu",
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
     ) -> None:
         if num_envs < 1:
             raise InputError(f"an environment needs at least one world, not {num_envs}")
         if autoreset_mode is AutoresetMode.NEXT_STEP:
             raise InputError("autoreset_mode must be SAME_STEP or DISABLED: NEXT_STEP wastes a step of every episode")
+        _check_render_mode(family, render_mode)
         self.family = family
+        self.render_mode = render_mode
         self.num_envs = num_envs
         self.device = torch.device(device)
-        self.metadata = {"autoreset_mode": autoreset_mode, "render_modes": [], "torch": True}
+        self.metadata = {"autoreset_mode": autoreset_mode, **RENDERING, "torch": True}
         self.single_observation_space = family.observation_space
         self.single_action_space = family.action_space
         self.observation_space = batch_space(family.observation_space, num_envs)
@@ -133,6 +139,20 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Return a bool ``[B]``, true where the simulation broke down since the last reset; None if none can."""
         return self._dynamics.unstable()
 
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """Return a picture uint8 ``[H, W, 3]`` of every environment, or None without a render mode.
+
+        Raises:
+            InputError: when this machine lacks what drawing needs.
+        """
+        if self.render_mode is None:
+            return None
+        return tuple(self._dynamics.render(self._tasks, world) for world in range(self.num_envs))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Give back what the worlds hold beyond memory."""
+        self._dynamics.close()
+
     def _begin_ended(self, observations: Tensor, ended: Tensor, info: Info) -> Tensor:
         if not ended.any():
             return observations
@@ -155,12 +175,14 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
     Args:
         family: what the environment is.
         task: ``[1]``, or None.
+        render_mode: ``rgb_array``, or None.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's own annotation)
+    metadata = RENDERING
 
-    def __init__(self, family: TaskFamily, task: TensorDict | None = None) -> None:
-        self._worlds = TaskVectorEnv(family, 1, autoreset_mode=AutoresetMode.DISABLED)
+    def __init__(self, family: TaskFamily, task: TensorDict | None = None, render_mode: str | None = None) -> None:
+        self._worlds = TaskVectorEnv(family, 1, "cpu", AutoresetMode.DISABLED, render_mode)
+        self.render_mode = render_mode
         if task is not None:
             self._worlds.set_tasks(task)
         self.family = family
@@ -185,6 +207,20 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
         terms = {key: value[0].item() for key, value in info.items()}
         return observations[0].numpy(), rewards[0].item(), bool(terminated[0]), bool(truncated[0]), terms
 
+    def render(self) -> np.ndarray | None:
+        """Return a picture uint8 ``[H, W, 3]``, or None without a render mode."""
+        frames = self._worlds.render()
+        return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Give back what the world holds beyond memory."""
+        self._worlds.close()
+
+
+def _check_render_mode(family: TaskFamily, render_mode: str | None) -> None:
+    if render_mode not in (None, *RENDERING["render_modes"]):
+        raise InputError(f"{family.name} has no render mode {render_mode!r}; it has rgb_array")
+
 
 def _split(family: str, preset: str | None, arguments: Mapping[str, Any]) -> tuple[TaskFamily, TensorDict | None]:
     """Tell settings of a family from the parameters of a task, which share a namespace in ``gymnasium.make``."""
@@ -194,21 +230,19 @@ def _split(family: str, preset: str | None, arguments: Mapping[str, Any]) -> tup
     return made, made.make_task(task) if task else None
 
 
-def make_env(family: str, preset: str | None = None, render_mode: None = None, **arguments: Any) -> TaskEnv:
+def make_env(family: str, preset: str | None = None, render_mode: str | None = None, **arguments: Any) -> TaskEnv:
     """Make one environment, as ``gymnasium.make("metarl/HalfCheetahVel-v0", velocity=1.5)`` does.
 
     Args:
         family: name of the family.
         preset: one of its presets.
-        render_mode: only None so far.
+        render_mode: ``rgb_array``, or None.
         arguments: task parameters (all of them, or none to draw a task at each reset) and settings of the family.
 
     Raises:
         InputError: for unknown names and values out of range.
     """
-    if render_mode is not None:
-        raise InputError(f"{family} has no render mode {render_mode!r}")
-    return TaskEnv(*_split(family, preset, arguments))
+    return TaskEnv(*_split(family, preset, arguments), render_mode)
 
 
 def make_vector_env(
@@ -217,6 +251,7 @@ def make_vector_env(
     preset: str | None = None,
     device: torch.device | str = "cpu",
     autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+    render_mode: str | None = None,
     **arguments: Any,
 ) -> TaskVectorEnv:
     """Make a batched environment, as ``gymnasium.make_vec("metarl/HalfCheetahVel-v0", num_envs=64)`` does.
@@ -227,13 +262,14 @@ def make_vector_env(
         preset: one of its presets.
         device: where the tensors live.
         autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
+        render_mode: ``rgb_array``, or None.
         arguments: task parameters (the same task everywhere) and settings of the family.
 
     Raises:
         InputError: for unknown names and values out of range.
     """
     made, task = _split(family, preset, arguments)
-    env = TaskVectorEnv(made, num_envs, device, autoreset_mode)
+    env = TaskVectorEnv(made, num_envs, device, autoreset_mode, render_mode)
     if task is not None:
         env.set_tasks(task.expand(num_envs))
     return env

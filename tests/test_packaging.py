@@ -80,6 +80,9 @@ def test_the_command_is_the_command_line() -> None:
     assert callable(command.load())
 
 
+DISTRIBUTIONS = {"PIL": "pillow", "warp": "warp-lang", "mujoco_warp": "mujoco-warp"}
+
+
 def third_party_imports() -> set[str]:
     found = set()
     for path in (path for folder in TOP for path in (ROOT / folder).glob("*.py")):
@@ -92,12 +95,15 @@ def third_party_imports() -> set[str]:
 
 
 def test_what_is_imported_is_what_is_declared() -> None:
-    declared = {re.split("[>=]", line)[0] for line in PROJECT["project"]["dependencies"]}
-    assert third_party_imports() == declared
+    extras = PROJECT["project"]["optional-dependencies"]
+    lines = [*PROJECT["project"]["dependencies"], *extras["gpu"], *extras["metaworld"]]
+    declared = {re.split("[>=]", line)[0] for line in lines}
+    assert {DISTRIBUTIONS.get(name, name) for name in third_party_imports()} == declared
 
 
 def test_every_declared_dependency_is_pinned() -> None:
     pinned = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    declared = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["dev"]]
-    names = {re.split(r"[>=\[]", line)[0].lower().replace("-", "_") for line in declared}
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    declared = [*PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
+    names = {re.split(r"[>=\[]", line)[0].lower().replace("-", "_") for line in declared} - {"metarl_gym"}
     assert names <= {name.replace("-", "_") for name in pinned}
