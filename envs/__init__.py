@@ -6,5 +6,9 @@ A family is one file: a frozen dataclass decorated with ``metarl.family.register
 from importlib import import_module
 from pkgutil import iter_modules
 
+# Engines that need an extra are imported when one of them is made.
+EXTRAS = ("simulation_warp",)
+
 for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+    if _module.name not in EXTRAS:
+        import_module(f"{__name__}.{_module.name}")

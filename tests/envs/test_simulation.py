@@ -1,3 +1,5 @@
+import copy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,6 +191,93 @@ def test_compiling_leaves_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
-def test_there_is_no_engine_off_the_cpu(model: mujoco.MjModel) -> None:
-    with pytest.raises(InputError, match="run on the CPU so far, not on cuda"):
+def test_simulations_that_are_not_active_stay(model: mujoco.MjModel) -> None:
+    sim, twin = running(model, 3), running(model, 3)
+    before = sim.qpos[1].clone()
+    sim.step(5, torch.tensor([True, False, True]))
+    twin.step(5)
+    assert torch.equal(sim.qpos[1], before)
+    assert torch.equal(sim.qpos[[0, 2]], twin.qpos[[0, 2]])
+
+
+def test_the_centre_of_mass_is_that_of_all_bodies() -> None:
+    model = gymnasium_model("humanoid")
+    sim, data = CpuSim(model, 2), mujoco.MjData(model)
+    place = sim.centre_of_mass  # asked for before the steps, and live
+    sim.ctrl.fill_(0.3)
+    sim.step(5)
+    data.ctrl[:] = 0.3
+    mujoco.mj_step(model, data, nstep=5)
+    by_mass = (model.body_mass[:, None] * data.xipos).sum(0) / model.body_mass.sum()
+    torch.testing.assert_close(place, torch.from_numpy(by_mass).expand(2, 3), rtol=1e-12, atol=1e-12)
+
+
+def test_a_restart_moves_the_centre_of_mass() -> None:
+    sim = CpuSim(gymnasium_model("humanoid"), 2)
+    before, raised = sim.centre_of_mass.clone(), sim.qpos.clone()
+    raised[:, 2] += 1
+    sim.restart(torch.tensor([False, True]), raised, sim.qvel.clone())
+    torch.testing.assert_close(sim.centre_of_mass - before, torch.tensor([[0.0, 0, 0], [0, 0, 1]]).double())
+
+
+def with_masses(model: mujoco.MjModel, masses: torch.Tensor) -> CpuSim:
+    """Make simulations with body masses ``[B, nbody]``."""
+    sim = CpuSim(model, len(masses), ["body_mass"])
+    everywhere = torch.ones(len(masses), dtype=torch.bool)
+    sim.set_fields(everywhere, {"body_mass": masses})
+    sim.restart(everywhere, torch.from_numpy(model.qpos0).expand_as(sim.qpos), torch.zeros_like(sim.qvel))
+    return sim
+
+
+def test_own_fields_equal_models_of_their_own(model: mujoco.MjModel) -> None:
+    # mj_setConst matters: without it the solver's weights would be those of the shared model.
+    masses = torch.from_numpy(model.body_mass) * torch.tensor([[1.0], [2.5]])
+    sim = with_masses(model, masses)
+    sim.ctrl.fill_(0.5)
+    sim.step(20)
+    for row in range(2):
+        own = copy.copy(model)
+        own.body_mass[:] = masses[row].numpy()
+        data = mujoco.MjData(own)
+        mujoco.mj_setConst(own, data)
+        mujoco.mj_resetData(own, data)
+        data.ctrl[:] = 0.5
+        mujoco.mj_step(own, data, nstep=20)
+        assert torch.equal(sim.qpos[row], torch.from_numpy(data.qpos))
+
+
+def test_own_fields_leave_the_shared_model_alone(model: mujoco.MjModel) -> None:
+    before = model.body_mass.copy()
+    with_masses(model, torch.from_numpy(2 * before)[None])
+    assert (model.body_mass == before).all()
+
+
+def test_fields_are_set_where_the_mask_says(model: mujoco.MjModel) -> None:
+    masses = torch.from_numpy(model.body_mass).repeat(2, 1)
+    sim, twin = with_masses(model, masses), with_masses(model, masses)
+    mask = torch.tensor([False, True])
+    sim.set_fields(mask, {"body_mass": 3 * masses})
+    sim.restart(mask, sim.qpos.clone(), sim.qvel.clone())
+    for each in (sim, twin):
+        each.ctrl.fill_(0.5)
+        each.step(5)
+    assert torch.equal(sim.qpos[0], twin.qpos[0])
+    assert not torch.equal(sim.qpos[1], twin.qpos[1])
+
+
+def test_setting_fields_twice_does_not_compound(model: mujoco.MjModel) -> None:
+    masses = 2 * torch.from_numpy(model.body_mass)[None]
+    once, twice = with_masses(model, masses), with_masses(model, masses)
+    everywhere = torch.ones(1, dtype=torch.bool)
+    twice.set_fields(everywhere, {"body_mass": masses})
+    twice.restart(everywhere, twice.qpos.clone(), twice.qvel.clone())
+    for each in (once, twice):
+        each.step(5)
+    assert torch.equal(once.qpos, twice.qpos)
+
+
+def test_without_warp_the_extra_is_named(model: mujoco.MjModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    monkeypatch.delitem(sys.modules, "metarl.envs.simulation_warp", raising=False)
+    with pytest.raises(InputError, match=r"needs mujoco_warp, which is not installed; pip install 'metarl-gym\[gpu\]'"):
         make_simulation(model, 2, torch.device("cuda"))
