@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from PIL.ImageDraw import ImageDraw
 from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.family import State, TensorFamily, Transition, register_family, uniform
+from metarl.pictures import BLACK, GOAL, SIDE, draw
 
 
 @register_family
@@ -74,3 +76,15 @@ class Bandit(TensorFamily):
     def observation(self, state: State) -> Tensor:
         """Return zeros ``[B, 1]``."""
         return state["nothing"]
+
+    def picture(self, state: State, task: TensorDict) -> np.ndarray:
+        """Draw a bar for each arm, as high as its probability."""
+        return draw(lambda pen: self._paint(pen, task["probabilities"].tolist()))
+
+    def _paint(self, pen: ImageDraw, chances: list[float]) -> None:
+        width, full, ground = SIDE / self.arms, SIDE - 40, SIDE - 20
+        for arm, chance in enumerate(chances):
+            middle = (arm + 0.5) * width
+            pen.rectangle((middle - 0.35 * width, ground - chance * full, middle + 0.35 * width, ground), GOAL)
+            pen.text((middle, ground + 4), str(arm), BLACK, anchor="mt")
+        pen.line((0, ground, SIDE, ground), BLACK, 2)

@@ -12,8 +12,9 @@ import tyro
 from metarl.config import RunConfig, TrackMode, TrainConfig
 from metarl.errors import InputError, MetarlError
 from metarl.evaluation import evaluate_learner, load_run
+from metarl.experiments.catalogue import ShowOptions, list_families, show_family
 from metarl.experiments.report import save_evaluation, table, where
-from metarl.family import FAMILIES, find_by_name, make_family
+from metarl.family import find_by_name
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
 from metarl.tracking import make_tracker, offline_run, tracking_mode
@@ -26,6 +27,7 @@ usage: metarl COMMAND ...
   metarl train --resume RUN               continue a run that was stopped
   metarl evaluate RUN [options]           adapt to held-out tasks and measure it
   metarl families                         list the task families
+  metarl families show FAMILY [options]   describe one of them, and draw some of its tasks with --render FILE.png
   metarl learners                         list the learners
 """
 
@@ -196,13 +198,11 @@ def _evaluate(words: list[str]) -> None:
 
 
 def _families(words: list[str]) -> None:
+    if words and words[0] == "show":
+        print(show_family(parse(ShowOptions, "metarl families show", words[1:])))
+        return
     _refuse(words, "families")
-    for name in FAMILIES:
-        family = make_family(name)
-        print(f"{name}  ({family.env_id})\n  {_summary(type(family))}")
-        for label, space in (("task", family.task_space), ("observes", family.observation_space)):
-            print(f"  {label:<9}{_shown(space)}")
-        print(f"  {'acts in':<9}{_shown(family.action_space)}\n  {'presets':<9}{_presets(type(family))}\n")
+    print(list_families())
 
 
 def _learners(words: list[str]) -> None:
@@ -211,26 +211,13 @@ def _learners(words: list[str]) -> None:
         print(f"{name}\n  {_summary(learner)}\n  settings: metarl train {name} FAMILY --help")
 
 
-def _presets(family: Any) -> str:
-    texts = []
-    for preset in family.presets:
-        made = make_family(family.name, preset)
-        settings = ", ".join(f"{key} {value}" for key, value in made.settings().items())
-        texts.append(f"{preset} ({settings})")
-    return f"\n{'':<11}".join(texts)
-
-
-def _shown(space: Any) -> str:
-    return " ".join(str(space).split())
-
-
 def _summary(thing: type) -> str:
     return (thing.__doc__ or "").strip().splitlines()[0]
 
 
 def _refuse(words: list[str], command: str) -> None:
     if words:
-        raise InputError(f"metarl {command} takes no options, not {' '.join(words)}")
+        raise InputError(f"metarl {command} takes nothing more, not {' '.join(words)}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import gymnasium
@@ -36,7 +37,13 @@ class Transition(NamedTuple):
 
 
 class Dynamics(ABC):
-    """B worlds of one family, stepped together on one device. The horizon is not their business."""
+    """B worlds of one family, stepped together on one device. The horizon is not their business.
+
+    Attributes:
+        capturable: whether a step runs wholly on the device, so that a CUDA graph can hold it.
+    """
+
+    capturable: ClassVar[bool] = True
 
     @abstractmethod
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
@@ -151,11 +158,17 @@ class TaskFamily(ABC):
         try:
             value = np.asarray(given, dtype=np.float64).reshape(space.shape or ())
         except (TypeError, ValueError):
-            raise InputError(f"{self.name}: task parameter {key} = {given!r} does not fit {space}") from None
-        kept = value.astype(space.dtype)
+            raise InputError(f"{self.name}: task parameter {key} = {_brief(given)} does not fit {space}") from None
+        with np.errstate(over="ignore"):
+            kept = value.astype(space.dtype)
         if not space.contains(kept) or (np.issubdtype(kept.dtype, np.integer) and (kept != value).any()):
-            raise InputError(f"{self.name}: task parameter {key} = {given} lies outside {space}")
+            raise InputError(f"{self.name}: task parameter {key} = {_brief(given)} lies outside {space}")
         return torch.as_tensor(kept)
+
+
+def _brief(value: Any) -> str:
+    """Return a value as one short line, for a message."""
+    return shorten(str(value), 80)
 
 
 State = dict[str, Tensor]
@@ -203,7 +216,12 @@ class _TensorDynamics(Dynamics):
         self._state = fresh
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
-        self._state, transition = self._family.transition(self._state, actions, tasks, generator)
+        state, transition = self._family.transition(self._state, actions, tasks, generator)
+        if actions.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph reads its state where it left it
+            for key, value in state.items():
+                self._state[key].copy_(value)
+        else:
+            self._state = state
         return transition
 
     def observe(self) -> Tensor:

@@ -28,6 +28,11 @@ def text_picture(lines: Sequence[str], width: int = SIDE, height: int = SIDE) ->
     )
 
 
+def captioned(frame: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """Return a frame ``[H, W, 3]`` with a few lines of text above it."""
+    return np.concatenate([text_picture(lines, frame.shape[1], 16 + 16 * len(lines)), frame])
+
+
 def side_by_side(frames: Sequence[np.ndarray], gap: int = 8) -> np.ndarray:
     """Join frames ``[H, W, 3]`` of one shape into a row on white, ``gap`` pixels apart."""
     height = frames[0].shape[0]

@@ -3,6 +3,7 @@
 All episodes of all tasks run side by side, one environment each, and nothing leaves the device inside the step loop.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -32,14 +33,19 @@ class Actor(Protocol):
 class Sampler:
     """Collects rollouts from one family, and keeps the environments between collections.
 
+    On CUDA one step of policy and environments is captured as a graph, anew for each collection since the policy's
+    parameters are other tensors each time, and replayed.
+
     Args:
         family: what to sample from.
         device: where environments and rollouts live.
+        captured: whether to do so; the numbers are the same without.
     """
 
-    def __init__(self, family: TaskFamily, device: torch.device | str = "cpu") -> None:
+    def __init__(self, family: TaskFamily, device: torch.device | str = "cpu", captured: bool = True) -> None:
         self.family = family
         self.device = torch.device(device)
+        self._captured = captured and self.device.type == "cuda"
         self._envs: dict[int, TaskVectorEnv] = {}
         self._to_env = unit_scale(family.action_space, self.device)
 
@@ -76,7 +82,8 @@ class Sampler:
         observations, _ = env.reset(seed=derive_seed(seed, "environments"))
         noise = generator(seed, "actions", device=self.device)
         storage = _Storage(len(tasks), episodes, self.family.horizon)
-        for step in range(self.family.horizon):
+
+        def advance(step: int | Tensor, observations: Tensor) -> Tensor:
             seen = observations.view(len(tasks), episodes, *observations.shape[1:])
             actions, distribution = actor.act(state, seen, noise, deterministic)
             observations, rewards, terminated, truncated, _ = env.step(self._to_env(actions).flatten(0, 1))
@@ -87,7 +94,19 @@ class Sampler:
             storage.put(step, "truncated", truncated)
             for index, tensor in enumerate(distribution.tensors()):
                 storage.put(step, f"distribution_{index}", tensor.expand(len(tasks), episodes, *tensor.shape[2:]))
-        return storage.rollout(tasks.to(self.device), observations, type(distribution)), env
+            storage.distribution = type(distribution)
+            return observations
+
+        observations = advance(0, observations)
+        if self._captured and env.capturable:
+            observations = _replay(advance, observations, self.family.horizon - 1, [noise, env.generator])
+        else:
+            for step in range(1, self.family.horizon):
+                if self.device.type == "cpu" and storage.over(step):  # elsewhere to ask would be to wait
+                    storage.put(step, "observations", observations.view_as(storage["observations"][:, :, step]))
+                    break
+                observations = advance(step, observations)
+        return storage.rollout(tasks.to(self.device), observations), env
 
     def _env(self, num_envs: int) -> TaskVectorEnv:
         if num_envs not in self._envs:
@@ -121,21 +140,51 @@ def _not_finite(values: Tensor, axes: int) -> Tensor:
     return ~values.isfinite().flatten(axes).all(-1) if values.ndim > axes else ~values.isfinite()
 
 
+def _replay(
+    advance: Callable[[int | Tensor, Tensor], Tensor],
+    observations: Tensor,
+    steps: int,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    """Capture one step, which reads and writes memory that stays, and replay it from step 1 on."""
+    step = torch.ones((), dtype=torch.int64, device=observations.device)
+    graph = torch.cuda.CUDAGraph()
+    for stream in generators:
+        graph.register_generator_state(stream)
+    with torch.cuda.graph(graph):
+        observations.copy_(advance(step, observations))
+        step += 1
+    for _ in range(steps):
+        graph.replay()
+    return observations
+
+
 class _Storage:
-    """Tensors ``[N, E, T, ...]``, allocated when their first step is put."""
+    """Tensors ``[N, E, T, ...]``, allocated when their first step is put; ``distribution`` is the policy's kind."""
+
+    distribution: type[Distribution]
 
     def __init__(self, tasks: int, episodes: int, steps: int) -> None:
         self._shape = (tasks, episodes, steps)
+        self._alive = torch.ones(tasks, episodes, dtype=torch.bool)
         self._tensors: dict[str, Tensor] = {}
 
-    def put(self, step: int, name: str, value: Tensor) -> None:
+    def put(self, step: int | Tensor, name: str, value: Tensor) -> None:
         """Store one step's values, ``[N, E, ...]`` or (one dimension) ``[B]``."""
         value = value.view(self._shape[:2]) if value.ndim == 1 else value
         if name not in self._tensors:
             self._tensors[name] = value.new_empty((*self._shape, *value.shape[2:]))
         self._tensors[name][:, :, step] = value
 
-    def rollout(self, tasks: TensorDict, last: Tensor, kind: type[Distribution]) -> Rollout:
+    def over(self, step: int) -> bool:
+        """Return whether every episode ended before ``step``; to be asked at each, from step 1 on."""
+        self._alive &= ~(self["terminated"][:, :, step - 1] | self["truncated"][:, :, step - 1])
+        return not self._alive.any()
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def rollout(self, tasks: TensorDict, last: Tensor) -> Rollout:
         """Cut each row at the end of its episode; ``last`` ``[B, ...]`` are the observations after the last step."""
         stored = self._tensors
         ended = stored["terminated"] | stored["truncated"]
@@ -147,7 +196,7 @@ class _Storage:
             name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
             for name, value in stored.items()
         }
-        distribution = kind(*(inside[name] for name in sorted(stored) if name.startswith("distribution_")))
+        distribution = self.distribution(*(inside[name] for name in sorted(stored) if name.startswith("distribution_")))
         return Rollout(
             tasks=tasks,
             observations=inside["observations"],

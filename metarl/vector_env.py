@@ -30,6 +30,10 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     Actions outside a Box action space are clipped to it.
 
+    Attributes:
+        capturable: whether a step runs wholly on the device.
+        generator: of the randomness within episodes.
+
     Args:
         family: what the environments are.
         num_envs: their number B.
@@ -66,7 +70,8 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.action_space = batch_space(family.action_space, num_envs)
         self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
         self._dynamics = family.dynamics(num_envs, self.device)
-        self._generator = torch.Generator(self.device)
+        self.capturable = self._dynamics.capturable
+        self.generator = torch.Generator(self.device)
         self._task_generator = torch.Generator()
         self._elapsed = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._given_tasks: TensorDict | None = None
@@ -107,7 +112,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if seed is not None or self._np_random is None:
             super().reset(seed=seed)
             start = int(self.np_random.integers(2**62)) if seed is None else seed
-            self._generator.manual_seed(derive_seed(start, "env"))
+            self.generator.manual_seed(derive_seed(start, "env"))
             self._task_generator.manual_seed(derive_seed(start, "env tasks"))
         mask = (options or {}).get("reset_mask")
         everywhere = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
@@ -127,7 +132,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         actions = torch.as_tensor(actions, device=self.device, dtype=self._action_dtype)
         if self._bounds:
             actions = actions.clamp(*self._bounds)
-        rewards, terminated, terms = self._dynamics.step(actions, self._tasks, self._generator)
+        rewards, terminated, terms = self._dynamics.step(actions, self._tasks, self.generator)
         self._elapsed += 1
         truncated = (self._elapsed >= self.family.horizon) & ~terminated
         observations, info = self._dynamics.observe(), dict(terms)
@@ -165,7 +170,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if tasks is None:
             tasks = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
         self._tasks = tasks.where(mask, self._tasks) if len(self._tasks.keys()) else tasks
-        self._dynamics.reset(self._tasks, mask, self._generator)
+        self._dynamics.reset(self._tasks, mask, self.generator)
         self._elapsed.masked_fill_(mask, 0)
 
 

@@ -117,8 +117,15 @@ def trained(
 @every_family
 def test_training_changes_what_the_learner_knows(name: str, family: TaskFamily) -> None:
     # Several iterations: on so little data a learner may well refuse a step.
-    before = numbers(make(name, family).state_dict())
-    assert not torch.equal(numbers(trained(name, family, iterations=12)[0].state_dict()), before)
+    learner = make(name, family)
+    before, rewarded = numbers(learner.state_dict()), False
+    for iteration in range(12):
+        rollouts = sample(learner, family, iteration)
+        rewarded |= any(bool(rollout.rewards.any()) for rollout in rollouts)
+        learner.update(rollouts)
+    if not rewarded:
+        pytest.skip("no episode of five steps met a reward")
+    assert not torch.equal(numbers(learner.state_dict()), before)
 
 
 @every_learner

@@ -21,6 +21,7 @@ from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
 from metarl.vector_env import TaskEnv, TaskVectorEnv
 
 WORLDS = 3
+RANDOM_STEPS = {"bandit", "tabular-mdp"}
 # What the checkers say about spaces that are as the literature has them.
 KNOWN_WARNINGS = "Box observation space (minimum|maximum) value is -?infinity|symmetric and normalized Box action space"
 PRESETS = [(name, preset) for name, family in FAMILIES.items() for preset in family.presets]
@@ -35,7 +36,7 @@ def family(request: pytest.FixtureRequest) -> TaskFamily:
     return dataclasses.replace(made, horizon=min(made.horizon, 5))  # type: ignore[type-var]
 
 
-@pytest.fixture(params=sorted(set(FAMILIES) - {"bandit"}))
+@pytest.fixture(params=sorted(set(FAMILIES) - RANDOM_STEPS))
 def deterministic_family(request: pytest.FixtureRequest) -> TaskFamily:
     """Every family whose steps are not random."""
     return make_family(request.param, horizon=5)

@@ -73,8 +73,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("train --resume", "Missing value for argument '--resume'"),
         ("evaluate nowhere", "there is no run directory nowhere"),
         ("evaluate", "Directory of the run"),
-        ("families --verbose", "metarl families takes no options, not --verbose"),
-        ("learners maml", "metarl learners takes no options, not maml"),
+        ("families --verbose", "metarl families takes nothing more, not --verbose"),
+        ("learners maml", "metarl learners takes nothing more, not maml"),
     ],
     ids=lambda text: text if " " in text or len(text) < 10 else None,
 )

@@ -35,7 +35,7 @@ def test_json_holds_the_resolved_preset() -> None:
 
 def test_json_holds_the_resolved_family() -> None:
     config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100", horizon=30))
-    expected = {"min_velocity": 0.0, "max_velocity": 2.0, "horizon": 30}
+    expected = {"min_velocity": 0.0, "max_velocity": 2.0, "horizon": 30, "survive": 0.0}
     assert config.to_json()["family_settings"] == expected
 
 

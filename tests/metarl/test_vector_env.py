@@ -217,8 +217,3 @@ def test_make_vec_gives_the_same_task_to_all() -> None:
 def test_make_vec_refuses_an_unknown_preset() -> None:
     with pytest.raises(InputError, match="no preset"):
         gymnasium.make_vec("metarl/Bandit-v0", num_envs=2, preset="k7")
-
-
-def test_mujoco_is_refused_off_the_cpu() -> None:
-    with pytest.raises(InputError, match="run on the CPU so far, not on cuda"):
-        make_vector_env(2, "half-cheetah-vel", device="cuda")
