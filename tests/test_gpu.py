@@ -1,13 +1,18 @@
 """What only a CUDA device can show; skipped elsewhere."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import metarl
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.family import FAMILIES
+from metarl.distributions import Distribution
+from metarl.family import FAMILIES, TaskFamily
+from metarl.params import per_task
+from metarl.policies import Policy, make_policy
 from metarl.seeding import generator
 from metarl.vector_env import TaskVectorEnv
 
@@ -15,7 +20,71 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; this machine has none"),
 ]
-TENSOR_FAMILIES = sorted(set(FAMILIES) - {"half-cheetah-vel"})
+CUDA = torch.device("cuda")
+every_family = pytest.mark.parametrize("name", FAMILIES)
+
+
+@pytest.fixture(autouse=True)
+def watch_synchronisation() -> Any:
+    """Leave the debug mode as it was, whatever the test did."""
+    yield
+    torch.cuda.set_sync_debug_mode("default")
+
+
+def on_device(name: str, horizon: int = 5) -> TaskFamily:
+    """Make a family, or skip the test where its steps leave the device."""
+    family = metarl.make_family(name)
+    if family.horizon > 1:
+        family = metarl.make_family(name, horizon=horizon)
+    worlds = family.dynamics(1, CUDA)
+    worlds.close()
+    if not worlds.capturable:
+        pytest.skip("its worlds live on the CPU")
+    return family
+
+
+def policy_and_state(family: TaskFamily) -> tuple[Policy, Any]:
+    policy = make_policy(family.observation_space, family.action_space, (8,))
+    return policy, per_task(policy.init_params(generator(0, "policy")), 3).to(CUDA)
+
+
+class Watched:
+    """Acts by a policy; between its second action and its last, waiting for the device is an error."""
+
+    def __init__(self, policy: Policy, horizon: int) -> None:
+        self._policy, self._horizon, self._steps = policy, horizon, 0
+
+    def act(
+        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        self._steps += 1
+        if self._steps == 2:
+            torch.cuda.set_sync_debug_mode("error")
+        if self._steps == self._horizon:
+            torch.cuda.set_sync_debug_mode("default")
+        return self._policy.act(state, observations, generator, deterministic)
+
+
+@every_family
+def test_the_step_loop_does_not_wait_for_the_device(name: str) -> None:
+    family = on_device(name)
+    policy, state = policy_and_state(family)
+    tasks = family.sample_tasks(3, generator(0, "tasks"))
+    actor = Watched(policy, family.horizon)
+    metarl.Sampler(family, CUDA, captured=False).collect(actor, state, tasks, episodes=2, seed=0)
+
+
+@every_family
+def test_captured_and_eager_collections_are_equal(name: str) -> None:
+    family = on_device(name)
+    policy, state = policy_and_state(family)
+    tasks = family.sample_tasks(3, generator(0, "tasks"))
+    found = [
+        metarl.Sampler(family, CUDA, captured).collect(policy, state, tasks, episodes=2, seed=0)
+        for captured in (False, True)
+    ]
+    for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
+        torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["gridnavi", "navigation-2d"])
@@ -37,14 +106,21 @@ def test_worlds_move_as_on_the_cpu(name: str) -> None:
     torch.testing.assert_close(found["cuda"], found["cpu"])
 
 
-@pytest.mark.parametrize("name", TENSOR_FAMILIES)
+@every_family
 def test_a_run_trains_and_evaluates_on_the_device(name: str, tmp_path: Path) -> None:
+    horizon = on_device(name).horizon
     settings = metarl.RunConfig(
-        iterations=2, device="cuda", tasks_per_batch=3, episodes_per_task=4, out=f"{tmp_path}/run", track="disabled"
+        iterations=2,
+        device="cuda",
+        horizon=horizon,
+        tasks_per_batch=3,
+        episodes_per_task=4,
+        out=f"{tmp_path}/run",
+        track="disabled",
     )
     run = metarl.train(metarl.TrainConfig("maml-trpo", name, settings, MamlTrpoConfig(hidden_sizes=(8,))))
     assert len(run.read_metrics()) == 2
-    assert metarl.evaluate(run.path, tasks=3, steps=1).returns.shape == (3, 2)
+    assert metarl.evaluate(run.path, tasks=2, steps=1).returns.shape == (2, 2)
 
 
 def test_adaptation_is_that_of_the_cpu() -> None:

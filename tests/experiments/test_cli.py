@@ -40,7 +40,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("trian maml-trpo bandit", "no command is called 'trian'; did you mean train?"),
         ("dance", "no command is called 'dance'; known: train, evaluate, families, learners"),
         ("train maml-trop bandit", "no learner is called 'maml-trop'; did you mean maml-trpo?"),
-        ("train maml-trpo half-cheeta", "no task family is called 'half-cheeta'; did you mean half-cheetah-vel?"),
+        (
+            "train maml-trpo half-cheeta",
+            "no task family is called 'half-cheeta'; did you mean half-cheetah-vel or half-cheetah-dir?",
+        ),
         ("train maml-trpo chess", "no task family is called 'chess'; known: bandit"),
         ("train bandit maml-trpo", "no learner is called 'bandit'"),
         ("train maml-trpo", "train needs a learner and a family"),

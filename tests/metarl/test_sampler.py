@@ -1,12 +1,14 @@
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-import metarl.envs  # noqa: F401 (registers the families)
+import metarl.envs
+import metarl.sampler
 from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import make_family
@@ -311,3 +313,43 @@ def test_the_fake_rollout_has_the_shapes_of_a_real_one() -> None:
     # Other tests stand on it.
     fake, real = made_up_rollout(3, 2, 4), collect()
     assert all(a.shape[:3] == b.shape[:3] for a, b in zip(tensors(fake), tensors(real), strict=True) if a.ndim > 3)
+
+
+def test_a_collection_is_over_when_every_episode_is() -> None:
+    actor, tasks = NoisyActor(), echo_tasks([10, 20, 30], [1, 2, 1])
+    rollout = Sampler(EchoFamily()).collect(actor, None, tasks, episodes=2, seed=0)
+    assert actor.steps == 2
+    assert rollout.valid.sum(-1).tolist() == [[1, 1], [2, 2], [1, 1]]
+    assert rollout.final_observations[..., 1].tolist() == [[1, 1], [2, 2], [1, 1]]
+    assert not rollout.observations[~rollout.valid].any()
+
+
+def test_stopping_early_changes_nothing() -> None:
+    # The third task goes on to the horizon in one of the two collections.
+    short, full = collect(lifetimes=[1, 2, 2]), collect(lifetimes=[1, 2, 4])
+    for one, other in zip(tensors(short), tensors(full), strict=True):
+        assert torch.equal(one[:2], other[:2])
+
+
+def replay_by_hand(advance: Any, observations: Tensor, steps: int, generators: list[torch.Generator]) -> Tensor:
+    """Do what a replayed graph does: the same operations on the same memory, the step's number being a tensor."""
+    assert len(generators) == 2
+    step = torch.ones((), dtype=torch.int64)
+    for _ in range(steps):
+        observations.copy_(advance(step, observations))
+        step += 1
+    return observations
+
+
+@pytest.mark.parametrize("name", ["navigation-2d", "gridnavi", "half-cheetah-vel", "hopper-vel"])
+def test_the_captured_data_flow_gives_the_same_rollout(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The graph itself needs CUDA: tests/test_gpu.py.
+    family = make_family(name, horizon=6)
+    policy = make_policy(family.observation_space, family.action_space, (8,))
+    state = per_task(policy.init_params(torch.Generator().manual_seed(0)), 3)
+    tasks = family.sample_tasks(3, torch.Generator().manual_seed(0))
+    eager = Sampler(family).collect(policy, state, tasks, episodes=2, seed=1)
+    monkeypatch.setattr(metarl.sampler, "_replay", replay_by_hand)
+    captured = Sampler(family)
+    captured._captured = True
+    assert same_bits(eager, captured.collect(policy, state, tasks, episodes=2, seed=1))

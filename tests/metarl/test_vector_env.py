@@ -7,7 +7,7 @@ from gymnasium.vector import AutoresetMode
 import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.family import make_family
-from metarl.vector_env import TaskEnv, TaskVectorEnv, make_env, make_vector_env
+from metarl.vector_env import TaskEnv, TaskVectorEnv, make_env
 from tests.fakes import POISON, EchoFamily, echo_tasks
 
 
