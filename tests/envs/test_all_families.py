@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import warnings
+from ctypes.util import find_library
 from typing import Any
 
 import gymnasium
@@ -15,13 +16,15 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from tensordict import TensorDict
 
 import metarl.envs
-from metarl.envs.locomotion import LocomotionDynamics
+from metarl.envs.locomotion import LocomotionDynamics, LocomotionFamily
+from metarl.envs.rendering import OFFSCREEN
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
 from metarl.vector_env import TaskEnv, TaskVectorEnv
 
 WORLDS = 3
-RANDOM_STEPS = {"bandit", "tabular-mdp"}
+# Their starts or steps are drawn, so that two worlds in the same task differ.
+RANDOM = {"bandit", "tabular-mdp", "cartpole-params"}
 # What the checkers say about spaces that are as the literature has them.
 KNOWN_WARNINGS = "Box observation space (minimum|maximum) value is -?infinity|symmetric and normalized Box action space"
 PRESETS = [(name, preset) for name, family in FAMILIES.items() for preset in family.presets]
@@ -36,7 +39,7 @@ def family(request: pytest.FixtureRequest) -> TaskFamily:
     return dataclasses.replace(made, horizon=min(made.horizon, 5))  # type: ignore[type-var]
 
 
-@pytest.fixture(params=sorted(set(FAMILIES) - RANDOM_STEPS))
+@pytest.fixture(params=sorted(set(FAMILIES) - RANDOM))
 def deterministic_family(request: pytest.FixtureRequest) -> TaskFamily:
     """Every family whose steps are not random."""
     return make_family(request.param, horizon=5)
@@ -273,4 +276,41 @@ def test_make_refuses_an_unknown_preset(family: TaskFamily) -> None:
 
 def test_a_mistyped_family_is_suggested(family: TaskFamily) -> None:
     with pytest.raises(InputError, match=f"did you mean .*{family.name}"):
-        make_family(family.name[:-1])
+        make_family(f"{family.name}x")
+
+
+@pytest.fixture
+def rendering_family(family: TaskFamily) -> TaskFamily:
+    if isinstance(family, LocomotionFamily) and not any(find_library(name) for name in OFFSCREEN):
+        pytest.skip("needs EGL or OSMesa; this machine has neither")
+    return family
+
+
+def test_worlds_are_drawn(rendering_family: TaskFamily) -> None:
+    env = TaskVectorEnv(rendering_family, 2, render_mode="rgb_array")
+    env.reset(seed=0)
+    frames = env.render()
+    env.close()
+    assert frames is not None
+    for frame in frames:
+        assert (frame.dtype, frame.shape) == (np.uint8, (*frame.shape[:2], 3))
+        assert frame.std() > 1
+
+
+def test_drawing_changes_nothing(rendering_family: TaskFamily) -> None:
+    drawn, twin = batch(rendering_family), batch(rendering_family)
+    drawn.render_mode = "rgb_array"
+    drawn.render()
+    action = actions(drawn, 1)[0]
+    for a, b in zip(drawn.step(action)[:4], twin.step(action)[:4], strict=True):
+        assert torch.equal(a, b)
+    drawn.close()
+
+
+def test_without_a_render_mode_nothing_is_drawn(family: TaskFamily) -> None:
+    assert batch(family).render() is None
+
+
+def test_another_render_mode_is_refused(family: TaskFamily) -> None:
+    with pytest.raises(InputError, match=f"{family.name} has no render mode 'human'; it has rgb_array"):
+        TaskEnv(family, render_mode="human")

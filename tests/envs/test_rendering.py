@@ -1,3 +1,5 @@
+from ctypes.util import find_library
+
 import mujoco
 import numpy as np
 import pytest
@@ -10,8 +12,12 @@ from metarl.family import make_family
 from metarl.vector_env import TaskEnv
 
 MODEL = gymnasium_model("half_cheetah")
+needs_opengl = pytest.mark.skipif(
+    not any(find_library(name) for name in rendering.OFFSCREEN), reason="needs EGL or OSMesa; this machine has neither"
+)
 
 
+@needs_opengl
 def test_a_picture_shows_the_state() -> None:
     renderer = StateRenderer(MODEL)
     standing, turned = MODEL.qpos0.copy(), MODEL.qpos0.copy()
@@ -24,6 +30,7 @@ def test_a_picture_shows_the_state() -> None:
     assert (frames[0] != frames[1]).any(-1).mean() > 0.01
 
 
+@needs_opengl
 def test_the_camera_follows_the_robot() -> None:
     # Far away the robot still stands in the middle of the picture; the chequered floor has moved.
     renderer = StateRenderer(MODEL)
@@ -34,6 +41,7 @@ def test_the_camera_follows_the_robot() -> None:
     assert np.abs(here.astype(int) - there.astype(int)).mean() < 10
 
 
+@needs_opengl
 def test_drawing_leaves_the_world_alone() -> None:
     env, twin = (TaskEnv(make_family("half-cheetah-vel"), render_mode="rgb_array") for _ in range(2))
     for each in (env, twin):

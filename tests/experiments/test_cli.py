@@ -12,7 +12,6 @@ import pytest
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig
 from metarl.experiments.cli import EvaluateOptions, main
-from metarl.family import FAMILIES
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
 from metarl.trust_region import TrustRegionConfig
@@ -214,14 +213,6 @@ def test_help_explains_every_option_of_evaluate(name: str, capsys: pytest.Captur
     shown = help_of(["evaluate"], capsys)
     assert f"--{name}" in shown
     assert "".join(sentences(EvaluateOptions)[name].split()) in shown
-
-
-def test_families_are_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["families"]) == 0
-    shown = capsys.readouterr().out
-    for name, family in FAMILIES.items():
-        assert f"{name}  ({family.env_id})" in shown
-        assert all(preset in shown for preset in family.presets)
 
 
 def test_learners_are_all_listed(capsys: pytest.CaptureFixture[str]) -> None:
