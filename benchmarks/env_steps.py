@@ -7,7 +7,7 @@
 ``Sampler.collect`` with a 64-64 tanh policy for each of 32 tasks, storage included, counting the steps inside
 episodes. Each is the median of three rounds. "First call" is what the first making, reset and step take: compiled
 kernels, graphs, MuJoCo models. Memory is what the device has given out since the family was begun (on a CPU the growth
-of the process). A family whose steps leave the device is left out on CUDA. A table is printed, and written with a plot
+of the process). Families whose worlds live on the CPU are left out on CUDA. A table is printed, and written with a plot
 next to ``--out``.
 """
 
@@ -32,6 +32,7 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers the families)
 from metarl.config import resolve_device
+from metarl.envs.gymnasium_worlds import EnvironmentFamily
 from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
 from metarl.params import per_task
 from metarl.policies import make_policy
@@ -86,11 +87,11 @@ def stepping(env: TaskVectorEnv, actions: Tensor) -> Callable[[], None]:
 
 
 def measure(name: str, worlds: int, device: torch.device) -> dict[str, float] | None:
-    """Return the figures of one family at one number of worlds, or None where its steps leave the device."""
+    """Return the figures of one family at one number of worlds, or None where its worlds live on the CPU."""
     before, family = used(device), make_family(name)
-    env = TaskVectorEnv(family, worlds, device)
-    if device.type == "cuda" and not env.capturable:
+    if device.type == "cuda" and isinstance(family, EnvironmentFamily):
         return None
+    env = TaskVectorEnv(family, worlds, device)
     actions = random_actions(family, worlds, device)
 
     def begin() -> None:
@@ -166,7 +167,7 @@ def main() -> None:
         with get_context("spawn").Pool(1) as process:
             rows = process.apply(measure_family, (name, options.worlds, device))
         if not rows:
-            print(f"{name:<22}its steps leave the device")
+            print(f"{name:<22}its worlds live on the CPU")
             continue
         results[name] = rows
         for row in rows:

@@ -7,7 +7,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 # Engines that need an extra are imported when one of them is made.
-EXTRAS = ("simulation_warp",)
+EXTRAS = ("simulation_warp", "warp_kernels")
 
 for _module in iter_modules(__path__):
     if _module.name not in EXTRAS:

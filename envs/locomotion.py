@@ -90,8 +90,11 @@ class LocomotionFamily(TaskFamily):
 class LocomotionDynamics(Dynamics):
     """The worlds of a ``LocomotionFamily`` on a simulation engine.
 
-    A world whose episode has terminated is not simulated any further until its reset.
+    A world whose episode has terminated need not be simulated any further until its reset.
     """
+
+    # MuJoCo Warp launches graphs of its own. Inside one of torch's, its solver's loop on the device is yet to be seen.
+    capturable: ClassVar[bool] = False
 
     def __init__(self, family: LocomotionFamily, simulation: BatchedSim) -> None:
         self.simulation = simulation

@@ -40,7 +40,7 @@ class Dynamics(ABC):
     """B worlds of one family, stepped together on one device. The horizon is not their business.
 
     Attributes:
-        capturable: whether a step runs wholly on the device, so that a CUDA graph can hold it.
+        capturable: whether a CUDA graph can hold a step: it runs wholly on the device, and in place while captured.
     """
 
     capturable: ClassVar[bool] = True

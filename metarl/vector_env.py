@@ -31,7 +31,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     Actions outside a Box action space are clipped to it.
 
     Attributes:
-        capturable: whether a step runs wholly on the device.
+        capturable: whether a CUDA graph can hold a step.
         generator: of the randomness within episodes.
 
     Args:

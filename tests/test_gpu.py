@@ -10,6 +10,8 @@ from torch import Tensor
 import metarl
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.distributions import Distribution
+from metarl.envs.gymnasium_worlds import EnvironmentFamily
+from metarl.envs.locomotion import LocomotionDynamics, LocomotionFamily
 from metarl.family import FAMILIES, TaskFamily
 from metarl.params import per_task
 from metarl.policies import Policy, make_policy
@@ -36,9 +38,7 @@ def on_device(name: str, horizon: int = 5) -> TaskFamily:
     family = metarl.make_family(name)
     if family.horizon > 1:
         family = metarl.make_family(name, horizon=horizon)
-    worlds = family.dynamics(1, CUDA)
-    worlds.close()
-    if not worlds.capturable:
+    if isinstance(family, EnvironmentFamily):
         pytest.skip("its worlds live on the CPU")
     return family
 
@@ -75,8 +75,11 @@ def test_the_step_loop_does_not_wait_for_the_device(name: str) -> None:
 
 
 @every_family
-def test_captured_and_eager_collections_are_equal(name: str) -> None:
+def test_captured_and_eager_collections_are_equal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Also with MuJoCo's worlds, which are not captured as long as this has not passed. They sum contacts in any order.
+    monkeypatch.setattr(LocomotionDynamics, "capturable", True)
     family = on_device(name)
+    tolerance = 1e-3 if isinstance(family, LocomotionFamily) else 0.0
     policy, state = policy_and_state(family)
     tasks = family.sample_tasks(3, generator(0, "tasks"))
     found = [
@@ -84,7 +87,7 @@ def test_captured_and_eager_collections_are_equal(name: str) -> None:
         for captured in (False, True)
     ]
     for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
-        torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=0, atol=0)
+        torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["gridnavi", "navigation-2d"])
