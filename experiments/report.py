@@ -9,18 +9,27 @@ from metarl.run_directory import RunDirectory, write_json
 
 
 def table(curve: AdaptationCurve) -> str:
-    """Return the adaptation table: return before, after each step, and the difference, with 95 % intervals."""
-    rows = [("before adaptation", curve.env_steps[0], curve.returns[:, 0])]
-    for step in range(1, curve.returns.shape[1]):
-        rows.append((f"after step {step}", curve.env_steps[step], curve.returns[:, step]))
-    if len(rows) > 1:
-        rows.append(("difference", curve.env_steps[-1], curve.gains))
-    lines = [f"{'':<20}{'env steps per task':>20}{'mean return':>14}   95 % interval over tasks"]
-    for name, spent, values in rows:
+    """Return the adaptation table: return before, after each step, and the difference, with 95 % intervals.
+
+    Where the family tells success, its rate stands in a column of its own.
+    """
+    columns = curve.returns.shape[1]
+    rows = [("before adaptation" if step == 0 else f"after step {step}", step) for step in range(columns)]
+    told = [(name, curve.env_steps[step], curve.returns[:, step], _rate(curve, step)) for name, step in rows]
+    if columns > 1:
+        told.append(("difference", curve.env_steps[-1], curve.gains, ""))
+    header = f"{'':<20}{'env steps per task':>20}{'mean return':>14}   {'95 % interval over tasks':<26}"
+    lines = [header + ("" if curve.success is None else "success")]
+    for name, spent, values, rate in told:
         low, high = curve.interval(values)
         sign = "+" if name == "difference" else ""
-        lines.append(f"{name:<20}{spent:>20,.0f}{values.mean():>{sign}14.2f}   [{low:.2f}, {high:.2f}]")
-    return "\n".join(lines)
+        interval = f"[{low:.2f}, {high:.2f}]"
+        lines.append(f"{name:<20}{spent:>20,.0f}{values.mean():>{sign}14.2f}   {interval:<26}{rate}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _rate(curve: AdaptationCurve, step: int) -> str:
+    return "" if curve.success is None else f"{100 * curve.success[:, step].mean():.1f} %"
 
 
 def save_evaluation(

@@ -30,6 +30,8 @@ class AdaptationCurve:
         tasks: ``[N]``, the tasks' parameters.
         returns: ``[N, steps + 1]``, mean undiscounted return of ``episodes`` episodes; column 0 before adaptation.
         env_steps: ``[steps + 1]``, mean number of environment steps spent on a task before the column's episodes.
+        success: ``[N, steps + 1]``, share of those episodes that met the task's goal; None where the family does not
+            tell.
     """
 
     tasks: TensorDict
@@ -37,6 +39,7 @@ class AdaptationCurve:
     env_steps: np.ndarray
     episodes: int
     part: Part
+    success: np.ndarray | None = None
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Return the 95 % percentile-bootstrap interval of the mean of one value per task ``[N]``."""
@@ -51,7 +54,8 @@ class AdaptationCurve:
         return gains
 
     def to_json(self) -> dict[str, Any]:
-        """Return the curve as plain lists; ``returns`` is ``[task][adaptation step]``."""
+        """Return the curve as plain lists; ``returns`` and ``success`` are ``[task][step]``."""
+        success = {} if self.success is None else {"success": self.success.tolist()}
         return {
             "part": self.part,
             "actions": "sampled",
@@ -59,6 +63,7 @@ class AdaptationCurve:
             "env_steps": self.env_steps.tolist(),
             "tasks": [{key: value.tolist() for key, value in task.items()} for task in self.tasks],
             "returns": self.returns.tolist(),
+            **success,
         }
 
 
@@ -86,15 +91,20 @@ def adaptation_curve(
         raise InputError(f"evaluation needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
     keep_freed_memory()
     state = learner.begin(len(tasks))
-    returns, spent = [], [0.0]
+    returns, successes, spent = [], [], [0.0]
     for step in range(steps + 1):
         rollout = sampler.collect(learner, state, tasks, episodes, derive_seed(seed, "evaluation", part, step))
         returns.append(rollout.episode_returns().mean(1))
+        if (success := rollout.episode_success()) is not None:
+            successes.append(success.float().mean(1))
         spent.append(spent[-1] + rollout.env_steps / len(tasks))
         if step < steps:
             state = learner.adapt(state, rollout)
-    matrix = torch.stack(returns, 1).cpu().double().numpy()
-    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part)
+    matrix, rates = (
+        torch.stack(columns, 1).cpu().double().numpy() if columns else None for columns in (returns, successes)
+    )
+    assert matrix is not None
+    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates)
 
 
 def load_run(path: str | Path, device: str | None = None) -> tuple[TrainConfig, Learner, int]:

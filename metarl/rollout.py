@@ -27,6 +27,7 @@ class Rollout:
         terminated, truncated, valid: bool ``[N, E, T]``.
         final_observations: ``[N, E, *observation]``, after the episode's last step.
         distribution: parameter tensors ``[N, E, T, A]`` of the policy that acted.
+        success: bool ``[N, E, T]``, whether the step met the task's goal; None where the family does not tell.
     """
 
     tasks: TensorDict
@@ -39,6 +40,7 @@ class Rollout:
     final_observations: Tensor
     log_probs: Tensor
     distribution: Distribution
+    success: Tensor | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -53,6 +55,10 @@ class Rollout:
     def episode_returns(self) -> Tensor:
         """Return the undiscounted sum of rewards of each episode, ``[N, E]``."""
         return (self.rewards * self.valid).sum(-1)
+
+    def episode_success(self) -> Tensor | None:
+        """Return whether each episode met the task's goal in one of its steps, bool ``[N, E]``, if that is known."""
+        return None if self.success is None else (self.success & self.valid).any(-1)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Rollout":
         """Apply ``function`` to every tensor."""
@@ -75,7 +81,7 @@ class Rollout:
 
     def _map_episodes(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """Apply ``function`` to every tensor but the tasks'."""
-        values = {name: value for name, value in vars(self).items() if name != "tasks"}
+        values = {name: value for name, value in vars(self).items() if name != "tasks" and value is not None}
         return {
             name: value.map(function) if isinstance(value, Distribution) else function(value)
             for name, value in values.items()

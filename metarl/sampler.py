@@ -86,12 +86,14 @@ class Sampler:
         def advance(step: int | Tensor, observations: Tensor) -> Tensor:
             seen = observations.view(len(tasks), episodes, *observations.shape[1:])
             actions, distribution = actor.act(state, seen, noise, deterministic)
-            observations, rewards, terminated, truncated, _ = env.step(self._to_env(actions).flatten(0, 1))
+            observations, rewards, terminated, truncated, info = env.step(self._to_env(actions).flatten(0, 1))
             storage.put(step, "observations", seen)
             storage.put(step, "actions", actions)
             storage.put(step, "rewards", rewards)
             storage.put(step, "terminated", terminated)
             storage.put(step, "truncated", truncated)
+            if "success" in info:
+                storage.put(step, "success", info["success"].bool())
             for index, tensor in enumerate(distribution.tensors()):
                 storage.put(step, f"distribution_{index}", tensor.expand(len(tasks), episodes, *tensor.shape[2:]))
             storage.distribution = type(distribution)
@@ -208,4 +210,5 @@ class _Storage:
             final_observations=final,
             log_probs=distribution.log_prob(inside["actions"]),
             distribution=distribution,
+            success=inside.get("success"),
         )

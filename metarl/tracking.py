@@ -104,10 +104,12 @@ class WandbTracker:
         self._run.log(dict(row))
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record the mean return at every adaptation step, the curve's picture, and both as an artifact."""
+        """Record mean return and success at every adaptation step, the curve's picture, and both as an artifact."""
         for step, value in enumerate(curve.returns.mean(0)):
-            spent = float(curve.env_steps[step])
-            self._run.log({"adaptation_step": step, "adaptation/return": value, "adaptation/env_steps": spent})
+            row = {"adaptation_step": step, "adaptation/return": value, "adaptation/env_steps": curve.env_steps[step]}
+            if curve.success is not None:
+                row["adaptation/success"] = curve.success[:, step].mean()
+            self._run.log({key: float(number) for key, number in row.items()})
         self._run.summary["adaptation/gain"] = float(curve.gains.mean())
         self._run.log({"adaptation_curve": self._wandb.Image(str(picture))})
         self._log_file(picture, "adaptation-curve", "curve")

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +61,11 @@ def test_only_files_that_are_there_are_named(tmp_path: Path) -> None:
 
 def test_the_wandb_run_is_named_where_there_is_one(tmp_path: Path) -> None:
     assert where(RunDirectory(tmp_path), tmp_path / "wandb" / "run") == f"W&B run   {tmp_path / 'wandb' / 'run'}"
+
+
+def test_success_has_a_column_where_it_is_known() -> None:
+    known = dataclasses.replace(curve(EQUAL), success=np.array([[0.0, 0.5, 1.0], [0.0, 1.0, 1.0]]))
+    lines = table(known).splitlines()
+    assert lines[0].endswith("success")
+    assert [line.split("]")[1].strip() for line in lines[1:]] == ["0.0 %", "75.0 %", "100.0 %", ""]
+    assert "success" not in table(curve(EQUAL))

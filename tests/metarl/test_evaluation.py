@@ -1,18 +1,23 @@
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
+from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
+from metarl.family import State, Transition
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 from metarl.training import train
+from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import checkpoint_vector, numbers, small
 
 
@@ -213,3 +218,39 @@ def test_maml_trpo_learns_to_adapt_on_2d_navigation(tmp_path: Path) -> None:
     assert len(numbers(tmp_path / "run")) == 15
     assert curve.gains.mean() > 10
     assert curve.interval(curve.gains)[0] > 0
+
+
+@dataclass(frozen=True)
+class Lucky(EchoFamily):
+    """Echo tasks that succeed in their second step, if their identity is even."""
+
+    name: ClassVar[str] = "lucky"
+
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        following, (rewards, terminated, _) = super().transition(state, actions, tasks, generator)
+        success = (following["steps"] == 2) & (tasks["identity"] % 2 == 0)
+        return following, Transition(rewards, terminated, {"success": success.float()})
+
+
+def lucky_curve(lifetimes: list[int]) -> AdaptationCurve:
+    family = Lucky()
+    learner = MamlTrpo(family, MamlTrpoConfig(hidden_sizes=(8,)), 1, torch.device("cpu"))
+    return adaptation_curve(learner, Sampler(family), echo_tasks([10, 11, 12], lifetimes), steps=1, episodes=2)
+
+
+def test_success_in_any_step_of_an_episode_counts() -> None:
+    success = lucky_curve([4, 4, 4]).success
+    assert success is not None
+    assert success.tolist() == [[1, 1], [0, 0], [1, 1]]
+
+
+def test_success_after_the_end_does_not_count() -> None:
+    success = lucky_curve([4, 4, 1]).success
+    assert success is not None
+    assert success.tolist() == [[1, 1], [0, 0], [0, 0]]
+
+
+def test_success_is_written_where_it_is_known() -> None:
+    assert lucky_curve([4, 4, 4]).to_json()["success"] == [[1, 1], [0, 0], [1, 1]]

@@ -72,3 +72,36 @@ def test_to_keeps_values() -> None:
 def test_a_rollout_cannot_be_reassigned() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         made_up_rollout().rewards = torch.zeros(1)  # type: ignore[misc]
+
+
+def successful(rollout: Rollout, step: int) -> Rollout:
+    """Let the first episode of the first task meet its goal in one step."""
+    success = torch.zeros_like(rollout.valid)
+    success[0, 0, step] = True
+    return dataclasses.replace(rollout, success=success)
+
+
+def test_an_episode_succeeds_in_any_of_its_steps() -> None:
+    success = successful(made_up_rollout(2, 3, 6), 3).episode_success()
+    assert success is not None
+    assert success.tolist() == [[True, False, False], [False] * 3]
+
+
+def test_success_behind_the_end_does_not_count() -> None:
+    success = successful(shortened(made_up_rollout(2, 3, 6), 3), 3).episode_success()
+    assert success is not None
+    assert not success.any()
+
+
+def test_success_is_unknown_unless_told() -> None:
+    assert made_up_rollout().episode_success() is None
+
+
+def test_success_goes_where_the_rollout_goes() -> None:
+    rollout = successful(made_up_rollout(2, 4, 6), 3)
+    assert rollout.success is not None
+    mapped, first = rollout.map(torch.clone).success, rollout.first_episodes(0.5).success
+    assert mapped is not None
+    assert torch.equal(mapped, rollout.success)
+    assert first is not None
+    assert torch.equal(first, rollout.success[:, :2])
