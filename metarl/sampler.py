@@ -175,7 +175,7 @@ class _Storage:
         """Store one step's values, ``[N, E, ...]`` or (one dimension) ``[B]``."""
         value = value.view(self._shape[:2]) if value.ndim == 1 else value
         if name not in self._tensors:
-            self._tensors[name] = value.new_empty((*self._shape, *value.shape[2:]))
+            self._tensors[name] = value.new_zeros((*self._shape, *value.shape[2:]))
         self._tensors[name][:, :, step] = value
 
     def over(self, step: int) -> bool:
