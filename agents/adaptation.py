@@ -1,12 +1,17 @@
 """Adaptation by policy gradient: the inner loop that gradient-based meta-learners share.
 
-The inner objective of a task is the likelihood-ratio surrogate: the mean over steps of
-exp(log pi(a|s) - log pi_sampling(a|s)) A, with pi_sampling the policy that collected the data. At the sampling
-parameters its value is the mean advantage and its gradient the policy gradient, and its second derivatives keep the
-dependence of the sampling distribution on the parameters, which log pi * A drops (Rothfuss et al. 2019, section 4).
+All surrogates have the policy gradient as their first derivative at the sampling parameters. They differ in the second,
+which the meta-gradient needs (Rothfuss et al. 2019, section 4; Foerster et al. 2018):
+
+- ``likelihood-ratio``: the mean over steps of exp(log pi(a|s) - log pi_sampling(a|s)) A. It keeps, step by step, how
+  the sampling distribution depends on the parameters, with low variance.
+- ``dice``: the same for whole trajectories: unbiased, with high variance.
+- ``naive``: the mean over steps of log pi(a|s) A. It drops that dependence, and its meta-gradient is biased.
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -14,10 +19,14 @@ from torch import Tensor
 
 from metarl.baselines import estimate_advantages
 from metarl.distributions import Distribution
-from metarl.params import gradient
+from metarl.params import gradient, names
 from metarl.policies import Policy
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
+
+SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
+# Beside a parameter stands its learned step size, under this prefix.
+STEP_SIZE = "step_size_"
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,11 @@ class Episodes:
         return Episodes(part, self.advantages[:, : part.rewards.shape[1]].contiguous())
 
 
+def likelihood_ratio(distribution: Distribution, rollout: Rollout) -> Tensor:
+    """Return pi(a|s) / pi_sampling(a|s) of every step, ``[N, E, T]``."""
+    return torch.exp(distribution.log_prob(rollout.actions) - rollout.log_probs)
+
+
 def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:
     """Return the likelihood-ratio surrogate ``[N]`` of each task, to be maximised.
 
@@ -54,22 +68,65 @@ def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:
         distribution: of the policy at the rollout's observations.
         episodes: what was sampled.
     """
+    ratio = likelihood_ratio(distribution, episodes.rollout)
+    return per_task_mean(ratio * episodes.advantages, episodes.rollout.valid)
+
+
+def dice(distribution: Distribution, episodes: Episodes) -> Tensor:
+    """Return the surrogate ``[N]`` whose derivatives of every order are those of the expected return.
+
+    Its value is zero: it sums (box(t) - box(t - 1)) A_t, with box(t) = exp(l - stop(l)) and l the log-probability of
+    all actions up to step t (Foerster et al. 2018; with advantages: Farquhar et al. 2019, equation 8). Its derivatives
+    are right at the sampling parameters only.
+    """
     rollout = episodes.rollout
-    ratio = torch.exp(distribution.log_prob(rollout.actions) - rollout.log_probs)
-    return per_task_mean(ratio * episodes.advantages, rollout.valid)
+    log_probs = distribution.log_prob(rollout.actions) * rollout.valid
+    through, before = log_probs.cumsum(-1), log_probs.cumsum(-1) - log_probs
+    boxes = torch.exp(through - through.detach()) - torch.exp(before - before.detach())
+    return per_task_mean(boxes * episodes.advantages, rollout.valid)
+
+
+def naive(distribution: Distribution, episodes: Episodes) -> Tensor:
+    """Return the mean ``[N]`` of log pi(a|s) A."""
+    log_probs = distribution.log_prob(episodes.rollout.actions)
+    return per_task_mean(log_probs * episodes.advantages, episodes.rollout.valid)
+
+
+SURROGATES: dict[SurrogateName, Callable[[Distribution, Episodes], Tensor]] = {
+    "likelihood-ratio": surrogate,
+    "dice": dice,
+    "naive": naive,
+}
 
 
 def inner_step(
-    policy: Policy, params: TensorDict, episodes: Episodes, inner_lr: float, create_graph: bool = False
+    policy: Policy,
+    params: TensorDict,
+    episodes: Episodes,
+    inner_lr: float,
+    create_graph: bool = False,
+    *,
+    objective: Callable[[Distribution, Episodes], Tensor] = surrogate,
+    adapted: Collection[str] | None = None,
 ) -> TensorDict:
     """Return each task's parameters ``[N]`` after one gradient step on its own surrogate.
 
     Args:
         policy: whose parameters they are.
-        params: ``[N]``, part of a graph.
+        params: ``[N]``, part of a graph, with step sizes beside those parameters that have one of their own.
         episodes: of the N tasks.
-        inner_lr: step size.
+        inner_lr: step size, or factor on the learned ones.
         create_graph: keep the step's own derivative, as second-order meta-gradients need.
+        objective: the surrogate.
+        adapted: names of the parameters that move; all that have no prefix ``step_size_`` if None.
     """
-    objective = surrogate(policy.distribution(params, episodes.rollout.observations), episodes).sum()
-    return params + inner_lr * gradient(objective, params, create_graph)
+    moving = [name for name in names(params) if not name.startswith(STEP_SIZE)] if adapted is None else list(adapted)
+    value = objective(policy.distribution(params, episodes.rollout.observations), episodes).sum()
+    slopes = gradient(value, params.select(*moving), create_graph)
+    stepped = {name: params[name] + inner_lr * _scaled(params, name, slopes[name]) for name in moving}
+    return TensorDict({**{name: params[name] for name in names(params)}, **stepped}, params.batch_size)
+
+
+def _scaled(params: TensorDict, name: str, slope: Tensor) -> Tensor:
+    own = f"{STEP_SIZE}{name}"
+    return slope * params[own] if own in params.keys() else slope

@@ -17,6 +17,8 @@ from metarl.networks import ACTIVATIONS, init_mlp, mlp
 MIN_LOG_STD = math.log(1e-6)
 
 PolicyKind = Literal["auto", "gaussian", "categorical"]
+# The parameter ``[C]`` that joins the observation as further inputs, where a policy has one.
+CONTEXT = "context"
 
 
 class Policy(ABC):
@@ -27,13 +29,19 @@ class Policy(ABC):
         outputs: size of the last layer.
         hidden_sizes: units of the hidden layers.
         activation: ``tanh`` or ``relu``.
+        context_size: number of inputs that are a parameter, ``context``, which ``init_params`` leaves out.
 
     Raises:
         InputError: for another observation space, an unknown activation or an empty layer.
     """
 
     def __init__(
-        self, observation_space: spaces.Space[Any], outputs: int, hidden_sizes: Sequence[int], activation: str
+        self,
+        observation_space: spaces.Space[Any],
+        outputs: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        context_size: int = 0,
     ) -> None:
         if not isinstance(observation_space, spaces.Box | spaces.Discrete):
             raise InputError(f"a policy observes a Box or Discrete space, not {observation_space}")
@@ -43,7 +51,7 @@ class Policy(ABC):
             raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self._space = observation_space
         self._inputs = spaces.flatdim(observation_space)
-        self._sizes = [self._inputs, *hidden_sizes, outputs]
+        self._sizes = [self._inputs + context_size, *hidden_sizes, outputs]
         self._activation = ACTIVATIONS[activation]
 
     def init_params(self, generator: torch.Generator) -> TensorDict:
@@ -61,6 +69,12 @@ class Policy(ABC):
         distribution = self.distribution(params, observations)
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
 
+    @property
+    def head(self) -> list[str]:
+        """Names of the last layer's parameters."""
+        last = len(self._sizes) - 2
+        return [f"bias_{last}", f"weight_{last}"]
+
     def features(self, observations: Tensor) -> Tensor:
         """Return observations ``[N, ..., *observation]`` as network inputs ``[N, ..., D]``."""
         if isinstance(self._space, spaces.Discrete):
@@ -70,7 +84,10 @@ class Policy(ABC):
 
     def _network(self, params: TensorDict, observations: Tensor) -> Tensor:
         features = self.features(observations)
-        outputs = mlp(params, features.flatten(1, -2), self._activation)
+        inputs = features.flatten(1, -2)
+        if CONTEXT in params.keys():
+            inputs = torch.cat([inputs, params[CONTEXT].unsqueeze(1).expand(-1, inputs.shape[1], -1)], -1)
+        outputs = mlp(params, inputs, self._activation)
         return outputs.view(*features.shape[:-1], outputs.shape[-1])
 
 
@@ -87,10 +104,11 @@ class GaussianPolicy(Policy):
         action_space: spaces.Box,
         hidden_sizes: Sequence[int],
         activation: str,
+        context_size: int = 0,
     ) -> None:
         if len(action_space.shape) != 1:
             raise InputError(f"a gaussian policy needs actions of one axis, not of shape {action_space.shape}")
-        super().__init__(observation_space, action_space.shape[0], hidden_sizes, activation)
+        super().__init__(observation_space, action_space.shape[0], hidden_sizes, activation, context_size)
 
     def init_params(self, generator: torch.Generator) -> TensorDict:
         """Draw initial parameters, un-stacked; ``log_std`` is ``[A]``."""
@@ -114,8 +132,9 @@ class CategoricalPolicy(Policy):
         action_space: spaces.Discrete,
         hidden_sizes: Sequence[int],
         activation: str,
+        context_size: int = 0,
     ) -> None:
-        super().__init__(observation_space, int(action_space.n), hidden_sizes, activation)
+        super().__init__(observation_space, int(action_space.n), hidden_sizes, activation, context_size)
 
     def distribution(self, params: TensorDict, observations: Tensor) -> Categorical:
         """Return categoricals with logits ``[N, ..., A]``."""
@@ -128,6 +147,7 @@ def make_policy(
     hidden_sizes: Sequence[int] = (64, 64),
     activation: str = "tanh",
     kind: PolicyKind = "auto",
+    context_size: int = 0,
 ) -> Policy:
     """Make the policy that fits an action space: Gaussian for Box, categorical for Discrete.
 
@@ -137,6 +157,7 @@ def make_policy(
         hidden_sizes: units of the hidden layers.
         activation: ``tanh`` or ``relu``.
         kind: ``auto``, or the policy one insists on.
+        context_size: number of inputs that are a parameter.
 
     Raises:
         InputError: when ``kind`` does not fit the action space, or there is no policy for a space.
@@ -149,6 +170,6 @@ def make_policy(
     if kind not in ("auto", fitting):
         raise InputError(f"a {kind} policy cannot act in {action_space}; use --policy {fitting} (or auto)")
     if isinstance(action_space, spaces.Box):
-        return GaussianPolicy(observation_space, action_space, hidden_sizes, activation)
+        return GaussianPolicy(observation_space, action_space, hidden_sizes, activation, context_size)
     assert isinstance(action_space, spaces.Discrete)
-    return CategoricalPolicy(observation_space, action_space, hidden_sizes, activation)
+    return CategoricalPolicy(observation_space, action_space, hidden_sizes, activation, context_size)

@@ -70,6 +70,7 @@ def one_task(rollout: Rollout, task: int) -> Rollout:
     cut = {
         name: value.map(lambda tensor: tensor[kept]) if isinstance(value, Distribution) else value[kept]
         for name, value in vars(rollout).items()
+        if value is not None
     }
     return Rollout(**cut)
 

@@ -1,0 +1,87 @@
+"""Proximal meta-policy search, ProMP (Rothfuss et al. 2019, algorithm 1): MAML with a clipped outer objective.
+
+Inner steps climb the likelihood-ratio surrogate. The outer objective is PPO's clipped surrogate of the adapted policies
+on the rollouts that they collected, minus a penalty on how far the policies before and between the inner steps move
+from those that collected their rollouts; several steps of Adam climb it, each adapting anew on the recorded rollouts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.agents.adaptation import Episodes, likelihood_ratio
+from metarl.agents.gradient_learner import AdamConfig, AdamLearner, require_counts, require_positive
+from metarl.distributions import Distribution
+from metarl.learner import register_learner
+from metarl.params import gradient, leaf
+from metarl.returns import per_task_mean
+from metarl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class MamlPpoConfig(AdamConfig):
+    """Settings of MAML-PPO."""
+
+    epochs: int = 5
+    """Steps of Adam on each iteration's rollouts."""
+    clip: float = 0.3
+    """Likelihood ratios of adapted policies count up to 1 plus or minus this."""
+    inner_kl: float = 5e-4
+    """Weight of the mean KL divergence between policies before adaptation, those that sampled and those updated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "epochs")
+        require_positive(self, "clip")
+
+
+@register_learner
+class MamlPpo(AdamLearner):
+    """MAML with PPO's clipped objective in the outer loop: ProMP."""
+
+    name: ClassVar[str] = "maml-ppo"
+    config_class: ClassVar[type] = MamlPpoConfig
+    config: MamlPpoConfig
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Take several steps on the meta-parameters."""
+        *support, query = [self.episodes(rollout) for rollout in rollouts]
+        metrics: dict[str, float] = {}
+        for _ in range(self.config.epochs):
+            params = leaf(self.params)
+            objective, terms = self._objective(params, support, query)
+            norm = self.ascend(gradient(objective, params))
+            start = metrics.get("objective_before", objective.item())
+            metrics = {"objective_before": start, "objective_last_epoch": objective.item(), **terms}
+            metrics["gradient_norm"] = norm
+        return metrics
+
+    def _objective(
+        self, params: TensorDict, support: Sequence[Episodes], query: Episodes
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Return the outer objective of un-stacked meta-parameters, and what there is to say of it."""
+        config, stages = self.config, self.adaptation(params, support)
+        adapted = self.policy_at(stages[-1], query)
+        ratio = likelihood_ratio(adapted, query.rollout)
+        clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+        gains = torch.minimum(ratio * query.advantages, clipped * query.advantages)
+        valid = query.rollout.valid
+        moved = torch.stack(
+            [self._kl(self.policy_at(each, data), data) for each, data in zip(stages, support, strict=False)]
+        )
+        objective = per_task_mean(gains, valid).mean() - config.inner_kl * moved.sum()
+        if config.exploration:
+            objective = objective + config.exploration * self.exploration(stages, support, query)
+        outside = per_task_mean((ratio != clipped).to(ratio.dtype), valid).mean()
+        with torch.no_grad():
+            kl = self._kl(adapted, query)
+        return objective, {"kl": kl.item(), "inner_kl": moved.sum().item(), "clip_fraction": outside.item()}
+
+    def _kl(self, distribution: Distribution, episodes: Episodes) -> Tensor:
+        """Return the mean KL divergence from the policies that sampled."""
+        rollout = episodes.rollout
+        return per_task_mean(rollout.distribution.kl(distribution), rollout.valid).mean()
