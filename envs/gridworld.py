@@ -1,7 +1,8 @@
-"""Gridworlds (GridNavi: Zintgraf et al. 2020, section 5.1)."""
+"""The gridworld of VariBAD (GridNavi: Zintgraf et al. 2020, section 5.1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,16 +11,13 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.errors import InputError
-from metarl.family import State, TensorFamily, Transition, register_family
-
-# stay, up, right, down, left, as steps in (x, y)
-MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
+from metarl.envs.grid_engine import GridFamily, drawn_from, pay
+from metarl.family import State, Transition, register_family
 
 
 @register_family
 @dataclass(frozen=True)
-class GridNavi(TensorFamily):
+class GridNavi(GridFamily):
     """A square grid with one rewarding cell that the agent does not see.
 
     The agent starts at (0, 0) and stays, or goes up, right, down or left; walls hold it. Every step that ends on the
@@ -38,19 +36,10 @@ class GridNavi(TensorFamily):
     env_id: ClassVar[str] = "metarl/GridNavi-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"varibad": {"size": 5, "horizon": 15}}
 
-    def __post_init__(self) -> None:
-        if self.size < 3:
-            raise InputError(f"GridNavi needs at least 3 cells a side, not {self.size}")
-
     @property
     def observation_space(self) -> spaces.Box:
         """The cell ``[2]`` as (x, y), counted from 0."""
         return spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
-
-    @property
-    def action_space(self) -> spaces.Discrete:
-        """Stay, up, right, down, left."""
-        return spaces.Discrete(len(MOVES))
 
     @property
     def task_space(self) -> spaces.Dict:
@@ -65,24 +54,25 @@ class GridNavi(TensorFamily):
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw goals uniformly from the allowed cells."""
-        tasks = self.all_tasks()
-        drawn: TensorDict = tasks[torch.randint(len(tasks), (count,), generator=generator)]
-        return drawn
+        return drawn_from(self.all_tasks(), count, generator)
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
         """Start in the corner."""
-        return {"cell": torch.zeros_like(tasks["goal"])}
+        return {"cell": self.start(tasks), "goal": self.numbers(tasks["goal"])}
 
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
         """Move inside the walls."""
-        moves = torch.tensor(MOVES, device=actions.device)
-        cell = (state["cell"] + moves[actions]).clamp(0, self.size - 1)
-        at_goal = (cell == tasks["goal"]).all(-1)
-        rewards = torch.where(at_goal, 1.0, -0.1)
-        return {"cell": cell}, Transition(rewards, torch.zeros_like(at_goal), {})
+        cell = self.ahead(state["cell"], actions)
+        return {**state, "cell": cell}, pay(cell == state["goal"])
 
     def observation(self, state: State) -> Tensor:
         """Return cells ``[B, 2]``."""
-        return state["cell"].float()
+        return _coordinates(self, state["cell"].device).index_select(0, state["cell"])
+
+
+@cache
+def _coordinates(family: GridNavi, device: torch.device) -> Tensor:
+    """Return (x, y) of each cell by its number, float32 ``[cells, 2]``."""
+    return family.cells(torch.arange(family.size**2)).float().to(device)

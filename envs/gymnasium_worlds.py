@@ -73,8 +73,6 @@ class VectorDynamics(Dynamics):
 
     capturable: ClassVar[bool] = False
 
-    capturable: ClassVar[bool] = False
-
     def __init__(self, family: EnvironmentFamily, num_envs: int, device: torch.device) -> None:
         self._family, self._num_envs, self._device = family, num_envs, device
         self._worlds: SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any] | None = None

@@ -1,5 +1,6 @@
 """The command line: ``metarl train``, ``evaluate``, ``families``, ``learners``."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -93,6 +94,9 @@ def guarded(command: Callable[[], None]) -> int:
     except MetarlError as error:
         print(f"metarl: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # what read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
         print(f"metarl: {error.strerror or error}{place}; what was whole before is still there", file=sys.stderr)

@@ -225,7 +225,9 @@ class _TensorDynamics(Dynamics):
         return transition
 
     def observe(self) -> Tensor:
-        return self._family.observation(self._state).clone()
+        seen = self._family.observation(self._state)
+        own = all(seen.data_ptr() != value.data_ptr() for value in self._state.values())
+        return seen if own else seen.clone()
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
         state = {key: value[world].cpu() for key, value in self._state.items()}

@@ -118,7 +118,8 @@ class Sampler:
     def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int) -> None:
         if unstable is not None and unstable.any():
             task, episode = unstable.view(rollout.valid.shape[:2]).nonzero()[0].tolist()
-            raise RunError(f"the simulation became unstable in {self._where(rollout, task, episode, seed)}")
+            which = f"{int(unstable.sum())} of {unstable.numel()} simulations became unstable, the first"
+            raise RunError(f"{which} in {self._where(rollout, task, episode, seed)}")
         # In the order in which one leads to the next within a step; steps come first, so that the cause is found.
         names = ("observations", "actions", "rewards")
         bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid

@@ -2,6 +2,8 @@ import ast
 import dataclasses
 import inspect
 import json
+import subprocess
+import sys
 import textwrap
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig
 from metarl.experiments.cli import EvaluateOptions, main
 from metarl.learner import LEARNERS
@@ -184,25 +185,31 @@ def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def sentences(config: type) -> dict[str, str]:
-    """Return the sentence under each field of a dataclass."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(config))).body
-    assert isinstance(body, ast.ClassDef)
+    """Return the sentence under each field of a dataclass, its own or inherited."""
     found = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            assert isinstance(text, ast.Expr), f"{field.target.id} has no sentence"
-            assert isinstance(text.value, ast.Constant)
-            found[field.target.id] = str(text.value.value)
+    for part in (each for each in reversed(config.__mro__) if dataclasses.is_dataclass(each)):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                assert isinstance(text, ast.Expr), f"{field.target.id} has no sentence"
+                assert isinstance(text.value, ast.Constant)
+                found[field.target.id] = str(text.value.value)
     return found
 
 
-TRAINING = [(config, name) for config in (RunConfig, MamlTrpoConfig, TrustRegionConfig) for name in
-            (field.name for field in dataclasses.fields(config)) if name != "trust_region"]  # fmt: skip
+TRAINING = [
+    (learner, config, field.name)
+    for learner, found in LEARNERS.items()
+    for config in (found.config_class, *([RunConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
+    for field in dataclasses.fields(config)
+    if field.name != "trust_region"
+]
 
 
-@pytest.mark.parametrize(("config", "name"), TRAINING)
-def test_help_explains_every_setting(config: type, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = help_of(["train", "maml-trpo", "navigation-2d"], capsys)
+@pytest.mark.parametrize(("learner", "config", "name"), TRAINING)
+def test_help_explains_every_setting(learner: str, config: type, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(["train", learner, "navigation-2d"], capsys)
     sentence = "".join(sentences(config)[name].split())
     assert f"--{name.replace('_', '-')}" in shown
     assert sentence in shown
@@ -321,3 +328,12 @@ def test_a_published_experiment_is_a_config_that_can_be_made(name: str) -> None:
 
 def test_the_published_experiments_are_found() -> None:
     assert {"maml_navigation_2d", "maml_half_cheetah_vel"} <= set(PUBLISHED)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "metarl.experiments.cli", "families"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""

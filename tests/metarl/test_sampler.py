@@ -247,7 +247,7 @@ def test_an_unstable_simulation_is_named(tmp_path: Path, monkeypatch: pytest.Mon
             sampler._env(6)._dynamics.simulation.qvel[3] = 1e12  # type: ignore[attr-defined]
 
     where = "half-cheetah-vel, task 1 (velocity=1.5), episode 1, seed 3"
-    with pytest.raises(RunError, match=re.escape(f"the simulation became unstable in {where}")):
+    with pytest.raises(RunError, match=re.escape(f"simulations became unstable, the first in {where}")):
         sampler.collect(NoisyActor(6, throw), None, tasks, episodes=2, seed=3)
 
 
