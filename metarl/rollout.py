@@ -14,7 +14,7 @@ from metarl.params import names
 
 @dataclass(frozen=True)
 class Rollout:
-    """Whole episodes of N tasks, E episodes each, at most T steps long.
+    """Whole episodes of N tasks, E episodes each, at most T steps long; T is at most the horizon.
 
     Row ``[n, e]`` is one episode from its first step on. ``valid`` is true up to and including the step that ended
     the episode; behind it the sampler leaves zeros.

@@ -64,7 +64,8 @@ class Sampler:
             deterministic: take the policy's mode instead of sampling.
 
         Returns:
-            ``Rollout`` of N tasks, on the sampler's device.
+            ``Rollout`` of N tasks, on the sampler's device, with as many steps as the longest episode; on CUDA, where
+            to ask would be to wait, as many as the horizon.
 
         Raises:
             RunError: on the first NaN or infinity, or an unstable simulation, naming task, episode, step and seed.
@@ -105,7 +106,6 @@ class Sampler:
         else:
             for step in range(1, self.family.horizon):
                 if self.device.type == "cpu" and storage.over(step):  # elsewhere to ask would be to wait
-                    storage.put(step, "observations", observations.view_as(storage["observations"][:, :, step]))
                     break
                 observations = advance(step, observations)
         return storage.rollout(tasks.to(self.device), observations), env
@@ -180,12 +180,16 @@ class _Storage:
         self._tensors[name][:, :, step] = value
 
     def over(self, step: int) -> bool:
-        """Return whether every episode ended before ``step``; to be asked at each, from step 1 on."""
-        self._alive &= ~(self["terminated"][:, :, step - 1] | self["truncated"][:, :, step - 1])
-        return not self._alive.any()
+        """Return whether every episode ended before ``step``; to be asked at each, from step 1 on.
 
-    def __getitem__(self, name: str) -> Tensor:
-        return self._tensors[name]
+        If so, the tensors are cut there.
+        """
+        terminated, truncated = (self._tensors[name][:, :, step - 1] for name in ("terminated", "truncated"))
+        self._alive &= ~(terminated | truncated)
+        if self._alive.any():
+            return False
+        self._tensors = {name: value[:, :, :step] for name, value in self._tensors.items()}
+        return True
 
     def rollout(self, tasks: TensorDict, last: Tensor) -> Rollout:
         """Cut each row at the end of its episode; ``last`` ``[B, ...]`` are the observations after the last step."""

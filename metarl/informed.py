@@ -1,0 +1,142 @@
+"""A family whose tasks can be seen: the oracle's view, with the task's parameters behind each observation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.family import Dynamics, Part, TaskFamily, Transition
+
+# Wider ranges are bounds for form's sake, such as those of float32: scaling by them would leave nothing to see.
+WIDEST = 1e6
+
+
+@dataclass(frozen=True)
+class InformedFamily(TaskFamily):
+    """Another family, but its observations tell the task.
+
+    Observations are flattened (of a Discrete space: one-hot), and the task's parameters follow, in the order of the
+    task space: those with bounds scaled to [-1, 1], Discrete ones one-hot. All else is the other family's, its name
+    too.
+
+    Attributes:
+        family: the other one.
+    """
+
+    family: TaskFamily
+
+    def __post_init__(self) -> None:
+        vars(self).update({key: getattr(self.family, key) for key in ("name", "env_id", "presets", "horizon")})
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """Flattened observation and task, float32 ``[D + P]``."""
+        given, width = self.family.observation_space, spaces.flatdim(self.task_space)
+        low, high = (
+            (given.low.reshape(-1), given.high.reshape(-1))
+            if isinstance(given, spaces.Box)
+            else (np.zeros(spaces.flatdim(given)), np.ones(spaces.flatdim(given)))
+        )
+        low, high = np.append(low, np.full(width, -np.inf)), np.append(high, np.full(width, np.inf))
+        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """The other family's."""
+        return self.family.action_space
+
+    @property
+    def task_space(self) -> spaces.Dict:
+        """The other family's."""
+        return self.family.task_space
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw tasks of the other family."""
+        return self.family.sample_tasks(count, generator)
+
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make the other family's worlds, and tell of their tasks."""
+        return InformedDynamics(self.family, self.family.dynamics(num_envs, device))
+
+    def settings(self) -> dict[str, Any]:
+        """Return the other family's settings."""
+        return self.family.settings()
+
+    def all_tasks(self) -> TensorDict | None:
+        """Return the other family's tasks."""
+        return self.family.all_tasks()
+
+    def own_split(self) -> Mapping[Part, TensorDict] | None:
+        """Return the other family's parts."""
+        return self.family.own_split()
+
+    def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
+        """Return the parts that the other family tells."""
+        return self.family.part_of(tasks, seed)
+
+    def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
+        """Make a task of the other family."""
+        return self.family.make_task(parameters)
+
+
+class InformedDynamics(Dynamics):
+    """Worlds that remember the task of their episode, and show it."""
+
+    def __init__(self, family: TaskFamily, worlds: Dynamics) -> None:
+        vars(self).update(capturable=worlds.capturable)
+        self._family, self._worlds = family, worlds
+        self._told: Tensor | None = None
+
+    def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
+        """Start episodes under ``mask``, and remember their tasks."""
+        self._worlds.reset(tasks, mask, generator)
+        told = task_features(self._family.task_space, tasks)
+        self._told = told if self._told is None else torch.where(mask[:, None], told, self._told)
+
+    def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
+        """Advance the worlds."""
+        return self._worlds.step(actions, tasks, generator)
+
+    def observe(self) -> Tensor:
+        """Return observations and tasks ``[B, D + P]``."""
+        assert self._told is not None, "reset comes before observe"
+        seen = features(self._family.observation_space, self._worlds.observe())
+        return torch.cat([seen, self._told], -1)
+
+    def unstable(self) -> Tensor | None:
+        """Return what the worlds tell."""
+        return self._worlds.unstable()
+
+    def render(self, tasks: TensorDict, world: int) -> np.ndarray:
+        """Draw a world as it draws itself."""
+        return self._worlds.render(tasks, world)
+
+    def close(self) -> None:
+        """Close the worlds."""
+        self._worlds.close()
+
+
+def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:
+    """Return tasks ``[B]`` as numbers of about 1, float32 ``[B, P]``."""
+    return torch.cat([_scaled(part, features(part, tasks[key])) for key, part in space.items()], -1)
+
+
+def features(space: spaces.Space[Any], values: Tensor) -> Tensor:
+    """Return elements ``[B, ...]`` of a space as float32 ``[B, D]``: one-hot if it is Discrete, else flattened."""
+    if isinstance(space, spaces.Discrete):
+        return torch.nn.functional.one_hot(values.long() - int(space.start), int(space.n)).float()
+    return values.reshape(len(values), -1).float()
+
+
+def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:
+    if not isinstance(space, spaces.Box):
+        return flat
+    low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
+    scaled = (high - low > 0) & (high - low < WIDEST)
+    middle, half = np.where(scaled, (low + high) / 2, 0), np.where(scaled, (high - low) / 2, 1)
+    return (flat - torch.as_tensor(middle).to(flat)) / torch.as_tensor(half).to(flat)
