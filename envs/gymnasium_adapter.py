@@ -72,7 +72,7 @@ class GymnasiumFamily(EnvironmentFamily):
                 raise InputError(f"{self.name}: {key} must lie in a bounded Box or a Discrete space, not {space}")
         if self.horizon is None:
             if self._spec is None or self._spec.max_episode_steps is None:
-                raise InputError(f"{self.name} is registered without a time limit; give the family a horizon")
+                raise InputError(f"{self.name} has no time limit in Gymnasium's registry; give the family a horizon")
             object.__setattr__(self, "horizon", self._spec.max_episode_steps)
         if self.horizon < 1:
             raise InputError(f"the horizon must be at least 1 step, not {self.horizon}")
@@ -190,7 +190,7 @@ class GymnasiumFamily(EnvironmentFamily):
     def _lacks(self, env: Environment, key: str) -> str:
         arguments = sorted(self._signature)
         attributes = [name for name in dir(env.unwrapped) if not name.startswith("_")]
-        near = difflib.get_close_matches(key, [*arguments, *attributes], n=3)
+        near = difflib.get_close_matches(key, sorted({*arguments, *attributes}), n=3)
         own = sorted(name for name in vars(env.unwrapped) if not name.startswith("_"))
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join([*arguments, *own])}"
         return f"{self._both_names} has neither a constructor argument nor an attribute {key!r}; {hint}"

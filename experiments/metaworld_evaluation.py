@@ -18,7 +18,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import Distribution
-from metarl.envs.meta_world import MetaWorldFamily, load_package
+from metarl.envs.meta_world import DRAWS, MetaWorldFamily, load_package
 from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.cli import guarded, parse
@@ -164,19 +164,26 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
     """Return the success rate over all test tasks, the mean return, and the success rate by environment.
 
     Raises:
-        InputError: when the run is none, or its family is none of Meta-World's.
+        InputError: when the run is none, its family is none of Meta-World's, or the tasks cannot be shared out among
+            its environments.
     """
     config, learner, _ = load_run(options.run)
     family = config.make_family()
     if not isinstance(family, MetaWorldFamily):
         raise InputError(f"{options.run} was trained on {config.family}, which is not a family of Meta-World")
     package = load_package()
+    environments = len(family.own_split()["test"]["environment"].unique())
+    if options.tasks % environments or options.tasks > environments * DRAWS:
+        most = f"at most {DRAWS} for each of its {environments} test environments"
+        raise InputError(f"tasks must be a multiple of {environments}, {most}, not {options.tasks}")
+    worlds = options.tasks // environments
     from metaworld.evaluation import metalearning_evaluation
 
     envs = package.make_ml_envs_test(
         *(family.benchmark_arguments or (family.benchmark,)),
         seed=family.benchmark_seed,
         meta_batch_size=options.tasks,
+        total_tasks_per_cls=DRAWS - DRAWS % worlds,  # the package wants as many for each world
         vector_strategy=family.vectorization,
         max_episode_steps=family.horizon,
     )

@@ -226,8 +226,8 @@ class _TensorDynamics(Dynamics):
 
     def observe(self) -> Tensor:
         seen = self._family.observation(self._state)
-        own = all(seen.data_ptr() != value.data_ptr() for value in self._state.values())
-        return seen if own else seen.clone()
+        states = {value.untyped_storage().data_ptr() for value in self._state.values()}
+        return seen.clone() if seen.untyped_storage().data_ptr() in states else seen
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
         state = {key: value[world].cpu() for key, value in self._state.items()}

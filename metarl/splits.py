@@ -13,6 +13,8 @@ from metarl.seeding import generator
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
+# Draws after which a held-out part is taken to have no more tasks than were found.
+DRAWS_PER_TASK = 20
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,9 @@ class TaskSplit:
         return self._draw("train", count, *keys)
 
     def held_out_tasks(self, part: Part, count: int) -> TensorDict:
-        """Return the first ``count`` validation or test tasks, the same at every call.
+        """Return the first ``count`` validation or test tasks, the same at every call; no task stands in it twice.
 
-        A family with finitely many tasks has no more of them to give than it has: the result may be shorter, and
-        no task stands in it twice.
+        A family with finitely many tasks has no more of them to give than it has: the result may be shorter.
 
         Raises:
             InputError: for a count below 1.
@@ -49,8 +50,14 @@ class TaskSplit:
         if (tasks := self.finite(part)) is not None:
             return tasks[:count]
         # One draw for each task, so that the first tasks do not depend on how many are asked for.
-        drawn: TensorDict = TensorDict.cat([self._draw(part, 1, index) for index in range(count)])
-        return drawn
+        drawn: dict[bytes, TensorDict] = {}
+        for index in range(DRAWS_PER_TASK * count):
+            task = self._draw(part, 1, index)
+            drawn.setdefault(_bytes(task), task)
+            if len(drawn) == count:
+                break
+        found: TensorDict = TensorDict.cat(list(drawn.values()))
+        return found
 
     def finite(self, part: Part) -> TensorDict | None:
         """Return all tasks of a part, if the family has finitely many, else None."""
@@ -71,8 +78,7 @@ class TaskSplit:
         drawn = [self.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
         drawn += [self.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
         for tasks in drawn:
-            for key in sorted(tasks.keys()):
-                digest.update(tasks[key].numpy().tobytes())
+            digest.update(_bytes(tasks))
         return digest.hexdigest()[:16]
 
     def _draw(self, part: Part, count: int, *keys: int | str) -> TensorDict:
@@ -85,3 +91,7 @@ class TaskSplit:
                 break
             drawn[foreign] = self.family.sample_tasks(int(foreign.sum()), stream)
         return drawn
+
+
+def _bytes(tasks: TensorDict) -> bytes:
+    return b"".join(tasks[key].numpy().tobytes() for key in sorted(tasks.keys()))

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +16,10 @@ import pytest
 import metarl
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig
-from metarl.experiments import learning_curve
+from metarl.experiments import learning_curve, metaworld_evaluation
+from metarl.experiments.catalogue import ShowOptions
 from metarl.experiments.cli import EvaluateOptions, ResumeOptions, main
-from metarl.family import FAMILIES
+from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
 from metarl.trust_region import TrustRegionConfig
 
@@ -32,6 +34,20 @@ def page_id(page: Path) -> str:
 
 def text(name: str) -> str:
     return (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def sections() -> dict[str, str]:
+    """Return the sections of all pages by their headings."""
+    found = [section for page in PAGES for section in page.read_text().split("\n## ")[1:]]
+    return {section.splitlines()[0].strip(): section for section in found}
+
+
+def preset_table(section: str) -> list[dict[str, str]]:
+    """Return the rows of the section's first table whose first column is ``preset``, by column."""
+    lines = section.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("| preset |"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in takewhile(bool, lines[start:])]
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -106,6 +122,11 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             known = options(*TRAIN_CONFIGS)
         elif words[:2] == ["python", "experiments/learning_curve.py"]:
             known = options(learning_curve.Options)
+        elif words[:2] == ["python", "experiments/metaworld_evaluation.py"]:
+            known = options(metaworld_evaluation.Options)
+        elif words[1:3] == ["families", "show"]:
+            assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
+            known = options(ShowOptions)
         elif words[0] == "python" and words[1] != "experiments/demo.py":
             known = options(*TRAIN_CONFIGS)
         else:
@@ -122,11 +143,17 @@ def test_settings_stand_in_the_manual_with_their_defaults(config: type) -> None:
             assert rows[field.name] == str(field.default)
 
 
-def test_families_stand_in_the_manual_with_their_presets() -> None:
-    sections = {section.splitlines()[0].strip(): section for section in text("families").split("\n## ")}
-    for name, family in FAMILIES.items():
-        assert all(f"`{preset}`" in sections[name] for preset in family.presets)
-        assert f"| `{name}` | `{family.env_id}` |" in text("families")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_families_stand_in_the_manual_with_their_presets(name: str) -> None:
+    family, rows = FAMILIES[name], preset_table(sections()[name])
+    assert f"| `{name}` | `{family.env_id}` |" in text("families")
+    assert [row["preset"] for row in rows] == [f"`{preset}`" for preset in family.presets]
+    for preset, row in zip(family.presets, rows, strict=True):
+        told = {column.strip("`"): cell for column, cell in row.items() if column.startswith("`")}
+        made = make_family(name, preset)
+        assert {field: str(made.settings()[field]) for field in told} == told
+        assert row.get("observation", size := f"`{list(made.observation_space.shape)}`") == size
+        assert set(family.presets[preset]) <= set(told)  # what a preset sets is told
 
 
 def test_the_files_columns_and_keys_that_a_run_leaves_stand_in_the_manual(
@@ -148,5 +175,12 @@ def test_the_files_columns_and_keys_that_a_run_leaves_stand_in_the_manual(
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
-    listed = re.findall(r"^  - .*: (.*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    listed = re.findall(r"^ +- .*: (.*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_pictures_are_small_and_shown() -> None:
+    shown = re.findall(r"!\[.+\]\((pictures/.*)\)", "\n".join(page.read_text() for page in PAGES))
+    files = list((ROOT / "docs" / "pictures").iterdir())
+    assert sorted(set(shown)) == sorted(f"pictures/{path.name}" for path in files)
+    assert max(path.stat().st_size for path in files) < 150_000

@@ -338,7 +338,7 @@ def test_many_whole_tasks_are_disjoint_by_their_parts() -> None:
     [
         ({"task_space": None}, "Counter: task_space must name at least one parameter"),
         ({"task_space": spaces.Dict({"size": spaces.Box(0, np.inf)})}, "size must lie in a bounded Box or a Discrete"),
-        ({"horizon": None}, "Counter is registered without a time limit; give the family a horizon"),
+        ({"horizon": None}, "Counter has no time limit in Gymnasium's registry; give the family a horizon"),
         ({"horizon": 0}, "horizon must be at least 1 step, not 0"),
         ({"maker": "CartPool-v1", "horizon": None}, "Gymnasium has no environment 'CartPool-v1'"),
     ],

@@ -132,3 +132,10 @@ def test_a_run_on_another_family_is_refused(tmp_path: Path) -> None:
 def test_options_that_make_no_sense_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"{name} must be at least 1, not 0"):
         Options("run", **{name: 0})
+
+
+@pytest.mark.parametrize(("preset", "tasks"), [("reach", 51), ("reach", 1000)])
+def test_tasks_that_cannot_be_dealt_out_are_refused(preset: str, tasks: int, tmp_path: Path) -> None:
+    path = trained(tmp_path, "metaworld-ml1", preset=preset, horizon=8)
+    with pytest.raises(InputError, match=f"tasks must be a multiple of 1, at most 50 for .*, not {tasks}"):
+        evaluate(Options(path, tasks=tasks))

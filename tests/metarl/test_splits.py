@@ -139,3 +139,16 @@ def test_the_fingerprint_depends_on_the_tasks_themselves() -> None:
             return tasks
 
     assert TaskSplit(Shifted(**dataclasses.asdict(CHEETAH.family))).fingerprint() != CHEETAH.fingerprint()
+
+
+def test_no_held_out_task_of_a_countable_family_stands_there_twice() -> None:
+    # 7 x 7 key and door has 2,940 tasks, about 588 of them for the test: 40 draws meet one twice more often than not.
+    split = TaskSplit(make_family("key-and-door"))
+    tasks = split.held_out_tasks("test", 200)
+    rows = {tuple(tasks[key][row].flatten().tolist().__str__() for key in tasks.keys()) for row in range(200)}
+    assert len(rows) == 200
+
+
+def test_a_countable_family_gives_no_more_tasks_than_it_has() -> None:
+    found = len(TaskSplit(make_family("key-and-door")).held_out_tasks("test", 1000))
+    assert 500 < found < 700
