@@ -76,7 +76,8 @@ def cut(rollout: Rollout, length: int) -> Rollout:
         for name, value in vars(rollout).items()
         if isinstance(value, Tensor) and value.shape[:3] == valid.shape
     }
-    return replace(rollout, **{**values, "valid": valid})
+    final = torch.where(valid[:, :, -1:], rollout.final_observations, rollout.observations[:, :, length])
+    return replace(rollout, **{**values, "valid": valid, "final_observations": final})
 
 
 def mean(values: Tensor, episodes: Episodes) -> Tensor:
@@ -86,7 +87,7 @@ def mean(values: Tensor, episodes: Episodes) -> Tensor:
 
 
 def inner_objective(name: str, distribution: Distribution, episodes: Episodes) -> Tensor:
-    """Return a surrogate ``[N]`` as a function that can be differentiated anywhere, not at the sampling policy alone."""
+    """Return a surrogate ``[N]`` that can be differentiated anywhere, not at the sampling parameters alone."""
     log_probs = distribution.log_prob(episodes.rollout.actions)
     change = (log_probs - episodes.rollout.log_probs) * episodes.rollout.valid
     through = change.cumsum(-1)
@@ -146,6 +147,13 @@ def outer_surrogate(
     adapted = adaptation(learner, point, support, constant)[0][-1]
     distribution = learner.policy.distribution(adapted, query.rollout.observations)
     return inner_objective("likelihood-ratio", distribution, query).mean()
+
+
+def weights(query: Rollout) -> Tensor:
+    """Return how many deviations each task's mean return is above the mean of all tasks, ``[N]``: E-MAML's weights."""
+    returns = torch.stack([(rewards * valid).sum() for rewards, valid in zip(query.rewards, query.valid, strict=True)])
+    above = returns / EPISODES - returns.mean() / EPISODES
+    return above / (above.square().mean().sqrt() + 1e-8)
 
 
 def slope_of_update(learner: GradientLearner, rollouts: Sequence[Rollout]) -> Tensor:
