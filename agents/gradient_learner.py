@@ -93,6 +93,7 @@ class AdamConfig(GradientConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "outer_lr")
+        require_not_negative(self, "exploration")
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -100,6 +101,13 @@ def require_positive(config: Any, *fields: str) -> None:
     for name in fields:
         if not getattr(config, name) > 0:
             raise InputError(f"{name} must be positive, not {getattr(config, name)}")
+
+
+def require_not_negative(config: Any, *fields: str) -> None:
+    """Raise ``InputError`` for the first of the fields that is below 0."""
+    for name in fields:
+        if not getattr(config, name) >= 0:
+            raise InputError(f"{name} must be 0 or more, not {getattr(config, name)}")
 
 
 def require_counts(config: Any, *fields: str) -> None:
@@ -245,13 +253,15 @@ class AdamLearner(GradientLearner):
         It is the mean over tasks of the query's mean return, normalised over tasks, times the mean likelihood ratio of
         the support actions, whose derivative is that of their log-probability (Stadie et al. 2018, equation 8).
         """
-        returns = query.rollout.episode_returns().mean(1)
+        # In float64: of returns that are all alike, float32 would normalise the rounding of their mean.
+        returns = query.rollout.episode_returns().double().mean(1)
         weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
         ratios = [
             per_task_mean(likelihood_ratio(self.policy_at(params, each), each.rollout), each.rollout.valid)
             for params, each in zip(stages, support, strict=False)
         ]
-        return (weights * torch.stack(ratios).sum(0)).mean()
+        total = torch.stack(ratios).sum(0)
+        return (weights.to(total.dtype) * total).mean()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the meta-parameters by name, and the optimiser's moments."""

@@ -14,8 +14,15 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.agents.adaptation import Episodes, likelihood_ratio
-from metarl.agents.gradient_learner import AdamConfig, AdamLearner, require_counts, require_positive
+from metarl.agents.gradient_learner import (
+    AdamConfig,
+    AdamLearner,
+    require_counts,
+    require_not_negative,
+    require_positive,
+)
 from metarl.distributions import Distribution
+from metarl.errors import RunError
 from metarl.learner import register_learner
 from metarl.params import gradient, leaf
 from metarl.returns import per_task_mean
@@ -37,6 +44,7 @@ class MamlPpoConfig(AdamConfig):
         super().__post_init__()
         require_counts(self, "epochs")
         require_positive(self, "clip")
+        require_not_negative(self, "inner_kl")
 
 
 @register_learner
@@ -49,6 +57,14 @@ class MamlPpo(AdamLearner):
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take several steps on the meta-parameters."""
+        before = self.state_dict()
+        try:
+            return self._climb(rollouts)
+        except RunError:  # in a later epoch
+            self.load_state_dict(before)
+            raise
+
+    def _climb(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         metrics: dict[str, float] = {}
         for _ in range(self.config.epochs):

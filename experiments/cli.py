@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, make_dataclass
@@ -89,6 +90,7 @@ def run_published(experiment: TrainConfig) -> None:
 
 def guarded(command: Callable[[], None]) -> int:
     """Run a command; turn a failure meant for a person into one line on standard error, and return the exit code."""
+    warnings.formatwarning = lambda message, *_, **__: f"metarl: {message}\n"
     try:
         command()
     except MetarlError as error:

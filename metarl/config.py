@@ -84,9 +84,10 @@ class TrainConfig:
         self.make_family().dynamics(1, resolve_device(self.run.device))  # its engine may refuse the device
 
     def make_family(self) -> TaskFamily:
-        """Make the family with the run's preset and horizon."""
+        """Make the family with the run's preset and horizon, as the learner is to meet it."""
         overrides = {} if self.run.horizon is None else {"horizon": self.run.horizon}
-        return make_family(self.family, self.run.preset, **overrides)
+        family = make_family(self.family, self.run.preset, **overrides)
+        return LEARNERS[self.learner].view(family, self.settings)
 
     def make_learner(self) -> Learner:
         """Make the learner, untrained."""

@@ -138,5 +138,6 @@ def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:
         return flat
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
     scaled = (high - low > 0) & (high - low < WIDEST)
-    middle, half = np.where(scaled, (low + high) / 2, 0), np.where(scaled, (high - low) / 2, 1)
-    return (flat - torch.as_tensor(middle).to(flat)) / torch.as_tensor(half).to(flat)
+    low, high = np.where(scaled, low, -1.0), np.where(scaled, high, 1.0)
+    middle, half = (torch.as_tensor(values).to(flat) for values in ((low + high) / 2, (high - low) / 2))
+    return (flat - middle) / half

@@ -32,6 +32,14 @@ class Learner(ABC):
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:
         """Start untrained; ``seed`` decides the initial parameters."""
 
+    @classmethod
+    def view(cls, family: TaskFamily, config: Any) -> TaskFamily:
+        """Return the family as the learner is to meet it: as it is, but for an oracle, which sees the task.
+
+        Its tasks, and their split, are the family's.
+        """
+        return family
+
     @abstractmethod
     def begin(self, num_tasks: int) -> Any:
         """Return the state for ``num_tasks`` tasks of which nothing is known."""

@@ -14,7 +14,7 @@ from metarl.seeding import generator
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
 # Draws after which a held-out part is taken to have no more tasks than were found.
-DRAWS_PER_TASK = 20
+DRAWS_PER_TASK = 5
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import gymnasium
 import pytest
 
 import metarl
-from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
 from metarl.experiments import learning_curve, metaworld_evaluation
 from metarl.experiments.catalogue import ShowOptions
@@ -25,7 +25,10 @@ from metarl.trust_region import TrustRegionConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
-TRAIN_CONFIGS = (RunConfig, MamlTrpoConfig, TrustRegionConfig)
+TRAIN_CONFIGS = (RunConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
+# The page of each learner, and of what several of them share.
+SETTINGS = [(LEARNERS[name].config_class, name) for name in ("maml-trpo", "maml-ppo", "maml-vpg", "reptile")]
+SETTINGS += [(TrustRegionConfig, "maml-trpo"), (GradientConfig, "adaptation"), (AdamConfig, "adaptation")]
 
 
 def page_id(page: Path) -> str:
@@ -135,12 +138,22 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         assert given <= known, f"{' '.join(words)}: unknown {sorted(given - known)}"
 
 
-@pytest.mark.parametrize("config", [MamlTrpoConfig, TrustRegionConfig])
-def test_settings_stand_in_the_manual_with_their_defaults(config: type) -> None:
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text("maml-trpo"), re.MULTILINE))
+@pytest.mark.parametrize(("config", "page"), SETTINGS)
+def test_settings_stand_in_the_manual_with_their_defaults(config: type, page: str) -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text(page).split("## Metrics")[0], re.MULTILINE))
     for field in dataclasses.fields(config):
         if field.name != "trust_region":
             assert rows[field.name] == str(field.default)
+
+
+@pytest.mark.parametrize("name", ["maml-trpo", "maml-ppo", "maml-vpg", "reptile"])
+def test_metrics_of_a_learner_stand_in_the_manual(name: str, tmp_path: Path) -> None:
+    small = RunConfig(iterations=1, tasks_per_batch=2, episodes_per_task=2, out=str(tmp_path / "run"), track="disabled")
+    (row,) = metarl.train(metarl.TrainConfig(name, "bandit", small)).read_metrics()
+    told = set(re.findall(r"^\| `(\w+)` \|", text(name).split("## Metrics")[1].split("\n## ")[0], re.MULTILINE))
+    shared = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", text("first-run"), re.MULTILINE))))
+    assert told <= set(row)
+    assert set(row) <= told | shared
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "pictures", "seeding", "params", "distributions", "rollout", "returns", "runtime"},
-    {"family", "vector_env", "networks", "splits"},
+    {"family", "informed", "vector_env", "networks", "splits"},
     {"policies", "baselines", "trust_region", "sampler"},
     {"learner", "run_directory", "config", "evaluation", "figures", "tracking", "training"},
 ]

@@ -80,7 +80,12 @@ def test_the_command_is_the_command_line() -> None:
     assert callable(command.load())
 
 
-DISTRIBUTIONS = {"PIL": "pillow", "warp": "warp-lang", "mujoco_warp": "mujoco-warp"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "warp": "warp-lang",
+    "mujoco_warp": "mujoco-warp",
+    "stable_baselines3": "stable-baselines3",
+}
 
 
 def third_party_imports() -> set[str]:

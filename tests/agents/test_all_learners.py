@@ -80,10 +80,21 @@ ON_EVERY_FAMILY: list[Any] = [
 ]
 every_family = pytest.mark.parametrize("family", ON_EVERY_FAMILY)
 every_learner = pytest.mark.parametrize("name", LEARNERS)
+every_one_that_learns = pytest.mark.parametrize("name", [name for name in LEARNERS if name != "random"])
 
 
 def make(name: str, family: TaskFamily, seed: int = 1) -> Learner:
-    return LEARNERS[name](family, LEARNERS[name].config_class(), seed, CPU)
+    try:
+        return LEARNERS[name](family, LEARNERS[name].config_class(), seed, CPU)
+    except InputError as refusal:
+        if " acts in " not in str(refusal):
+            raise
+        pytest.skip(str(refusal))
+
+
+def plane(name: str) -> TaskFamily:
+    """Return a family of places in a plane whose actions the learner takes."""
+    return smallest("gridnavi" if name == "dqn" else "navigation-2d")
 
 
 def sample(learner: Learner, family: TaskFamily, iteration: int) -> list[Rollout]:
@@ -113,7 +124,7 @@ def trained(
     return learner, [learner.update(sample(learner, family, iteration)) for iteration in range(iterations)]
 
 
-@every_learner
+@every_one_that_learns
 @every_family
 def test_training_changes_what_the_learner_knows(name: str, family: TaskFamily) -> None:
     # Several iterations: on so little data a learner may well refuse a step.
@@ -152,9 +163,9 @@ def test_the_same_seed_gives_the_same_bits(name: str, family: TaskFamily) -> Non
     assert torch.equal(numbers(one.state_dict()), numbers(other.state_dict()))
 
 
-@every_learner
+@every_one_that_learns
 def test_another_seed_starts_elsewhere(name: str) -> None:
-    family = smallest("navigation-2d")
+    family = plane(name)
     one, other = make(name, family, seed=1), make(name, family, seed=2)
     assert not torch.equal(numbers(one.state_dict()), numbers(other.state_dict()))
 
@@ -171,7 +182,7 @@ def test_acting_gives_actions_of_the_families_shape(name: str, family: TaskFamil
 
 @every_learner
 def test_deterministic_actions_do_not_draw(name: str) -> None:
-    family = smallest("navigation-2d")
+    family = plane(name)
     learner, observations = make(name, family), torch.zeros(TASKS, EPISODES, 2)
     one, other = (
         learner.act(learner.begin(TASKS), observations, torch.Generator().manual_seed(seed), deterministic=True)[0]
@@ -180,9 +191,9 @@ def test_deterministic_actions_do_not_draw(name: str) -> None:
     assert torch.equal(one, other)
 
 
-@every_learner
+@every_one_that_learns
 def test_adaptation_changes_how_it_acts(name: str) -> None:
-    family = smallest("navigation-2d")
+    family = plane(name)
     learner = make(name, family)
     start, observations = learner.begin(TASKS), torch.zeros(TASKS, EPISODES, 2)
     adapted = learner.adapt(start, sample(learner, family, 0)[0])
@@ -192,7 +203,7 @@ def test_adaptation_changes_how_it_acts(name: str) -> None:
 
 @every_learner
 def test_adaptation_does_not_change_the_learner(name: str) -> None:
-    family = smallest("navigation-2d")
+    family = plane(name)
     learner = make(name, family)
     before = numbers(learner.state_dict()).clone()
     learner.adapt(learner.begin(TASKS), sample(learner, family, 0)[0])
@@ -211,7 +222,7 @@ def test_its_state_goes_through_a_safe_file(name: str, family: TaskFamily, tmp_p
 
 @every_learner
 def test_a_loaded_learner_learns_on_to_the_same_numbers(name: str) -> None:
-    family = smallest("navigation-2d")
+    family = plane(name)
     learner, other = trained(name, family)[0], make(name, family, seed=2)
     other.load_state_dict(learner.state_dict())
     for each in (learner, other):

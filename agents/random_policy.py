@@ -1,0 +1,88 @@
+"""The baseline that knows nothing and learns nothing: uniformly random actions."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.distributions import Categorical, Distribution
+from metarl.errors import InputError
+from metarl.family import TaskFamily
+from metarl.learner import Learner, register_learner
+from metarl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class UniformUnits(Distribution):
+    """Uniform over [-1, 1] along the last axis. Shape: ``middle`` ``[..., A]``, zeros."""
+
+    middle: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[..., A]`` from each distribution."""
+        return 2 * torch.rand(self.middle.shape, generator=generator, device=self.middle.device) - 1
+
+    def mode(self) -> Tensor:
+        """Return the middle ``[..., A]``."""
+        return self.middle
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-densities ``[...]`` of ``actions`` ``[..., A]`` in [-1, 1]."""
+        return torch.full_like(actions[..., 0], -math.log(2.0) * actions.shape[-1])
+
+    def kl(self, other: Self) -> Tensor:
+        """Return zeros ``[...]``."""
+        return torch.zeros_like(self.middle[..., 0])
+
+
+@dataclass(frozen=True)
+class RandomConfig:
+    """The random policy has no settings."""
+
+
+@register_learner
+class RandomPolicy(Learner):
+    """Uniformly random actions, whatever it saw: what any learner should do better than."""
+
+    name: ClassVar[str] = "random"
+    config_class: ClassVar[type] = RandomConfig
+    inner_steps = 0
+
+    def __init__(self, family: TaskFamily, config: RandomConfig, seed: int, device: torch.device) -> None:
+        space = family.action_space
+        if not isinstance(space, spaces.Discrete) and not (isinstance(space, spaces.Box) and len(space.shape) == 1):
+            raise InputError(f"random acts in Discrete spaces and Boxes of one axis, not in {space}")
+        self._space = space
+
+    def begin(self, num_tasks: int) -> None:
+        """Return nothing."""
+
+    def act(
+        self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Draw actions uniformly; deterministic ones are the first, or the middle."""
+        shape, device = observations.shape[:2], observations.device
+        distribution: Distribution
+        if isinstance(self._space, spaces.Discrete):
+            distribution = Categorical(torch.zeros(*shape, int(self._space.n), device=device))
+        else:
+            distribution = UniformUnits(torch.zeros(*shape, *(self._space.shape or ()), device=device))
+        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+
+    def adapt(self, state: None, rollout: Rollout) -> None:
+        """Learn nothing."""
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Learn nothing."""
+        return {"learned_env_steps": 0.0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take nothing over."""

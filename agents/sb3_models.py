@@ -1,0 +1,121 @@
+"""What a model of Stable-Baselines3 knows, as plain tensors: to be checkpointed, or given to another model.
+
+SB3's ``get_parameters`` and ``set_parameters`` move networks and optimisers. Its archives (``model.save``) are not what
+checkpoints hold: reading one back runs the pickles in it, and it carries the time of day, so that equal models give
+different bytes.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import Tensor
+
+# ``_n_calls`` counts steps between updates of DQN's target network.
+COUNTERS = ("num_timesteps", "_n_updates", "_n_calls")
+COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+def knowledge(model: BaseAlgorithm) -> dict[str, Any]:
+    """Return what training changed in a model, in tensors of its own.
+
+    Returns:
+        ``parameters`` of networks and optimisers by SB3's names, ``counters``, and what else the algorithm has: the
+        logarithm of the entropy's weight, and the transitions ``[M, ...]``, oldest first.
+    """
+    known = _skills(model)
+    if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+        known["transitions"] = transitions(model.replay_buffer)
+    return known
+
+
+def for_new_task(model: BaseAlgorithm) -> dict[str, Any]:
+    """Return a model's knowledge without its transitions, whose rewards were other tasks', and with no steps taken."""
+    known = _skills(model)
+    known["counters"]["num_timesteps"] = 0
+    return known
+
+
+def held(known: Mapping[str, Any]) -> int:
+    """Return how many transitions belong to what is known."""
+    return len(known["transitions"]["rewards"]) if "transitions" in known else 0
+
+
+def _skills(model: BaseAlgorithm) -> dict[str, Any]:
+    # The settings of an optimiser are the config's; what it remembers of each parameter is learned.
+    parameters = {key: value.get("state", value) for key, value in model.get_parameters().items()}
+    known: dict[str, Any] = {
+        "parameters": {key: copy.deepcopy(dict(value)) for key, value in parameters.items()},
+        "counters": {name: int(getattr(model, name)) for name in COUNTERS if hasattr(model, name)},
+    }
+    if (weight := getattr(model, "log_ent_coef", None)) is not None:
+        known["log_ent_coef"] = weight.detach().clone()
+    return known
+
+
+def teach(model: BaseAlgorithm, known: Mapping[str, Any]) -> None:
+    """Give a model the knowledge of another one, which may have had another number of worlds.
+
+    Raises:
+        KeyError, RuntimeError: when it is that of another algorithm or of other networks.
+    """
+    own = model.get_parameters()
+    parameters: dict[str, Any] = {key: copy.deepcopy(dict(known["parameters"][key])) for key in own}
+    for key, value in own.items():
+        if "param_groups" in value:
+            parameters[key] = {**value, "state": parameters[key]}
+    model.set_parameters(parameters)
+    for name, count in known["counters"].items():
+        setattr(model, name, int(count))
+    if "log_ent_coef" in known:
+        assert isinstance(model, SAC)
+        assert model.log_ent_coef is not None
+        model.log_ent_coef.data.copy_(known["log_ent_coef"])
+    if "transitions" in known and isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
+        remember(model.replay_buffer, known["transitions"])
+
+
+def transitions(buffer: ReplayBuffer) -> dict[str, Tensor]:
+    """Return what a buffer holds, oldest first, ``[M, ...]`` by the names of its columns."""
+    size, first = buffer.size(), buffer.pos if buffer.full else 0
+    order = (np.arange(size) + first) % buffer.buffer_size
+    return {name: torch.from_numpy(getattr(buffer, name)[order]).flatten(0, 1) for name in COLUMNS}
+
+
+def remember(buffer: ReplayBuffer, rows: Mapping[str, Tensor]) -> None:
+    """Fill an empty buffer with the latest of transitions ``[M, ...]``, as many as it has room for."""
+    steps = min(len(rows["rewards"]) // buffer.n_envs, buffer.buffer_size)
+    if steps == 0:
+        return
+    for name in COLUMNS:
+        latest = rows[name][-steps * buffer.n_envs :].numpy()
+        getattr(buffer, name)[:steps] = latest.reshape(steps, buffer.n_envs, *latest.shape[1:])
+    buffer.pos, buffer.full = steps % buffer.buffer_size, steps == buffer.buffer_size
+
+
+def finite(model: BaseAlgorithm) -> bool:
+    """Return whether no parameter of a model is NaN or infinite."""
+    return all(bool(value.isfinite().all()) for value in model.policy.parameters())
+
+
+@contextmanager
+def global_streams(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of torch and NumPy, from which SB3 draws, and leave them as they were before."""
+    cuda = range(torch.cuda.device_count()) if device.type == "cuda" else range(0)
+    state = np.random.get_state()  # noqa: NPY002 (SB3's stream)
+    with torch.random.fork_rng(list(cuda)):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            torch.cuda.manual_seed_all(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
