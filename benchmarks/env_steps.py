@@ -33,6 +33,7 @@ from torch import Tensor
 import metarl  # noqa: F401 (registers the families)
 from metarl.config import resolve_device
 from metarl.envs.gymnasium_worlds import EnvironmentFamily
+from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
 from metarl.params import per_task
 from metarl.policies import make_policy
@@ -158,7 +159,10 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.worlds) < TASKS:
         parser.error(f"--worlds must be at least {TASKS}")
-    device = resolve_device(options.device)
+    try:
+        device = resolve_device(options.device)
+    except InputError as error:
+        parser.error(str(error))
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{machine}, torch {torch.__version__}, MuJoCo {mujoco.__version__}")
     print(f"{'family':<22}{'worlds':>8}{'alone /s':>14}{'with policy /s':>16}{'first call s':>14}{'MiB':>8}")

@@ -16,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,10 @@ def main() -> None:
     parser.add_argument("--envpool-version", choices=["v4", "v5"], default="v4")
     parser.add_argument("--json", type=Path, help="also write the numbers there")
     options = parser.parse_args()
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if find_spec("envpool") is None:
+        parser.error("EnvPool is not installed; pip install envpool==1.2.5")
     keep_freed_memory()
     results: dict[str, dict[str, float]] = {}
     print(f"{'':<52}{'steps per CPU-second':^28}{'ratio':>8}{'wall ratio':>12}")

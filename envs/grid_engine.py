@@ -35,6 +35,8 @@ class GridFamily(TensorFamily):
     Cells are (x, y), counted from 0; up is +y. A move into a wall or off the map stays. A state holds at least ``cell``
     int64 ``[B]``, the number of the agent's.
 
+    Unless a family says otherwise, the task is a goal cell, and steps that end on it are paid.
+
     Attributes:
         size: cells along each side.
         horizon: steps of an episode.
@@ -49,6 +51,11 @@ class GridFamily(TensorFamily):
     def __post_init__(self) -> None:
         if self.size < self.smallest:
             raise InputError(f"{self.name} needs at least {self.smallest} cells a side, not {self.size}")
+
+    @property
+    def task_space(self) -> spaces.Dict:
+        """``goal`` ``[2]``: its cell (x, y)."""
+        return spaces.Dict({"goal": spaces.Box(0, self.size - 1, (2,), np.int64)})
 
     @property
     def action_space(self) -> spaces.Discrete:
@@ -69,6 +76,17 @@ class GridFamily(TensorFamily):
     def border(self) -> int:
         """The number that stands for every cell around the map."""
         return self.hand + 2
+
+    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
+        """Start in the corner."""
+        return {"cell": self.start(tasks), "goal": self.numbers(tasks["goal"])}
+
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        """Move among the walls, and pay for standing on the goal."""
+        cell = self.moved(state, actions)
+        return {**state, "cell": cell}, pay(cell == state["goal"])
 
     def layout(self) -> Tensor:
         """Return the walls that all tasks share, bool ``[size, size]`` indexed (y, x): none."""

@@ -11,10 +11,10 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid_engine import MOVES, WALL, SightedGrid, numbered, pay
+from metarl.envs.grid_engine import MOVES, WALL, SightedGrid, numbered
 from metarl.envs.grid_parts import hashed_part
 from metarl.errors import InputError
-from metarl.family import State, Transition, register_family
+from metarl.family import State, register_family
 
 
 @register_family
@@ -95,13 +95,6 @@ class RandomMazes(SightedGrid):
         """Start in the corner."""
         goal, walls = self.numbers(tasks["goal"]), numbered(tasks["walls"])
         return {"cell": self.start(tasks), "goal": goal, "walls": walls}
-
-    def transition(
-        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
-    ) -> tuple[State, Transition]:
-        """Move among the walls."""
-        cell = self.moved(state, actions)
-        return {**state, "cell": cell}, pay(cell == state["goal"])
 
     def walls(self, state: State) -> Tensor:
         """Return each task's own walls, uint8 ``[B, numbers]``."""

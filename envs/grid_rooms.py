@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid_engine import SightedGrid, drawn_from, pay
-from metarl.family import State, Transition, register_family
+from metarl.envs.grid_engine import SightedGrid, drawn_from
+from metarl.family import register_family
 
 
 @register_family
@@ -46,11 +44,6 @@ class FourRooms(SightedGrid):
     }
     smallest: ClassVar[int] = 5
 
-    @property
-    def task_space(self) -> spaces.Dict:
-        """``goal`` ``[2]``: its cell (x, y)."""
-        return spaces.Dict({"goal": spaces.Box(0, self.size - 1, (2,), np.int64)})
-
     def layout(self) -> Tensor:
         """Return the walls ``[size, size]``: a cross with a door in each arm."""
         walls, middle = super().layout(), self.size // 2
@@ -67,14 +60,3 @@ class FourRooms(SightedGrid):
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw goals uniformly from the allowed cells."""
         return drawn_from(self.all_tasks(), count, generator)
-
-    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
-        """Start in the corner."""
-        return {"cell": self.start(tasks), "goal": self.numbers(tasks["goal"])}
-
-    def transition(
-        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
-    ) -> tuple[State, Transition]:
-        """Move among the walls."""
-        cell = self.moved(state, actions)
-        return {**state, "cell": cell}, pay(cell == state["goal"])

@@ -11,8 +11,8 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid_engine import GridFamily, drawn_from, pay
-from metarl.family import State, Transition, register_family
+from metarl.envs.grid_engine import GridFamily, drawn_from
+from metarl.family import State, register_family
 
 
 @register_family
@@ -41,11 +41,6 @@ class GridNavi(GridFamily):
         """The cell ``[2]`` as (x, y), counted from 0."""
         return spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
 
-    @property
-    def task_space(self) -> spaces.Dict:
-        """``goal`` ``[2]``: its cell (x, y)."""
-        return spaces.Dict({"goal": spaces.Box(0, self.size - 1, (2,), np.int64)})
-
     def all_tasks(self) -> TensorDict:
         """Return every goal cell, ``[size² - 4]``."""
         cells = torch.cartesian_prod(torch.arange(self.size), torch.arange(self.size))
@@ -55,17 +50,6 @@ class GridNavi(GridFamily):
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw goals uniformly from the allowed cells."""
         return drawn_from(self.all_tasks(), count, generator)
-
-    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
-        """Start in the corner."""
-        return {"cell": self.start(tasks), "goal": self.numbers(tasks["goal"])}
-
-    def transition(
-        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
-    ) -> tuple[State, Transition]:
-        """Move inside the walls."""
-        cell = self.ahead(state["cell"], actions)
-        return {**state, "cell": cell}, pay(cell == state["goal"])
 
     def observation(self, state: State) -> Tensor:
         """Return cells ``[B, 2]``."""

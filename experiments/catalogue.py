@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.pictures import captioned, side_by_side
+from metarl.run_directory import write_whole
 from metarl.seeding import generator
 from metarl.vector_env import TaskVectorEnv
 
@@ -57,7 +58,7 @@ def show_family(options: ShowOptions) -> str:
     if Path(options.render).suffix.lower() != ".png":
         raise InputError(f"--render writes a PNG file: give a name that ends in .png, not {options.render}")
     frame = draw_tasks(family, options.tasks, options.seed)
-    Image.fromarray(frame).save(options.render)
+    write_whole(Path(options.render), lambda part: Image.fromarray(frame).save(part, format="png"))
     return f"{text}\n\ndrawn: {options.render}"
 
 

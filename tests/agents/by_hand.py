@@ -1,11 +1,13 @@
 """One iteration of any learner in float64, and what gradient-based learners make of it, written out a second time."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -17,7 +19,8 @@ from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.reptile import Reptile
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
-from metarl.learner import LEARNERS
+from metarl.errors import RunError
+from metarl.learner import LEARNERS, Learner
 from metarl.params import flatten, names, unflatten
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
@@ -175,3 +178,15 @@ def slope_of_update(learner: GradientLearner, rollouts: Sequence[Rollout]) -> Te
     ):
         learner.update(rollouts)
     return seen[0]
+
+
+def refuses_nan(learner: Learner, rollouts: list[Rollout], which: int, name: str) -> None:
+    """Put a NaN into one rollout; the update must say so and leave the parameters as they were."""
+    values = getattr(rollouts[which], name).clone()
+    values[0, 1, 2] = math.nan
+    broken = [*rollouts]
+    broken[which] = replace(rollouts[which], **{name: values})
+    before = flatten(learner.params).clone()  # type: ignore[attr-defined]
+    with pytest.raises(RunError, match="not finite"):
+        learner.update(broken)
+    assert torch.equal(flatten(learner.params), before)  # type: ignore[attr-defined]

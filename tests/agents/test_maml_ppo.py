@@ -13,7 +13,7 @@ from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
 from metarl.params import flatten, unflatten
 from metarl.rollout import Rollout
-from tests.agents.by_hand import adaptation, iteration, mean, slope_of_update, weights
+from tests.agents.by_hand import adaptation, iteration, mean, refuses_nan, slope_of_update, weights
 from tests.runs import central_differences
 
 SETTINGS: list[Any] = [
@@ -288,13 +288,7 @@ def test_means_over_steps_do_not_see_behind_the_end() -> None:
 @pytest.mark.parametrize("name", ["rewards", "observations", "actions", "log_probs"])
 def test_an_update_from_nan_changes_nothing_and_says_so(name: str, which: int) -> None:
     learner, rollouts = made(epochs=3)
-    values = getattr(rollouts[which], name).clone()
-    values[0, 1, 2] = math.nan
-    rollouts[which] = replace(rollouts[which], **{name: values})
-    before = flatten(learner.params).clone()
-    with pytest.raises(RunError, match="not finite"):
-        learner.update(rollouts)
-    assert torch.equal(flatten(learner.params), before)
+    refuses_nan(learner, rollouts, which, name)
     assert not learner.state_dict()["moments"]
 
 

@@ -9,10 +9,18 @@ from torch import Tensor
 
 from metarl.agents.adaptation import Episodes
 from metarl.agents.maml_vpg import MamlVpg
-from metarl.errors import RunError
 from metarl.params import flatten, leaf, names
 from metarl.rollout import Rollout
-from tests.agents.by_hand import TASKS, adaptation, iteration, mean, outer_surrogate, slope_of_update, weights
+from tests.agents.by_hand import (
+    TASKS,
+    adaptation,
+    iteration,
+    mean,
+    outer_surrogate,
+    refuses_nan,
+    slope_of_update,
+    weights,
+)
 from tests.runs import central_differences, one_task
 
 WEIGHT = 0.3
@@ -164,11 +172,5 @@ def test_a_single_task_has_nothing_to_be_compared_with() -> None:
 @pytest.mark.parametrize("name", ["rewards", "observations", "actions", "log_probs"])
 def test_an_update_from_nan_changes_nothing_and_says_so(name: str, which: int) -> None:
     learner, rollouts = made(exploration=WEIGHT)
-    values = getattr(rollouts[which], name).clone()
-    values[0, 1, 2] = math.nan
-    rollouts[which] = replace(rollouts[which], **{name: values})
-    before = flatten(learner.params).clone()
-    with pytest.raises(RunError, match="not finite"):
-        learner.update(rollouts)
-    assert torch.equal(flatten(learner.params), before)
+    refuses_nan(learner, rollouts, which, name)
     assert not learner.state_dict()["moments"]

@@ -15,12 +15,12 @@ from metarl.agents.adaptation import Episodes
 from metarl.agents.reptile import Inner, Reptile, ReptileConfig
 from metarl.baselines import estimate_advantages
 from metarl.config import RunConfig, TrainConfig
-from metarl.errors import InputError, RunError
+from metarl.errors import InputError
 from metarl.evaluation import adaptation_curve
 from metarl.params import flatten, names, unflatten
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
-from tests.agents.by_hand import TASKS, iteration
+from tests.agents.by_hand import TASKS, iteration, refuses_nan
 from tests.runs import one_task
 
 SETTINGS: list[Any] = [
@@ -367,13 +367,7 @@ def test_it_is_trained_evaluated_and_read_back_as_any_learner() -> None:
 @pytest.mark.parametrize("name", ["rewards", "observations", "actions", "log_probs"])
 def test_an_update_from_nan_changes_nothing_and_says_so(name: str, optimizer: str, which: int) -> None:
     learner, rollouts = made(inner_optimizer=optimizer)
-    values = getattr(rollouts[which], name).clone()
-    values[0, 1, 2] = math.nan
-    rollouts[which] = replace(rollouts[which], **{name: values})
-    before = flatten(learner.params).clone()
-    with pytest.raises(RunError, match="not finite"):
-        learner.update(rollouts)
-    assert torch.equal(flatten(learner.params), before)
+    refuses_nan(learner, rollouts, which, name)
     assert learner.updates == 0
 
 
