@@ -1,0 +1,201 @@
+"""How often 95 % intervals hold the truth: those of ``metarl.statistics``, and the bootstraps that others use.
+
+    python benchmarks/interval_coverage.py
+
+Scores [seeds, tasks] are simulated as the sum of an effect of the seed, one of the task and noise of the single score,
+whose standard deviations the lines name, so that the truth is known. All kinds of interval in a line see the same
+scores. Printed is the share of intervals that hold the truth, in percent, and their mean length. The standard error of
+a share of 95 % is 0.5 at 2000 repetitions.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from metarl.statistics import (
+    Interval,
+    Scores,
+    Statistic,
+    interquartile_mean,
+    interval,
+    mean,
+    probability_of_improvement,
+    share_interval,
+    stratified_bootstrap,
+)
+
+RESULTS = Path(__file__).parent / "results" / "interval_coverage.json"
+SIZES = [(3, 10), (3, 40), (5, 20), (10, 10), (10, 40), (40, 20)]
+IQM = interquartile_mean
+
+Line = tuple[str, float | Scores, dict[str, Interval]]
+
+
+@dataclass(frozen=True)
+class World:
+    """Where scores come from: standard deviations of the effects of seeds and tasks, and of the noise."""
+
+    seeds: float
+    tasks: float
+    noise: float = 1.0
+    exponential: bool = False
+
+    def __str__(self) -> str:
+        shape = "exponential" if self.exponential else "normal"
+        return f"{shape}, seeds {self.seeds:g} tasks {self.tasks:g} noise {self.noise:g}"
+
+    def draw(self, stream: np.random.Generator, *shape: int) -> Scores:
+        """Draw effects of mean 0 and standard deviation 1."""
+        return stream.exponential(size=shape) - 1 if self.exponential else stream.standard_normal(shape)
+
+    def scores(self, stream: np.random.Generator, repetitions: int, seeds: int, task_effects: Scores) -> Scores:
+        """Draw scores ``[repetitions, seeds, tasks]`` on tasks of effects ``[..., 1, tasks]``."""
+        own = self.seeds * self.draw(stream, repetitions, seeds, 1)
+        noise = self.noise * self.draw(stream, repetitions, seeds, task_effects.shape[-1])
+        return own + self.tasks * task_effects + noise
+
+    def iqm(self, task_effects: Scores | None = None) -> float:
+        """Return the interquartile mean of very many seeds, on very many tasks or on those given."""
+        stream, found = np.random.default_rng(0), []
+        for _ in range(20):
+            effects = self.draw(stream, 1, 2000) if task_effects is None else task_effects
+            found.append(IQM(self.scores(stream, 1, 2000, effects)))
+        return float(np.mean(found))
+
+
+def percentiles(
+    statistic: Statistic, scores: Scores, resamples: int, seeds: bool = False, tasks: bool = False
+) -> Interval:
+    """Return the percentile interval of a bootstrap that draws whole seeds, whole tasks, or both anew."""
+    stream, values = np.random.default_rng(0), []
+    for _ in range(resamples):
+        drawn = scores
+        for axis, anew in ((-2, seeds), (-1, tasks)):
+            count = scores.shape[axis]
+            drawn = np.take(drawn, stream.integers(count, size=count), axis) if anew else drawn
+        values.append(statistic(drawn))
+    low, high = np.quantile(values, [0.025, 0.975], axis=0)
+    return Interval(statistic(scores), low, high)
+
+
+def bca(values: Scores, resamples: int) -> Interval:
+    """Return SciPy's bias-corrected and accelerated bootstrap interval of the mean of ``[..., n]``."""
+    stream = np.random.default_rng(0)
+    found = stats.bootstrap((values,), np.mean, axis=-1, n_resamples=resamples, batch=100, method="BCa", rng=stream)
+    return Interval(values.mean(-1), *found.confidence_interval)
+
+
+def one_axis(repetitions: int, resamples: int) -> Iterator[Line]:
+    """Means of n independent values: of seeds on all the tasks that there are, or of tasks for one trained learner."""
+    for world in (World(0, 0), World(0, 0, exponential=True)):
+        for count in (3, 4, 5, 10, 20, 40):
+            values = world.scores(np.random.default_rng(count), repetitions, 1, np.zeros(count))
+            found = {
+                "interval": interval(mean, values),
+                "percentile": percentiles(mean, values, resamples, tasks=True),
+                "BCa": bca(values[:, 0], resamples),
+            }
+            yield f"{'exponential' if world.exponential else 'normal'}, n = {count}", 0.0, found
+
+
+def both_axes(repetitions: int, resamples: int) -> Iterator[Line]:
+    """Interquartile means: what would other seeds earn on other tasks?"""
+    for world in (World(1, 1), World(0.3, 2), World(0, 0), World(1, 1, exponential=True)):
+        truth = world.iqm()
+        for seeds, tasks in SIZES:
+            stream = np.random.default_rng(seeds * tasks)
+            scores = world.scores(stream, repetitions, seeds, world.draw(stream, repetitions, 1, tasks))
+            found = {
+                "interval": interval(IQM, scores),
+                "percentile, both": percentiles(IQM, scores, resamples, seeds=True, tasks=True),
+                "percentile, tasks": percentiles(IQM, scores, resamples, tasks=True),
+                "stratified": stratified_bootstrap(IQM, scores, resamples=resamples),
+            }
+            yield f"{world}, {seeds} x {tasks}", truth, found
+
+
+def same_tasks(repetitions: int, resamples: int) -> Iterator[Line]:
+    """Interquartile means: what would other seeds earn on the tasks measured?"""
+    for world in (World(1, 1), World(0, 1)):
+        for seeds, tasks in SIZES:
+            stream = np.random.default_rng(seeds * tasks)
+            effects = world.draw(stream, 1, tasks)
+            scores = world.scores(stream, repetitions, seeds, effects)
+            found = {
+                "interval": interval(IQM, scores, over="seeds"),
+                "percentile, seeds": percentiles(IQM, scores, resamples, seeds=True),
+                "stratified": stratified_bootstrap(IQM, scores, resamples=resamples),
+            }
+            yield f"{world}, {seeds} x {tasks}", world.iqm(effects), found
+
+
+def above_threshold(repetitions: int, resamples: int) -> Iterator[Line]:
+    """Shares above a threshold: how many would other seeds have on other tasks?"""
+    for threshold in (0.0, 2.0, 3.5):
+        for seeds, tasks in [(1, 20), *SIZES]:
+            world = World(0.5 if seeds > 1 else 0, 1)  # one seed tells of its own learner
+            stream = np.random.default_rng(seeds * tasks)
+            effects = world.draw(stream, repetitions, 1, tasks)
+            scores = np.where(world.scores(stream, repetitions, seeds, effects) > threshold, 1.0, 0.0)
+            truth = float(stats.norm.sf(threshold, scale=(world.seeds**2 + 2) ** 0.5))
+            found = {
+                "share_interval": share_interval(mean, scores),
+                "interval": interval(mean, scores),
+                "percentile, both": percentiles(mean, scores, resamples, seeds=True, tasks=True),
+            }
+            yield f"share {truth:.3f}, {seeds} x {tasks}", truth, found
+
+
+def improvement(repetitions: int, _: int) -> Iterator[Line]:
+    """Probabilities of improvement: how often would other seeds beat other seeds, on other tasks?"""
+    for better in (0.0, 1.5, 3.0):
+        for seeds, tasks in [(1, 20), *SIZES[:-1]]:
+            world = World(0.5 if seeds > 1 else 0, 1)
+            stream = np.random.default_rng(seeds * tasks)
+            effects = world.draw(stream, repetitions, 1, tasks)
+            first, second = (world.scores(stream, repetitions, seeds, effects) for _ in range(2))
+            truth = float(stats.norm.cdf(better, scale=(2 * (world.seeds**2 + 1)) ** 0.5))
+            found = {
+                "share_interval": share_interval(probability_of_improvement, first + better, second),
+                "interval": interval(probability_of_improvement, first + better, second),
+            }
+            yield f"probability {truth:.3f}, {seeds} x {tasks}", truth, found
+
+
+TABLES = {table.__name__: table for table in (one_axis, both_axes, same_tasks, above_threshold, improvement)}
+
+
+def held(found: Interval, truth: float | Scores) -> tuple[float, float]:
+    """Return the share of intervals that hold the truth, in percent, and their mean length."""
+    inside = (found.low <= truth) & (truth <= found.high)
+    return round(100 * float(inside.mean()), 1), round(float((found.high - found.low).mean()), 3)
+
+
+def main() -> None:
+    """Simulate, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=2000, help="of each simulation")
+    parser.add_argument("--resamples", type=int, default=500, help="of each bootstrap")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the numbers are written")
+    options = parser.parse_args()
+    if min(options.repetitions, options.resamples) < 1:
+        parser.error("--repetitions and --resamples must be at least 1")
+    record: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
+    for name, table in TABLES.items():
+        print(f"\n{table.__doc__}")
+        record[name] = {}
+        for label, truth, found in table(options.repetitions, options.resamples):
+            record[name][label] = {kind: held(each, truth) for kind, each in found.items()}
+            cells = [f"{kind} {share:.1f} ({length:.2f})" for kind, (share, length) in record[name][label].items()]
+            print(f"{label:<48}" + "   ".join(cells), flush=True)
+    shape = {"repetitions": options.repetitions, "resamples": options.resamples}
+    options.json.write_text(json.dumps({**shape, "percent held, and length": record}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

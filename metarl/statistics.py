@@ -1,0 +1,253 @@
+"""Statistics of scores ``[seeds, tasks]``, with intervals.
+
+A row is one trained learner, a column one task; every learner met the same tasks. All functions take any axes in front
+of the two, ``[..., seeds, tasks]``, and keep them. The metrics are those of Agarwal et al. (2021, "Deep RL at the edge
+of the statistical precipice", section 4). Their runs are independent from task to task; here one learner is measured on
+all tasks, and its scores share the luck of its training. So whole seeds and whole tasks are the units of ``interval``
+and ``share_interval``; ``stratified_bootstrap`` is the paper's own interval.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from metarl.errors import InputError
+
+LEVEL = 0.95
+RESAMPLES = 10_000
+
+Scores = NDArray[np.float64]
+Statistic = Callable[..., Scores]
+Over = Literal["both", "seeds", "tasks"]
+
+
+class Interval(NamedTuple):
+    """A statistic and the ends of its 95 % interval, each ``[...]``."""
+
+    estimate: Scores
+    low: Scores
+    high: Scores
+
+
+def mean(scores: ArrayLike) -> Scores:
+    """Return the mean over seeds and tasks, ``[...]``."""
+    (values,) = _checked(scores)
+    average: Scores = values.mean((-2, -1))
+    return average
+
+
+def median(scores: ArrayLike) -> Scores:
+    """Return the median over tasks of the means over seeds, ``[...]``."""
+    (values,) = _checked(scores)
+    middle: Scores = np.median(values.mean(-2), -1)
+    return middle
+
+
+def interquartile_mean(scores: ArrayLike) -> Scores:
+    """Return the mean of the middle half of all seeds and tasks together, ``[...]``.
+
+    A quarter of the scores, rounded down, is left out at either end, as ``scipy.stats.trim_mean`` does.
+    """
+    (values,) = _checked(scores)
+    ordered = np.sort(values.reshape(*values.shape[:-2], -1), -1)
+    cut = ordered.shape[-1] // 4
+    average: Scores = ordered[..., cut : ordered.shape[-1] - cut].mean(-1)
+    return average
+
+
+def optimality_gap(scores: ArrayLike, target: float = 1.0) -> Scores:
+    """Return by how much the scores stay below ``target`` on average, ``[...]``; what exceeds it does not count."""
+    (values,) = _checked(scores)
+    return mean(np.maximum(target - values, 0))
+
+
+def probability_of_improvement(scores: ArrayLike, others: ArrayLike) -> Scores:
+    """Return how probable it is that a seed beats one of another learner's on the same task, ``[...]``.
+
+    The share of pairs of seeds in which the first scores higher, a tie being half a win (the Mann-Whitney statistic),
+    averaged over tasks.
+
+    Args:
+        scores: ``[..., seeds, tasks]``.
+        others: ``[..., other seeds, tasks]``, on the same tasks.
+    """
+    first, second = _checked(scores, others)
+    difference = first[..., :, None, :] - second[..., None, :, :]
+    share: Scores = (0.5 + 0.5 * np.sign(difference)).mean((-3, -2, -1))
+    return share
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike, over: Over = "both") -> Interval:
+    """Return the share of scores above each threshold ``[K]``, as a ``share_interval`` of ``[..., K]``.
+
+    Each threshold has its own interval; that all of them hold at once is less likely.
+    """
+    (values,) = _checked(scores)
+    return share_interval(mean, values[..., None, :, :] > np.reshape(thresholds, (-1, 1, 1)), over=over)
+
+
+def normalize(scores: ArrayLike, no_adaptation: float, full_knowledge: float) -> Scores:
+    """Put scores on the scale on which a learner that cannot adapt earns 0 and one that knows the task 1.
+
+    Both are means over the family's tasks: on a task that pays more than most a score may lie above 1.
+
+    Raises:
+        InputError: unless full knowledge is worth more than no adaptation.
+    """
+    if not -np.inf < no_adaptation < full_knowledge < np.inf:
+        raise InputError(
+            "scores are normalised between what no adaptation earns and a higher value of full knowledge, "
+            f"not between {no_adaptation} and {full_knowledge}"
+        )
+    return (_checked(scores)[0] - no_adaptation) / (full_knowledge - no_adaptation)
+
+
+def interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> Interval:
+    """Return a statistic with its 95 % interval for what would come of other seeds and other tasks.
+
+    Student's t interval with jackknife variances: the statistic is computed without each seed in turn, and without each
+    task; the variances that these values speak of add up, and so do their degrees of freedom, as Satterthwaite (1946)
+    has it. Noise of the single scores is in both and counts twice: where there is nothing else, the interval is longer
+    than need be. Of a mean over seeds alone, or tasks alone, it is the textbook's t interval.
+
+    An axis of length 1 tells nothing of its own spread. With one seed the interval speaks of that trained learner on
+    other tasks.
+
+    Args:
+        statistic: a smooth function of the samples, such as those above but for ``median``.
+        samples: ``[..., seeds, tasks]`` each; all on the same tasks, each with seeds of its own.
+        over: what would be drawn anew: ``both``; ``seeds``, where the tasks measured are all that there are; or
+            ``tasks``, of the learners trained.
+
+    Raises:
+        InputError: when there are not two of what would be drawn anew, and for the median, of whose variance the
+            jackknife is no estimate (Efron 1982, section 3.4).
+    """
+    estimate, variances, counts = _jackknife(statistic, _checked(*samples), over)
+    half = _quantile(variances, counts) * np.sqrt(variances.sum(-1))
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+def share_interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> Interval:
+    """Return a share or probability with its 95 % interval, which stays in [0, 1] and has a length at its ends too.
+
+    Wilson's (1927) score interval, for as many independent trials as would have the jackknife variance of ``interval``
+    (the effective sample size: Korn and Graubard 1998). Where no seed and no task makes a difference, as at 0 and 1,
+    the variance is taken that a single score of the other kind would cause.
+
+    Args:
+        statistic: a smooth function of the samples with values in [0, 1]: the ``mean`` of successes, or
+            ``probability_of_improvement``.
+        samples: as in ``interval``.
+        over: as in ``interval``.
+
+    Raises:
+        InputError: as ``interval`` does.
+    """
+    share, variances, counts = _jackknife(statistic, _checked(*samples), over)
+    smallest = 1 / counts.prod(dtype=np.float64)
+    variances = np.where(variances.sum(-1, keepdims=True) > 0, variances, smallest**2)
+    trials = np.maximum(share * (1 - share), smallest * (1 - smallest)) / variances.sum(-1)
+    quantile = _quantile(variances, counts)
+    weight = quantile**2 / trials
+    middle = (share + weight / 2) / (1 + weight)
+    half = quantile * np.sqrt(share * (1 - share) / trials + weight / (4 * trials)) / (1 + weight)
+    return Interval(share, np.clip(middle - half, 0, share), np.clip(middle + half, share, 1))
+
+
+def _jackknife(statistic: Statistic, matrices: list[Scores], over: Over) -> tuple[Scores, Scores, NDArray[np.int64]]:
+    """Return the statistic ``[...]``, its variances ``[..., K]`` from K sources, and the units in each source ``[K]``.
+
+    The sources are the seeds of each sample, and the tasks.
+    """
+    if statistic is median:
+        raise InputError("the median has no jackknife interval; take interquartile_mean, or stratified_bootstrap")
+    sources = [_without_each_seed(statistic, matrices, which) for which in range(len(matrices)) if over != "tasks"]
+    sources += [_without_each_task(statistic, matrices)] if over != "seeds" else []
+    sources = [values for values in sources if values]
+    if not sources:
+        needed = "2 seeds or 2 tasks" if over == "both" else f"2 {over}"
+        shape = " x ".join(map(str, matrices[0].shape[-2:]))
+        raise InputError(f"an interval needs at least {needed}; the scores [seeds, tasks] are {shape}")
+    counts = np.array([len(values) for values in sources])
+    variances = np.stack([(len(values) - 1) * np.var(values, 0) for values in sources], -1)
+    return statistic(*matrices), variances, counts
+
+
+def _without_each_seed(statistic: Statistic, matrices: list[Scores], which: int) -> list[Scores]:
+    before, matrix, after = matrices[:which], matrices[which], matrices[which + 1 :]
+    seeds = matrix.shape[-2]
+    return [statistic(*before, np.delete(matrix, seed, -2), *after) for seed in range(seeds) if seeds > 1]
+
+
+def _without_each_task(statistic: Statistic, matrices: list[Scores]) -> list[Scores]:
+    tasks = matrices[0].shape[-1]
+    return [statistic(*(np.delete(matrix, task, -1) for matrix in matrices)) for task in range(tasks) if tasks > 1]
+
+
+def _quantile(variances: Scores, counts: NDArray[np.int64]) -> Scores:
+    """Return Student's quantile ``[...]`` at the degrees of freedom of a sum of variances ``[..., K]``."""
+    total = variances.sum(-1, keepdims=True)
+    shares = np.divide(variances, total, out=np.full_like(variances, 1 / len(counts)), where=total > 0)
+    return np.asarray(stdtrit(1 / (shares**2 / (counts - 1)).sum(-1), (1 + LEVEL) / 2))
+
+
+def stratified_bootstrap(
+    statistic: Statistic, *samples: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Return a statistic with the 95 % interval that the field reports: percentiles of a stratified bootstrap.
+
+    Within each task, independently of the other tasks, as many scores as there are seeds are drawn with replacement. So
+    the interval speaks of other seeds on these very tasks, and of runs that were trained on each task alone. It is too
+    short for few seeds, much too short where a learner's scores share the luck of its training, and silent on other
+    tasks (docs/statistics.md has numbers); it is here for comparison with published ones.
+
+    Args:
+        statistic: any of the functions above.
+        samples: ``[..., seeds, tasks]`` each, drawn from independently; what stands in front is drawn alike.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Raises:
+        InputError: for samples of one seed, from which no other can be drawn.
+    """
+    matrices = _checked(*samples)
+    if min(matrix.shape[-2] for matrix in matrices) < 2 or resamples < 1:
+        raise InputError("a stratified bootstrap needs at least 2 seeds of each learner, and 1 resample")
+    stream = np.random.default_rng(seed)
+
+    def drawn(matrix: Scores) -> Scores:
+        shape = matrix.shape[-2:]
+        chosen = stream.integers(shape[0], size=(*[1] * (matrix.ndim - 2), *shape))
+        return np.take_along_axis(matrix, chosen, -2)
+
+    values = [statistic(*map(drawn, matrices)) for _ in range(resamples)]
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return Interval(statistic(*matrices), low, high)
+
+
+def _checked(*samples: ArrayLike) -> list[Scores]:
+    """Return the samples as arrays of finite numbers ``[..., seeds, tasks]`` on equally many tasks.
+
+    Raises:
+        InputError: when they are anything else.
+    """
+    try:
+        matrices = [np.asarray(sample, np.float64) for sample in samples]
+    except (TypeError, ValueError):
+        raise InputError("scores must be a matrix of numbers [seeds, tasks], as long for one seed as another") from None
+    for matrix in matrices:
+        if matrix.ndim < 2 or matrix.size == 0:
+            raise InputError(f"scores must be a matrix [seeds, tasks] that is not empty, not of shape {matrix.shape}")
+        if not np.isfinite(matrix).all():
+            where = np.argwhere(~np.isfinite(matrix))[0]
+            raise InputError(
+                f"the score of seed {where[-2]} (counted from 0) on task {where[-1]} is {matrix[tuple(where)]}; "
+                "scores must be finite numbers"
+            )
+    if len(counts := {matrix.shape[-1] for matrix in matrices}) > 1:
+        raise InputError(f"learners are compared on the same tasks, not on {' and '.join(map(str, sorted(counts)))}")
+    return matrices
