@@ -51,6 +51,8 @@ class RandomPolicy(Learner):
     name: ClassVar[str] = "random"
     config_class: ClassVar[type] = RandomConfig
     inner_steps = 0
+    baseline: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, str]] = {"learned_env_steps": "zero: it learns from nothing"}
 
     def __init__(self, family: TaskFamily, config: RandomConfig, seed: int, device: torch.device) -> None:
         space = family.action_space

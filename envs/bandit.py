@@ -12,13 +12,14 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.family import State, TensorFamily, Transition, register_family, uniform
+from metarl.family import State, Transition, register_family, uniform
 from metarl.pictures import BLACK, GOAL, SIDE, draw
+from metarl.solved import SolvedFamily
 
 
 @register_family
 @dataclass(frozen=True)
-class Bandit(TensorFamily):
+class Bandit(SolvedFamily):
     """K arms that pay 1 with probabilities drawn uniformly from [0, 1], and 0 otherwise.
 
     Every pull is an episode of one step that terminates; n pulls of a task are n episodes. There is nothing to observe:
@@ -76,6 +77,15 @@ class Bandit(TensorFamily):
     def observation(self, state: State) -> Tensor:
         """Return zeros ``[B, 1]``."""
         return state["nothing"]
+
+    def plan(self, state: State, tasks: TensorDict) -> Tensor:
+        """Return the arms ``[B]`` that pay most often."""
+        arms: Tensor = tasks["probabilities"].argmax(-1)
+        return arms
+
+    def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
+        """Return these arms."""
+        return plan
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw a bar for each arm, as high as its probability."""

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from metarl.envs.grid_engine import MOVES, WALL, SightedGrid, numbered
 from metarl.envs.grid_parts import hashed_part
+from metarl.envs.grid_paths import GoalGrid
 from metarl.errors import InputError
 from metarl.family import State, register_family
 
 
 @register_family
 @dataclass(frozen=True)
-class RandomMazes(SightedGrid):
+class RandomMazes(SightedGrid, GoalGrid):
     """A maze that is another one in every task, and one rewarding cell in it.
 
     The agent starts at (0, 0) and stays, or goes up, right, down or left. Every step that ends on the goal gives +1,

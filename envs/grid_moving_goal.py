@@ -11,12 +11,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid_engine import MOVES, SightedGrid, drawn_from, identity, pay
+from metarl.envs.grid_paths import GoalGrid
 from metarl.family import State, Transition, register_family
 
 
 @register_family
 @dataclass(frozen=True)
-class MovingGoal(SightedGrid):
+class MovingGoal(SightedGrid, GoalGrid):
     """A square room in which a rewarding cell walks to and fro along a row or a column.
 
     The agent starts at (0, 0) and stays, or goes up, right, down or left, while the goal takes a step of its own; at
@@ -81,15 +82,27 @@ class MovingGoal(SightedGrid):
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
-        """Move agent and goal; the goal turns round when it has come to a wall."""
-        cell, direction = self.ahead(state["cell"], actions), state["direction"]
-        goal = self.ahead(state["goal"], direction + 1)
-        # Up and down differ in bit 1, as right and left do.
-        at_wall = self.ahead(goal, direction + 1) == goal
-        direction = torch.where(at_wall, direction ^ 2, direction)
+        """Move agent and goal."""
+        cell = self.ahead(state["cell"], actions)
+        goal, direction = self._walked(state["goal"], state["direction"])
         clock = (state["clock"] + 1).remainder(self.period)
         return {"cell": cell, "goal": goal, "direction": direction, "clock": clock}, pay(cell == goal)
+
+    def goal_path(self, state: State) -> list[Tensor]:
+        """Return where the goals ``[B]`` are after each step of an episode that begins in ``state``."""
+        goal, direction, path = state["goal"], state["direction"], []
+        for _ in range(self.horizon):
+            goal, direction = self._walked(goal, direction)
+            path.append(goal)
+        return path
 
     def flags(self, state: State) -> list[Tensor]:
         """Return the clock as one of ``period`` ones."""
         return [identity(self.period, state["clock"].device).index_select(0, state["clock"])]
+
+    def _walked(self, goal: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        """Return goals and directions ``[B]`` after a step of the goals, which turn round when they come to a wall."""
+        goal = self.ahead(goal, direction + 1)
+        # Up and down differ in bit 1, as right and left do.
+        at_wall = self.ahead(goal, direction + 1) == goal
+        return goal, torch.where(at_wall, direction ^ 2, direction)

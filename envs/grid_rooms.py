@@ -9,12 +9,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid_engine import SightedGrid, drawn_from
+from metarl.envs.grid_paths import GoalGrid
 from metarl.family import register_family
 
 
 @register_family
 @dataclass(frozen=True)
-class FourRooms(SightedGrid):
+class FourRooms(SightedGrid, GoalGrid):
     """Four rooms with a door in each wall between two, and one rewarding cell.
 
     The agent starts at (0, 0) and stays, or goes up, right, down or left. Every step that ends on the goal gives +1,

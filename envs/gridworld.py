@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -11,13 +11,14 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid_engine import GridFamily, drawn_from
-from metarl.family import State, register_family
+from metarl.envs.grid_engine import drawn_from
+from metarl.envs.grid_paths import GoalGrid
+from metarl.family import Part, State, register_family
 
 
 @register_family
 @dataclass(frozen=True)
-class GridNavi(GridFamily):
+class GridNavi(GoalGrid):
     """A square grid with one rewarding cell that the agent does not see.
 
     The agent starts at (0, 0) and stays, or goes up, right, down or left; walls hold it. Every step that ends on the
@@ -27,14 +28,20 @@ class GridNavi(GridFamily):
     Attributes:
         size: cells along each side.
         horizon: steps of an episode.
+        shared_goals: every goal is in every part of the split, as in VariBAD's experiments, whose numbers are thus of
+            tasks met in training.
     """
 
     size: int = 5
     horizon: int = 15
+    shared_goals: bool = False
 
     name: ClassVar[str] = "gridnavi"
     env_id: ClassVar[str] = "metarl/GridNavi-v0"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"varibad": {"size": 5, "horizon": 15}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "varibad": {"size": 5, "horizon": 15},
+        "varibad-shared": {"size": 5, "horizon": 15, "shared_goals": True},
+    }
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -47,9 +54,18 @@ class GridNavi(GridFamily):
         goals = cells[(cells > 1).any(-1)]
         return TensorDict({"goal": goals}, [len(goals)])
 
+    def own_split(self) -> Mapping[Part, TensorDict] | None:
+        """Return every goal in every part, where they are shared."""
+        return dict.fromkeys(get_args(Part), self.all_tasks()) if self.shared_goals else None
+
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw goals uniformly from the allowed cells."""
         return drawn_from(self.all_tasks(), count, generator)
+
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Return the goals beside the start that the distribution leaves out."""
+        goals = torch.tensor([[0, 1], [1, 0], [1, 1]])
+        return TensorDict({"goal": goals}, [len(goals)])
 
     def observation(self, state: State) -> Tensor:
         """Return cells ``[B, 2]``."""

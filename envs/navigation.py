@@ -14,8 +14,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.family import State, TensorFamily, Transition, register_family, uniform
+from metarl.family import State, Transition, register_family, uniform
 from metarl.pictures import AGENT, GOAL, SIDE, Colour, draw
+from metarl.solved import SolvedFamily
 
 GOAL_RANGE = 0.5
 MAX_MOVE = 0.1
@@ -27,7 +28,7 @@ Range = tuple[float, float]
 Place = Sequence[float]
 
 
-class PointRobot(TensorFamily):
+class PointRobot(SolvedFamily):
     """A point that moves at most 0.1 per axis and step towards a goal that it does not see.
 
     Attributes:
@@ -80,6 +81,14 @@ class PointRobot(TensorFamily):
     def observation(self, state: State) -> Tensor:
         """Return positions ``[B, 2]``."""
         return state["position"]
+
+    def plan(self, state: State, tasks: TensorDict) -> Tensor:
+        """Return the goals ``[B, 2]``."""
+        return self.goals(tasks)
+
+    def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
+        """Return moves ``[B, 2]`` at full speed on each axis until it is the goal's: no way is ever nearer to it."""
+        return ((plan - state["position"]) / MAX_MOVE).clamp(-1, 1)
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw where goals and starts lie (grey), the goal within its radius (green) and the point (blue)."""
@@ -134,6 +143,14 @@ class Navigation2D(PointRobot):
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw goals uniformly from the square."""
         return TensorDict({"goal": uniform(generator, (count, 2), -GOAL_RANGE, GOAL_RANGE)}, [count])
+
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw goals around the square, uniformly in angle and up to half its side away from its border."""
+        angle = uniform(generator, (count,), 0.0, 2 * math.pi)
+        way = torch.stack([angle.cos(), angle.sin()], -1)
+        border = GOAL_RANGE / way.abs().amax(-1)
+        far = border * uniform(generator, (count,), 1.0, 1.5)
+        return TensorDict({"goal": far.unsqueeze(-1) * way}, [count])
 
     def goals(self, tasks: TensorDict) -> Tensor:
         """Return the goals ``[B, 2]``."""
@@ -192,6 +209,10 @@ class SparsePoint(PointRobot):
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw goals uniformly from the half-circle."""
         return TensorDict({"angle": uniform(generator, (count,), 0.0, math.pi)}, [count])
+
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw goals uniformly from the other half of the circle."""
+        return TensorDict({"angle": uniform(generator, (count,), math.pi, 2 * math.pi)}, [count])
 
     @property
     def starts(self) -> tuple[Range, Range]:

@@ -12,8 +12,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.family import State, TensorFamily, Transition, register_family
+from metarl.family import State, Transition, register_family
 from metarl.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
+from metarl.solved import SolvedFamily, looked_up
 
 # Rows of float32 probabilities, divided by their sum, sum to 1 within a few roundings of 6e-8.
 SUM_TOLERANCE = 1e-5
@@ -22,7 +23,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @register_family
 @dataclass(frozen=True)
-class TabularMDP(TensorFamily):
+class TabularMDP(SolvedFamily):
     """A Markov decision process whose transitions and rewards are all random (Duan et al. 2016, section 3.2).
 
     In each state each action leads to the next state by its own probabilities, drawn from the flat Dirichlet
@@ -112,6 +113,19 @@ class TabularMDP(TensorFamily):
         """Return one-hot states ``[B, S]``."""
         present = state["state"]
         return torch.zeros(len(present), self.states, device=present.device).scatter_(1, present[:, None], 1.0)
+
+    def plan(self, state: State, tasks: TensorDict) -> Tensor:
+        """Return the best action with 1, 2, ... steps left in each state, ``[B, T, S]``, by backward induction."""
+        worth, actions = torch.zeros_like(tasks["means"][..., 0]), []
+        for _ in range(self.horizon):
+            following = torch.einsum("bsat,bt->bsa", tasks["transitions"], worth)
+            worth, best = (tasks["means"] + following).max(-1)
+            actions.append(best)
+        return torch.stack(actions, 1)
+
+    def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
+        """Return the planned actions ``[B]``."""
+        return looked_up(plan, remaining, state["state"])
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw mean rewards, green above 0 and red below, a column for each state; the present one is framed."""

@@ -49,6 +49,12 @@ class TargetVelocity(LocomotionFamily):
         """Draw target speeds uniformly."""
         return TensorDict({"velocity": uniform(generator, (count,), self.min_velocity, self.max_velocity)}, [count])
 
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw target speeds above the range, up to half its width."""
+        reach = (self.max_velocity - self.min_velocity) / 2
+        velocity = uniform(generator, (count,), self.max_velocity, self.max_velocity + reach)
+        return TensorDict({"velocity": velocity}, [count])
+
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
         """Return ``x_velocity``, and the rewards for speed, control and being there."""
         speed = velocity[:, 0]

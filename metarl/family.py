@@ -23,6 +23,8 @@ from metarl.errors import InputError
 from metarl.pictures import text_picture
 
 Part = Literal["train", "validation", "test"]
+# What a learner may be evaluated on: a part of the distribution, or tasks outside of it.
+Source = Literal["train", "validation", "test", "ood"]
 
 
 class Transition(NamedTuple):
@@ -128,7 +130,15 @@ class TaskFamily(ABC):
     def own_split(self) -> Mapping[Part, TensorDict] | None:
         """Return the train, validation and test tasks that the benchmark itself lays down, else None.
 
-        Only a family that cannot have disjoint parts, having two tasks, may return parts that share tasks.
+        Only a family that cannot have disjoint parts, having two tasks, or a preset that repeats a published protocol
+        may return parts that share tasks.
+        """
+        return None
+
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict | None:
+        """Draw up to ``count`` tasks near the distribution but outside of it; None where that has no meaning.
+
+        They follow ``task_space`` but for its bounds.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""A family whose tasks can be seen: the oracle's view, with the task's parameters behind each observation."""
+"""Views of a family: another one's worlds and tasks, observed otherwise. The oracle's shows the task's parameters."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,8 @@ WIDEST = 1e6
 
 
 @dataclass(frozen=True)
-class InformedFamily(TaskFamily):
-    """Another family, but its observations tell the task.
-
-    Observations are flattened (of a Discrete space: one-hot), and the task's parameters follow, in the order of the
-    task space: those with bounds scaled to [-1, 1], Discrete ones one-hot. All else is the other family's, its name
-    too.
+class FamilyView(TaskFamily):
+    """Another family, its name and all, but for what is observed.
 
     Attributes:
         family: the other one.
@@ -32,18 +28,6 @@ class InformedFamily(TaskFamily):
 
     def __post_init__(self) -> None:
         vars(self).update({key: getattr(self.family, key) for key in ("name", "env_id", "presets", "horizon")})
-
-    @property
-    def observation_space(self) -> spaces.Box:
-        """Flattened observation and task, float32 ``[D + P]``."""
-        given, width = self.family.observation_space, spaces.flatdim(self.task_space)
-        low, high = (
-            (given.low.reshape(-1), given.high.reshape(-1))
-            if isinstance(given, spaces.Box)
-            else (np.zeros(spaces.flatdim(given)), np.ones(spaces.flatdim(given)))
-        )
-        low, high = np.append(low, np.full(width, -np.inf)), np.append(high, np.full(width, np.inf))
-        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     @property
     def action_space(self) -> spaces.Space[Any]:
@@ -59,10 +43,6 @@ class InformedFamily(TaskFamily):
         """Draw tasks of the other family."""
         return self.family.sample_tasks(count, generator)
 
-    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
-        """Make the other family's worlds, and tell of their tasks."""
-        return InformedDynamics(self.family, self.family.dynamics(num_envs, device))
-
     def settings(self) -> dict[str, Any]:
         """Return the other family's settings."""
         return self.family.settings()
@@ -75,6 +55,10 @@ class InformedFamily(TaskFamily):
         """Return the other family's parts."""
         return self.family.own_split()
 
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict | None:
+        """Draw tasks outside the other family's distribution."""
+        return self.family.outside_tasks(count, generator)
+
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
         """Return the parts that the other family tells."""
         return self.family.part_of(tasks, seed)
@@ -82,6 +66,31 @@ class InformedFamily(TaskFamily):
     def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
         """Make a task of the other family."""
         return self.family.make_task(parameters)
+
+
+@dataclass(frozen=True)
+class InformedFamily(FamilyView):
+    """Another family, but its observations tell the task.
+
+    Observations are flattened (of a Discrete space: one-hot), and the task's parameters follow, in the order of the
+    task space: those with bounds scaled to [-1, 1], Discrete ones one-hot.
+    """
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """Flattened observation and task, float32 ``[D + P]``."""
+        given, width = self.family.observation_space, spaces.flatdim(self.task_space)
+        low, high = (
+            (given.low.reshape(-1), given.high.reshape(-1))
+            if isinstance(given, spaces.Box)
+            else (np.zeros(spaces.flatdim(given)), np.ones(spaces.flatdim(given)))
+        )
+        low, high = np.append(low, np.full(width, -np.inf)), np.append(high, np.full(width, np.inf))
+        return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make the other family's worlds, and tell of their tasks."""
+        return InformedDynamics(self.family, self.family.dynamics(num_envs, device))
 
 
 class InformedDynamics(Dynamics):

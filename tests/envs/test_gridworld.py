@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
@@ -5,6 +7,8 @@ from tensordict import TensorDict
 
 from metarl.envs.gridworld import GridNavi
 from metarl.errors import InputError
+from metarl.family import Part, make_family
+from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 
 FAMILY = GridNavi()
@@ -163,3 +167,8 @@ def test_a_grid_needs_three_cells_a_side() -> None:
 
 def test_a_larger_grid_has_more_goals() -> None:
     assert len(GridNavi(size=7).all_tasks()) == 45
+
+
+def test_shared_goals_are_in_every_part() -> None:
+    split = TaskSplit(make_family("gridnavi", "varibad-shared"))
+    assert all(len(split.held_out_tasks(part, 40)) == 21 for part in get_args(Part))
