@@ -67,6 +67,10 @@ class DiagonalGaussian(Distribution):
         constant = 0.5 * actions.shape[-1] * LOG_TWO_PI
         return -0.5 * scaled.square().sum(-1) - self.log_std.sum(-1) - constant
 
+    def entropy(self) -> Tensor:
+        """Return the differential entropies ``[...]``, in nats."""
+        return (self.log_std.expand_as(self.mean) + 0.5 * (1 + LOG_TWO_PI)).sum(-1)
+
     def kl(self, other: Self) -> Tensor:
         """Return KL(self || other) ``[...]``, in nats."""
         spread = 0.5 * torch.exp(2 * (self.log_std - other.log_std)) - (self.log_std - other.log_std) - 0.5
@@ -93,6 +97,11 @@ class Categorical(Distribution):
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log-probabilities ``[...]`` of ``actions`` ``[...]`` (int64)."""
         return self.logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropies ``[...]``, in nats."""
+        own = self.logits.log_softmax(-1)
+        return -(own.exp() * own).sum(-1)
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self || other) ``[...]``, in nats."""

@@ -22,11 +22,20 @@ class Learner(ABC):
         name: on the command line.
         config_class: frozen dataclass of its settings, each with a sentence under it.
         inner_steps: adaptations between the first and the last rollout of a training iteration.
+        evaluation_steps: adaptations that an evaluation takes if it is not told.
+        pools_episodes: whether a task's episodes side by side are one experience. Else each goes on in a trial of its
+            own, by ``sampler.RememberingActor``.
+        baseline: whether it is there to be compared with; a tracked run says so.
+        metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
     """
 
     name: ClassVar[str]
     config_class: ClassVar[type]
     inner_steps: int
+    evaluation_steps: int = 3
+    pools_episodes: ClassVar[bool] = True
+    baseline: ClassVar[bool] = False
+    metrics: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:

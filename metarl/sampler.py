@@ -4,7 +4,7 @@ All episodes of all tasks run side by side, one environment each, and nothing le
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from gymnasium.vector import AutoresetMode
@@ -30,6 +30,22 @@ class Actor(Protocol):
         ...
 
 
+@runtime_checkable
+class RememberingActor(Actor, Protocol):
+    """An actor whose state changes with every step that it takes."""
+
+    def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Any:
+        """Return a working copy of the state, for ``episodes`` episodes of each task side by side.
+
+        ``act`` and ``observe`` change it in place, and nothing else does.
+        """
+        ...
+
+    def observe(self, working: Any, actions: Tensor, rewards: Tensor) -> None:
+        """Take note of the last actions ``[N, E, *action]`` and of the rewards ``[N, E]`` that they met."""
+        ...
+
+
 class Sampler:
     """Collects rollouts from one family, and keeps the environments between collections.
 
@@ -40,28 +56,40 @@ class Sampler:
         family: what to sample from.
         device: where environments and rollouts live.
         captured: whether to do so; the numbers are the same without.
+        render: make environments that draw themselves, for collections that are watched.
     """
 
-    def __init__(self, family: TaskFamily, device: torch.device | str = "cpu", captured: bool = True) -> None:
+    def __init__(
+        self, family: TaskFamily, device: torch.device | str = "cpu", captured: bool = True, render: bool = False
+    ) -> None:
         self.family = family
         self.device = torch.device(device)
         self._captured = captured and self.device.type == "cuda"
+        self._render_mode = "rgb_array" if render else None
         self._envs: dict[int, TaskVectorEnv] = {}
         self._to_env = unit_scale(family.action_space, self.device)
 
     @torch.no_grad()
     def collect(
-        self, actor: Actor, state: Any, tasks: TensorDict, episodes: int, seed: int, deterministic: bool = False
+        self,
+        actor: Actor,
+        state: Any,
+        tasks: TensorDict,
+        episodes: int,
+        seed: int,
+        deterministic: bool = False,
+        watch: Callable[[TaskVectorEnv], None] | None = None,
     ) -> Rollout:
         """Run ``episodes`` whole episodes of every task.
 
         Args:
             actor: chooses the actions.
-            state: what ``actor`` knows of each task (adapted parameters, say), stacked ``[N]``.
+            state: what ``actor`` knows of each task (adapted parameters, say), stacked ``[N]``; it is not changed.
             tasks: ``[N]``.
             episodes: of each task.
             seed: of everything random in the collection; the same seed gives the same rollout.
             deterministic: take the policy's mode instead of sampling.
+            watch: called with the environments after their reset and after each step, which is then not captured.
 
         Returns:
             ``Rollout`` of N tasks, on the sampler's device, with as many steps as the longest episode; on CUDA, where
@@ -71,23 +99,37 @@ class Sampler:
             RunError: on the first NaN or infinity, or an unstable simulation, naming task, episode, step and seed.
         """
         with single_torch_thread():
-            rollout, env = self._run(actor, state, tasks, episodes, seed, deterministic)
+            rollout, env = self._run(actor, state, tasks, episodes, seed, deterministic, watch)
         self._check(rollout, env.unstable(), seed)
         return rollout
 
     def _run(
-        self, actor: Actor, state: Any, tasks: TensorDict, episodes: int, seed: int, deterministic: bool
+        self,
+        actor: Actor,
+        state: Any,
+        tasks: TensorDict,
+        episodes: int,
+        seed: int,
+        deterministic: bool,
+        watch: Callable[[TaskVectorEnv], None] | None,
     ) -> tuple[Rollout, TaskVectorEnv]:
         env = self._env(len(tasks) * episodes)
         env.set_tasks(tasks.repeat_interleave(episodes, dim=0))
         observations, _ = env.reset(seed=derive_seed(seed, "environments"))
         noise = generator(seed, "actions", device=self.device)
         storage = _Storage(len(tasks), episodes, self.family.horizon)
+        remembering = actor if isinstance(actor, RememberingActor) else None
+        if remembering:
+            state = remembering.open(state, episodes, noise, deterministic)
+        if watch:
+            watch(env)
 
         def advance(step: int | Tensor, observations: Tensor) -> Tensor:
             seen = observations.view(len(tasks), episodes, *observations.shape[1:])
             actions, distribution = actor.act(state, seen, noise, deterministic)
             observations, rewards, terminated, truncated, info = env.step(self._to_env(actions).flatten(0, 1))
+            if remembering:
+                remembering.observe(state, actions, rewards.view(len(tasks), episodes))
             storage.put(step, "observations", seen)
             storage.put(step, "actions", actions)
             storage.put(step, "rewards", rewards)
@@ -98,10 +140,12 @@ class Sampler:
             for index, tensor in enumerate(distribution.tensors()):
                 storage.put(step, f"distribution_{index}", tensor.expand(len(tasks), episodes, *tensor.shape[2:]))
             storage.distribution = type(distribution)
+            if watch:
+                watch(env)
             return observations
 
         observations = advance(0, observations)
-        if self._captured and env.capturable:
+        if self._captured and env.capturable and not watch:
             observations = _replay(advance, observations, self.family.horizon - 1, [noise, env.generator])
         else:
             for step in range(1, self.family.horizon):
@@ -112,7 +156,9 @@ class Sampler:
 
     def _env(self, num_envs: int) -> TaskVectorEnv:
         if num_envs not in self._envs:
-            self._envs[num_envs] = TaskVectorEnv(self.family, num_envs, self.device, AutoresetMode.DISABLED)
+            self._envs[num_envs] = TaskVectorEnv(
+                self.family, num_envs, self.device, AutoresetMode.DISABLED, self._render_mode
+            )
         return self._envs[num_envs]
 
     def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int) -> None:

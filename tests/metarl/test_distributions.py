@@ -71,6 +71,27 @@ def test_categorical_kl_is_never_negative(size: tuple[int, int, int], seed: int)
     assert (one.kl(other) >= -1e-6).all()
 
 
+@given(SIZES, SEEDS)
+@settings(deadline=None, max_examples=30)
+def test_gaussian_entropy_is_torchs(size: tuple[int, int, int], seed: int) -> None:
+    ours = random_gaussian(size, torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(ours.entropy(), torch_gaussian(ours).entropy(), rtol=1e-5, atol=1e-5)
+
+
+@given(SIZES, SEEDS)
+@settings(deadline=None, max_examples=30)
+def test_categorical_entropy_is_torchs(size: tuple[int, int, int], seed: int) -> None:
+    ours = Categorical(3 * torch.randn(size, generator=torch.Generator().manual_seed(seed)))
+    torch.testing.assert_close(ours.entropy(), TorchCategorical(logits=ours.logits).entropy(), rtol=1e-5, atol=1e-6)
+
+
+def test_one_deviation_for_all_means_gives_each_its_entropy() -> None:
+    mean, log_std = torch.randn(2, 5, 3), torch.randn(3)
+    spread = DiagonalGaussian(mean, log_std.expand_as(mean))
+    assert DiagonalGaussian(mean, log_std).entropy().shape == (2, 5)
+    torch.testing.assert_close(DiagonalGaussian(mean, log_std).entropy(), spread.entropy())
+
+
 def test_gaussian_log_prob_sums_over_action_dimensions() -> None:
     # At the mean of three unit Gaussians: 3 · -½ log 2π, not the mean of the three terms.
     unit = DiagonalGaussian(torch.zeros(3), torch.zeros(3))

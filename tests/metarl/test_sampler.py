@@ -355,3 +355,72 @@ def test_the_captured_data_flow_gives_the_same_rollout(name: str, monkeypatch: p
     captured = Sampler(family)
     captured._captured = True
     assert same_bits(eager, captured.collect(policy, state, tasks, episodes=2, seed=1))
+
+
+class RememberingScript(NoisyActor):
+    """Notes in a working copy what it is told of, and all calls in ``opened`` and ``noted``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: list[tuple[int, bool]] = []
+        self.noted: list[tuple[Tensor, Tensor]] = []
+
+    def open(
+        self, state: dict[str, Tensor], episodes: int, generator: torch.Generator, deterministic: bool = False
+    ) -> dict[str, Tensor]:
+        self.opened.append((episodes, deterministic))
+        return {"sum": state["sum"][:, None].repeat(1, episodes)}
+
+    def act(
+        self, state: dict[str, Tensor], observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        assert torch.equal(state["sum"], observations[..., 0] * self.steps)  # its rewards are the task's identity
+        return super().act(state, observations, generator, deterministic)
+
+    def observe(self, working: dict[str, Tensor], actions: Tensor, rewards: Tensor) -> None:
+        self.noted.append((actions.clone(), rewards.clone()))
+        working["sum"] += rewards
+
+
+def remembering(deterministic: bool = False) -> tuple[RememberingScript, dict[str, Tensor], Rollout]:
+    actor, state = RememberingScript(), {"sum": torch.zeros(3)}
+    sampler, tasks = Sampler(EchoFamily()), echo_tasks([10, 20, 30])
+    return actor, state, sampler.collect(actor, state, tasks, episodes=2, seed=3, deterministic=deterministic)
+
+
+def test_an_actor_that_remembers_is_told_of_every_action_and_reward() -> None:
+    # And acts by what it was told so far: the actor itself checks that.
+    actor, _, rollout = remembering()
+    assert len(actor.noted) == 4
+    assert torch.equal(torch.stack([actions for actions, _ in actor.noted], 2), rollout.actions)
+    assert torch.equal(torch.stack([rewards for _, rewards in actor.noted], 2), rollout.rewards)
+
+
+def test_what_it_remembers_is_in_a_copy_of_the_state() -> None:
+    assert remembering()[1]["sum"].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_working_copy_is_opened_once_for_a_collection(deterministic: bool) -> None:
+    assert remembering(deterministic)[0].opened == [(2, deterministic)]
+
+
+def test_remembering_changes_nothing_in_the_rollout() -> None:
+    assert same_bits(remembering()[2], collect(seed=3))
+
+
+def test_a_watcher_sees_the_worlds_after_their_reset_and_after_each_step() -> None:
+    seen: list[Tensor] = []
+    tasks = echo_tasks([10, 20, 30])
+    rollout = Sampler(EchoFamily()).collect(
+        NoisyActor(), None, tasks, episodes=2, seed=3, watch=lambda env: seen.append(env._dynamics.observe())
+    )
+    assert len(seen) == 5
+    expected = torch.cat([rollout.observations, rollout.final_observations.unsqueeze(2)], 2)
+    assert torch.equal(torch.stack(seen, 1).view_as(expected), expected)
+
+
+def test_watching_changes_nothing() -> None:
+    tasks = echo_tasks([10, 20, 30])
+    watched = Sampler(EchoFamily()).collect(NoisyActor(), None, tasks, 2, seed=3, watch=lambda env: None)
+    assert same_bits(watched, collect(seed=3))

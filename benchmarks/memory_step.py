@@ -1,0 +1,167 @@
+"""What a memory's step costs along a trial, and how fast RL² trains on GridNavi.
+
+    python benchmarks/memory_step.py
+
+Acting: the learner reads one observation of every trial and acts, step after step, twice as far as the transformer's
+window reaches. The memories are timed in turn, round after round, and the median over the rounds is taken of every
+step. "early" and "late" are the medians of the window's first and last eighth, "beyond" of the last eighth of all, each
+in microseconds of the processor's time (one thread) for all trials together; "late / early" is how much a step grows
+along the window.
+
+Training: iterations of RL² (64 recurrent units, trials of 4 episodes) as the training loop runs them, everything but
+checkpoints and files counted, beside the sampling alone of the same episodes by a random policy. All are timed in turn
+and medians printed: the machine's neighbours change from minute to minute.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import metarl  # noqa: F401 (registers families and learners)
+from metarl.agents.rl2 import MEMORIES, Rl2, Rl2Config
+from metarl.config import RunConfig, TrainConfig
+from metarl.learner import Learner
+from metarl.rollout import Rollout
+from metarl.runtime import keep_freed_memory, single_torch_thread
+from metarl.sampler import Sampler
+from metarl.seeding import generator
+
+RESULTS = Path(__file__).parent / "results" / "memory_step.json"
+FAMILY = "gridnavi"
+TASKS = 16
+EPISODES = 4
+EPOCHS = (1, 2, 4)
+
+
+def learner_of(name: str, settings: Rl2Config | None = None) -> Learner:
+    """Return an untrained learner."""
+    return TrainConfig(name, FAMILY, RunConfig(), settings).make_learner()
+
+
+def acting(learner: Rl2, trials: int, steps: int) -> list[float]:
+    """Return the processor's seconds of every step of some trials side by side."""
+    stream, observations = generator(0, "actions"), torch.rand(TASKS, trials // TASKS, 2)
+    working, seconds = learner.open(learner.begin(TASKS), trials // TASKS, stream), []
+    with single_torch_thread():
+        for _ in range(steps):
+            began = time.thread_time()
+            actions, _ = learner.act(working, observations, stream)
+            learner.observe(working, actions, observations[..., 0])
+            seconds.append(time.thread_time() - began)
+    return seconds
+
+
+def measure_acting(trials: int, window: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return what a step costs early in the window, late in it and beyond it, in microseconds, for each memory."""
+    learners: dict[str, Learner] = {kind: learner_of("rl2", Rl2Config(memory=kind, window=window)) for kind in MEMORIES}
+    times: dict[str, list[list[float]]] = {kind: [] for kind in learners}
+    for turn in range(rounds + 1):
+        for kind, learner in learners.items():
+            assert isinstance(learner, Rl2)
+            seconds = acting(learner, trials, 2 * window)
+            if turn > 0:  # the first round warms up
+                times[kind].append(seconds)
+    rows = {}
+    for kind, each in times.items():
+        steps = [1e6 * statistics.median(column) for column in zip(*each, strict=True)]
+        eighth = window // 8
+        places = {"early": steps[:eighth], "late": steps[window - eighth : window], "beyond": steps[-eighth:]}
+        row = {place: statistics.median(values) for place, values in places.items()}
+        rows[kind] = {**row, "late / early": row["late"] / row["early"], "beyond / late": row["beyond"] / row["late"]}
+    return rows
+
+
+class Iterations:
+    """Training iterations of a learner, whose parts are timed."""
+
+    def __init__(self, learner: Learner, trials: int) -> None:
+        config = TrainConfig(learner.name, FAMILY)
+        self._learner, self._episodes = learner, trials // TASKS
+        self._sampler, self._split, self._count = Sampler(config.make_family()), config.split(), 0
+        self._seconds: dict[str, float] = {}
+
+    def next(self) -> dict[str, float]:
+        """Run an iteration; return the seconds of its parts, and the environment steps per second of the whole."""
+        self._count, self._seconds = self._count + 1, {"sampling": 0.0, "adaptation": 0.0, "update": 0.0}
+        tasks, state = self._split.train_tasks(TASKS, 0, self._count), self._learner.begin(TASKS)
+        rollouts: list[Rollout] = []
+        for number in range(self._learner.inner_steps + 1):
+            if number > 0:
+                with self._timed("adaptation"):
+                    state = self._learner.adapt(state, rollouts[-1])
+            with self._timed("sampling"):
+                rollouts.append(self._sampler.collect(self._learner, state, tasks, self._episodes, self._count))
+        with self._timed("update"):
+            self._learner.update(rollouts)
+        steps = sum(rollout.env_steps for rollout in rollouts)
+        return {**self._seconds, "env steps per second": steps / sum(self._seconds.values())}
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - began
+
+
+def measure_training(trials: int, minibatches: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return medians of the parts of an iteration, for the random policy and for each number of epochs."""
+    learners = {"random policy": learner_of("random")}
+    for epochs in EPOCHS:
+        settings = Rl2Config(episodes_per_trial=EPISODES, epochs=epochs, minibatches=minibatches)
+        learners[f"rl2, epochs {epochs}"] = learner_of("rl2", settings)
+    runs = {name: Iterations(learner, trials) for name, learner in learners.items()}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            row = run.next()
+            if turn > 0:
+                rows[name].append(row)
+    return {
+        name: {part: statistics.median(row[part] for row in each) for part in each[0]} for name, each in rows.items()
+    }
+
+
+def show(rows: dict[str, dict[str, float]], head: str) -> None:
+    """Print a table."""
+    columns = list(next(iter(rows.values())))
+    print(f"{head:<18}" + "".join(f"{column:>22}" for column in columns))
+    for name, row in rows.items():
+        cells = (f"{value:>22,.0f}" if value >= 10 else f"{value:>22.3f}" for value in row.values())
+        print(f"{name:<18}" + "".join(cells))
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--acting-trials", type=int, default=256)
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--trials", type=int, default=1024, help="of a training iteration")
+    parser.add_argument("--minibatches", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the numbers are written")
+    options = parser.parse_args()
+    if min(options.acting_trials, options.trials) < TASKS or options.window < 8:
+        parser.error(f"at least {TASKS} trials and a window of 8 steps")
+    if min(options.minibatches, options.rounds, options.threads) < 1:
+        parser.error("--minibatches, --rounds and --threads must be at least 1")
+    keep_freed_memory()
+    torch.set_num_threads(options.threads)
+    settings = {name: getattr(options, name) for name in ("acting_trials", "window", "trials", "minibatches", "rounds")}
+    print(", ".join(f"{value} {name.replace('_', ' ')}" for name, value in settings.items()))
+    costs = measure_acting(options.acting_trials, options.window, options.rounds)
+    show(costs, "a step, in us")
+    training = measure_training(options.trials, options.minibatches, options.rounds)
+    show(training, f"{options.threads} torch threads")
+    content = {**settings, "threads": options.threads, "acting": costs, "training": training}
+    options.json.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Trials as sequences: the episodes that a learner with a memory spends on one task, one after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from metarl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class Trials:
+    """B trials, each a sequence of up to L steps without gaps; B counts the trials of the first task first.
+
+    Shapes:
+        observations, next_observations: ``[B, L, *observation]``, before and after the action; at an episode's end the
+            next observation is that episode's last.
+        actions: ``[B, L, *action]``, as the policy drew them.
+        rewards, log_probs: ``[B, L]``; ``log_probs`` at the time of sampling.
+        starts: bool ``[B, L]``, whether an episode begins with the step.
+        terminated: bool ``[B, L]``.
+        valid: bool ``[B, L]``, true up to and including the trial's last step. Behind it stand zeros, but in
+            ``log_probs``.
+    """
+
+    observations: Tensor
+    next_observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    log_probs: Tensor
+    starts: Tensor
+    terminated: Tensor
+    valid: Tensor
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout]) -> Self:
+        """Join rollouts of the same tasks: episode ``[n, e]`` of each is followed by episode ``[n, e]`` of the next.
+
+        Raises:
+            ValueError: when their numbers of tasks or episodes differ.
+        """
+        if len({rollout.rewards.shape[:2] for rollout in rollouts}) != 1:
+            raise ValueError("the episodes of a trial stand in rollouts of equally many tasks and episodes")
+        names = [field.name for field in fields(cls)]
+        pieces = [_steps(rollout) for rollout in rollouts]
+        joined = {name: torch.cat([piece[name] for piece in pieces], 2).flatten(0, 1) for name in names}
+        lengths = joined["valid"].sum(-1)
+        if not joined["valid"].all():
+            order = (~joined["valid"]).byte().argsort(dim=-1, stable=True)[:, : int(lengths.max())]
+            rows = torch.arange(len(order), device=order.device)[:, None]
+            joined = {name: value[rows, order] for name, value in joined.items()}
+        return cls(**joined)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Number of steps of each trial, ``[B]``."""
+        return self.valid.sum(-1)
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        """Return the trials with these numbers."""
+        return type(self)(**{name: value[rows] for name, value in vars(self).items()})
+
+
+def _steps(rollout: Rollout) -> dict[str, Tensor]:
+    starts = torch.zeros_like(rollout.valid)
+    starts[:, :, 0] = True
+    following = torch.cat([rollout.observations[:, :, 1:], torch.zeros_like(rollout.observations[:, :, :1])], 2)
+    tasks, episodes = (torch.arange(size, device=following.device) for size in rollout.valid.shape[:2])
+    following[tasks[:, None], episodes[None], rollout.valid.sum(-1) - 1] = rollout.final_observations
+    names = ("observations", "actions", "rewards", "log_probs", "terminated", "valid")
+    return {**{name: getattr(rollout, name) for name in names}, "next_observations": following, "starts": starts}
