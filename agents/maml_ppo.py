@@ -5,7 +5,7 @@ on the rollouts that they collected, minus a penalty on how far the policies bef
 from those that collected their rollouts; several steps of Adam climb it, each adapting anew on the recorded rollouts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,6 +54,18 @@ class MamlPpo(AdamLearner):
     name: ClassVar[str] = "maml-ppo"
     config_class: ClassVar[type] = MamlPpoConfig
     config: MamlPpoConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "objective_before": "outer objective in the first epoch; zero up to rounding, because advantages are "
+        "normalised and every ratio is 1",
+        "objective_last_epoch": "outer objective in the last epoch, before its step",
+        "kl": "mean KL divergence of the adapted policies from those that collected their rollouts, in nats, before "
+        "the last epoch's step",
+        "inner_kl": "mean KL divergence of the policies before and between the inner steps from those that collected "
+        "their rollouts, in nats, summed over the inner steps",
+        "clip_fraction": "share of the adapted policies' steps whose ratio lies outside 1 ± `clip`, before the last "
+        "epoch's step",
+        "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch",
+    }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take several steps on the meta-parameters."""

@@ -5,7 +5,7 @@ over tasks of the surrogate of theta_i on rollouts of theta_i, as a function of 
 KL(pi_old_i || pi_theta_i) between the adapted policies before and after the step below max_kl.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
@@ -45,6 +45,16 @@ class MamlTrpo(GradientLearner):
     name: ClassVar[str] = "maml-trpo"
     config_class: ClassVar[type] = MamlTrpoConfig
     config: MamlTrpoConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "surrogate_gain": "outer objective after the update minus before it, on this iteration's rollouts; 0 for a "
+        "refused update",
+        "kl": "mean KL divergence between the adapted policies before and after the update, in nats, at most "
+        "`max_kl`; 0 for a refused update",
+        "backtracks": "trials that the line search refused before the accepted one; `max_backtracks` for a refused "
+        "update",
+        "accepted": "1, or 0 when every trial was refused and the parameters stayed",
+        "gradient_norm": "Euclidean norm of the meta-gradient",
+    }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one trust-region step on the meta-parameters."""

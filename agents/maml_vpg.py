@@ -4,7 +4,7 @@ The outer step is one step of Adam along the gradient of the adapted policies' s
 ``exploration`` it is E-MAML: the rollouts before adaptation are credited with what was learned from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +27,7 @@ class MamlVpg(AdamLearner):
     name: ClassVar[str] = "maml-vpg"
     config_class: ClassVar[type] = MamlVpgConfig
     config: MamlVpgConfig
+    metrics: ClassVar[Mapping[str, str]] = {"gradient_norm": "Euclidean norm of the meta-gradient"}
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one step on the meta-parameters."""

@@ -75,6 +75,10 @@ class Reptile(Learner):
 
     name: ClassVar[str] = "reptile"
     config_class: ClassVar[type] = ReptileConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "outer_lr": "share of the way to the tasks' mean parameters that this update took",
+        "move_norm": "Euclidean norm of the whole way to the tasks' mean parameters",
+    }
 
     def __init__(self, family: TaskFamily, config: ReptileConfig, seed: int, device: torch.device) -> None:
         self.config = config

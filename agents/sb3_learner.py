@@ -99,6 +99,12 @@ class Sb3Learner(Learner):
     instead: ClassVar[str] = "maml-trpo"
     loss: ClassVar[str] = "train/value_loss"
     inner_steps = 0
+    baseline: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, str]] = {
+        "learned_env_steps": "environment steps that the shared model has learned from so far",
+        "sb3_updates": "updates of the shared model so far, as Stable-Baselines3 counts them",
+        "value_loss": "loss of the shared model's values in its last update",
+    }
 
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:
         self._require_actions(family)

@@ -15,7 +15,7 @@ from metarl.splits import TaskSplit
 
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
 
-TrackMode = Literal["auto", "online", "offline", "disabled"]
+TrackMode = Literal["auto", "online", "offline", "disabled", "tensorboard"]
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class RunConfig:
     device: str = "cpu"
     """Torch device that environments, policies and updates live on: cpu, cuda, cuda:1 ..."""
     out: str | None = None
-    """Directory of the run; by default runs/LEARNER-FAMILY-seedSEED. It must be new or empty."""
+    """Directory of the run, new or empty; by default runs/LEARNER-FAMILY-seedSEED, in a sweep runs/SWEEP/RUN."""
     track: TrackMode = "auto"
-    """W&B tracking; auto is online with an API key and offline without one."""
+    """W&B tracking, or tensorboard; auto is W&B, online with an API key and offline without one."""
     preset: str | None = None
     """Preset of the family (metarl families lists them); by default its first."""
     horizon: int | None = None
@@ -44,13 +44,17 @@ class RunConfig:
     """Of the split into training, validation and test tasks; runs that are compared share it."""
     checkpoint_every: int = 10
     """Iterations between checkpoints; a run that is stopped writes one as well."""
+    validate_every: int = 0
+    """Iterations between measurements on validation tasks, which choose best.pt; 0 measures at the end alone."""
     group: str | None = None
-    """W&B group; by default LEARNER-FAMILY-PRESET, so that seeds stand together."""
+    """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, so that seeds stand together."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.validate_every < 0:
+            raise InputError(f"validate_every must be 0 or more, not {self.validate_every}")
         if self.horizon is not None and self.horizon < 1:
             raise InputError(f"horizon must be at least 1 step, not {self.horizon}")
         resolve_device(self.device)

@@ -17,13 +17,15 @@ import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from metarl.errors import InputError
 
 FORMAT = "metarl run 1"
+VIDEOS = (".gif", ".mp4")
+CheckpointChoice = Literal["latest", "best"]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -53,10 +55,15 @@ class RunDirectory:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.checkpoint = self.path / "checkpoint.pt"
+        self.best = self.path / "best.pt"
         self.metrics = self.path / "metrics.csv"
         self.config = self.path / "config.json"
-        self.curve = self.path / "adaptation_curve.png"
-        self.evaluation = self.path / "evaluation.json"
+        self.curve, self.evaluation = self.evaluated("")
+
+    def evaluated(self, part: str) -> tuple[Path, Path]:
+        """Return the picture and the numbers of an evaluation: of other tasks than the test tasks (""), beside theirs."""
+        ending = f"-{part}" if part else ""
+        return self.path / f"adaptation_curve{ending}.png", self.path / f"evaluation{ending}.json"
 
     def create(self) -> None:
         """Make the folder.
@@ -101,32 +108,70 @@ class RunDirectory:
             raise InputError(f"{self.config} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
         return content
 
-    def save_checkpoint(self, content: Mapping[str, Any]) -> None:
-        """Write checkpoint.pt."""
+    def save_checkpoint(self, content: Mapping[str, Any], path: Path | None = None) -> None:
+        """Write checkpoint.pt, or another file."""
         buffer = io.BytesIO()  # torch's own writer turns a full disk into an error of many lines
         torch.save({"format": FORMAT, **content}, buffer)
-        write_whole(self.checkpoint, lambda part: part.write_bytes(buffer.getvalue()))
+        write_whole(path or self.checkpoint, lambda part: part.write_bytes(buffer.getvalue()))
 
-    def load_checkpoint(self) -> dict[str, Any]:
-        """Read checkpoint.pt, tensors to the CPU.
+    def load_checkpoint(self, path: Path | None = None) -> dict[str, Any]:
+        """Read checkpoint.pt, or another file, tensors to the CPU.
 
         Raises:
             InputError: when it is missing, truncated, or another program's.
         """
+        path = path or self.checkpoint
         try:
-            content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise InputError(f"{self.path} has no checkpoint.pt yet; the run ended before its first one") from None
+            raise InputError(f"{self.path} has no {path.name} yet; the run ended before its first one") from None
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
-            raise InputError(f"{self.checkpoint} is truncated, damaged or not a checkpoint of metarl") from None
+            raise InputError(f"{path} is truncated, damaged or not a checkpoint of metarl") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{self.checkpoint} is not a checkpoint of this metarl")
+            raise InputError(f"{path} is not a checkpoint of this metarl")
         return content
 
-    def keep_metrics(self, iterations: int) -> None:
-        """Drop the rows of metrics.csv behind the first ``iterations``, which a resumed run will write again."""
+    def find_checkpoint(self, choice: CheckpointChoice) -> Path:
+        """Return the file of the latest checkpoint, or of the one that did best on validation tasks.
+
+        Raises:
+            InputError: when the best is asked for, and none was validated.
+        """
+        if choice == "latest":
+            return self.checkpoint
+        if (best := self.best_checkpoint()) is None:
+            raise InputError(
+                f"no checkpoint of {self.path} has been validated, so none is the best; a run is validated at its end, "
+                "and as often as --validate-every says"
+            )
+        return best
+
+    def best_checkpoint(self) -> Path | None:
+        """Return the file of the checkpoint that did best on validation tasks, or None where none was validated.
+
+        That is best.pt, or the latest one if it did better at the end of training. A run may be validated at its end
+        only because it ends there; then best.pt stays as it is, for a run that goes on must forget that end.
+        """
+        there = [path for path in (self.best, self.checkpoint) if path.exists()]
+        values = {path: self.load_checkpoint(path).get("validation") for path in there}
+        known = {path: value for path, value in values.items() if value is not None}
+        return max(known, key=lambda path: known[path], default=None)
+
+    def videos(self) -> list[Path]:
+        """Return the videos that lie in the folder."""
+        return sorted(path for path in self.path.iterdir() if path.suffix in VIDEOS)
+
+    def keep_metrics(self, iterations: int, forget: str | None = None) -> None:
+        """Drop the rows of metrics.csv behind the first ``iterations``, which a resumed run will write again.
+
+        Args:
+            iterations: rows to keep.
+            forget: prefix of the columns to empty in the last of them.
+        """
         rows = self.read_metrics()
         whole = [row for row in rows if None not in row.values() and int(row["iteration"]) < iterations]
+        if whole and forget:
+            whole[-1].update({name: "" for name in whole[-1] if name.startswith(forget)})
         if rows:
             write_whole(self.metrics, lambda part: _write_rows(part, list(rows[0]), whole))
 
@@ -137,14 +182,20 @@ class RunDirectory:
         with open(self.metrics, newline="") as stream:
             return list(csv.DictReader(stream))
 
-    def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Add a row to metrics.csv; the first one writes the header."""
-        new = not self.metrics.exists()
+    def append_metrics(self, row: Mapping[str, float | None]) -> None:
+        """Add a row to metrics.csv; what is None stays empty, and columns that are new are so in the rows before."""
+        names = self._columns()
+        if new := [name for name in row if name not in names]:
+            names, rows = names + new, self.read_metrics()
+            write_whole(self.metrics, lambda part: _write_rows(part, names, rows))
         with open(self.metrics, "a", newline="") as stream:
-            writer = csv.DictWriter(stream, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+            csv.DictWriter(stream, names).writerow(row)
+
+    def _columns(self) -> list[str]:
+        if not self.metrics.exists():
+            return []
+        with open(self.metrics, newline="") as stream:
+            return next(csv.reader(stream), [])
 
 
 def _write_rows(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:

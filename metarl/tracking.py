@@ -1,33 +1,45 @@
-"""Experiment tracking: the only module that imports wandb, and only when a run is tracked."""
+"""Experiment tracking: where a run reports to, and as what."""
 
 import netrc
 import os
-import sys
+import uuid
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from metarl.config import TrackMode
+from metarl.config import TrackMode, TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve
+from metarl.learner import LEARNERS
+from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.tensorboard_tracker import TensorBoardTracker
+from metarl.wandb_tracker import WandbTracker
 
-PROJECT = "metarl"
-AGAINST_ENV_STEPS = ("return_before", "return_after", "gain")
+MODES = ("online", "offline", "disabled", "tensorboard")
 
 
 class Tracker(Protocol):
     """Where a run reports to."""
 
-    def log(self, row: Mapping[str, float]) -> None:
-        """Record one iteration's metrics, ``iteration`` and ``env_steps`` among them."""
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Record one iteration's metrics, ``iteration`` and ``env_steps`` among them; None was not measured."""
         ...
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record an adaptation curve and its picture."""
+        """Record an adaptation curve, its picture, and the table of its tasks."""
         ...
 
-    def log_checkpoint(self, checkpoint: Path) -> None:
-        """Record a checkpoint file."""
+    def log_video(self, path: Path) -> None:
+        """Record a video file."""
+        ...
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Record the latest and the best checkpoint of a run."""
+        ...
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Record which checkpoint of which tracked run is evaluated."""
         ...
 
     def finish(self) -> None:
@@ -38,113 +50,96 @@ class Tracker(Protocol):
 class NoTracker:
     """Reports nowhere."""
 
-    def log(self, row: Mapping[str, float]) -> None:
+    def log(self, row: Mapping[str, float | None]) -> None:
         """Do nothing."""
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
         """Do nothing."""
 
-    def log_checkpoint(self, checkpoint: Path) -> None:
+    def log_video(self, path: Path) -> None:
+        """Do nothing."""
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Do nothing."""
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
         """Do nothing."""
 
     def finish(self) -> None:
         """Do nothing."""
-
-
-class WandbTracker:
-    """Reports to a W&B run, online or offline; a missing network makes it an offline one.
-
-    Args:
-        directory: of the run; W&B's files go to its ``wandb/``.
-        mode: ``online`` or ``offline``.
-        config: resolved configuration.
-        group: runs that belong together.
-        job_type: ``train`` or ``evaluate``.
-        run_id: of the W&B run; the same id continues it.
-    """
-
-    def __init__(
-        self, directory: Path, mode: str, config: Mapping[str, Any], group: str, job_type: str, run_id: str
-    ) -> None:
-        import wandb
-
-        def start(chosen: str) -> Any:
-            return wandb.init(
-                project=PROJECT,
-                dir=directory,
-                mode=chosen,  # type: ignore[arg-type]
-                config=dict(config),
-                group=group,
-                job_type=job_type,
-                name=f"{directory.name}-{job_type}",
-                id=run_id,
-                resume="allow" if chosen == "online" else None,
-                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
-            )
-
-        try:
-            self._run = start(mode)
-        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-            if mode == "offline":
-                raise
-            reason = str(error).splitlines()[0]
-            print(f"metarl: W&B cannot be reached ({reason}); tracking offline, wandb sync later", file=sys.stderr)
-            wandb.teardown()  # forgets the attempt, which holds the run's id
-            self._run = start("offline")
-        self._wandb = wandb
-        for axis in ("iteration", "env_steps", "adaptation_step"):
-            self._run.define_metric(axis)
-        self._run.define_metric("*", step_metric="iteration")
-        for name in AGAINST_ENV_STEPS:
-            self._run.define_metric(name, step_metric="env_steps")
-        self._run.define_metric("adaptation/*", step_metric="adaptation_step")
-
-    def log(self, row: Mapping[str, float]) -> None:
-        """Record one iteration's metrics."""
-        self._run.log(dict(row))
-
-    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record mean return and success at every adaptation step, the curve's picture, and both as an artifact."""
-        for step, value in enumerate(curve.returns.mean(0)):
-            row = {"adaptation_step": step, "adaptation/return": value, "adaptation/env_steps": curve.env_steps[step]}
-            if curve.success is not None:
-                row["adaptation/success"] = curve.success[:, step].mean()
-            self._run.log({key: float(number) for key, number in row.items()})
-        self._run.summary["adaptation/gain"] = float(curve.gains.mean())
-        self._run.log({"adaptation_curve": self._wandb.Image(str(picture))})
-        self._log_file(picture, "adaptation-curve", "curve")
-
-    def log_checkpoint(self, checkpoint: Path) -> None:
-        """Record the checkpoint as an artifact."""
-        self._log_file(checkpoint, "checkpoint", "model")
-
-    def finish(self) -> None:
-        """Close the W&B run."""
-        self._run.finish()
-
-    def _log_file(self, path: Path, name: str, kind: str) -> None:
-        artifact = self._wandb.Artifact(f"{name}-{self._run.id}", type=kind)
-        artifact.add_file(str(path))
-        self._run.log_artifact(artifact)
 
 
 def tracking_mode(track: TrackMode) -> str:
-    """Return ``online``, ``offline`` or ``disabled``.
+    """Return ``online``, ``offline``, ``disabled`` or ``tensorboard``.
 
     ``auto`` follows WANDB_MODE where it is set; else it is online with an API key, and offline without one.
 
     Raises:
-        InputError: when ``track``, or WANDB_MODE, is another word.
+        InputError: when ``track``, or WANDB_MODE, is another word; when TensorBoard is wanted and not installed.
     """
-    modes = ("online", "offline", "disabled")
-    if track in modes:
+    if track == "tensorboard" and find_spec("tensorboard") is None:
+        raise InputError("--track tensorboard needs a package: pip install 'metarl-gym[tensorboard]'")
+    if track in MODES:
         return track
     if track != "auto":
-        raise InputError(f"track must be auto, online, offline or disabled, not {track!r}")
+        raise InputError(f"track must be auto, {', '.join(MODES[:-1])} or {MODES[-1]}, not {track!r}")
     mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
-    if mode not in modes:
+    if mode not in MODES[:3]:
         raise InputError(f"WANDB_MODE must be online, offline or disabled, not {mode!r}")
     return mode
+
+
+def name_run(config: TrainConfig) -> tuple[str, str]:
+    """Return the directory of a new run and the id it is tracked under; in a sweep W&B's agent has chosen the id."""
+    sweep, chosen = (os.environ.get(f"WANDB_{name}_ID") for name in ("SWEEP", "RUN"))
+    if sweep and chosen:
+        return config.run.out or f"runs/{sweep}/{chosen}", chosen
+    out = config.run.out or f"runs/{config.learner}-{config.family}-seed{config.run.seed}"
+    return out, uuid.uuid4().hex[:12]
+
+
+def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
+    """Make the tracker of a training run: of job type ``baseline`` where the learner says so, else ``train``."""
+    content = directory.read_config()
+    job_type = "baseline" if LEARNERS[config.learner].baseline else "train"
+    about = {**content, **_identity(config)}
+    return make_tracker(config.run.track, directory.path, about, config.group, job_type, content["tracking_id"])
+
+
+def track_evaluation(
+    config: TrainConfig,
+    directory: RunDirectory,
+    track: TrackMode,
+    choice: CheckpointChoice,
+    curve: AdaptationCurve,
+    settings: Mapping[str, Any],
+) -> Tracker:
+    """Make the tracker of an evaluation, a run of its own in the training run's group that names its checkpoint.
+
+    Args:
+        config: of the training run.
+        directory: of the training run.
+        track: as ``tracking_mode`` reads it.
+        choice: which checkpoint is evaluated.
+        curve: what was measured.
+        settings: of the evaluation, which the curve does not know.
+    """
+    content = directory.read_config()
+    identity = _identity(config)
+    # By another name: what plots training runs by experiment and environment would find no training in it.
+    identity["exp_name"] += "-evaluate"
+    measured = {
+        "part": curve.part,
+        "tasks": len(curve.returns),
+        "steps": curve.returns.shape[1] - 1,
+        "episodes": curve.episodes,
+        "deterministic": curve.deterministic,
+    }
+    about = {**content, **identity, "evaluation": {"checkpoint": choice, **measured, **settings}}
+    run_id = f"{content['tracking_id']}-eval-{uuid.uuid4().hex[:6]}"
+    tracker = make_tracker(track, directory.path, about, config.group, "evaluate", run_id)
+    tracker.use_checkpoint(content["tracking_id"], choice, directory)
+    return tracker
 
 
 def make_tracker(
@@ -152,13 +147,35 @@ def make_tracker(
 ) -> Tracker:
     """Make the tracker that ``track`` asks for, as ``tracking_mode`` reads it; see ``WandbTracker``."""
     mode = tracking_mode(track)
-    return NoTracker() if mode == "disabled" else WandbTracker(directory, mode, config, group, job_type, run_id)
+    if mode == "disabled":
+        return NoTracker()
+    if mode == "tensorboard":
+        return TensorBoardTracker(directory, config, job_type, run_id)
+    return WandbTracker(directory, mode, config, group, job_type, run_id)
 
 
 def offline_run(directory: Path) -> Path | None:
     """Return the newest W&B run folder in a run directory, or None."""
     runs = sorted((directory / "wandb").glob("*run-*"), key=lambda path: path.stat().st_mtime)
     return runs[-1] if runs else None
+
+
+def where_tracked(directory: Path) -> list[str]:
+    """Return a line for each place that a run directory's runs have reported to, and what to do with it."""
+    lines = []
+    if (run := offline_run(directory)) is not None:
+        lines.append(f"{'W&B run':<10}{run}")
+        if run.name.startswith("offline"):
+            lines.append(f"{'upload':<10}wandb sync {directory / 'wandb'}")
+    if (directory / "tensorboard").exists():
+        lines.append(f"{'show':<10}tensorboard --logdir {directory / 'tensorboard'}")
+    return lines
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """Return what openrlbenchmark finds runs by."""
+    env_id = config.make_family().env_id
+    return {"env_id": env_id, "exp_name": config.run.group or config.learner, "seed": config.run.seed}
 
 
 def _has_api_key() -> bool:

@@ -4,7 +4,6 @@ import dataclasses
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,15 +19,16 @@ from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
 from metarl.learner import Learner
+from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.tracking import Tracker, make_tracker, tracking_mode
+from metarl.tracking import Tracker, name_run, track_training, tracking_mode
 
-VALIDATION_TASKS = 20
 Result = TypeVar("Result")
+Row = dict[str, float | None]
 
 
 def train(config: TrainConfig) -> RunDirectory:
@@ -49,9 +49,10 @@ def train(config: TrainConfig) -> RunDirectory:
     """
     learner = config.make_learner()
     tracking_mode(config.run.track)
-    directory = RunDirectory(config.run.out or f"runs/{config.learner}-{config.family}-seed{config.run.seed}")
+    out, tracking_id = name_run(config)
+    directory = RunDirectory(out)
     directory.create()
-    directory.write_config({**config.to_json(), "tracking_id": uuid.uuid4().hex[:12]})
+    directory.write_config({**config.to_json(), "tracking_id": tracking_id})
     return _Training(config, learner, directory).run(0, 0)
 
 
@@ -74,7 +75,8 @@ def resume(path: str | Path, iterations: int | None = None, device: str | None =
     if done >= config.run.iterations:
         raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
     directory.write_config({**config.to_json(), "tracking_id": directory.read_config()["tracking_id"]})
-    directory.keep_metrics(done)
+    # What was measured because the run ended there is none of an uninterrupted one's.
+    directory.keep_metrics(done, forget=None if _scheduled(done, config.run.validate_every) else VALIDATION)
     return _Training(config, learner, directory).run(done, int(directory.load_checkpoint()["env_steps"]))
 
 
@@ -85,19 +87,13 @@ class _Training:
         self.split = config.split()
         self.sampler = Sampler(config.make_family(), config.run.device)
         self.stopwatch = _Stopwatch(resolve_device(config.run.device))
+        has_best = directory.best.exists()
+        self.best: float | None = directory.load_checkpoint(directory.best)["validation"] if has_best else None
 
     def run(self, done: int, env_steps: int) -> RunDirectory:
         keep_freed_memory()
         with _StopRequest() as stop:
-            content = self.directory.read_config()
-            tracker = make_tracker(
-                self.run_config.track,
-                self.directory.path,
-                content,
-                self.config.group,
-                "train",
-                content["tracking_id"],
-            )
+            tracker = track_training(self.config, self.directory)
             try:
                 self._loop(done, env_steps, stop, tracker)
             finally:
@@ -105,20 +101,24 @@ class _Training:
         return self.directory
 
     def _loop(self, done: int, env_steps: int, stop: "_StopRequest", tracker: Tracker) -> None:
-        total = self.run_config.iterations
+        total, curve = self.run_config.iterations, None
         with _progress(total, done) as show:
             while done < total and not stop.requested:
                 row = self._iterate(done, env_steps)
-                self.directory.append_metrics(row)
                 done, env_steps = done + 1, int(row["env_steps"])
+                curve, measured = self._validate_if_due(done, row)
+                self.directory.append_metrics(row | measured)
                 if done % self.run_config.checkpoint_every == 0:
-                    self._save(done, env_steps)
-                tracker.log(row)
+                    self._save(done, env_steps, curve)
+                if curve and _scheduled(done, self.run_config.validate_every):
+                    self._save_if_best(done, env_steps, curve)
+                tracker.log(row | measured)
                 show(row)
-        self._save(done, env_steps)
-        if done == total:
-            tracker.log_curve(self._validate(), self.directory.curve)
-        tracker.log_checkpoint(self.directory.checkpoint)
+        self._save(done, env_steps, curve)
+        if curve and done == total:
+            draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
+            tracker.log_curve(curve, self.directory.curve)
+        tracker.log_checkpoints(self.directory)
 
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
         seed, count = self.run_config.seed, self.run_config.tasks_per_batch
@@ -138,15 +138,15 @@ class _Training:
             self._save(iteration, env_steps)
             kept = f"{self.directory.path} holds the run up to there"
             raise RunError(f"iteration {iteration}: {error}; {kept}") from error
-        before, after = (rollout.episode_returns().mean().item() for rollout in (rollouts[0], rollouts[-1]))
+        returns = [rollout.episode_returns().mean().item() for rollout in (rollouts[0], rollouts[-1])]
+        successes = [rollout.episode_success() for rollout in (rollouts[0], rollouts[-1])]
+        rates = [success.float().mean().item() for success in successes if success is not None]
         seconds, fresh = watch.seconds(), sum(rollout.env_steps for rollout in rollouts)
         return {
             "iteration": iteration,
             "env_steps": env_steps + fresh,
             "env_steps_per_second": fresh / seconds["time_iteration"],
-            "return_before": before,
-            "return_after": after,
-            "gain": after - before,
+            **returns_row(returns, rates or None),
             **metrics,
             **seconds,
         }
@@ -154,24 +154,54 @@ class _Training:
     def _collect(self, state: Any, tasks: TensorDict, seed: int) -> Rollout:
         return self.sampler.collect(self.learner, state, tasks, self.run_config.episodes_per_task, seed)
 
-    def _save(self, done: int, env_steps: int) -> None:
-        self.directory.save_checkpoint(
-            {"learner": self.learner.state_dict(), "iteration": done, "env_steps": env_steps}
-        )
+    def _save(self, done: int, env_steps: int, curve: AdaptationCurve | None = None) -> None:
+        self.directory.save_checkpoint(self._content(done, env_steps, curve))
+
+    def _save_if_best(self, done: int, env_steps: int, curve: AdaptationCurve) -> None:
+        value = _score(curve)
+        if self.best is None or value > self.best:
+            self.best = value
+            self.directory.save_checkpoint(self._content(done, env_steps, curve), self.directory.best)
+
+    def _content(self, done: int, env_steps: int, curve: AdaptationCurve | None) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "iteration": done,
+            "env_steps": env_steps,
+            "validation": None if curve is None else _score(curve),
+        }
+
+    def _validate_if_due(self, done: int, row: dict[str, float]) -> tuple[AdaptationCurve | None, Row]:
+        """Return the adaptation curve if one is due after so many iterations, and its columns, empty if none is."""
+        empty: Row = {f"{VALIDATION}{name}": None for name in row if f"{VALIDATION}{name}" in METRICS}
+        if done < self.run_config.iterations and not _scheduled(done, self.run_config.validate_every):
+            return None, empty
+        try:
+            curve = self._validate()
+        except RunError as error:
+            self.directory.append_metrics(row | empty)
+            self._save(done, int(row["env_steps"]))
+            kept = f"{self.directory.path} holds the run up to there"
+            raise RunError(f"validation after iteration {done - 1}: {error}; {kept}") from error
+        rates = None if curve.success is None else curve.success.mean(0).tolist()
+        return curve, {**returns_row(curve.returns.mean(0).tolist(), rates, VALIDATION)}
 
     def _validate(self) -> AdaptationCurve:
-        """Measure adaptation on validation tasks, which are for looking at; the test tasks wait for ``evaluate``."""
+        """Measure adaptation on validation tasks; the test tasks wait for ``evaluate``.
+
+        Always with the same random numbers, so that a run's checkpoints are compared on equal terms.
+        """
         tasks = self.split.held_out_tasks("validation", VALIDATION_TASKS)
-        curve = adaptation_curve(
-            self.learner,
-            self.sampler,
-            tasks,
-            self.learner.inner_steps,
-            self.run_config.episodes_per_task,
-            "validation",
-        )
-        draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
-        return curve
+        steps, episodes = self.learner.inner_steps, self.run_config.episodes_per_task
+        return adaptation_curve(self.learner, self.sampler, tasks, steps, episodes, "validation")
+
+
+def _scheduled(done: int, validate_every: int) -> bool:
+    return validate_every > 0 and done % validate_every == 0
+
+
+def _score(curve: AdaptationCurve) -> float:
+    return float(curve.returns[:, -1].mean())
 
 
 class _Stopwatch:

@@ -1,19 +1,24 @@
 """Small training runs, what can be compared of them, and derivatives by central differences."""
 
+import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-import metarl  # noqa: F401 (registers families and learners)
+import metarl.training
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
+from metarl.evaluation import AdaptationCurve
+from metarl.learner import LEARNERS
 from metarl.params import flatten
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -131,3 +136,32 @@ def vector(learner: MamlTrpo) -> Tensor:
 def train_words(*words: Any, out: Path | str) -> list[str]:
     """Return the command line of a small training run of MAML-TRPO."""
     return ["train", "maml-trpo", *map(str, words), *SMALL, "--out", str(out)]
+
+
+def tiny(name: str, out: Path | str, **run: Any) -> TrainConfig:
+    """Return a run of any learner of two small iterations, in a family of places in a plane that it acts in."""
+    config_class = LEARNERS[name].config_class
+    fewer = {"updates_per_iteration": 2} if "updates_per_iteration" in vars(config_class) else {}
+    family = "gridnavi" if name in ("dqn", "optimal") else "navigation-2d"
+    shared = {"iterations": 2, "tasks_per_batch": 2, "episodes_per_task": 2, "horizon": 6, "track": "disabled"}
+    return TrainConfig(name, family, RunConfig(**{**shared, **run}, out=str(out)), config_class(**fewer))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two nested states hold the same bits."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
+
+
+def script_validation(monkeypatch: pytest.MonkeyPatch, returns: Sequence[float]) -> None:
+    """Let the validations of training runs measure these returns, one after the other."""
+    measure, values = metarl.training.adaptation_curve, iter(returns)
+
+    def scripted(*given: Any) -> AdaptationCurve:
+        curve = measure(*given)
+        return dataclasses.replace(curve, returns=np.full_like(curve.returns, next(values)))
+
+    monkeypatch.setattr("metarl.training.adaptation_curve", scripted)

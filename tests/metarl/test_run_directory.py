@@ -227,3 +227,60 @@ def test_before_the_first_iteration_all_rows_are_dropped(directory: RunDirectory
     directory.keep_metrics(0)
     directory.append_metrics({"iteration": 0, "loss": 0.25})
     assert directory.read_metrics() == [{"iteration": "0", "loss": "0.25"}]
+
+
+def test_what_was_not_measured_is_empty(directory: RunDirectory) -> None:
+    directory.append_metrics({"iteration": 0, "loss": None})
+    assert directory.read_metrics() == [{"iteration": "0", "loss": ""}]
+
+
+def test_a_column_that_comes_later_is_empty_in_the_rows_before(directory: RunDirectory) -> None:
+    # A run that an earlier metarl began has fewer columns.
+    directory.append_metrics({"iteration": 0, "loss": 0.5})
+    directory.append_metrics({"iteration": 1, "error": 2.0, "loss": 0.25})
+    assert directory.metrics.read_text().splitlines() == ["iteration,loss,error", "0,0.5,", "1,0.25,2.0"]
+
+
+def test_columns_of_the_last_kept_row_can_be_forgotten(directory: RunDirectory) -> None:
+    for iteration in range(3):
+        directory.append_metrics({"iteration": iteration, "loss": 0.5, "validation/loss": 0.75})
+    directory.keep_metrics(2, forget="validation/")
+    assert [row["validation/loss"] for row in directory.read_metrics()] == ["0.75", ""]
+    assert [row["loss"] for row in directory.read_metrics()] == ["0.5", "0.5"]
+
+
+def save(directory: RunDirectory, latest: float | None, best: float | None) -> None:
+    directory.save_checkpoint({"validation": latest})
+    directory.save_checkpoint({"validation": best}, directory.best)
+
+
+@pytest.mark.parametrize(
+    ("latest", "best", "found"),
+    [(-1.0, -2.0, "checkpoint.pt"), (-2.0, -1.0, "best.pt"), (None, -1.0, "best.pt"), (-1.0, -1.0, "best.pt")],
+)
+def test_the_best_checkpoint_is_the_one_of_the_highest_value(
+    latest: float | None, best: float, found: str, directory: RunDirectory
+) -> None:
+    save(directory, latest, best)
+    assert directory.find_checkpoint("best").name == found
+    assert directory.find_checkpoint("latest").name == "checkpoint.pt"
+
+
+def test_where_none_was_validated_there_is_no_best(directory: RunDirectory) -> None:
+    assert directory.best_checkpoint() is None
+    directory.save_checkpoint({"validation": None})
+    assert directory.best_checkpoint() is None
+    with pytest.raises(InputError, match="has been validated, so none is the best"):
+        directory.find_checkpoint("best")
+
+
+def test_a_damaged_best_checkpoint_is_refused(directory: RunDirectory) -> None:
+    directory.best.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match=r"best\.pt is truncated, damaged or not a checkpoint of metarl"):
+        directory.find_checkpoint("best")
+
+
+def test_videos_are_found_by_their_endings(directory: RunDirectory) -> None:
+    for name in ("b.mp4", "a.gif", "curve.png", "notes.txt"):
+        (directory.path / name).touch()
+    assert [path.name for path in directory.videos()] == ["a.gif", "b.mp4"]

@@ -1,0 +1,129 @@
+"""Reports to Weights & Biases: the only module that imports wandb, and only when a run is tracked."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metarl.evaluation import AdaptationCurve
+from metarl.metrics import METRICS, curve_rows, task_table, tracked_row
+from metarl.run_directory import CheckpointChoice, RunDirectory
+
+PROJECT = "metarl"
+
+
+class WandbTracker:
+    """Reports to a W&B run, online or offline; a missing network makes it an offline one.
+
+    Args:
+        directory: of the run; W&B's files go to its ``wandb/``.
+        mode: ``online`` or ``offline``.
+        config: resolved configuration.
+        group: runs that belong together.
+        job_type: ``train``, ``baseline`` or ``evaluate``.
+        run_id: of the W&B run; the same id continues it.
+    """
+
+    def __init__(
+        self, directory: Path, mode: str, config: Mapping[str, Any], group: str, job_type: str, run_id: str
+    ) -> None:
+        import wandb
+
+        def start(chosen: str) -> Any:
+            return wandb.init(
+                project=PROJECT,
+                dir=directory.resolve(),  # W&B's own process keeps the folder that it was started in
+                mode=chosen,  # type: ignore[arg-type]
+                config=dict(config),
+                allow_val_change=True,  # a resumed run may have a new total of iterations
+                group=group,
+                job_type=job_type,
+                name=f"{directory.name}-{job_type}",
+                id=run_id,
+                resume="allow" if chosen == "online" else None,
+                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+            )
+
+        try:
+            self._run = start(mode)
+        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+            if mode == "offline":
+                raise
+            reason = str(error).splitlines()[0]
+            print(f"metarl: W&B cannot be reached ({reason}); tracking offline, wandb sync later", file=sys.stderr)
+            wandb.teardown()  # forgets the attempt, which holds the run's id
+            self._run = start("offline")
+        self._wandb = wandb
+        self._define_axes()
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Record one iteration's metrics."""
+        self._run.log(tracked_row(row))
+
+    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
+        """Record the curve step by step, its picture, both also as an artifact, and the table of its tasks."""
+        for row in curve_rows(curve):
+            self._run.log(row)
+        self._run.summary["adaptation/gain"] = float(curve.gains.mean())
+        names, rows = task_table(curve)
+        self._run.log(
+            {
+                "adaptation_curve": self._wandb.Image(str(picture)),
+                "held_out_tasks": self._wandb.Table(columns=[*names], data=rows),
+            }
+        )
+        artifact = self._wandb.Artifact(f"adaptation-curve-{self._run.id}", type="curve")
+        artifact.add_file(str(picture))
+        self._run.log_artifact(artifact)
+
+    def log_video(self, path: Path) -> None:
+        """Record a video file under its name."""
+        self._run.log({f"videos/{path.stem}": self._wandb.Video(str(path))})
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Record the best checkpoint and the latest as versions of one artifact, which has these aliases."""
+        versions: dict[Path, list[str]] = {}
+        if (best := directory.best_checkpoint()) is not None:
+            versions[best] = ["best"]
+        versions.setdefault(directory.checkpoint, []).append("latest")
+        for path, aliases in versions.items():
+            self._run.log_artifact(self._checkpoint(self._run.id, path, directory), aliases=aliases)
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Make the training run's artifact an input of this run, and put its name and digest into the config.
+
+        Offline W&B takes no inputs; then the config alone tells.
+        """
+        name = f"checkpoint-{run_id}:{choice}"
+        digest = self._checkpoint(run_id, directory.find_checkpoint(choice), directory).digest
+        self._run.config.update({"checkpoint": {"artifact": name, "digest": digest}})
+        if self._run.offline:
+            return
+        from wandb.sdk.lib.service.service_connection import WandbApiFailedError
+
+        try:
+            self._run.use_artifact(name)
+        except (self._wandb.errors.Error, WandbApiFailedError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            print(f"metarl: not linked to {name}, which W&B does not have ({reason})", file=sys.stderr)
+
+    def finish(self) -> None:
+        """Close the W&B run."""
+        self._run.finish()
+
+    def _define_axes(self) -> None:
+        for axis in ("iteration", "env_steps", "adaptation_step"):
+            self._run.define_metric(axis)
+        self._run.define_metric("*", step_metric="iteration")
+        for name, metric in METRICS.items():
+            if metric.axis != "iteration":
+                self._run.define_metric(name, step_metric=metric.axis)
+
+    def _checkpoint(self, run_id: str, path: Path, directory: RunDirectory) -> Any:
+        """Return a checkpoint with its configuration: together they are a run directory that can be evaluated."""
+        content = directory.load_checkpoint(path)
+        about = {name: content.get(name) for name in ("iteration", "env_steps", "validation")}
+        artifact = self._wandb.Artifact(f"checkpoint-{run_id}", type="model", metadata=about)
+        artifact.add_file(str(path), name=directory.checkpoint.name)
+        artifact.add_file(str(directory.config))
+        return artifact
