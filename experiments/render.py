@@ -1,0 +1,75 @@
+"""``metarl render``: a video of what adaptation changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from tensordict import TensorDict
+
+from metarl.errors import InputError
+from metarl.evaluation import load_run
+from metarl.family import TaskFamily
+from metarl.recording import record_run, task_text
+from metarl.run_directory import CheckpointChoice
+from metarl.video import check_video_path, write_video
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Adapt to one task, and record an episode before adaptation and after each step of it, side by side."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run."""
+    task: tuple[str, ...] = ()
+    """The task's parameters, all of them: velocity=1.7, or goal=0.3,-0.2; by default the first held-out test task."""
+    out: str | None = None
+    """Video to write, .mp4 or .gif; by default adaptation.mp4 in the run."""
+    steps: int = 1
+    """Adaptation steps."""
+    episodes: int | None = None
+    """Episodes that each adaptation step learns from; by default those of the training run, or one of a trial."""
+    deterministic: bool = False
+    """Show the policy's mode instead of sampled actions."""
+    seed: int = 0
+    """Of environments and actions."""
+    device: str | None = None
+    """Torch device; by default the one the run was trained on."""
+    checkpoint: CheckpointChoice = "latest"
+    """Which checkpoint: the latest, or the best on validation tasks."""
+
+
+def render(options: RenderOptions) -> str:
+    """Write the video, and return what a person wants to know of it.
+
+    Raises:
+        InputError: for a directory that is no run, a task outside the family, a name that is no video's, counts that
+            make no sense, and when this machine lacks what drawing needs.
+    """
+    out = Path(options.run) / "adaptation.mp4" if options.out is None else Path(options.out)
+    config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
+    check_video_path(out)
+    family, split = config.make_family(), config.split()
+    task = parse_task(family, options.task) if options.task else split.held_out_tasks("test", 1)
+    settings = (options.steps, options.episodes, options.seed, options.deterministic)
+    recording = record_run(config, learner, task, *settings)
+    frames = recording.frames()
+    write_video(frames, out, recording.fps)
+    lines = [f"{config.learner} on {config.family} ({config.preset}), trained for {iteration} iterations"]
+    lines += [f"task {task_text(task[0])}; actions {'deterministic' if options.deterministic else 'sampled'}", ""]
+    lines += [f"{take.label:<24}return {take.returns[-1]:.2f} at step {take.steps}" for take in recording.takes]
+    return "\n".join([*lines, "", f"video     {out} ({len(frames)} frames, {recording.fps:.4g} per second)"])
+
+
+def parse_task(family: TaskFamily, words: Sequence[str]) -> TensorDict:
+    """Turn words KEY=VALUE, or KEY=VALUE,VALUE ... for a parameter with axes, into a task ``[1]``.
+
+    Raises:
+        InputError: naming the parameters and their ranges, when the words are no task of the family.
+    """
+    pairs = [word.partition("=") for word in words]
+    given = {key: value.split(",") for key, equals, value in pairs if equals}
+    if len(given) < len(pairs) or set(given) != set(family.task_space):
+        ranges = ", ".join(f"{key} in {' '.join(str(space).split())}" for key, space in family.task_space.items())
+        raise InputError(f"--task of {family.name} takes KEY=VALUE for {ranges}, each once; not {' '.join(words)}")
+    return family.make_task({key: values if len(values) > 1 else values[0] for key, values in given.items()})

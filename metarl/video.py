@@ -1,0 +1,80 @@
+"""Videos on disk: MP4 that browsers play, and GIF."""
+
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from metarl.errors import InputError
+from metarl.pictures import WHITE
+from metarl.run_directory import write_whole
+
+# What a frame of a GIF can last at least, in hundredths of a second: browsers take less for a tenth.
+SHORTEST = 2
+HELD = 100
+PALETTE_FRAMES = 16
+# Pillow looks a colour up in a palette only this finely, so that white would be whatever is nearest to 252.
+NEARLY_WHITE = 248
+
+
+def check_video_path(path: Path | str) -> None:
+    """Make sure, before anything is recorded, that there is a way to write a video.
+
+    Raises:
+        InputError: when the name ends in neither .mp4 nor .gif, or its folder is missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in WRITERS:
+        raise InputError(f"a video is an .mp4 or a .gif: give --out a name that ends so, not {path}")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"there is no folder {path.parent} to write {path.name} into; make it, or choose another --out"
+        )
+
+
+def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:
+    """Write frames as MP4 (H.264, yuv420p) or GIF, as the ending of the name says.
+
+    An MP4 gets a copy of its last row or column where their number is odd, which H.264 cannot hold. A GIF has 256
+    colours, holds its last frame for a second and then begins again; it counts time in hundredths of a second.
+
+    Args:
+        frames: uint8 ``[T, H, W, 3]``.
+        path: of the file.
+        fps: frames per second; in a GIF at most 50.
+
+    Raises:
+        InputError: when the name ends in neither .mp4 nor .gif, or its folder is missing.
+    """
+    check_video_path(path)
+    path = Path(path)
+    write_whole(path, lambda part: WRITERS[path.suffix.lower()](frames, part, fps))
+
+
+def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
+    height, width = frames.shape[1:3]
+    with av.open(str(path), "w", format="mp4", container_options={"movflags": "faststart"}) as file:
+        stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+        for frame in frames:
+            even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        file.mux(stream.encode())
+
+
+def _write_gif(frames: np.ndarray, path: Path, fps: float) -> None:
+    sampled = frames[:: math.ceil(len(frames) / PALETTE_FRAMES)]
+    palette = Image.fromarray(np.concatenate(sampled)).quantize(256)  # one for all frames, or colours would flicker
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[(colours >= NEARLY_WHITE).all(1)] = WHITE
+    palette.putpalette(colours.flatten().tolist())
+    first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    duration = 10 * max(SHORTEST, round(100 / fps))
+    durations = [duration] * len(others) + [10 * HELD]
+    first.save(path, format="gif", save_all=True, append_images=others, duration=durations, loop=0)
+
+
+WRITERS = {".mp4": _write_mp4, ".gif": _write_gif}
