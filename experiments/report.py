@@ -6,6 +6,7 @@ from metarl.config import TrainConfig
 from metarl.evaluation import AdaptationCurve
 from metarl.figures import draw_adaptation_curve
 from metarl.run_directory import RunDirectory, write_json
+from metarl.tracking import where_tracked
 
 
 def table(curve: AdaptationCurve) -> str:
@@ -35,7 +36,8 @@ def _rate(curve: AdaptationCurve, step: int) -> str:
 def save_evaluation(
     directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int
 ) -> None:
-    """Write evaluation.json and the adaptation curve into the run directory."""
+    """Write evaluation.json and the adaptation curve into the run directory; of other tasks, beside those."""
+    picture, numbers = files_of(directory, curve)
     record = {
         "learner": config.learner,
         "family": config.family,
@@ -45,12 +47,18 @@ def save_evaluation(
         "iteration": iteration,
         "seed": seed,
     }
-    write_json(directory.evaluation, {**record, **curve.to_json()})
-    draw_adaptation_curve(curve, directory.curve, f"{config.learner} on {config.family} ({config.preset})")
+    write_json(numbers, {**record, **curve.to_json()})
+    draw_adaptation_curve(curve, picture, f"{config.learner} on {config.family} ({config.preset})")
 
 
-def where(directory: RunDirectory, tracked: Path | None) -> str:
-    """Return the paths of what there is to look at."""
-    found = [("picture", directory.curve), ("numbers", directory.evaluation), ("metrics", directory.metrics)]
+def files_of(directory: RunDirectory, curve: AdaptationCurve) -> tuple[Path, Path]:
+    """Return the picture and the numbers of an evaluation."""
+    return directory.evaluated("" if curve.part == "test" else curve.part)
+
+
+def where(directory: RunDirectory, curve: AdaptationCurve | None = None) -> str:
+    """Return the paths of what there is to look at, after an evaluation or a training."""
+    picture, numbers = files_of(directory, curve) if curve else (directory.curve, directory.evaluation)
+    found = [("picture", picture), ("numbers", numbers), ("metrics", directory.metrics)]
     lines = [f"{name:<10}{path}" for name, path in found if path.exists()]
-    return "\n".join(lines + ([f"{'W&B run':<10}{tracked}"] if tracked else []))
+    return "\n".join(lines + where_tracked(directory.path))

@@ -1,5 +1,6 @@
 """Fast adaptation on held-out tasks: the return after each adaptation step, task by task."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,29 @@ from tensordict import TensorDict
 
 from metarl.config import TrainConfig
 from metarl.errors import InputError
-from metarl.family import Part
+from metarl.family import Source
 from metarl.learner import Learner
-from metarl.run_directory import RunDirectory
+from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-
-RESAMPLES = 10_000
+from metarl.statistics import interval, mean
 
 
 @dataclass(frozen=True)
 class AdaptationCurve:
     """Returns of held-out tasks before adaptation and after each step of it.
 
-    Actions are sampled from the policy. Step k adapts on the very episodes whose mean return stands in column k - 1.
+    Step k adapts on the very episodes whose mean return stands in column k - 1: on all of a task's together, or, of a
+    learner that remembers trials, on each within its own trial, whose episodes the columns then are. Actions are
+    sampled from the policy. Where they are ``deterministic``, the columns are returns of further episodes of the
+    policy's mode, which nothing adapts to.
 
     Shapes:
         tasks: ``[N]``, the tasks' parameters.
         returns: ``[N, steps + 1]``, mean undiscounted return of ``episodes`` episodes; column 0 before adaptation.
-        env_steps: ``[steps + 1]``, mean number of environment steps spent on a task before the column's episodes.
+        env_steps: ``[steps + 1]``, mean number of environment steps spent on a task (in one of its trials, if they do
+            not share what they learn) before the column's episodes.
         success: ``[N, steps + 1]``, share of those episodes that met the task's goal; None where the family does not
             tell.
     """
@@ -38,14 +42,19 @@ class AdaptationCurve:
     returns: np.ndarray
     env_steps: np.ndarray
     episodes: int
-    part: Part
+    part: Source
     success: np.ndarray | None = None
+    deterministic: bool = False
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
-        """Return the 95 % percentile-bootstrap interval of the mean of one value per task ``[N]``."""
-        chosen = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-        low, high = np.percentile(values[chosen].mean(1), [2.5, 97.5])
-        return float(low), float(high)
+        """Return the 95 % interval of the mean of one value per task ``[N]``, over the choice of tasks.
+
+        From one task it is not known: NaN. See ``statistics.interval``.
+        """
+        if len(values) == 1:
+            return math.nan, math.nan
+        _, low, high = interval(mean, values[None])
+        return low.item(), high.item()
 
     @property
     def gains(self) -> np.ndarray:
@@ -58,7 +67,7 @@ class AdaptationCurve:
         success = {} if self.success is None else {"success": self.success.tolist()}
         return {
             "part": self.part,
-            "actions": "sampled",
+            "actions": "deterministic" if self.deterministic else "sampled",
             "episodes_per_step": self.episodes,
             "env_steps": self.env_steps.tolist(),
             "tasks": [{key: value.tolist() for key, value in task.items()} for task in self.tasks],
@@ -68,7 +77,14 @@ class AdaptationCurve:
 
 
 def adaptation_curve(
-    learner: Learner, sampler: Sampler, tasks: TensorDict, steps: int, episodes: int, part: Part = "test", seed: int = 0
+    learner: Learner,
+    sampler: Sampler,
+    tasks: TensorDict,
+    steps: int,
+    episodes: int,
+    part: Source = "test",
+    seed: int = 0,
+    deterministic: bool = False,
 ) -> AdaptationCurve:
     """Let a learner adapt to tasks, ``steps`` times, and measure its return before and after each.
 
@@ -82,6 +98,7 @@ def adaptation_curve(
         episodes: of each task before each adaptation and after the last.
         part: what the tasks are, for the record.
         seed: of environments and actions.
+        deterministic: measure the policy's mode, in episodes beside those that are adapted to.
 
     Raises:
         InputError: for negative steps or no episodes.
@@ -94,70 +111,94 @@ def adaptation_curve(
     returns, successes, spent = [], [], [0.0]
     for step in range(steps + 1):
         rollout = sampler.collect(learner, state, tasks, episodes, derive_seed(seed, "evaluation", part, step))
-        returns.append(rollout.episode_returns().mean(1))
-        if (success := rollout.episode_success()) is not None:
+        measured = rollout
+        if deterministic:
+            aside = derive_seed(seed, "deterministic evaluation", part, step)
+            measured = sampler.collect(learner, state, tasks, episodes, aside, deterministic=True)
+        returns.append(measured.episode_returns().mean(1))
+        if (success := measured.episode_success()) is not None:
             successes.append(success.float().mean(1))
-        spent.append(spent[-1] + rollout.env_steps / len(tasks))
+        sharers = len(tasks) if learner.pools_episodes else len(tasks) * episodes
+        spent.append(spent[-1] + rollout.env_steps / sharers)
         if step < steps:
             state = learner.adapt(state, rollout)
     matrix, rates = (
         torch.stack(columns, 1).cpu().double().numpy() if columns else None for columns in (returns, successes)
     )
     assert matrix is not None
-    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates)
+    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates, deterministic)
 
 
-def load_run(path: str | Path, device: str | None = None) -> tuple[TrainConfig, Learner, int]:
+def load_run(
+    path: str | Path, device: str | None = None, checkpoint: CheckpointChoice = "latest"
+) -> tuple[TrainConfig, Learner, int]:
     """Read a run directory: its configuration, its trained learner, and the iterations that it was trained for.
 
     Args:
         path: the run's directory.
         device: to put it on; by default the one it was trained on.
+        checkpoint: the latest, or the one that did best on validation tasks.
 
     Raises:
         InputError: when the directory is missing, damaged, or another program's, or there is no such device here.
     """
     directory = RunDirectory(path)
     config = TrainConfig.from_json(directory.read_config(), device)
-    checkpoint = directory.load_checkpoint()
+    file = directory.find_checkpoint(checkpoint)
+    content = directory.load_checkpoint(file)
     learner = config.make_learner()
     try:
-        learner.load_state_dict(checkpoint["learner"])
-        return config, learner, int(checkpoint["iteration"])
+        learner.load_state_dict(content["learner"])
+        return config, learner, int(content["iteration"])
     except (KeyError, RuntimeError, TypeError):
-        raise InputError(f"{directory.checkpoint} does not fit the run's config.json; the run cannot be read") from None
+        raise InputError(f"{file} does not fit the run's config.json; the run cannot be read") from None
 
 
 def evaluate(
     path: str | Path,
     tasks: int = 40,
-    steps: int = 3,
+    steps: int | None = None,
     episodes: int | None = None,
     seed: int = 0,
     device: str | None = None,
+    checkpoint: CheckpointChoice = "latest",
+    part: Source = "test",
+    deterministic: bool = False,
 ) -> AdaptationCurve:
-    """Evaluate a run on its held-out test tasks.
+    """Evaluate a run on its held-out test tasks, or on others.
 
     Args:
         path: the run's directory, which is only read.
-        tasks: number of test tasks; a finite family may have fewer to give.
-        steps: adaptation steps.
+        tasks: number of tasks; a finite family may have fewer to give.
+        steps: adaptation steps; by default the learner's ``evaluation_steps``.
         episodes: per task before each step and after the last; by default the run's ``episodes_per_task``.
         seed: of environments and actions; the tasks do not depend on it.
         device: to evaluate on; by default the one the run was trained on.
+        checkpoint: the latest, or the one that did best on validation tasks.
+        part: which tasks: ``test``, ``train`` or ``validation``, or ``ood``, outside the distribution.
+        deterministic: measure the policy's mode instead of sampled actions; see ``AdaptationCurve``.
 
     Raises:
-        InputError: for a directory that is no run, and counts that make no sense.
+        InputError: for a directory that is no run, a family without tasks outside its distribution, and counts that
+            make no sense.
     """
-    config, learner, _ = load_run(path, device)
-    return evaluate_learner(config, learner, tasks, steps, episodes, seed)
+    config, learner, _ = load_run(path, device, checkpoint)
+    return evaluate_learner(config, learner, tasks, steps, episodes, seed, part, deterministic)
 
 
 def evaluate_learner(
-    config: TrainConfig, learner: Learner, tasks: int, steps: int, episodes: int | None, seed: int
+    config: TrainConfig,
+    learner: Learner,
+    tasks: int,
+    steps: int | None,
+    episodes: int | None,
+    seed: int,
+    part: Source = "test",
+    deterministic: bool = False,
 ) -> AdaptationCurve:
-    """Evaluate a trained learner on the held-out test tasks of its run's configuration; see ``evaluate``."""
+    """Evaluate a trained learner on tasks of its run's configuration; see ``evaluate``."""
     episodes = config.run.episodes_per_task if episodes is None else episodes
+    steps = learner.evaluation_steps if steps is None else steps
     sampler = Sampler(config.make_family(), config.run.device)
-    chosen = config.split().held_out_tasks("test", tasks)
-    return adaptation_curve(learner, sampler, chosen, steps, episodes, "test", seed)
+    chosen = config.split().tasks(part, tasks)
+    return adaptation_curve(learner, sampler, chosen, steps, episodes, part, seed, deterministic)

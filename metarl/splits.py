@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from metarl.errors import InputError
-from metarl.family import Part, TaskFamily
+from metarl.family import Part, Source, TaskFamily
 from metarl.seeding import generator
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -58,6 +58,23 @@ class TaskSplit:
                 break
         found: TensorDict = TensorDict.cat(list(drawn.values()))
         return found
+
+    def tasks(self, source: Source, count: int) -> TensorDict:
+        """Return the first ``count`` tasks of a part, or tasks outside the distribution; the same at every call.
+
+        There may be fewer, as ``held_out_tasks`` says.
+
+        Raises:
+            InputError: for a count below 1, and a family that has no tasks outside its distribution.
+        """
+        if source != "ood":
+            return self.held_out_tasks(source, count)
+        if count < 1:
+            raise InputError(f"the number of tasks must be at least 1, not {count}")
+        drawn = self.family.outside_tasks(count, generator(self.seed, "ood"))
+        if drawn is None:
+            raise InputError(f"{self.family.name} has no tasks outside its distribution (ood); take those of a part")
+        return drawn[:count]
 
     def finite(self, part: Part) -> TensorDict | None:
         """Return all tasks of a part, if the family has finitely many, else None."""

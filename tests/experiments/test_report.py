@@ -56,11 +56,14 @@ def test_columns_stand_under_each_other() -> None:
 def test_only_files_that_are_there_are_named(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.metrics.write_text("")
-    assert where(directory, None) == f"metrics   {directory.metrics}"
+    assert where(directory) == f"metrics   {directory.metrics}"
 
 
-def test_the_wandb_run_is_named_where_there_is_one(tmp_path: Path) -> None:
-    assert where(RunDirectory(tmp_path), tmp_path / "wandb" / "run") == f"W&B run   {tmp_path / 'wandb' / 'run'}"
+def test_the_wandb_run_is_named_where_there_is_one_and_how_to_upload_it_if_it_was_offline(tmp_path: Path) -> None:
+    (run := tmp_path / "wandb" / "run-1").mkdir(parents=True)
+    assert where(RunDirectory(tmp_path)) == f"W&B run   {run}"
+    offline = run.rename(run.with_name("offline-run-1"))
+    assert where(RunDirectory(tmp_path)) == f"W&B run   {offline}\nupload    wandb sync {tmp_path / 'wandb'}"
 
 
 def test_success_has_a_column_where_it_is_known() -> None:

@@ -10,7 +10,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.config import TrainConfig
+from metarl.agents.rl2 import Rl2Config
+from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
 from metarl.family import State, Transition
@@ -150,8 +151,12 @@ def test_an_interval_widens_with_the_spread() -> None:
 def test_an_interval_narrows_with_the_number_of_tasks() -> None:
     curve = curve_of([[0]])
     (low, high), (narrow_low, narrow_high) = (curve.interval(np.tile([0.0, 1.0], count)) for count in (4, 64))
-    # 16 times the tasks: a quarter of the width, up to the bootstrap's own noise.
-    assert (narrow_high - narrow_low) / (high - low) == pytest.approx(0.25, rel=0.15)
+    # 128 values and 8: Student's quantiles are 1.979 and 2.365, the standard errors 1 to (127 / 7) ** 0.5.
+    assert (narrow_high - narrow_low) / (high - low) == pytest.approx(1.979 / 2.365 / (127 / 7) ** 0.5, rel=1e-3)
+
+
+def test_one_task_tells_no_interval() -> None:
+    assert np.isnan(curve_of([[0]]).interval(np.array([1.0]))).all()
 
 
 def test_a_run_loads_with_what_it_was_trained_for(run: str) -> None:
@@ -254,3 +259,40 @@ def test_success_after_the_end_does_not_count() -> None:
 
 def test_success_is_written_where_it_is_known() -> None:
     assert lucky_curve([4, 4, 4]).to_json()["success"] == [[1, 1], [0, 0], [1, 1]]
+
+
+def test_deterministic_columns_are_of_the_policys_mode(run: str) -> None:
+    one, other = (evaluate(run, tasks=3, steps=0, seed=seed, deterministic=True) for seed in (0, 1))
+    # The start, the goals and the mode leave nothing to chance.
+    assert np.allclose(one.returns, other.returns)
+    assert one.to_json()["actions"] == "deterministic"
+
+
+def test_deterministic_columns_stand_beside_the_same_adaptation(run: str) -> None:
+    sampled, mode = (evaluate(run, tasks=3, steps=2, deterministic=deterministic) for deterministic in (False, True))
+    assert mode.env_steps.tolist() == sampled.env_steps.tolist()
+    assert not np.array_equal(mode.returns, sampled.returns)
+
+
+def test_tasks_outside_the_distribution_lie_outside(run: str) -> None:
+    curve = evaluate(run, tasks=5, steps=0, part="ood")
+    assert curve.part == "ood"
+    assert (curve.tasks["goal"].abs().amax(-1) > 0.5).all()
+
+
+def test_training_tasks_are_other_tasks(run: str) -> None:
+    train_tasks, test_tasks = (evaluate(run, tasks=3, steps=0, part=part).tasks["goal"] for part in ("train", "test"))
+    assert not (train_tasks[:, None] == test_tasks[None]).all(-1).any()
+
+
+def test_a_learner_that_remembers_trials_spends_a_trials_steps(tmp_path: Path) -> None:
+    config = TrainConfig(
+        "rl2",
+        "navigation-2d",
+        RunConfig(1, horizon=5, tasks_per_batch=2, episodes_per_task=3, out=str(tmp_path / "run"), track="disabled"),
+        Rl2Config(episodes_per_trial=3, hidden_size=4),
+    )
+    train(config)
+    curve = evaluate(tmp_path / "run", tasks=2)
+    # Its columns are the trial's episodes; three trials of a task side by side are not one experience.
+    assert curve.env_steps.tolist() == [0, 5, 10]

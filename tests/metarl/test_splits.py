@@ -1,13 +1,16 @@
 import dataclasses
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
-from metarl.family import make_family
+from metarl.family import Source, make_family
 from metarl.splits import TaskSplit
 from tests.fakes import EchoFamily
 
@@ -152,3 +155,30 @@ def test_no_held_out_task_of_a_countable_family_stands_there_twice() -> None:
 def test_a_countable_family_gives_no_more_tasks_than_it_has() -> None:
     found = len(TaskSplit(make_family("key-and-door")).held_out_tasks("test", 700))
     assert 500 < found < 650
+
+
+OUTSIDE: dict[str, Callable[[TensorDict], Tensor]] = {
+    "navigation-2d": lambda tasks: (tasks["goal"].abs().amax(-1) > 0.5) & (tasks["goal"].abs().amax(-1) <= 0.75),
+    "sparse-point": lambda tasks: (tasks["angle"] >= math.pi) & (tasks["angle"] < 2 * math.pi),
+    "half-cheetah-vel": lambda tasks: (tasks["velocity"] >= 3) & (tasks["velocity"] <= 4.5),
+    "gridnavi": lambda tasks: (tasks["goal"] <= 1).all(-1),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_tasks_outside_the_distribution_are_near_it_and_the_same_at_every_call(name: str) -> None:
+    split = TaskSplit(make_family(name))
+    one, other = (split.tasks("ood", 50) for _ in range(2))
+    assert OUTSIDE[name](one).all()
+    assert (one == other).all()
+
+
+def test_a_family_may_have_no_tasks_outside() -> None:
+    with pytest.raises(InputError, match="bandit has no tasks outside its distribution"):
+        TaskSplit(make_family("bandit")).tasks("ood", 3)
+
+
+@pytest.mark.parametrize("source", ["test", "ood"])
+def test_no_tasks_at_all_are_refused(source: Source) -> None:
+    with pytest.raises(InputError, match="at least 1, not 0"):
+        TaskSplit(make_family("navigation-2d")).tasks(source, 0)
