@@ -1,0 +1,121 @@
+"""What is compared: learners with their settings, on the same held-out tasks and on the same axes.
+
+``learning_curve.py`` measures a comparison; a new one, or another variant of one, is an entry of ``COMPARISONS``.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from metarl.agents.maml_ppo import MamlPpoConfig
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.reptile import ReptileConfig
+from metarl.agents.sb3_baselines import DqnConfig, PpoConfig, SacConfig
+from metarl.config import RunConfig, TrainConfig
+from metarl.errors import InputError
+from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d
+from metarl.trust_region import TrustRegionConfig
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One learner of a comparison.
+
+    Attributes:
+        config: its training run; ``run.iterations`` is the length of the training.
+        steps: adaptation steps to measure.
+        evaluations: how often it is evaluated, at even intervals, the last time at the end of training.
+
+    Raises:
+        InputError: for negative steps, and unless there are 1 to ``iterations`` evaluations.
+    """
+
+    config: TrainConfig
+    steps: int
+    evaluations: int
+
+    def __post_init__(self) -> None:
+        iterations = self.config.run.iterations
+        if self.steps < 0 or not 1 <= self.evaluations <= iterations:
+            raise InputError(
+                f"a variant of {iterations} iterations needs steps >= 0 and 1 to {iterations} evaluations, "
+                f"not {self.steps} and {self.evaluations}"
+            )
+
+    @property
+    def stops(self) -> list[int]:
+        """The iterations after which it is evaluated."""
+        total = self.config.run.iterations
+        return [total * number // self.evaluations for number in range(1, self.evaluations + 1)]
+
+    @property
+    def inner_steps(self) -> int:
+        """Adaptation steps as in training, of those measured; all of them if the learner has no such setting."""
+        return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
+
+
+def _changed(config: TrainConfig, **settings: object) -> TrainConfig:
+    return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **settings))
+
+
+def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
+    """Return what learns each held-out task anew: before, there is no training, and its run is only a record."""
+    record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
+    return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
+
+
+MAML_NAVIGATION, REPTILE_NAVIGATION = maml_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
+GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=300, preset="varibad"), dqn_gridnavi.EXPERIMENT
+CHEETAH = RunConfig(iterations=400, preset="0-2-h100", episodes_per_task=10)
+CHEETAH_250 = dataclasses.replace(CHEETAH, iterations=250)
+
+COMPARISONS: dict[str, dict[str, Variant]] = {
+    "navigation-2d": {
+        "maml-trpo": Variant(MAML_NAVIGATION, steps=3, evaluations=10),
+        "maml-trpo-full-curvature": Variant(_changed(MAML_NAVIGATION, curvature_fraction=1.0), 3, 10),
+        "maml-ppo": Variant(
+            TrainConfig("maml-ppo", "navigation-2d", RunConfig(40, preset="maml"), MamlPpoConfig(inner_lr=0.5)), 3, 10
+        ),
+        "reptile": Variant(REPTILE_NAVIGATION, steps=4, evaluations=10),
+    },
+    "gridnavi": {
+        "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "gridnavi", GRIDNAVI, MamlPpoConfig(inner_lr=1.0)), 3, 10),
+        "reptile": Variant(
+            TrainConfig(
+                "reptile",
+                "gridnavi",
+                GRIDNAVI,
+                ReptileConfig(inner_optimizer="sgd", inner_lr=1.0, inner_epochs=1, inner_steps=3),
+            ),
+            3,
+            10,
+        ),
+        # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
+        "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
+        "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=10),
+        "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=10),
+    },
+    "half-cheetah-vel": {
+        "maml-trpo": Variant(
+            TrainConfig(
+                "maml-trpo",
+                "half-cheetah-vel",
+                CHEETAH_250,
+                MamlTrpoConfig(trust_region=TrustRegionConfig(max_kl=0.05)),
+            ),
+            3,
+            5,
+        ),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 5),
+        # Steps of 10 episodes of 100 steps: 20,000 and 50,000 env steps of each task.
+        "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
+        "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=50),
+    },
+}
+
+# What a return of an episode is held against; docs/families-*.md say how each number is known.
+REFERENCES: dict[str, dict[str, float]] = {
+    "navigation-2d": {"without adaptation": -38.4, "full knowledge": -0.51},
+    "gridnavi": {"best without memory": -0.77, "full knowledge": 11.07},
+    "half-cheetah-vel": {"best without adaptation": -50.0},
+}

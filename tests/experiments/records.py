@@ -1,0 +1,32 @@
+"""Made-up results of comparisons."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from metarl.experiments.learning_records import Point, Record, SeedRun
+
+
+def point(iteration: int, returns: Sequence[float], env_steps: int = 1000, spent: float = 10.0) -> Point:
+    """Return an evaluation with ``spent`` env steps for each adaptation step."""
+    values = [float(value) for value in returns]
+    return Point(
+        iteration=iteration,
+        env_steps=env_steps * iteration,
+        spent=[spent * step for step in range(len(values))],
+        returns=values,
+        success=None,
+        training_cpu_seconds=60.0 * iteration,
+    )
+
+
+def seed_run(seed: int, points: Sequence[Point], tasks: int = 2) -> SeedRun:
+    """Return a run whose last returns are the same in all tasks."""
+    return SeedRun(seed, {"torch": "2"}, list(points), [points[-1].returns] * tasks)
+
+
+def record(*runs: SeedRun, inner_steps: int = 1, pools_episodes: bool = True, **settings: Any) -> Record:
+    """Return what was measured of a variant."""
+    tasks = [{"goal": [number, 0]} for number in range(len(runs[0].final_returns))]
+    config = {"run": {"episodes_per_task": 2}, "settings": settings}
+    steps = len(runs[0].points[-1].spent) - 1
+    return Record("python ...", config, steps, inner_steps, pools_episodes, tasks, list(runs))
