@@ -1,6 +1,7 @@
 """The command line: ``metarl train``, ``evaluate``, ``families``, ``learners``."""
 
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,11 +16,13 @@ from metarl.config import RunConfig, TrackMode, TrainConfig
 from metarl.errors import InputError, MetarlError
 from metarl.evaluation import evaluate_learner, load_run
 from metarl.experiments.catalogue import ShowOptions, list_families, show_family
-from metarl.experiments.report import save_evaluation, table, where
-from metarl.family import find_by_name
+from metarl.experiments.compare import CompareOptions, compare
+from metarl.experiments.render import RenderOptions, render
+from metarl.experiments.report import files_of, save_evaluation, table, where
+from metarl.family import Source, find_by_name
 from metarl.learner import LEARNERS
-from metarl.run_directory import RunDirectory
-from metarl.tracking import make_tracker, offline_run, tracking_mode
+from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.tracking import track_evaluation, tracking_mode
 from metarl.training import resume, train
 
 USAGE = """\
@@ -28,6 +31,8 @@ usage: metarl COMMAND ...
   metarl train LEARNER FAMILY [options]   train a meta-policy       (--help after both names explains every option)
   metarl train --resume RUN               continue a run that was stopped
   metarl evaluate RUN [options]           adapt to held-out tasks and measure it
+  metarl compare RUN RUN ... [options]    measure several runs alike, and write a report with pictures and statistics
+  metarl render RUN [options]             record an episode before and after adaptation as a video
   metarl families                         list the task families
   metarl families show FAMILY [options]   describe one of them, and draw some of its tasks with --render FILE.png
   metarl learners                         list the learners
@@ -35,26 +40,43 @@ usage: metarl COMMAND ...
 
 
 Options = TypeVar("Options")
+TASKS_OF: dict[str, str] = {
+    "train": "training tasks",
+    "validation": "validation tasks",
+    "test": "held-out test tasks",
+    "ood": "tasks outside the distribution",
+}
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Adapt to held-out test tasks, and write evaluation.json and adaptation_curve.png into the run."""
+    """Adapt to held-out tasks, and write evaluation.json and adaptation_curve.png into the run
+    (of other tasks than the test tasks: evaluation-PART.json and adaptation_curve-PART.png)."""
 
     run: tyro.conf.Positional[str]
     """Directory of the run."""
-    tasks: int = 40
-    """Number of test tasks; a finite family may have fewer to give."""
-    steps: int = 3
-    """Adaptation steps."""
+    tasks: int | Source = 40
+    """Number of test tasks, of which a finite family may have fewer to give; or 40 of others: train, validation, or
+    ood, outside the distribution."""
+    steps: int | None = None
+    """Adaptation steps; by default 3, or the rest of the trial of a learner that remembers trials."""
     episodes: int | None = None
     """Episodes of each task before each step and after the last; by default those of the training run."""
+    deterministic: bool = False
+    """Measure the policy's mode, in further episodes, instead of sampled actions."""
     seed: int = 0
-    """Of environments and actions; the test tasks do not depend on it."""
+    """Of environments and actions; the tasks do not depend on it."""
     device: str | None = None
     """Torch device; by default the one the run was trained on."""
+    checkpoint: CheckpointChoice = "latest"
+    """Which checkpoint: the latest, or the best on validation tasks."""
     track: TrackMode = "disabled"
-    """Report to W&B as a run of type evaluate: auto, online, offline or disabled."""
+    """Report as a run of type evaluate, to W&B (auto, online, offline) or to tensorboard."""
+
+    @property
+    def chosen(self) -> tuple[int, Source]:
+        """How many tasks, and where they come from."""
+        return (self.tasks, "test") if isinstance(self.tasks, int) else (40, self.tasks)
 
 
 @dataclass(frozen=True)
@@ -158,7 +180,7 @@ def run_training(start: Callable[[], RunDirectory]) -> None:
         f"trained {total} iterations, {int(last['env_steps']):,} env steps; training tasks in the last one: "
         f"{float(last['return_before']):.2f} before, {float(last['return_after']):.2f} after adaptation"
     )
-    print(where(directory, offline_run(directory.path)))
+    print(where(directory))
     print(f"next: metarl evaluate {directory.path}")
 
 
@@ -182,25 +204,32 @@ def _evaluate(words: list[str]) -> None:
     options = parse(EvaluateOptions, "metarl evaluate", words)
     directory = RunDirectory(options.run)
     tracking_mode(options.track)
-    config, learner, iteration = load_run(options.run, options.device)
-    curve = evaluate_learner(config, learner, options.tasks, options.steps, options.episodes, options.seed)
-    save_evaluation(directory, config, curve, iteration, options.seed)
-    content = directory.read_config()
-    tracker = make_tracker(
-        options.track,
-        directory.path,
-        content,
-        config.group,
-        "evaluate",
-        f"{content['tracking_id']}-eval",
+    config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
+    count, part = options.chosen
+    curve = evaluate_learner(
+        config, learner, count, options.steps, options.episodes, options.seed, part, options.deterministic
     )
-    tracker.log_curve(curve, directory.curve)
+    save_evaluation(directory, config, curve, iteration, options.seed)
+    settings = {"iteration": iteration, "seed": options.seed}
+    tracker = track_evaluation(config, directory, options.track, options.checkpoint, curve, settings)
+    tracker.log_curve(curve, files_of(directory, curve)[0])
+    for video in directory.videos():
+        tracker.log_video(video)
     tracker.finish()
     print(f"{config.learner} on {config.family} ({config.preset}), trained for {iteration} iterations")
-    few = "" if len(curve.returns) == options.tasks else ", all that the family has"
-    print(f"{len(curve.returns)} held-out test tasks{few}; {curve.episodes} episodes per step, actions sampled\n")
+    few = "" if len(curve.returns) == count else ", all that there are"
+    acting = "the policy's mode" if curve.deterministic else "actions sampled"
+    print(f"{len(curve.returns)} {TASKS_OF[curve.part]}{few}; {curve.episodes} episodes per step, {acting}\n")
     print(table(curve))
-    print(f"\n{where(directory, offline_run(directory.path))}")
+    print(f"\n{where(directory, curve)}")
+
+
+def _compare(words: list[str]) -> None:
+    print(compare(parse(CompareOptions, "metarl compare", words), shlex.join(["metarl", "compare", *words])))
+
+
+def _render(words: list[str]) -> None:
+    print(render(parse(RenderOptions, "metarl render", words)))
 
 
 def _families(words: list[str]) -> None:
@@ -229,6 +258,8 @@ def _refuse(words: list[str], command: str) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "compare": _compare,
+    "render": _render,
     "families": _families,
     "learners": _learners,
 }

@@ -5,11 +5,15 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from metarl.agents.hyper_rl2 import HyperRl2Config
 from metarl.agents.maml_ppo import MamlPpoConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.reptile import ReptileConfig
+from metarl.agents.rl2 import Rl2Config
 from metarl.agents.sb3_baselines import DqnConfig, PpoConfig, SacConfig
+from metarl.agents.trial_learner import TrialConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d
@@ -63,9 +67,19 @@ def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, s
     return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
 
 
+def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str = "gridnavi") -> Variant:
+    """Return what adapts within its trial: the steps are the episodes after the first."""
+    return Variant(TrainConfig(learner, family, run, settings), settings.episodes_per_trial - 1, evaluations=10)
+
+
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
 GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=300, preset="varibad"), dqn_gridnavi.EXPERIMENT
-CHEETAH = RunConfig(iterations=400, preset="0-2-h100", episodes_per_task=10)
+# 256 trials of 60 steps an iteration.
+GRIDNAVI_TRIALS = RunConfig(iterations=300, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
+GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
+GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
+FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
+CHEETAH = RunConfig(iterations=240, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_250 = dataclasses.replace(CHEETAH, iterations=250)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
@@ -94,6 +108,18 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
         "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=10),
         "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=10),
+        # The steps are the later episodes of a trial of four.
+        "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
+        "rl2-transformer": _in_context(
+            "rl2", GRIDNAVI_100, Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
+        ),
+        "rl2-external": _in_context("rl2", GRIDNAVI_100, Rl2Config(memory="external", **FOUR_EPISODES)),
+        "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
+    },
+    # The published protocol: the goals of the evaluation are those of the training.
+    "gridnavi-shared": {
+        "rl2": _in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
+        "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
     },
     "half-cheetah-vel": {
         "maml-trpo": Variant(
@@ -106,7 +132,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             3,
             5,
         ),
-        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 5),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 3),
         # Steps of 10 episodes of 100 steps: 20,000 and 50,000 env steps of each task.
         "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
         "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=50),
@@ -117,5 +143,6 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
 REFERENCES: dict[str, dict[str, float]] = {
     "navigation-2d": {"without adaptation": -38.4, "full knowledge": -0.51},
     "gridnavi": {"best without memory": -0.77, "full knowledge": 11.07},
+    "gridnavi-shared": {"best without memory": -0.77, "full knowledge": 11.07},
     "half-cheetah-vel": {"best without adaptation": -50.0},
 }

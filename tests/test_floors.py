@@ -7,10 +7,35 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "pictures", "seeding", "params", "distributions", "rollout", "returns", "runtime"},
-    {"family", "informed", "vector_env", "networks", "splits"},
+    {
+        "errors",
+        "pictures",
+        "seeding",
+        "params",
+        "distributions",
+        "rollout",
+        "returns",
+        "runtime",
+        "statistics",
+        "references",
+        "trials",
+    },
+    {"family", "informed", "solved", "vector_env", "networks", "splits"},
     {"policies", "baselines", "trust_region", "sampler"},
-    {"learner", "run_directory", "config", "evaluation", "figures", "tracking", "training"},
+    {
+        "learner",
+        "run_directory",
+        "config",
+        "evaluation",
+        "figures",
+        "metrics",
+        "wandb_tracker",
+        "tensorboard_tracker",
+        "tracking",
+        "training",
+        "recording",
+        "video",
+    },
 ]
 FOLDERS = {"envs": 4, "agents": 4, "experiments": 5}
 FRONT_DOOR = 6
@@ -102,15 +127,16 @@ def test_no_module_imports_itself_through_others() -> None:
     assert finished == set(MODULES)
 
 
-def test_only_tracking_imports_wandb() -> None:
-    users = {module for module in MODULES if any(name.split(".")[0] == "wandb" for name in imported(module))}
-    assert users == {"metarl.tracking"}
-
-
-def test_tracking_imports_wandb_only_when_a_run_is_tracked() -> None:
-    tree = ast.parse(MODULES["metarl.tracking"].read_text())
+@pytest.mark.parametrize(
+    ("tracker", "package"),
+    [("metarl.wandb_tracker", "wandb"), ("metarl.tensorboard_tracker", "torch.utils.tensorboard")],
+)
+def test_only_its_tracker_imports_a_tracking_package_and_only_when_a_run_is_tracked(tracker: str, package: str) -> None:
+    users = {module for module in MODULES if any(f"{name}.".startswith(f"{package}.") for name in imported(module))}
+    assert users == {tracker}
+    tree = ast.parse(MODULES[tracker].read_text())
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert "wandb" not in ast.unparse(ast.Module(top, []))
+    assert package not in ast.unparse(ast.Module(top, []))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

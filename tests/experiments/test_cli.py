@@ -15,8 +15,9 @@ from metarl.config import RunConfig
 from metarl.experiments.cli import EvaluateOptions, main
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
+from metarl.training import train
 from metarl.trust_region import TrustRegionConfig
-from tests.runs import numbers, run_python, train_words
+from tests.runs import numbers, run_python, small, train_words
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("words", "complaint"),
     [
         ("trian maml-trpo bandit", "no command is called 'trian'; did you mean train?"),
-        ("dance", "no command is called 'dance'; known: train, evaluate, families, learners"),
+        ("dance", "no command is called 'dance'; known: train, evaluate, compare, render, families, learners"),
         ("train maml-trop bandit", "no learner is called 'maml-trop'; did you mean maml-trpo or "),
         (
             "train maml-trpo half-cheeta",
@@ -67,6 +68,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("train maml-trpo bandit --max-kl -1", "max_kl"),
         ("train maml-trpo bandit --hidden-sizes 0", "hidden layers need at least one unit each"),
         ("train maml-trpo bandit --activation sine", "activation must be one of tanh, relu"),
+        ("train maml-trpo bandit --validate-every -1", "validate_every must be 0 or more, not -1"),
         ("train maml-trpo bandit --device toaster", "there is no device called 'toaster'"),
         ("train maml-trpo bandit --device cuda:99", "there is no CUDA device 'cuda:99'"),
         ("train maml-trpo bandit --device meta", "meta"),
@@ -305,7 +307,7 @@ def test_it_is_said_when_a_family_has_fewer_tasks(capsys: pytest.CaptureFixture[
     main(train_words("gridnavi", "--iterations", 1, "--horizon", 5, out="run"))
     evaluate("run", "--tasks", "40", "--steps", "1")
     # 20 % of 21 goals
-    assert "4 held-out test tasks, all that the family has" in capsys.readouterr().out
+    assert "4 held-out test tasks, all that there are" in capsys.readouterr().out
 
 
 def test_a_published_experiment_runs_as_a_script(tmp_path: Path) -> None:
@@ -337,3 +339,26 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_an_evaluation_on_other_tasks_stands_beside_that_on_test_tasks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = train(small(tmp_path / "run", "navigation-2d", horizon=3))
+    assert main(["evaluate", str(directory.path), "--tasks", "3", "--steps", "1"]) == 0
+    before = directory.evaluation.read_bytes()
+    capsys.readouterr()
+    words = ["--tasks", "ood", "--steps", "1", "--deterministic"]
+    assert main(["evaluate", str(directory.path), *words]) == 0
+    said = capsys.readouterr().out
+    assert "40 tasks outside the distribution; 3 episodes per step, the policy's mode" in said
+    assert "evaluation-ood.json" in said
+    assert directory.evaluation.read_bytes() == before
+    assert json.loads((directory.path / "evaluation-ood.json").read_text())["part"] == "ood"
+
+
+def test_tasks_that_a_family_lacks_are_refused_in_one_line(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", run, "--tasks", "ood"]) == 2
+    assert capsys.readouterr().err == (
+        "metarl: bandit has no tasks outside its distribution (ood); take those of a part\n"
+    )

@@ -1,0 +1,93 @@
+"""The page of a comparison: one HTML file that needs nothing else, with all pictures inside."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+
+from metarl.run_directory import write_whole
+
+TEMPLATE = Path(__file__).with_name("report.html")
+TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell of a table, lines of small print below it, and the number that it is sorted by, if any."""
+
+    text: str
+    below: Sequence[str] = ()
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table under its name, which may be marked and have a colour."""
+
+    name: str
+    cells: Sequence[Cell]
+    color: str = ""
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name is read to who does not see it, its first column holds the names of the rows.
+
+    Attributes:
+        sortable: whether a click on a column's name sorts by it.
+        folded: whether it is to be opened first.
+        words: whether it is of words, which stand to the left.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    sortable: bool = False
+    folded: bool = False
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture with its bytes: ``source`` is a data URI."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading; ``id`` is what links lead to."""
+
+    id: str
+    title: str
+    notes: Sequence[str] = ()
+    pictures: Sequence[Image] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page: below the title the protocol in a paragraph, and the command that made it."""
+
+    title: str
+    protocol: str
+    command: str
+    sections: Sequence[Section]
+
+
+def embedded(path: Path, alt: str, caption: str) -> Image:
+    """Return a picture file as an image of the page."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return Image(f"data:{TYPES[path.suffix]};base64,{content}", alt, caption)
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write the page; every text in it is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(TEMPLATE.read_text()).render(vars(page))
+    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
