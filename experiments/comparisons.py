@@ -61,6 +61,10 @@ def _changed(config: TrainConfig, **settings: object) -> TrainConfig:
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **settings))
 
 
+def _shortened(config: TrainConfig, iterations: int) -> TrainConfig:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
+
+
 def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
     """Return what learns each held-out task anew: before, there is no training, and its run is only a record."""
     record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
@@ -73,7 +77,7 @@ def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str
 
 
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
-GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=300, preset="varibad"), dqn_gridnavi.EXPERIMENT
+GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
 # 256 trials of 60 steps an iteration.
 GRIDNAVI_TRIALS = RunConfig(iterations=300, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
@@ -106,8 +110,8 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
         "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
-        "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=10),
-        "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=10),
+        "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
+        "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
         # The steps are the later episodes of a trial of four.
         "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
         "rl2-transformer": _in_context(
@@ -133,9 +137,9 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             5,
         ),
         "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 3),
-        # Steps of 10 episodes of 100 steps: 20,000 and 50,000 env steps of each task.
+        # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
         "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
-        "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=50),
+        "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),
     },
 }
 

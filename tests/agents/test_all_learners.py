@@ -1,5 +1,6 @@
 """What every learner can do, on every family: found through the registries, so that new ones are tested too."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
 
 TASKS, EPISODES, HORIZON = 2, 3, 5
+# Settings of single learners that only cost time here.
+LITTLE_WORK = {"updates_per_iteration": 2, "tasks_per_update": 2, "model_updates": 1}
 CPU = torch.device("cpu")
 
 
@@ -86,7 +89,9 @@ every_one_that_learns = pytest.mark.parametrize(
 
 
 def make(name: str, family: TaskFamily, seed: int = 1) -> Learner:
-    learner, config = LEARNERS[name], LEARNERS[name].config_class()
+    learner = LEARNERS[name]
+    settings = {field.name for field in dataclasses.fields(learner.config_class)}
+    config = learner.config_class(**{key: value for key, value in LITTLE_WORK.items() if key in settings})
     try:
         return learner(learner.view(family, config), config, seed, CPU)
     except InputError as refusal:
