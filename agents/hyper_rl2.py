@@ -69,7 +69,9 @@ class GeneratedPolicy(nn.Module):
         """Return numbers ``[..., P]`` as weights ``[..., inputs, outputs]`` and biases ``[..., outputs]``."""
         sizes = [size for inputs, outputs in self._shapes for size in (inputs * outputs, outputs)]
         pieces = torch.split(numbers, sizes, -1)
-        weights = [piece.unflatten(-1, shape) for piece, shape in zip(pieces[::2], self._shapes, strict=True)]
+        weights = [
+            piece.view(*piece.shape[:-1], *shape) for piece, shape in zip(pieces[::2], self._shapes, strict=True)
+        ]
         return list(zip(weights, pieces[1::2], strict=True))
 
 

@@ -50,8 +50,10 @@ TASKS_OF: dict[str, str] = {
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Adapt to held-out tasks, and write evaluation.json and adaptation_curve.png into the run
-    (of other tasks than the test tasks: evaluation-PART.json and adaptation_curve-PART.png)."""
+    """Adapt to held-out tasks, and write evaluation.json and adaptation_curve.png into the run.
+
+    Of other tasks than the test tasks they are evaluation-PART.json and adaptation_curve-PART.png.
+    """
 
     run: tyro.conf.Positional[str]
     """Directory of the run."""

@@ -61,7 +61,7 @@ class RunDirectory:
         self.curve, self.evaluation = self.evaluated("")
 
     def evaluated(self, part: str) -> tuple[Path, Path]:
-        """Return the picture and the numbers of an evaluation: of other tasks than the test tasks (""), beside theirs."""
+        """Return the picture and the numbers of an evaluation on test tasks (""), or on others, beside them."""
         ending = f"-{part}" if part else ""
         return self.path / f"adaptation_curve{ending}.png", self.path / f"evaluation{ending}.json"
 
