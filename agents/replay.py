@@ -1,0 +1,152 @@
+"""A bounded memory of training trials, for learners that train on the same steps again and again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.errors import InputError
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Single steps of some tasks.
+
+    Shapes:
+        observations, next_observations: ``[..., D]``, before and after the action.
+        actions: ``[..., A]``.
+        rewards: ``[...]``.
+        terminated: ``[...]``, 1 where the step terminated its episode, else 0; a truncated one may go on.
+        valid: bool ``[...]``, false where there is no step.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    next_observations: Tensor
+    terminated: Tensor
+    valid: Tensor
+
+    def rows(self) -> Tensor:
+        """Return all but ``valid`` in rows ``[..., 2 D + A + 2]``."""
+        numbers = (self.rewards.unsqueeze(-1), self.terminated.unsqueeze(-1))
+        return torch.cat([self.observations, self.next_observations, self.actions, *numbers], -1)
+
+    @classmethod
+    def of_rows(cls, rows: Tensor, observation_size: int, valid: Tensor) -> "Transitions":
+        """Return the transitions whose rows these are."""
+        sizes = [observation_size, observation_size, rows.shape[-1] - 2 * observation_size - 2, 1, 1]
+        observations, following, actions, rewards, terminated = torch.split(rows, sizes, -1)
+        return cls(observations, actions, rewards.squeeze(-1), following, terminated.squeeze(-1), valid)
+
+
+class TrialReplay:
+    """The latest training tasks, each with its trials: a replay buffer, and a context buffer apart from it.
+
+    Of every task it keeps the R trials of one iteration. All of their steps are replayed. Contexts come only from the
+    exploration of a trial, its episodes but the last, and never mix trials: a context is what the learner knew at the
+    beginning of one of the trial's later episodes.
+
+    Args:
+        transitions: room for so many; it is divided among tasks, and the oldest make room for new ones.
+        trial_steps: the most steps that a trial can have.
+        observation_size: D.
+        device: of the memory.
+    """
+
+    def __init__(self, transitions: int, trial_steps: int, observation_size: int, device: torch.device) -> None:
+        self._transitions, self._trial_steps, self._observation_size = transitions, trial_steps, observation_size
+        self._device = device
+        self._added = 0
+        # Of every task: rows [trials, steps, 2 D + A + 2], and where in them each episode ends [trials, episodes].
+        self._rows = torch.empty(0, device=device)
+        self._ends = torch.empty(0, dtype=torch.int64, device=device)
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks that are remembered."""
+        return min(self._added, len(self._rows))
+
+    @property
+    def num_transitions(self) -> int:
+        """Number of steps that are remembered."""
+        return int(self._ends[: self.num_tasks, :, -1].sum())
+
+    def add(self, steps: Transitions, ends: Tensor) -> None:
+        """Remember N more tasks.
+
+        Args:
+            steps: of trials without gaps ``[N, R, L]``.
+            ends: how many of the steps there are up to each episode's end ``[N, R, E]``.
+
+        Raises:
+            InputError: when there is no room for N tasks, or R is not what it was before.
+        """
+        rows = steps.rows()
+        if not self._added:
+            self._make_room(rows, ends)
+        if rows.shape[1] != self._rows.shape[1]:
+            raise InputError(f"a replay of {self._rows.shape[1]} trials of each task cannot take {rows.shape[1]}")
+        if len(rows) > len(self._rows):
+            raise InputError(
+                f"a replay of {self._transitions} transitions has room for {len(self._rows)} tasks of {rows.shape[1]} "
+                f"trials, not for the {len(rows)} of an iteration; take a larger replay or fewer episodes of each task"
+            )
+        slots = (self._added + torch.arange(len(rows), device=self._device)) % len(self._rows)
+        self._rows[slots, :, : rows.shape[2]] = rows
+        self._ends[slots] = ends
+        self._added += len(rows)
+
+    def _make_room(self, rows: Tensor, ends: Tensor) -> None:
+        tasks = self._transitions // (rows.shape[1] * self._trial_steps)
+        self._rows = rows.new_zeros(tasks, rows.shape[1], self._trial_steps, rows.shape[-1])
+        self._ends = ends.new_zeros(tasks, *ends.shape[1:])
+
+    def draw_tasks(self, count: int, stream: torch.Generator) -> Tensor:
+        """Return the numbers of ``count`` tasks ``[M]``, or of all if there are fewer."""
+        return torch.randperm(self.num_tasks, generator=stream, device=self._device)[:count]
+
+    def draw_replay(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
+        """Draw steps ``[M, count]`` of all trials of tasks ``[M]``, with replacement."""
+        shape = (len(tasks), count)
+        trials = torch.randint(self._ends.shape[1], shape, generator=stream, device=self._device)
+        lengths = self._ends[tasks.unsqueeze(-1), trials, -1]
+        steps = (torch.rand(shape, generator=stream, device=self._device) * lengths).long()
+        return self._steps(tasks.unsqueeze(-1), trials, steps, torch.ones_like(steps, dtype=torch.bool))
+
+    def draw_context(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
+        """Draw a context ``[M, C]`` for each of the tasks ``[M]``: up to ``count`` steps of one trial's first episodes.
+
+        Which trial, and how many of its episodes but the last, is drawn as well. Steps are drawn without replacement.
+        """
+        episodes = self._ends.shape[-1] - 1
+        trials, known = (
+            torch.randint(high, tasks.shape, generator=stream, device=self._device)
+            for high in (self._ends.shape[1], episodes)
+        )
+        lengths = self._ends[tasks, trials, known].unsqueeze(-1)
+        keys = torch.rand(len(tasks), self._trial_steps, generator=stream, device=self._device)
+        keys[torch.arange(self._trial_steps, device=self._device) >= lengths] = 2.0
+        steps = keys.topk(min(count, self._trial_steps), largest=False).indices
+        return self._steps(tasks.unsqueeze(-1), trials.unsqueeze(-1), steps, steps < lengths)
+
+    def _steps(self, tasks: Tensor, trials: Tensor, steps: Tensor, valid: Tensor) -> Transitions:
+        flat = (tasks * self._rows.shape[1] + trials) * self._trial_steps + steps
+        rows = self._rows.view(-1, self._rows.shape[-1])[flat]
+        return Transitions.of_rows(rows, self._observation_size, valid)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is remembered."""
+        kept = slice(self.num_tasks)
+        return {"rows": self._rows[kept].cpu().clone(), "ends": self._ends[kept].cpu().clone(), "added": self._added}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        rows, ends = (state[name].to(self._device) for name in ("rows", "ends"))
+        self._rows, self._ends = rows[:0], ends[:0]
+        if len(rows):
+            self._make_room(rows, ends)
+            self._rows[: len(rows)], self._ends[: len(ends)] = rows, ends
+        self._added = int(state["added"])

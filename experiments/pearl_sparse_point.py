@@ -1,0 +1,33 @@
+"""PEARL on the sparse point, after Rakelly et al. 2019, section 6.2, at a size for a CPU.
+
+    python experiments/pearl_sparse_point.py --seed 1
+
+5 latent variables, 16 tasks a step, discount 0.9 and reward scale 100 are those of the paper and the authors' script.
+Their critics learn from dense rewards; here there are none, and the first iterations act at random until some have met
+a goal. Networks (there 3 x 300 units), batch (256), step size (3e-4) and KL weight (1, summed over the tasks) are not the
+paper's, and 5 episodes a trial are fewer than its 50 of training tasks: with these settings it learns in half a million
+env steps.
+"""
+
+from metarl.agents.pearl import PearlConfig
+from metarl.config import RunConfig, TrainConfig
+from metarl.experiments.cli import run_published
+
+EXPERIMENT = TrainConfig(
+    "pearl",
+    "sparse-point",
+    RunConfig(iterations=120, preset="pearl", tasks_per_batch=20, episodes_per_task=2),
+    PearlConfig(
+        episodes_per_trial=5,
+        kl_weight=0.3,
+        hidden_sizes=(128, 128),
+        learning_rate=1e-3,
+        discount=0.9,
+        reward_scale=100.0,
+        updates_per_iteration=100,
+        random_iterations=10,
+    ),
+)
+
+if __name__ == "__main__":
+    run_published(EXPERIMENT)
