@@ -3,10 +3,10 @@
     python experiments/pearl_sparse_point.py --seed 1
 
 5 latent variables, 16 tasks a step, discount 0.9 and reward scale 100 are those of the paper and the authors' script.
-Their critics learn from dense rewards; here there are none, and the first iterations act at random until some have met
-a goal. Networks (there 3 x 300 units), batch (256), step size (3e-4) and KL weight (1, summed over the tasks) are not the
-paper's, and 5 episodes a trial are fewer than its 50 of training tasks: with these settings it learns in half a million
-env steps.
+Their critics learn from dense rewards; here there are none, and the first iterations act at random until some have
+met a goal. Networks (there 3 x 300 units), batch (256), step size (3e-4) and KL weight (1, summed over the tasks) are
+not the paper's, and 5 episodes a trial are fewer than its 50 of training tasks: with these settings it learns in half a
+million env steps.
 """
 
 from metarl.agents.pearl import PearlConfig
