@@ -42,7 +42,7 @@ def make_figure(name: str, records: Mapping[str, Record], references: Mapping[st
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
         tasks = max(len(record.tasks) for record in records.values())
         seeds = max(len(record.runs) for record in records.values())
-        figure.suptitle(f"{name}: {tasks} held-out tasks, mean and range of {seeds} seeds", fontsize=11)
+        figure.suptitle(f"{name}: {tasks} test tasks, mean and range of {seeds} seeds", fontsize=11)
         training, adaptation = figure.subplots(1, 2, sharey=True)
         handles = []
         for color, marker, (label, record) in zip(cycle(COLORS), cycle(MARKERS), records.items(), strict=False):

@@ -48,7 +48,7 @@ def results_of(name: str, results: Path) -> str:
         return f"No runs of this comparison are committed; `python experiments/learning_curve.py {name}` makes them."
     tasks = " or ".join(sorted({str(len(record.tasks)) for record in records.values()}))
     parts = [f"![{name}: return against training and against adaptation](results/{name}.png)"]
-    parts.append(f"{tasks} held-out tasks. {_references(name)}".strip())
+    parts.append(f"{tasks} test tasks. {_references(name)}".strip())
     parts.append(results_table(records))
     for label, record in records.items():
         if record.from_scratch:
