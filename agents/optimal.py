@@ -1,17 +1,16 @@
 """The reference that knows every task and acts best in it, in the families of which that is known."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from metarl.agents.random_policy import Unlearning
 from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily
-from metarl.learner import Learner, register_learner
-from metarl.rollout import Rollout
+from metarl.learner import register_learner
 from metarl.solved import AdvisedFamily, SolvedFamily
 
 
@@ -48,14 +47,11 @@ class OptimalConfig:
 
 
 @register_learner
-class OptimalPolicy(Learner):
+class OptimalPolicy(Unlearning):
     """What is best to do for one who knows the task, where that is known: the most that adaptation can come to."""
 
     name: ClassVar[str] = "optimal"
     config_class: ClassVar[type] = OptimalConfig
-    inner_steps = 0
-    baseline: ClassVar[bool] = True
-    metrics: ClassVar[Mapping[str, str]] = {"learned_env_steps": "zero: it learns from nothing"}
 
     def __init__(self, family: TaskFamily, config: OptimalConfig, seed: int, device: torch.device) -> None:
         if not isinstance(family, AdvisedFamily):
@@ -73,25 +69,8 @@ class OptimalPolicy(Learner):
             raise InputError(f"optimal acts in families whose best actions are known ({known}), not in {family.name}")
         return AdvisedFamily(family)
 
-    def begin(self, num_tasks: int) -> None:
-        """Return nothing."""
-
     def act(
         self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
         """Take the best actions, which are what is observed."""
         return observations, Certain(observations)
-
-    def adapt(self, state: None, rollout: Rollout) -> None:
-        """Learn nothing."""
-
-    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Learn nothing."""
-        return {"learned_env_steps": 0.0}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return nothing."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take nothing over."""

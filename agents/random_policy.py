@@ -39,41 +39,15 @@ class UniformUnits(Distribution):
         return torch.zeros_like(self.middle[..., 0])
 
 
-@dataclass(frozen=True)
-class RandomConfig:
-    """The random policy has no settings."""
+class Unlearning(Learner):
+    """A policy that is what it is: it neither adapts nor learns, and has nothing to keep."""
 
-
-@register_learner
-class RandomPolicy(Learner):
-    """Uniformly random actions, whatever it saw: what any learner should do better than."""
-
-    name: ClassVar[str] = "random"
-    config_class: ClassVar[type] = RandomConfig
     inner_steps = 0
     baseline: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, str]] = {"learned_env_steps": "zero: it learns from nothing"}
 
-    def __init__(self, family: TaskFamily, config: RandomConfig, seed: int, device: torch.device) -> None:
-        space = family.action_space
-        if not isinstance(space, spaces.Discrete) and not (isinstance(space, spaces.Box) and len(space.shape) == 1):
-            raise InputError(f"random acts in Discrete spaces and Boxes of one axis, not in {space}")
-        self._space = space
-
     def begin(self, num_tasks: int) -> None:
         """Return nothing."""
-
-    def act(
-        self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Draw actions uniformly; deterministic ones are the first, or the middle."""
-        shape, device = observations.shape[:2], observations.device
-        distribution: Distribution
-        if isinstance(self._space, spaces.Discrete):
-            distribution = Categorical(torch.zeros(*shape, int(self._space.n), device=device))
-        else:
-            distribution = UniformUnits(torch.zeros(*shape, *(self._space.shape or ()), device=device))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
 
     def adapt(self, state: None, rollout: Rollout) -> None:
         """Learn nothing."""
@@ -88,3 +62,34 @@ class RandomPolicy(Learner):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take nothing over."""
+
+
+@dataclass(frozen=True)
+class RandomConfig:
+    """The random policy has no settings."""
+
+
+@register_learner
+class RandomPolicy(Unlearning):
+    """Uniformly random actions, whatever it saw: what any learner should do better than."""
+
+    name: ClassVar[str] = "random"
+    config_class: ClassVar[type] = RandomConfig
+
+    def __init__(self, family: TaskFamily, config: RandomConfig, seed: int, device: torch.device) -> None:
+        space = family.action_space
+        if not isinstance(space, spaces.Discrete) and not (isinstance(space, spaces.Box) and len(space.shape) == 1):
+            raise InputError(f"random acts in Discrete spaces and Boxes of one axis, not in {space}")
+        self._space = space
+
+    def act(
+        self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Draw actions uniformly; deterministic ones are the first, or the middle."""
+        shape, device = observations.shape[:2], observations.device
+        distribution: Distribution
+        if isinstance(self._space, spaces.Discrete):
+            distribution = Categorical(torch.zeros(*shape, int(self._space.n), device=device))
+        else:
+            distribution = UniformUnits(torch.zeros(*shape, *(self._space.shape or ()), device=device))
+        return distribution.mode() if deterministic else distribution.sample(generator), distribution

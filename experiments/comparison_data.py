@@ -18,7 +18,7 @@ from metarl.family import Source, TaskFamily
 from metarl.informed import FamilyView
 from metarl.learner import Learner
 from metarl.metrics import task_table
-from metarl.references import Reference, find_reference
+from metarl.references import Reference
 from metarl.run_directory import CheckpointChoice
 from metarl.statistics import Over
 
@@ -137,9 +137,7 @@ class Comparison:
     @cached_property
     def reference(self) -> Reference | None:
         """What learners earn that cannot adapt or know the task, if that is known; of tasks of the distribution."""
-        run = self.example
-        known = find_reference(run.config.family, run.config.preset, run.family.horizon)
-        return None if self.protocol.part == "ood" else known
+        return None if self.protocol.part == "ood" else self.example.config.find_reference()
 
     @cached_property
     def over(self) -> Over:

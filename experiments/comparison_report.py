@@ -14,7 +14,7 @@ from metarl.experiments.comparison_statistics import Summary
 from metarl.experiments.html_report import Image, embedded, write_page
 from metarl.experiments.report_behaviour import path_figures, record_video
 from metarl.experiments.report_figures import Picture, curve_figures, task_figures, training_figure
-from metarl.run_directory import write_json, write_whole
+from metarl.run_directory import make_folder, write_json, write_whole
 
 FORMAT = "metarl comparison 1"
 RECORD, PAGE, RESULTS, SUMMARY = "comparison.json", "index.html", "results.csv", "summary.csv"
@@ -41,15 +41,8 @@ class ReportFolder:
         for run in runs:
             if Path(run).resolve() in (here, *here.parents):
                 raise InputError(f"{self.path} lies in the run {run}, which is only read; choose another --out")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(self.path.iterdir())
-            probe = self.path / ".probe"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"cannot write a report to {self.path}: {error.strerror}; choose another --out") from None
-        if occupied and self._read_record().get("format") != FORMAT:
+        empty = make_folder(self.path, "a report")
+        if not empty and self._read_record().get("format") != FORMAT:
             raise InputError(f"{self.path} holds something that is no report of metarl compare; choose another --out")
 
     def write(self, comparison: Comparison, summary: Summary, command: str, videos: bool) -> None:

@@ -17,6 +17,7 @@ from metarl.agents.trial_learner import TrialConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d
+from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
 
 
@@ -83,8 +84,7 @@ GRIDNAVI_TRIALS = RunConfig(iterations=300, preset="varibad", tasks_per_batch=16
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
 GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
-CHEETAH = RunConfig(iterations=240, preset="0-2-h100", episodes_per_task=10)
-CHEETAH_250 = dataclasses.replace(CHEETAH, iterations=250)
+CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
     "navigation-2d": {
@@ -130,23 +130,21 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             TrainConfig(
                 "maml-trpo",
                 "half-cheetah-vel",
-                CHEETAH_250,
+                dataclasses.replace(CHEETAH, iterations=500),
                 MamlTrpoConfig(trust_region=TrustRegionConfig(max_kl=0.05)),
             ),
             3,
-            5,
+            10,
         ),
-        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 3),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 6),
         # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
         "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
         "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),
     },
 }
 
-# What a return of an episode is held against; docs/families-*.md say how each number is known.
-REFERENCES: dict[str, dict[str, float]] = {
-    "navigation-2d": {"without adaptation": -38.4, "full knowledge": -0.51},
-    "gridnavi": {"best without memory": -0.77, "full knowledge": 11.07},
-    "gridnavi-shared": {"best without memory": -0.77, "full knowledge": 11.07},
-    "half-cheetah-vel": {"best without adaptation": -50.0},
-}
+
+def find_comparison_reference(name: str) -> Reference | None:
+    """Return what is known of the tasks of a comparison, if there is one of that name, and anything is known."""
+    variants = COMPARISONS.get(name)
+    return next(iter(variants.values())).config.find_reference() if variants else None

@@ -24,7 +24,7 @@ from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
 from metarl.experiments.cli import guarded, parse
-from metarl.experiments.comparisons import COMPARISONS, REFERENCES, Variant
+from metarl.experiments.comparisons import COMPARISONS, Variant, find_comparison_reference
 from metarl.experiments.learning_figure import draw
 from metarl.experiments.learning_records import (
     Point,
@@ -237,7 +237,7 @@ def run(options: Options) -> None:
         for seed in options.seeds:
             job.measure(seed)
     picture = out / f"{options.name}.png"
-    draw(options.name, read_comparison(folder, known), REFERENCES.get(options.name, {}), picture)
+    draw(options.name, read_comparison(folder, known), find_comparison_reference(options.name), picture)
     print(f"{folder}\n{picture}\nnext: python experiments/learning_tables.py")
 
 

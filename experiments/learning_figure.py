@@ -14,29 +14,26 @@ from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from metarl.experiments.learning_records import Record
+from metarl.experiments.report_figures import COLORS, MARKERS, WIDE
+from metarl.references import Reference
 from metarl.run_directory import write_whole
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, without yellow; markers tell a second time.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# One learner may spend so many times what another spends before the axis becomes logarithmic.
-WIDE = 10
 MARKS, IN_A_ROW = 12, 6
 
 
-def draw(name: str, records: Mapping[str, Record], references: Mapping[str, float], path: Path) -> None:
+def draw(name: str, records: Mapping[str, Record], reference: Reference | None, path: Path) -> None:
     """Write ``make_figure`` as a PNG."""
-    figure = make_figure(name, records, references)
+    figure = make_figure(name, records, reference)
     write_whole(path, lambda part: figure.savefig(part, format="png"))
 
 
-def make_figure(name: str, records: Mapping[str, Record], references: Mapping[str, float]) -> Figure:
+def make_figure(name: str, records: Mapping[str, Record], reference: Reference | None) -> Figure:
     """Draw return against training env steps, and return against env steps spent on the new task.
 
     Args:
         name: of the comparison.
         records: what was measured, by variant.
-        references: returns to hold it against, by what they are.
+        reference: what it is held against.
     """
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
@@ -51,7 +48,7 @@ def make_figure(name: str, records: Mapping[str, Record], references: Mapping[st
             handles.append(Line2D([], [], color=color, marker=marker, linewidth=2, label=label))
         handles.append(Line2D([], [], color="0.3", linestyle=":", label="before adaptation"))
         _describe(training, adaptation, records)
-        _draw_references(training, adaptation, references)
+        _draw_reference(training, adaptation, reference)
         columns = ceil(len(handles) / ceil(len(handles) / IN_A_ROW))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     return figure
@@ -79,10 +76,10 @@ def _draw_range(axes: Axes, steps: np.ndarray, seeds: np.ndarray, color: str, ma
         axes.vlines(steps, low, high, color=color, alpha=0.5)
 
 
-def _draw_references(left: Axes, right: Axes, references: Mapping[str, float]) -> None:
+def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> None:
     """Draw lines, with what they are outside, where no data is."""
     beside = blended_transform_factory(right.transAxes, right.transData)
-    for label, value in references.items():
+    for label, value in reference.lines.items() if reference else ():
         for axes in (left, right):
             axes.axhline(value, color="0.6", linewidth=1, linestyle="--", zorder=0)
         right.text(1.01, value, f"{label}\n{value:g}", transform=beside, va="center", color="0.4", fontsize=8)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from metarl.experiments.cli import guarded, parse
-from metarl.experiments.comparisons import COMPARISONS, REFERENCES
+from metarl.experiments.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning_records import Record, read_comparison
 from metarl.experiments.steps_to_match import steps_to_match
 from metarl.run_directory import write_whole
@@ -94,7 +94,8 @@ def _training(record: Record) -> str:
 
 
 def _references(name: str) -> str:
-    held = ", ".join(f"{label} {value:g}" for label, value in REFERENCES.get(name, {}).items())
+    reference = find_comparison_reference(name)
+    held = ", ".join(f"{label} {value:g}" for label, value in reference.lines.items()) if reference else ""
     return f"For comparison: {held}." if held else ""
 
 

@@ -115,13 +115,10 @@ def _draw_curves(axes: Axes, comparison: Comparison, told: Mapping[str, Interval
 
 def _draw_references(axes: Axes, reference: Reference | None) -> None:
     """Draw what is known of the family as lines across, and name them."""
-    if reference is None:
-        return
-    for label, value in (("no adaptation", reference.no_adaptation), ("full knowledge", reference.full_knowledge)):
-        if value is not None:
-            axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
-            place = blended_transform_factory(axes.transAxes, axes.transData)
-            axes.text(1, value, f"{label} {value:g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
+    place = blended_transform_factory(axes.transAxes, axes.transData)
+    for label, value in reference.lines.items() if reference else ():
+        axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
+        axes.text(1, value, f"{label} {value:g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
 
 
 def _profile(comparison: Comparison) -> Picture:

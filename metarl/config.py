@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from metarl.errors import InputError
 from metarl.family import TaskFamily, find_by_name, make_family
 from metarl.learner import LEARNERS, Learner
+from metarl.references import Reference, find_reference
 from metarl.splits import TaskSplit
 
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
@@ -106,6 +107,10 @@ class TrainConfig:
     def preset(self) -> str:
         """The preset by name, also where the default was taken."""
         return self.run.preset or next(iter(self.make_family().presets))
+
+    def find_reference(self) -> Reference | None:
+        """Return what is known of the family's preset, if anything is, and episodes are the preset's."""
+        return find_reference(self.family, self.preset, self.make_family().horizon)
 
     @property
     def group(self) -> str:

@@ -29,6 +29,12 @@ class Reference:
     full_knowledge: float | None
     source: str
 
+    @property
+    def lines(self) -> dict[str, float]:
+        """What is known, by what it is."""
+        known = {"no adaptation": self.no_adaptation, "full knowledge": self.full_knowledge}
+        return {label: value for label, value in known.items() if value is not None}
+
     def normalize(self, returns: ArrayLike) -> Scores:
         """Put returns on the scale on which no adaptation is 0 and full knowledge 1; see ``statistics.normalize``.
 

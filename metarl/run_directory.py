@@ -45,6 +45,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2) + "\n"))
 
 
+def make_folder(path: Path, content: str) -> bool:
+    """Make a folder for ``content``, unless it is there; return whether it is empty.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        empty = not any(path.iterdir())
+        probe = path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write {content} to {path}: {error.strerror}; choose another --out") from None
+    return empty
+
+
 class RunDirectory:
     """One run's folder.
 
@@ -71,15 +88,7 @@ class RunDirectory:
         Raises:
             InputError: when it cannot be written, or holds something already.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            occupied = any(self.path.iterdir())
-            probe = self.path / ".probe"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"cannot write the run to {self.path}: {error.strerror}; choose another --out") from None
-        if occupied:
+        if not make_folder(self.path, "the run"):
             raise InputError(
                 f"{self.path} is not empty; choose another --out, or continue that run with: "
                 f"metarl train --resume {self.path}"

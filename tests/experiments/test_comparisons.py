@@ -7,7 +7,8 @@ from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.reptile import ReptileConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.experiments.comparisons import COMPARISONS, REFERENCES, Variant
+from metarl.experiments.comparisons import COMPARISONS, Variant, find_comparison_reference
+from metarl.references import find_reference
 
 EVERY = [(name, label) for name, variants in COMPARISONS.items() for label in variants]
 
@@ -60,5 +61,6 @@ def test_variants_of_a_comparison_meet_the_same_tasks(name: str) -> None:
     assert all(bool((other == goals[0]).all()) for other in goals[1:])
 
 
-def test_references_are_of_comparisons() -> None:
-    assert set(REFERENCES) <= set(COMPARISONS)
+def test_the_reference_is_that_of_the_tasks() -> None:
+    assert find_comparison_reference("gridnavi") is find_reference("gridnavi", "varibad", 15)
+    assert find_comparison_reference("no-such-thing") is None

@@ -76,8 +76,8 @@ def test_all_that_is_known_of_a_comparison_is_drawn(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(learning_curve, "draw", lambda *given: drawn.append(given))
     run(Options("tiny", ("other",), (1,), tasks=3, out="results"))
     measure()
-    name, records, references, path = drawn[-1]
-    assert (name, list(records), references, path) == ("tiny", ["one", "other"], {}, Path("results/tiny.png"))
+    name, records, reference, path = drawn[-1]
+    assert (name, list(records), reference, path) == ("tiny", ["one", "other"], None, Path("results/tiny.png"))
 
 
 def test_the_last_evaluation_is_that_of_metarl_evaluate() -> None:

@@ -56,7 +56,7 @@ def test_only_what_stands_between_the_markers_is_written(tmp_path: Path) -> None
     text = (tmp_path / "page.md").read_text()
     assert text == page.replace("old -1.00", f"\n{results_of('gridnavi', tmp_path / 'results')}\n")
     assert "(results/gridnavi.png)" in text
-    assert "2 test tasks. For comparison: best without memory -0.77, full knowledge 11.07." in text
+    assert "2 test tasks. For comparison: no adaptation -0.77, full knowledge 11.07." in text
 
 
 def test_a_comparison_without_results_says_so(tmp_path: Path) -> None:
