@@ -18,7 +18,7 @@ from metarl.evaluation import evaluate_learner, load_run
 from metarl.experiments.catalogue import ShowOptions, list_families, show_family
 from metarl.experiments.compare import CompareOptions, compare
 from metarl.experiments.render import RenderOptions, render
-from metarl.experiments.report import files_of, save_evaluation, table, where
+from metarl.experiments.report import files_of, save_evaluation, table, training_of, where
 from metarl.family import Source, find_by_name
 from metarl.learner import LEARNERS
 from metarl.run_directory import CheckpointChoice, RunDirectory
@@ -218,11 +218,11 @@ def _evaluate(words: list[str]) -> None:
     for video in directory.videos():
         tracker.log_video(video)
     tracker.finish()
-    print(f"{config.learner} on {config.family} ({config.preset}), trained for {iteration} iterations")
+    print(training_of(directory, config, iteration))
     few = "" if len(curve.returns) == count else ", all that there are"
     acting = "the policy's mode" if curve.deterministic else "actions sampled"
     print(f"{len(curve.returns)} {TASKS_OF[curve.part]}{few}; {curve.episodes} episodes per step, {acting}\n")
-    print(table(curve))
+    print(table(curve, None if part == "ood" else config.find_reference()))
     print(f"\n{where(directory, curve)}")
 
 

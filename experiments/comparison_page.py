@@ -51,7 +51,7 @@ def make_page(
         Section("summary", "Summary", list(_reading(comparison)), (), list(_summary_tables(comparison, summary))),
         Section("curves", "Adaptation", (), images["curves"]),
         Section("behaviour", "Learned behaviour", _behaviour(comparison, remark, images), images["behaviour"]),
-        Section("paths", "Paths over adaptation", (), images["paths"]),
+        Section("paths", "Paths and beliefs over adaptation", (), images["paths"]),
         Section("tasks", "Return and task", (), images["tasks"], [_task_rows(comparison)]),
         Section("training", "Training", (), images["training"]),
         Section("configurations", "Configurations", _runs_note(comparison), (), list(_config_tables(comparison))),

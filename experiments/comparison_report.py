@@ -12,7 +12,7 @@ from metarl.experiments.comparison_data import Comparison
 from metarl.experiments.comparison_page import make_page
 from metarl.experiments.comparison_statistics import Summary
 from metarl.experiments.html_report import Image, embedded, write_page
-from metarl.experiments.report_behaviour import path_figures, record_video
+from metarl.experiments.report_behaviour import belief_figures, path_figures, record_video
 from metarl.experiments.report_figures import Picture, curve_figures, task_figures, training_figure
 from metarl.run_directory import make_folder, write_json, write_whole
 
@@ -57,7 +57,7 @@ class ReportFolder:
             "training": self._images([training_figure(comparison)]),
         }
         films, remark = self._films(comparison) if videos else ([], "")
-        images |= {"behaviour": films, "paths": self._images(path_figures(comparison))}
+        images |= {"behaviour": films, "paths": self._images([*path_figures(comparison), *belief_figures(comparison)])}
         write_page(make_page(comparison, summary, command, images, remark), self.path / PAGE)
         self._files.append(PAGE)
         for name in set(earlier) - set(self._files):

@@ -2,35 +2,54 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from metarl.config import TrainConfig
 from metarl.evaluation import AdaptationCurve
 from metarl.figures import draw_adaptation_curve
+from metarl.references import Reference
 from metarl.run_directory import RunDirectory, write_json
 from metarl.tracking import where_tracked
 
+# Steps that a table has rows for.
+MOST_ROWS = 12
 
-def table(curve: AdaptationCurve) -> str:
+
+def table(curve: AdaptationCurve, reference: Reference | None = None) -> str:
     """Return the adaptation table: return before, after each step, and the difference, with 95 % intervals.
 
-    Where the family tells success, its rate stands in a column of its own.
+    Of many steps some are shown, at even intervals. Learners that remember trials have a row for the whole trial's
+    return. Where the family tells success, its rate stands in a column of its own; what the return is held against, at
+    the end.
     """
-    columns = curve.returns.shape[1]
-    rows = [("before adaptation" if step == 0 else f"after step {step}", step) for step in range(columns)]
-    told = [(name, curve.env_steps[step], curve.returns[:, step], _rate(curve, step)) for name, step in rows]
-    if columns > 1:
-        told.append(("difference", curve.env_steps[-1], curve.gains, ""))
+    last = curve.returns.shape[1] - 1
     header = f"{'':<20}{'env steps per task':>20}{'mean return':>14}   {'95 % interval over tasks':<26}"
     lines = [header + ("" if curve.success is None else "success")]
-    for name, spent, values, rate in told:
-        low, high = curve.interval(values)
-        sign = "+" if name == "difference" else ""
-        interval = f"[{low:.2f}, {high:.2f}]"
-        lines.append(f"{name:<20}{spent:>20,.0f}{values.mean():>{sign}14.2f}   {interval:<26}{rate}")
+    for step in sorted({round(step) for step in np.linspace(0, last, min(last + 1, MOST_ROWS))}):
+        name, spent = f"after step {step}" if step else "before adaptation", f"{curve.env_steps[step]:,.0f}"
+        rate = "" if curve.success is None else f"{100 * curve.success[:, step].mean():.1f} %"
+        lines.append(_row(curve, name, spent, curve.returns[:, step]) + rate)
+    if last:
+        lines.append(_row(curve, "difference", f"{curve.env_steps[-1]:,.0f}", curve.gains, "+"))
+    if last and curve.of_trials:
+        lines.append(_row(curve, "whole trial", "", curve.returns.sum(1)))
+    lines += [f"{name:<40}{value:>14.2f}" for name, value in (reference.lines.items() if reference else ())]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _rate(curve: AdaptationCurve, step: int) -> str:
-    return "" if curve.success is None else f"{100 * curve.success[:, step].mean():.1f} %"
+def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign: str = "") -> str:
+    interval = "[{:.2f}, {:.2f}]".format(*curve.interval(values))
+    return f"{name:<20}{spent:>20}{values.mean():>{sign}14.2f}   {interval:<26}"
+
+
+def training_of(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:
+    """Return in a line what was trained on what, and for how long."""
+    rows = directory.read_metrics()[:iteration]
+    minutes = sum(float(row["time_iteration"]) for row in rows) / 60
+    return (
+        f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}, trained for {iteration} "
+        f"iterations, {int(rows[-1]['env_steps']):,} env steps, {minutes:,.1f} min"
+    )
 
 
 def save_evaluation(

@@ -18,6 +18,7 @@ from torch import Tensor
 from metarl.envs.grid_engine import GridFamily, SightedGrid
 from metarl.envs.gridworld import GridNavi
 from metarl.envs.navigation import PointRobot
+from metarl.experiments.beliefs import make_figure, tells_beliefs, watch
 from metarl.experiments.comparison_data import Comparison, Entry, Run
 from metarl.experiments.report_figures import GREY, STYLE, WIDTH, Picture, looks, slug
 from metarl.recording import record_run, task_text
@@ -29,6 +30,8 @@ from metarl.video import write_video
 
 MOST_FRAMES = 60
 MOST_STEPS, MOST_EPISODES = 4, 2
+# Steps of a trial at which beliefs are drawn.
+BELIEFS = 4
 # Cells between the paths of two episodes, which would else hide each other.
 ASIDE = 0.16
 # Sides of a point's picture within which paths are followed.
@@ -76,6 +79,23 @@ def record_video(comparison: Comparison, entry: Entry, folder: Path) -> Video:
 def path_figures(comparison: Comparison) -> list[Picture]:
     """Draw the paths of the entries whose observations tell where they are."""
     return [_draw_paths(comparison, entry) for entry in comparison.entries if _tells_places(entry.runs[0])]
+
+
+def belief_figures(comparison: Comparison) -> list[Picture]:
+    """Draw the beliefs of the entries whose beliefs can be drawn, over the first episodes of a trial."""
+    runs = {entry.label: entry.runs[0] for entry in comparison.entries}
+    return [
+        _draw_beliefs(comparison, label, run) for label, run in runs.items() if tells_beliefs(run.config, run.learner)
+    ]
+
+
+def _draw_beliefs(comparison: Comparison, label: str, run: Run) -> Picture:
+    task = comparison.tasks[:1]
+    beliefs = watch(run.config, run.learner, task, MOST_EPISODES, comparison.protocol.seed)
+    what = f"{label}: the reward that it expects of every cell while it searches"
+    alt = f"{what}, at {BELIEFS} steps of the first {MOST_EPISODES} episodes of the task {task_text(task[0])}."
+    caption = f"{what}, seed {run.config.run.seed}; the star is the goal, the line the path of the episode so far."
+    return Picture(f"beliefs-{slug(label)}", make_figure(beliefs, BELIEFS), alt, caption)
 
 
 def _draw_paths(comparison: Comparison, entry: Entry) -> Picture:

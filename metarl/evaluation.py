@@ -36,6 +36,9 @@ class AdaptationCurve:
             not share what they learn) before the column's episodes.
         success: ``[N, steps + 1]``, share of those episodes that met the task's goal; None where the family does not
             tell.
+
+    Attributes:
+        of_trials: whether the columns are the episodes of a trial, so that their sum is its return.
     """
 
     tasks: TensorDict
@@ -45,6 +48,7 @@ class AdaptationCurve:
     part: Source
     success: np.ndarray | None = None
     deterministic: bool = False
+    of_trials: bool = False
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Return the 95 % interval of the mean of one value per task ``[N]``, over the choice of tasks.
@@ -126,7 +130,8 @@ def adaptation_curve(
         torch.stack(columns, 1).cpu().double().numpy() if columns else None for columns in (returns, successes)
     )
     assert matrix is not None
-    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates, deterministic)
+    of_trials = not learner.pools_episodes
+    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates, deterministic, of_trials)
 
 
 def load_run(

@@ -269,6 +269,16 @@ def test_the_record_tells_what_was_compared(runs: dict[str, str]) -> None:
     assert record(measured(chosen(runs, "grid-1")), "")["actions"] == "sampled"
 
 
+def test_beliefs_are_drawn_where_there_are_any(runs: dict[str, str], tmp_path: Path) -> None:
+    varibad = trained(tmp_path / "run", "varibad", "gridnavi", 1, encoder_size=8, model_updates=1)
+    main(["compare", varibad, runs["rl2"], "--no-videos", "--out", str(tmp_path / "report")])
+    assert {path.name for path in (tmp_path / "report").glob("beliefs-*")} == {
+        "beliefs-varibad.png",
+        "beliefs-varibad.svg",
+    }
+    assert "varibad: the reward that it expects of every cell" in (tmp_path / "report/index.html").read_text()
+
+
 def test_a_report_takes_the_place_of_a_report(runs: dict[str, str], report: Path) -> None:
     shutil.copytree(report, "report")
     Path("report/notes.txt").write_text("mine")

@@ -5,8 +5,10 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from metarl.config import RunConfig, TrainConfig
 from metarl.evaluation import AdaptationCurve
-from metarl.experiments.report import table, where
+from metarl.experiments.report import table, training_of, where
+from metarl.references import Reference
 from metarl.run_directory import RunDirectory
 
 
@@ -72,3 +74,28 @@ def test_success_has_a_column_where_it_is_known() -> None:
     assert lines[0].endswith("success")
     assert [line.split("]")[1].strip() for line in lines[1:]] == ["0.0 %", "75.0 %", "100.0 %", ""]
     assert "success" not in table(curve(EQUAL))
+
+
+def test_of_many_steps_the_first_the_last_and_some_between_have_rows() -> None:
+    steps = [row for row in rows([list(range(100))] * 2) if row[0] == "after"]
+    assert [int(row[2]) for row in steps] == [9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]
+
+
+def test_a_trial_has_the_sum_of_its_episodes() -> None:
+    of_trials = dataclasses.replace(curve([[1.0, 2.0, 4.0], [3.0, 2.0, 4.0]]), of_trials=True)
+    assert table(of_trials).splitlines()[-1].split()[:3] == ["whole", "trial", "8.00"]
+    assert "whole trial" not in table(curve(EQUAL))
+
+
+def test_what_the_return_is_held_against_stands_in_its_column() -> None:
+    lines = table(curve(EQUAL), Reference(100, -38.4, -0.51, "known")).splitlines()
+    assert [line.split() for line in lines[-2:]] == [["no", "adaptation", "-38.40"], ["full", "knowledge", "-0.51"]]
+    assert len({len(line.split("[")[0].rstrip()) for line in lines[1:]}) == 1
+
+
+def test_the_training_is_told_up_to_the_checkpoint(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)
+    directory.metrics.write_text("iteration,env_steps,time_iteration\n0,6000,30\n1,12000,60\n2,18000,900\n")
+    config = TrainConfig("random", "bandit", RunConfig(seed=7))
+    told = "random on bandit (k5), seed 7, trained for 2 iterations, 12,000 env steps, 1.5 min"
+    assert training_of(directory, config, 2) == told
