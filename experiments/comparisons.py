@@ -7,6 +7,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from metarl.agents.hyper_rl2 import HyperRl2Config
 from metarl.agents.maml_ppo import MamlPpoConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
@@ -19,6 +21,8 @@ from metarl.errors import InputError
 from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
+
+MOST_COLUMNS, SOME_COLUMNS = 40, 12
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,12 @@ class Variant:
         """The iterations after which it is evaluated."""
         total = self.config.run.iterations
         return [total * number // self.evaluations for number in range(1, self.evaluations + 1)]
+
+    @property
+    def columns(self) -> list[int]:
+        """The steps of which the returns of each task are kept: all, or some of many, and that of training."""
+        few = min(self.steps + 1, MOST_COLUMNS if self.steps < MOST_COLUMNS else SOME_COLUMNS)
+        return sorted({round(step) for step in np.linspace(0, self.steps, few)} | {self.inner_steps})
 
     @property
     def inner_steps(self) -> int:

@@ -37,7 +37,6 @@ from metarl.experiments.learning_records import (
     write,
 )
 from metarl.family import find_by_name
-from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 
@@ -142,7 +141,7 @@ class Job:
             config=content,
             steps=self.variant.steps,
             inner_steps=self.variant.inner_steps,
-            pools_episodes=LEARNERS[self.variant.config.learner].pools_episodes,
+            columns=self.variant.columns,
             tasks=self.tasks,
             runs=runs,
         )
@@ -155,27 +154,29 @@ def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
     """
     directory = RunDirectory(str(config.run.out))
     run = read_run(directory.path / NOTES)
-    if run and (len(run.final_returns), len(run.final_returns[0])) != (tasks, variant.steps + 1):
+    if run and (len(run.final_returns), len(run.final_returns[0])) != (tasks, len(variant.columns)):
         run = None  # it was made with other options
     for stop in variant.stops:
         evaluated = run is not None and run.points[-1].iteration >= stop
         if not evaluated and _iterations(directory) <= stop:
-            run = _measure_stage(config, directory, run.points if run else [], stop, tasks, variant.steps)
+            run = _measure_stage(config, directory, run.points if run else [], stop, tasks, variant)
     assert run is not None, "no run has left its last stage behind"
     return run
 
 
 def _measure_stage(
-    config: TrainConfig, directory: RunDirectory, points: list[Point], stop: int, tasks: int, steps: int
+    config: TrainConfig, directory: RunDirectory, points: list[Point], stop: int, tasks: int, variant: Variant
 ) -> SeedRun:
     """Train to iteration ``stop``, evaluate, and note what is known of the run by then."""
     done = _iterations(directory)
     before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
     seconds = _train_to(directory, config, done, stop)
-    curve = evaluate(directory.path, tasks, steps)
+    curve = evaluate(directory.path, tasks, variant.steps)
     point = _point(directory, stop, curve, None if before is None else before + seconds)
     versions = directory.read_config()["versions"]
-    run = SeedRun(config.run.seed, versions, [*points, point], rounded(curve.returns.tolist()))
+    returns = rounded(curve.returns[:, variant.columns].tolist())
+    totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
+    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals)
     write(directory.path / NOTES, run)
     print(f"  iteration {stop}: {', '.join(f'{value:.2f}' for value in point.returns)}", flush=True)
     return run

@@ -44,7 +44,7 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
         handles = []
         for color, marker, (label, record) in zip(cycle(COLORS), cycle(MARKERS), records.items(), strict=False):
             _draw_training(training, record, color, marker)
-            _draw_range(adaptation, record.spent, record.returns.mean(1), color, marker)
+            _draw_range(adaptation, record.spent, record.curves, color, marker)
             handles.append(Line2D([], [], color=color, marker=marker, linewidth=2, label=label))
         handles.append(Line2D([], [], color="0.3", linestyle=":", label="before adaptation"))
         _describe(training, adaptation, records)

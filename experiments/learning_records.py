@@ -38,16 +38,18 @@ class Point:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One training run: its evaluations, and the returns ``[task][step]`` of the last one.
+    """One training run: its evaluations, and the returns ``[task][column]`` of the last one.
 
     Attributes:
         versions: of the packages it ran under.
+        final_totals: the return of a whole trial of each task, if the columns are the episodes of a trial.
     """
 
     seed: int
     versions: dict[str, str]
     points: list[Point]
     final_returns: list[list[float]]
+    final_totals: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Record:
         config: of the runs; it has no seed and no place.
         steps: adaptation steps measured.
         inner_steps: those of training, of these.
-        pools_episodes: whether a task's episodes side by side are one experience; else each belongs to its own trial.
+        columns: the steps of which the last evaluation's returns of each task are kept.
         tasks: the parameters of each held-out task, but for long ones; the config's split hash covers them all.
         runs: by seed.
     """
@@ -68,7 +70,7 @@ class Record:
     config: dict[str, Any]
     steps: int
     inner_steps: int
-    pools_episodes: bool
+    columns: list[int]
     tasks: list[dict[str, Any]]
     runs: list[SeedRun]
     part: Literal["test"] = "test"
@@ -92,9 +94,19 @@ class Record:
         return mean
 
     @property
-    def returns(self) -> np.ndarray:
-        """Returns at the end of training, ``[runs, tasks, steps + 1]``."""
-        return np.array([run.final_returns for run in self.runs])
+    def curves(self) -> np.ndarray:
+        """Returns at the end of training, mean over tasks, ``[runs, steps + 1]``."""
+        return np.array([run.points[-1].returns for run in self.runs])
+
+    def returns(self, step: int) -> np.ndarray:
+        """Return the returns after a step, one of ``columns``, at the end of training: ``[runs, tasks]``."""
+        return np.array([run.final_returns for run in self.runs])[..., self.columns.index(step)]
+
+    @property
+    def totals(self) -> np.ndarray | None:
+        """Returns of whole trials at the end of training, ``[runs, tasks]``, of learners that remember trials."""
+        told = [run.final_totals for run in self.runs if run.final_totals is not None]
+        return np.array(told) if told else None
 
 
 def write(path: Path, content: Record | SeedRun) -> None:

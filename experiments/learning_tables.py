@@ -63,20 +63,22 @@ def results_table(records: Mapping[str, Record]) -> str:
 
 
 def _rows(label: str, record: Record) -> Iterator[str]:
-    returns, seeds = record.returns, record.returns.mean(1)
     first = [label, _training(record)]
     for step in sorted({0, record.inner_steps, record.steps}):
-        gain = _with_interval(returns[..., step] - returns[..., 0], "+") if step else ""
-        told = _with_interval(returns[..., step]), gain, ", ".join(f"{seed:.2f}" for seed in seeds[:, step])
-        yield _row(*first, str(step), f"{record.spent[step]:,.0f}", *told)
+        returns = record.returns(step)
+        gain = _with_interval(returns - record.returns(0), "+") if step else ""
+        yield _row(*first, str(step), f"{record.spent[step]:,.0f}", _with_interval(returns), gain, _seeds(returns))
         first = ["", ""]
-    if not record.pools_episodes:
-        totals = ", ".join(f"{seed:.2f}" for seed in seeds.sum(1))
-        yield _row("", "", "whole trial", "", _with_interval(returns.sum(-1)), "", totals)
+    if (totals := record.totals) is not None:
+        yield _row("", "", "whole trial", "", _with_interval(totals), "", _seeds(totals))
 
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _seeds(returns: np.ndarray) -> str:
+    return ", ".join(f"{seed:.2f}" for seed in returns.mean(1))
 
 
 def _with_interval(scores: np.ndarray, sign: str = "") -> str:

@@ -50,14 +50,14 @@ def steps_to_match(records: Mapping[str, Record], baseline: str) -> str:
     Other baselines from scratch are left out.
     """
     slow = records[baseline]
-    slow_returns = slow.returns.mean((0, 1))
+    slow_returns = slow.curves.mean(0)
     others = {label: record for label, record in records.items() if label != baseline and not record.from_scratch}
     lines = [
         f"| learner | adaptation steps | env steps on the task | return | env steps of {baseline} to match |",
         "|---|---|---|---|---|",
     ]
     for label, record in others.items():
-        for step, (spent, value) in enumerate(zip(record.spent, record.returns.mean((0, 1)), strict=True)):
+        for step, (spent, value) in enumerate(zip(record.spent, record.curves.mean(0), strict=True)):
             found = first_reached(slow.spent, slow_returns, value)
             needed = f"not within {slow.spent[-1]:,.0f}" if found is None else f"{found:,.0f}"
             lines.append(f"| {'' if step else label} | {step} | {spent:,.0f} | {value:.2f} | {needed} |")

@@ -19,14 +19,16 @@ def point(iteration: int, returns: Sequence[float], env_steps: int = 1000, spent
     )
 
 
-def seed_run(seed: int, points: Sequence[Point], tasks: int = 2) -> SeedRun:
+def seed_run(seed: int, points: Sequence[Point], tasks: int = 2, of_trials: bool = False) -> SeedRun:
     """Return a run whose last returns are the same in all tasks."""
-    return SeedRun(seed, {"torch": "2"}, list(points), [points[-1].returns] * tasks)
+    returns = points[-1].returns
+    totals = [sum(returns)] * tasks if of_trials else None
+    return SeedRun(seed, {"torch": "2"}, list(points), [returns] * tasks, totals)
 
 
-def record(*runs: SeedRun, inner_steps: int = 1, pools_episodes: bool = True, **settings: Any) -> Record:
+def record(*runs: SeedRun, inner_steps: int = 1, **settings: Any) -> Record:
     """Return what was measured of a variant."""
     tasks = [{"goal": [number, 0]} for number in range(len(runs[0].final_returns))]
     config = {"run": {"episodes_per_task": 2}, "settings": settings}
     steps = len(runs[0].points[-1].spent) - 1
-    return Record("python ...", config, steps, inner_steps, pools_episodes, tasks, list(runs))
+    return Record("python ...", config, steps, inner_steps, [*range(steps + 1)], tasks, list(runs))

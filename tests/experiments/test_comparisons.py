@@ -24,6 +24,19 @@ def test_evaluations_are_evenly_spaced_and_the_last_is_at_the_end(evaluations: i
     assert variant(1, evaluations).stops == stops
 
 
+@pytest.mark.parametrize(
+    ("steps", "inner_steps", "columns"),
+    [
+        (3, 1, [0, 1, 2, 3]),
+        (39, 1, list(range(40))),
+        (99, 1, [0, 1, 9, 18, 27, 36, 45, 54, 63, 72, 81, 90, 99]),
+        (40, 40, [0, 4, 7, 11, 15, 18, 22, 25, 29, 33, 36, 40]),
+    ],
+)
+def test_of_many_steps_some_are_kept(steps: int, inner_steps: int, columns: list[int]) -> None:
+    assert variant(steps, 1, settings=MamlTrpoConfig(inner_steps=inner_steps)).columns == columns
+
+
 @pytest.mark.parametrize(("steps", "evaluations"), [(-1, 1), (1, 0), (1, 51)])
 def test_counts_that_make_no_sense_are_refused(steps: int, evaluations: int) -> None:
     with pytest.raises(InputError, match=f"needs steps >= 0 and 1 to 50 evaluations, not {steps} and {evaluations}"):

@@ -82,7 +82,9 @@ def test_all_that_is_known_of_a_comparison_is_drawn(monkeypatch: pytest.MonkeyPa
 
 def test_the_last_evaluation_is_that_of_metarl_evaluate() -> None:
     record = measure()
-    assert np.allclose(record.returns[0], evaluate("runs/tiny/one-seed1", tasks=3, steps=1).returns, rtol=1e-4)
+    assert np.allclose(
+        record.runs[0].final_returns, evaluate("runs/tiny/one-seed1", tasks=3, steps=1).returns, rtol=1e-4
+    )
 
 
 def test_a_file_has_what_it_takes_to_make_it_again() -> None:

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from metarl.errors import InputError
@@ -37,7 +39,14 @@ def test_runs_are_compared_at_the_iterations_that_they_share() -> None:
 
 def test_means_are_over_runs() -> None:
     assert MEASURED.spent.tolist() == [0, 15]
-    assert MEASURED.returns.tolist() == [[[-4, -2]] * 2, [[-4, -1]] * 2]
+    assert MEASURED.curves.tolist() == [[-4, -2], [-4, -1]]
+
+
+def test_returns_of_tasks_are_found_by_their_step() -> None:
+    some = dataclasses.replace(MEASURED, columns=[0, 5])
+    assert some.returns(5).tolist() == [[-2, -2], [-1, -1]]
+    assert some.totals is None
+    assert record(seed_run(1, [point(2, [1, 2])], of_trials=True)).totals == pytest.approx(np.full((1, 2), 3))
 
 
 def test_a_comparison_has_the_order_of_its_variants(tmp_path: Path) -> None:

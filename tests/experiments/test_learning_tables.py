@@ -37,7 +37,7 @@ def test_a_table_has_rows_before_after_training_length_and_after_all_steps() -> 
 
 
 def test_a_learner_of_trials_has_the_return_of_a_trial() -> None:
-    trials = record(seed_run(1, [point(4, [1, 2, 3])]), inner_steps=2, pools_episodes=False)
+    trials = record(seed_run(1, [point(4, [1, 2, 3])], of_trials=True), inner_steps=2)
     assert cells(results_table({"one": trials}))[-1] == ["", "", "whole trial", "", "6.00 [6.00, 6.00]", "", "6.00"]
 
 
