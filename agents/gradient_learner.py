@@ -124,6 +124,11 @@ def require_unit(config: Any, *fields: str) -> None:
             raise InputError(f"{name} must lie in [0, 1], not {getattr(config, name)}")
 
 
+def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
+    """Return a step size after some updates: it falls linearly to 0 over ``anneal_iterations``, or stays if they are 0."""
+    return step_size * max(0.0, 1 - updates / anneal_iterations) if anneal_iterations else step_size
+
+
 class GradientLearner(Learner):
     """A learner whose state for N tasks are policy parameters ``[N]``, moved by gradient steps.
 

@@ -17,7 +17,14 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.agents.adaptation import Episodes, likelihood_ratio
-from metarl.agents.gradient_learner import PolicyConfig, require_counts, require_positive, require_unit
+from metarl.agents.gradient_learner import (
+    PolicyConfig,
+    annealed,
+    require_counts,
+    require_not_negative,
+    require_positive,
+    require_unit,
+)
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
@@ -55,8 +62,7 @@ class ReptileConfig(PolicyConfig):
         require_counts(self, "inner_steps", "inner_epochs")
         require_positive(self, "inner_lr", "clip")
         require_unit(self, "outer_lr")
-        if self.anneal_iterations < 0:
-            raise InputError(f"anneal_iterations must be 0 or more, not {self.anneal_iterations}")
+        require_not_negative(self, "anneal_iterations")
         if self.inner_optimizer not in get_args(InnerOptimizer):
             raise InputError(f"inner_optimizer must be adam or sgd, not {self.inner_optimizer!r}")
 
@@ -148,9 +154,7 @@ class Reptile(Learner):
     @property
     def step_share(self) -> float:
         """The outer step size of the next update."""
-        if not self.config.anneal_iterations:
-            return self.config.outer_lr
-        return self.config.outer_lr * max(0.0, 1 - self.updates / self.config.anneal_iterations)
+        return annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the meta-parameters by name, and how many updates they have had."""

@@ -13,7 +13,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from metarl.agents.gradient_learner import require_counts, require_not_negative, require_positive, require_unit
+from metarl.agents.gradient_learner import (
+    annealed,
+    require_counts,
+    require_not_negative,
+    require_positive,
+    require_unit,
+)
 from metarl.agents.trial_learner import TrialConfig, TrialLearner
 from metarl.errors import RunError
 from metarl.family import TaskFamily
@@ -33,6 +39,8 @@ class TrialPpoConfig(TrialConfig):
     """Lambda of the generalised advantage estimate."""
     learning_rate: float = 1e-3
     """Step size of Adam."""
+    anneal_iterations: int = 0
+    """Updates over which learning_rate falls linearly to 0; 0 keeps it."""
     epochs: int = 4
     """Passes over the trials of an iteration."""
     minibatches: int = 4
@@ -53,7 +61,7 @@ class TrialPpoConfig(TrialConfig):
         require_unit(self, "discount", "gae_lambda")
         require_positive(self, "learning_rate", "clip", "max_gradient_norm")
         require_counts(self, "epochs", "minibatches")
-        require_not_negative(self, "value_weight", "entropy_weight")
+        require_not_negative(self, "anneal_iterations", "value_weight", "entropy_weight")
 
 
 class TrialPpoLearner(TrialLearner):
@@ -70,6 +78,7 @@ class TrialPpoLearner(TrialLearner):
         "entropy": "mean entropy of the policy, in nats",
         "clip_fraction": "share of the steps whose likelihood ratio lies outside 1 ± `clip`",
         "gradient_norm": "mean Euclidean norm of the gradient, before it is shortened",
+        "learning_rate": "step size of Adam in the update",
         "return_scale": "root of the mean squared discounted return so far: the unit of the critic",
     }
 
@@ -78,6 +87,11 @@ class TrialPpoLearner(TrialLearner):
         super().__init__(family, config, seed, device)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
         self._updates, self._mean_square = 0, 0.0
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of the next update."""
+        return annealed(self.config.learning_rate, self._updates, self.config.anneal_iterations)
 
     @property
     def return_scale(self) -> float:
@@ -98,6 +112,8 @@ class TrialPpoLearner(TrialLearner):
             raise
 
     def _climb(self, trials: Trials) -> dict[str, float]:
+        (group,) = self._optimizer.param_groups
+        group["lr"] = learning_rate = self.learning_rate
         self._updates += 1
         returns = discounted_returns(trials.rewards, trials.valid, self.config.discount)
         square = float((returns.square() * trials.valid).sum() / trials.valid.sum())
@@ -109,7 +125,8 @@ class TrialPpoLearner(TrialLearner):
             count += 1
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
-        return {**{name: total / count for name, total in sums.items()}, "return_scale": self.return_scale}
+        means = {name: total / count for name, total in sums.items()}
+        return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}
 
     def _minibatches(self, trials: int) -> Iterator[Tensor]:
         """Yield the trials' numbers, in pieces, in another order in each pass."""

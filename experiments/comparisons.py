@@ -97,6 +97,22 @@ FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
+    # 512 trials of 100 pulls an iteration.
+    "bandit": {
+        "rl2": _in_context(
+            "rl2",
+            RunConfig(iterations=500, preset="k10", tasks_per_batch=512, episodes_per_task=1),
+            Rl2Config(
+                episodes_per_trial=100,
+                learning_rate=2e-3,
+                anneal_iterations=500,
+                epochs=3,
+                minibatches=12,
+                entropy_weight=0.003,
+            ),
+            "bandit",
+        ),
+    },
     "navigation-2d": {
         "maml-trpo": Variant(MAML_NAVIGATION, steps=3, evaluations=10),
         "maml-trpo-full-curvature": Variant(_changed(MAML_NAVIGATION, curvature_fraction=1.0), 3, 10),

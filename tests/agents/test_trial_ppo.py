@@ -267,6 +267,24 @@ def test_a_resumed_run_meets_the_same_numbers(tmp_path: Path) -> None:
     assert one["mean_square"] == other["mean_square"]
 
 
+def test_the_step_size_falls_to_nothing_if_it_is_to() -> None:
+    learner, rollouts = made(learning_rate=0.004, anneal_iterations=2)
+    assert [learner.update(rollouts)["learning_rate"] for _ in range(2)] == [0.004, 0.002]
+    before = learner.state_dict()["network"]
+    assert learner.update(rollouts)["learning_rate"] == 0
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict()["network"].items())
+    kept, rollouts = made(learning_rate=0.004)
+    assert [kept.update(rollouts)["learning_rate"] for _ in range(2)] == [0.004, 0.004]
+
+
+def test_a_resumed_learner_goes_on_with_the_same_step_size() -> None:
+    (first, rollouts), (second, _) = (made(anneal_iterations=5) for _ in range(2))
+    first.update(rollouts)
+    second.load_state_dict(first.state_dict())
+    assert second.update(rollouts) == first.update(rollouts)
+    assert flat(second) == flat(first)
+
+
 @every_memory
 def test_a_bandits_iteration_moves_the_policy(memory: str) -> None:
     family = make_family("bandit")
@@ -293,6 +311,7 @@ def test_the_same_seed_gives_the_same_numbers(memory: str) -> None:
         ({"discount": 1.5}, "discount must lie in [0, 1], not 1.5"),
         ({"gae_lambda": -0.1}, "gae_lambda must lie in [0, 1], not -0.1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, not 0.0"),
+        ({"anneal_iterations": -1}, "anneal_iterations must be 0 or more, not -1"),
         ({"clip": 0.0}, "clip must be positive, not 0.0"),
         ({"max_gradient_norm": -1.0}, "max_gradient_norm must be positive, not -1.0"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
