@@ -125,7 +125,7 @@ def require_unit(config: Any, *fields: str) -> None:
 
 
 def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
-    """Return a step size after some updates: it falls linearly to 0 over ``anneal_iterations``, or stays if they are 0."""
+    """Return a step size that falls linearly to 0 over ``anneal_iterations`` updates, or stays if those are 0."""
     return step_size * max(0.0, 1 - updates / anneal_iterations) if anneal_iterations else step_size
 
 

@@ -18,7 +18,7 @@ from metarl.agents.sb3_baselines import DqnConfig, PpoConfig, SacConfig
 from metarl.agents.trial_learner import TrialConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d
+from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d, varibad_gridnavi
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
 
@@ -93,7 +93,11 @@ GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened
 GRIDNAVI_TRIALS = RunConfig(iterations=300, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
 GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
+GRIDNAVI_SHARED_100 = dataclasses.replace(GRIDNAVI_SHARED, iterations=100)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
+TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
+EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
+VARIBAD = varibad_gridnavi.EXPERIMENT
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
@@ -140,16 +144,18 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
         # The steps are the later episodes of a trial of four.
         "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
-        "rl2-transformer": _in_context(
-            "rl2", GRIDNAVI_100, Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
-        ),
-        "rl2-external": _in_context("rl2", GRIDNAVI_100, Rl2Config(memory="external", **FOUR_EPISODES)),
+        "rl2-transformer": _in_context("rl2", GRIDNAVI_100, TRANSFORMER),
+        "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
+        "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
     },
     # The published protocol: the goals of the evaluation are those of the training.
     "gridnavi-shared": {
         "rl2": _in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
+        "rl2-transformer": _in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
+        "rl2-external": _in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
+        "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
     },
     "half-cheetah-vel": {
         "maml-trpo": Variant(

@@ -13,6 +13,7 @@ from metarl.distributions import Distribution
 from metarl.envs.gymnasium_worlds import EnvironmentFamily
 from metarl.envs.locomotion import LocomotionDynamics, LocomotionFamily
 from metarl.family import FAMILIES, TaskFamily
+from metarl.learner import LEARNERS
 from metarl.params import per_task
 from metarl.policies import Policy, make_policy
 from metarl.seeding import generator
@@ -88,6 +89,25 @@ def test_captured_and_eager_collections_are_equal(name: str, monkeypatch: pytest
     ]
     for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
         torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("memory", ["gru", "transformer", "external", "hyper-rl2", "varibad", "pearl"])
+def test_captured_and_eager_trials_are_equal(memory: str) -> None:
+    name = memory if memory in LEARNERS else "rl2"
+    kind = {} if memory in LEARNERS else {"memory": memory}
+    settings = LEARNERS[name].config_class(episodes_per_trial=2, **kind)
+    family = "navigation-2d" if name == "pearl" else "gridnavi"
+    config = metarl.TrainConfig(name, family, metarl.RunConfig(device=str(CUDA), horizon=5), settings)
+    learner, tasks = config.make_learner(), config.split().train_tasks(3, 0)
+    found = []
+    for captured in (False, True):
+        sampler = metarl.Sampler(config.make_family(), CUDA, captured)
+        first = sampler.collect(learner, learner.begin(3), tasks, episodes=2, seed=0)
+        known = learner.adapt(learner.begin(3), first)
+        found.append((first, sampler.collect(learner, known, tasks, episodes=2, seed=1)))
+    for eager, replayed in zip(*found, strict=True):
+        for quantity in ("observations", "actions", "rewards", "log_probs"):
+            torch.testing.assert_close(getattr(replayed, quantity), getattr(eager, quantity))
 
 
 @pytest.mark.parametrize("name", ["gridnavi", "navigation-2d"])
