@@ -97,7 +97,7 @@ def _told(measure: Measure | None) -> str:
 
 def number(value: float) -> str:
     """Return a number with two digits behind the point, but for large ones."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:z.2f}"
 
 
 def _cost(measure: Measure) -> str:

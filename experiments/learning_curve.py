@@ -178,7 +178,7 @@ def _measure_stage(
     totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
     run = SeedRun(config.run.seed, versions, [*points, point], returns, totals)
     write(directory.path / NOTES, run)
-    print(f"  iteration {stop}: {', '.join(f'{value:.2f}' for value in point.returns)}", flush=True)
+    print(f"  iteration {stop}: {', '.join(f'{point.returns[step]:.2f}' for step in variant.columns)}", flush=True)
     return run
 
 

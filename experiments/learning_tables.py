@@ -78,13 +78,13 @@ def _row(*cells: str) -> str:
 
 
 def _seeds(returns: np.ndarray) -> str:
-    return ", ".join(f"{seed:.2f}" for seed in returns.mean(1))
+    return ", ".join(f"{seed:z.2f}" for seed in returns.mean(1))
 
 
 def _with_interval(scores: np.ndarray, sign: str = "") -> str:
     """Tell the mean of scores ``[seeds, tasks]`` and its 95 % interval, over other seeds and tasks."""
     estimate, low, high = (value.item() for value in interval(mean, scores))
-    return f"{estimate:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+    return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
 
 
 def _training(record: Record) -> str:

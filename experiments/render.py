@@ -57,7 +57,7 @@ def render(options: RenderOptions) -> str:
     write_video(frames, out, recording.fps)
     lines = [f"{config.learner} on {config.family} ({config.preset}), trained for {iteration} iterations"]
     lines += [f"task {task_text(task[0])}; actions {'deterministic' if options.deterministic else 'sampled'}", ""]
-    lines += [f"{take.label:<24}return {take.returns[-1]:.2f} at step {take.steps}" for take in recording.takes]
+    lines += [f"{take.label:<24}return {take.returns[-1]:z.2f} at step {take.steps}" for take in recording.takes]
     return "\n".join([*lines, "", f"video     {out} ({len(frames)} frames, {recording.fps:.4g} per second)"])
 
 

@@ -38,8 +38,9 @@ def table(curve: AdaptationCurve, reference: Reference | None = None) -> str:
 
 
 def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign: str = "") -> str:
-    interval = "[{:.2f}, {:.2f}]".format(*curve.interval(values))
-    return f"{name:<20}{spent:>20}{values.mean():>{sign}14.2f}   {interval:<26}"
+    low, high = curve.interval(values)
+    interval = f"[{low:z.2f}, {high:z.2f}]"
+    return f"{name:<20}{spent:>20}{values.mean():>{sign}z14.2f}   {interval:<26}"
 
 
 def training_of(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, FuncFormatter
 from matplotlib.transforms import blended_transform_factory
 
@@ -118,7 +119,8 @@ def _draw_references(axes: Axes, reference: Reference | None) -> None:
     place = blended_transform_factory(axes.transAxes, axes.transData)
     for label, value in reference.lines.items() if reference else ():
         axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
-        axes.text(1, value, f"{label} {value:g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
+        name = axes.text(1, value, f"{label} {value:g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
+        name.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
 
 
 def _profile(comparison: Comparison) -> Picture:

@@ -60,7 +60,7 @@ def steps_to_match(records: Mapping[str, Record], baseline: str) -> str:
         for step, (spent, value) in enumerate(zip(record.spent, record.curves.mean(0), strict=True)):
             found = first_reached(slow.spent, slow_returns, value)
             needed = f"not within {slow.spent[-1]:,.0f}" if found is None else f"{found:,.0f}"
-            lines.append(f"| {'' if step else label} | {step} | {spent:,.0f} | {value:.2f} | {needed} |")
+            lines.append(f"| {'' if step else label} | {step} | {spent:,.0f} | {value:z.2f} | {needed} |")
     return "\n".join(lines)
 
 
