@@ -1,6 +1,7 @@
 """What meta-learners share that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -87,13 +88,17 @@ class AdamConfig(GradientConfig):
 
     outer_lr: float = 1e-3
     """Step size of Adam on the meta-parameters."""
+    anneal_iterations: int = 0
+    """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
+    max_gradient_norm: float = math.inf
+    """Longer meta-gradients are shortened to this."""
     exploration: float = 0.0
     """Weight of E-MAML's term, which rewards episodes before adaptation for what adaptation made of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "outer_lr")
-        require_not_negative(self, "exploration")
+        require_positive(self, "outer_lr", "max_gradient_norm")
+        require_not_negative(self, "anneal_iterations", "exploration")
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -230,16 +235,21 @@ class GradientLearner(Learner):
 
 
 class AdamLearner(GradientLearner):
-    """A gradient-based learner whose outer steps are Adam's."""
+    """A gradient-based learner whose outer steps are Adam's.
+
+    Attributes:
+        updates: how many it has had.
+    """
 
     config: AdamConfig
 
     def __init__(self, family: TaskFamily, config: AdamConfig, seed: int, device: torch.device) -> None:
         super().__init__(family, config, seed, device)
+        self.updates = 0
         self._optimizer = torch.optim.Adam(tensors(self.params), lr=config.outer_lr, maximize=True)
 
     def ascend(self, slopes: TensorDict) -> float:
-        """Take one step up the meta-gradient; return its norm.
+        """Take one step up the meta-gradient; return its norm before it is shortened.
 
         Raises:
             RunError: for a NaN or infinity in it.
@@ -247,8 +257,11 @@ class AdamLearner(GradientLearner):
         norm = flatten(slopes).norm()
         if not norm.isfinite():
             raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
+        share = min(1.0, self.config.max_gradient_norm / max(float(norm), 1e-12))
         for value, slope in zip(tensors(self.params), tensors(slopes), strict=True):
-            value.grad = slope.detach()
+            value.grad = share * slope.detach()
+        (group,) = self._optimizer.param_groups
+        group["lr"] = annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
         self._optimizer.step()
         return float(norm)
 
@@ -269,11 +282,13 @@ class AdamLearner(GradientLearner):
         return (weights.to(total.dtype) * total).mean()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the meta-parameters by name, and the optimiser's moments."""
-        return {**super().state_dict(), "moments": copy.deepcopy(self._optimizer.state_dict()["state"])}
+        """Return the meta-parameters by name, the optimiser's moments, and how many updates there were."""
+        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
+        return {**super().state_dict(), "moments": moments, "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
+        self.updates = int(state["updates"])
         for key, value in self.params.items():
             value.copy_(state["params"][key].view_as(value))
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})

@@ -64,7 +64,7 @@ class MamlPpo(AdamLearner):
         "their rollouts, in nats, summed over the inner steps",
         "clip_fraction": "share of the adapted policies' steps whose ratio lies outside 1 ± `clip`, before the last "
         "epoch's step",
-        "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch",
+        "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch, before it is shortened",
     }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -86,6 +86,7 @@ class MamlPpo(AdamLearner):
             start = metrics.get("objective_before", objective.item())
             metrics = {"objective_before": start, "objective_last_epoch": objective.item(), **terms}
             metrics["gradient_norm"] = norm
+        self.updates += 1
         return metrics
 
     def _objective(

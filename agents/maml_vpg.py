@@ -27,7 +27,9 @@ class MamlVpg(AdamLearner):
     name: ClassVar[str] = "maml-vpg"
     config_class: ClassVar[type] = MamlVpgConfig
     config: MamlVpgConfig
-    metrics: ClassVar[Mapping[str, str]] = {"gradient_norm": "Euclidean norm of the meta-gradient"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "gradient_norm": "Euclidean norm of the meta-gradient, before it is shortened"
+    }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one step on the meta-parameters."""
@@ -37,4 +39,6 @@ class MamlVpg(AdamLearner):
         objective = surrogate(self.policy_at(stages[-1], query), query).mean()
         if self.config.exploration:
             objective = objective + self.config.exploration * self.exploration(stages, support, query)
-        return {"gradient_norm": self.ascend(gradient(objective, params))}
+        norm = self.ascend(gradient(objective, params))
+        self.updates += 1
+        return {"gradient_norm": norm}

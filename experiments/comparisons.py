@@ -99,6 +99,7 @@ TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
 EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
 VARIBAD = varibad_gridnavi.EXPERIMENT
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
+CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
     # 512 trials of 100 pulls an iteration.
@@ -162,13 +163,13 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             TrainConfig(
                 "maml-trpo",
                 "half-cheetah-vel",
-                dataclasses.replace(CHEETAH, iterations=500),
+                dataclasses.replace(CHEETAH, iterations=250),
                 MamlTrpoConfig(trust_region=TrustRegionConfig(max_kl=0.05)),
             ),
             3,
-            10,
+            5,
         ),
-        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, MamlPpoConfig(outer_lr=3e-3)), 3, 6),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, CHEETAH_PPO), 3, 6),
         # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
         "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
         "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),

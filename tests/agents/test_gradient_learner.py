@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -387,6 +388,28 @@ def test_the_outer_step_is_adams(name: str) -> None:
     torch.testing.assert_close(flatten(learner.params) - before, expected, rtol=1e-9, atol=1e-12)
 
 
+@every_adam
+def test_a_long_meta_gradient_is_shortened(name: str) -> None:
+    (free, rollouts), (bound, _) = (iteration(name, outer_lr=0.02, max_gradient_norm=norm) for norm in (math.inf, 1e-9))
+    slope = slope_of_update(free, rollouts)
+    before = flatten(bound.params).clone()
+    assert bound.ascend(unflatten(slope, bound.params)) == pytest.approx(slope.norm().item(), rel=1e-9)
+    short = 1e-9 * slope / slope.norm()
+    torch.testing.assert_close(flatten(bound.params) - before, 0.02 * short / (short.abs() + 1e-8), rtol=1e-6, atol=0)
+
+
+@every_adam
+def test_the_outer_step_falls_to_nothing_if_it_is_to(name: str) -> None:
+    learner, rollouts = iteration(name, anneal_iterations=2)
+    moves = []
+    for _ in range(3):
+        before = flatten(learner.params).clone()
+        learner.update(rollouts)
+        moves.append((flatten(learner.params) - before).norm().item())
+    assert moves[0] > 0 < moves[1]
+    assert moves[2] == 0
+
+
 @every_maml
 def test_it_says_how_long_the_meta_gradient_is(name: str) -> None:
     learner, rollouts = iteration(name, **({"epochs": 1} if name == "maml-ppo" else {}))
@@ -432,6 +455,8 @@ def test_settings_of_the_adaptation_that_make_no_sense_are_refused(bad: dict[str
     [
         ({"outer_lr": 0.0}, "outer_lr must be positive, not 0.0"),
         ({"outer_lr": -1.0}, "outer_lr must be positive, not -1.0"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be positive, not 0.0"),
+        ({"anneal_iterations": -1}, "anneal_iterations must be 0 or more, not -1"),
         ({"exploration": -0.5}, "exploration must be 0 or more, not -0.5"),
         ({"exploration": float("nan")}, "exploration must be 0 or more, not nan"),
     ],
