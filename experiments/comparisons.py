@@ -16,9 +16,16 @@ from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2 import Rl2Config
 from metarl.agents.sb3_baselines import DqnConfig, PpoConfig, SacConfig
 from metarl.agents.trial_learner import TrialConfig
+from metarl.agents.varibad import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.experiments import dqn_gridnavi, maml_navigation_2d, reptile_navigation_2d, varibad_gridnavi
+from metarl.experiments import (
+    dqn_gridnavi,
+    maml_navigation_2d,
+    pearl_sparse_point,
+    reptile_navigation_2d,
+    varibad_gridnavi,
+)
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
 
@@ -97,9 +104,16 @@ GRIDNAVI_SHARED_100 = dataclasses.replace(GRIDNAVI_SHARED, iterations=100)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
 TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
 EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
-VARIBAD = varibad_gridnavi.EXPERIMENT
+VARIBAD, PEARL_SPARSE = varibad_gridnavi.EXPERIMENT, pearl_sparse_point.EXPERIMENT
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
+# 128 trials of 300 steps; 256 of 100; 512 of 100; 128 of 400.
+NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
+SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
+TABULAR_TRIALS = RunConfig(iterations=200, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
+CHEETAH_TRIALS = RunConfig(iterations=80, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=4)
+# Few pulls or steps, many trials: large batches, and a step size that ends at 0.
+ANNEALED: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
     # 512 trials of 100 pulls an iteration.
@@ -107,16 +121,35 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "rl2": _in_context(
             "rl2",
             RunConfig(iterations=500, preset="k10", tasks_per_batch=512, episodes_per_task=1),
-            Rl2Config(
-                episodes_per_trial=100,
-                learning_rate=2e-3,
-                anneal_iterations=500,
-                epochs=3,
-                minibatches=12,
-                entropy_weight=0.003,
-            ),
+            Rl2Config(episodes_per_trial=100, anneal_iterations=500, **ANNEALED),
             "bandit",
         ),
+    },
+    "tabular-mdp": {
+        "rl2": _in_context(
+            "rl2", TABULAR_TRIALS, Rl2Config(episodes_per_trial=10, anneal_iterations=200, **ANNEALED), "tabular-mdp"
+        ),
+    },
+    "sparse-point": {
+        "rl2": _in_context(
+            "rl2",
+            SPARSE_TRIALS,
+            Rl2Config(episodes_per_trial=5, discount=0.95, anneal_iterations=200, **ANNEALED),
+            "sparse-point",
+        ),
+        "varibad": _in_context(
+            "varibad",
+            dataclasses.replace(SPARSE_TRIALS, iterations=400),
+            VariBadConfig(
+                episodes_per_trial=5,
+                hidden_sizes=(64, 64),
+                reward_inputs="next-observation",
+                anneal_iterations=400,
+                **ANNEALED,
+            ),
+            "sparse-point",
+        ),
+        "pearl": _in_context("pearl", _shortened(PEARL_SPARSE, 60).run, PEARL_SPARSE.settings, "sparse-point"),
     },
     "navigation-2d": {
         "maml-trpo": Variant(MAML_NAVIGATION, steps=3, evaluations=10),
@@ -125,6 +158,18 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             TrainConfig("maml-ppo", "navigation-2d", RunConfig(40, preset="maml"), MamlPpoConfig(inner_lr=0.5)), 3, 10
         ),
         "reptile": Variant(REPTILE_NAVIGATION, steps=4, evaluations=10),
+        "rl2": _in_context(
+            "rl2",
+            NAVIGATION_TRIALS,
+            Rl2Config(episodes_per_trial=3, anneal_iterations=100, **ANNEALED),
+            "navigation-2d",
+        ),
+        "varibad": _in_context(
+            "varibad",
+            NAVIGATION_TRIALS,
+            VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), anneal_iterations=100, **ANNEALED),
+            "navigation-2d",
+        ),
     },
     "gridnavi": {
         "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
@@ -173,6 +218,11 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
         "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
         "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),
+    },
+    "half-cheetah-vel-0-3": {
+        "rl2": _in_context(
+            "rl2", CHEETAH_TRIALS, Rl2Config(episodes_per_trial=2, anneal_iterations=80, **ANNEALED), "half-cheetah-vel"
+        ),
     },
 }
 
