@@ -120,8 +120,15 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "bandit": {
         "rl2": _in_context(
             "rl2",
-            RunConfig(iterations=500, preset="k10", tasks_per_batch=512, episodes_per_task=1),
-            Rl2Config(episodes_per_trial=100, anneal_iterations=500, **ANNEALED),
+            RunConfig(iterations=600, preset="k10", tasks_per_batch=512, episodes_per_task=1),
+            Rl2Config(
+                episodes_per_trial=100,
+                learning_rate=4e-3,
+                anneal_iterations=600,
+                epochs=3,
+                minibatches=12,
+                entropy_weight=0.001,
+            ),
             "bandit",
         ),
     },
