@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import blended_transform_factory
 
-from metarl.experiments.learning_records import Record
+from metarl.experiments.learning_records import Record, some
 from metarl.experiments.report_figures import COLORS, MARKERS, WIDE
 from metarl.references import Reference
 from metarl.run_directory import write_whole
@@ -37,8 +37,8 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
     """
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
-        tasks = max(len(record.tasks) for record in records.values())
-        seeds = max(len(record.runs) for record in records.values())
+        tasks = some([len(record.tasks) for record in records.values()])
+        seeds = some([len(record.runs) for record in records.values()])
         figure.suptitle(f"{name}: {tasks} test tasks, mean and range of {seeds} seeds", fontsize=11)
         training, adaptation = figure.subplots(1, 2, sharey=True)
         handles = []

@@ -152,6 +152,11 @@ def read_comparison(folder: Path, labels: Iterable[str]) -> dict[str, Record]:
     return {label: read_record(folder / f"{label}.json") for label in found}
 
 
+def some(counts: Iterable[int]) -> str:
+    """Return different counts in words: ``3``, or ``1 or 3``."""
+    return " or ".join(map(str, sorted(set(counts))))
+
+
 def rounded(values: Any) -> Any:
     """Return a number, or nested lists of numbers, with 5 significant digits."""
     if isinstance(values, list):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metarl.errors import InputError
-from metarl.experiments.learning_records import read_comparison, read_record, read_run, rounded, write
+from metarl.experiments.learning_records import read_comparison, read_record, read_run, rounded, some, write
 from tests.experiments.records import point, record, seed_run
 
 MEASURED = record(
@@ -80,3 +80,7 @@ def test_a_run_that_was_not_measured_is_none(tmp_path: Path) -> None:
 def test_numbers_keep_five_digits() -> None:
     assert rounded([[-38.437261, 123456.7], [0.000123456]]) == [[-38.437, 123460.0], [0.00012346]]
     assert rounded([3, None]) == [3, None]
+
+
+def test_counts_are_told_once_each_in_order() -> None:
+    assert (some([3, 3]), some(iter([40, 6, 40]))) == ("3", "6 or 40")
