@@ -190,7 +190,7 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 
 
 def test_pictures_are_small_and_shown() -> None:
-    shown = re.findall(r"!\[.+\]\((pictures/.*)\)", "\n".join(page.read_text() for page in PAGES))
+    shown = re.findall(r"!\[[^]]+\]\((?:docs/)?(pictures/[^)]*)\)", "\n".join(page.read_text() for page in PAGES))
     files = list((ROOT / "docs" / "pictures").iterdir())
     assert sorted(set(shown)) == sorted(f"pictures/{path.name}" for path in files)
     assert max(path.stat().st_size for path in files) < 150_000
