@@ -53,10 +53,11 @@ def watch(config: TrainConfig, learner: Learner, tasks: TensorDict, episodes: in
     family = config.make_family()
     assert isinstance(learner, VariBad)
     assert isinstance(family, GridNavi)
-    sampler, state, rollouts = Sampler(family, config.run.device), learner.begin(len(tasks)), []
+    sampler, rollouts = Sampler(family, config.run.device), []
+    state: Any = learner.begin(len(tasks))
     for episode in range(episodes):
         rollouts.append(sampler.collect(learner, state, tasks, 1, derive_seed(seed, "pictures", episode)))
-        state: Any = learner.adapt(state, rollouts[-1])
+        state = learner.adapt(state, rollouts[-1])
     trials = Trials.of(rollouts)
     rewards = expected_rewards(learner, family, trials, seed)
     return Beliefs(tasks["goal"].cpu(), trials.observations.cpu(), rewards, family.horizon)
