@@ -1,7 +1,6 @@
 """What meta-learners share that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -90,15 +89,15 @@ class AdamConfig(GradientConfig):
     """Step size of Adam on the meta-parameters."""
     anneal_iterations: int = 0
     """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
-    max_gradient_norm: float = math.inf
-    """Longer meta-gradients are shortened to this."""
+    max_gradient_norm: float = 0.0
+    """Longer meta-gradients are shortened to this; 0 shortens none."""
     exploration: float = 0.0
     """Weight of E-MAML's term, which rewards episodes before adaptation for what adaptation made of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "outer_lr", "max_gradient_norm")
-        require_not_negative(self, "anneal_iterations", "exploration")
+        require_positive(self, "outer_lr")
+        require_not_negative(self, "anneal_iterations", "max_gradient_norm", "exploration")
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -257,7 +256,8 @@ class AdamLearner(GradientLearner):
         norm = flatten(slopes).norm()
         if not norm.isfinite():
             raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
-        share = min(1.0, self.config.max_gradient_norm / max(float(norm), 1e-12))
+        longest = self.config.max_gradient_norm or float(norm)
+        share = longest / float(norm) if norm > longest else 1.0
         for value, slope in zip(tensors(self.params), tensors(slopes), strict=True):
             value.grad = share * slope.detach()
         (group,) = self._optimizer.param_groups

@@ -33,13 +33,13 @@ FRAME_SKIP = 5
 class RecordingSampler(Sampler):
     """A sampler that keeps the actions of its rollouts: ``[T, worlds, A]`` each."""
 
+    actions: list[np.ndarray]
+
     def collect(self, *arguments: Any, **options: Any) -> Rollout:
         """Collect, and keep the actions."""
         rollout = super().collect(*arguments, **options)
         self.actions.append(rollout.actions.flatten(0, 1).transpose(0, 1).clamp(-1, 1).double().numpy())
         return rollout
-
-    actions: list[np.ndarray]
 
 
 def bare_physics(rollouts: list[np.ndarray]) -> None:
