@@ -29,6 +29,7 @@ from metarl.experiments import (
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
 
+# Adaptation steps of which all are kept for each task, and how many are kept of more.
 MOST_COLUMNS, SOME_COLUMNS = 40, 12
 
 
@@ -66,7 +67,7 @@ class Variant:
     @property
     def columns(self) -> list[int]:
         """The steps of which the returns of each task are kept: all, or some of many, and that of training."""
-        few = min(self.steps + 1, MOST_COLUMNS if self.steps < MOST_COLUMNS else SOME_COLUMNS)
+        few = self.steps + 1 if self.steps < MOST_COLUMNS else SOME_COLUMNS
         return sorted({round(step) for step in np.linspace(0, self.steps, few)} | {self.inner_steps})
 
     @property

@@ -44,13 +44,14 @@ def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign
 
 
 def training_of(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:
-    """Return in a line what was trained on what, and for how long."""
+    """Return in a line what was trained on what, and for how long, as far as metrics.csv tells."""
+    what = f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}"
     rows = directory.read_metrics()[:iteration]
+    if len(rows) < iteration:
+        return f"{what}, trained for {iteration} iterations"
     minutes = sum(float(row["time_iteration"]) for row in rows) / 60
-    return (
-        f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}, trained for {iteration} "
-        f"iterations, {int(rows[-1]['env_steps']):,} env steps, {minutes:,.1f} min"
-    )
+    steps = int(rows[-1]["env_steps"])
+    return f"{what}, trained for {iteration} iterations, {steps:,} env steps, {minutes:,.1f} min"
 
 
 def save_evaluation(
