@@ -99,4 +99,4 @@ def test_the_training_is_told_up_to_the_checkpoint(tmp_path: Path) -> None:
     config = TrainConfig("random", "bandit", RunConfig(seed=7))
     told = "random on bandit (k5), seed 7, trained for 2 iterations, 12,000 env steps, 1.5 min"
     assert training_of(directory, config, 2) == told
-    assert training_of(RunDirectory(tmp_path / "no-metrics"), config, 2) == told.split(", 12")[0]
+    assert training_of(RunDirectory(tmp_path / "no-metrics"), config, 2) == told.split(", 12", maxsplit=1)[0]
