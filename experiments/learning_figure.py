@@ -82,7 +82,7 @@ def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> Non
     for label, value in reference.lines.items() if reference else ():
         for axes in (left, right):
             axes.axhline(value, color="0.6", linewidth=1, linestyle="--", zorder=0)
-        right.text(1.01, value, f"{label}\n{value:g}", transform=beside, va="center", color="0.4", fontsize=8)
+        right.text(1.01, value, f"{label}\n{value:.4g}", transform=beside, va="center", color="0.4", fontsize=8)
 
 
 def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -> None:

@@ -97,7 +97,7 @@ def _training(record: Record) -> str:
 
 def _references(name: str) -> str:
     reference = find_comparison_reference(name)
-    held = ", ".join(f"{label} {value:g}" for label, value in reference.lines.items()) if reference else ""
+    held = ", ".join(f"{label} {value:.4g}" for label, value in reference.lines.items()) if reference else ""
     return f"For comparison: {held}." if held else ""
 
 

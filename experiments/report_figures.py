@@ -119,7 +119,7 @@ def _draw_references(axes: Axes, reference: Reference | None) -> None:
     place = blended_transform_factory(axes.transAxes, axes.transData)
     for label, value in reference.lines.items() if reference else ():
         axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
-        name = axes.text(1, value, f"{label} {value:g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
+        name = axes.text(1, value, f"{label} {value:.4g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
         name.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
 
 
