@@ -119,7 +119,8 @@ def _draw_references(axes: Axes, reference: Reference | None) -> None:
     place = blended_transform_factory(axes.transAxes, axes.transData)
     for label, value in reference.lines.items() if reference else ():
         axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
-        name = axes.text(1, value, f"{label} {value:.4g}", transform=place, ha="right", va="bottom", color="0.35", size=8)
+        told = f"{label} {value:.4g}"
+        name = axes.text(1, value, told, transform=place, ha="right", va="bottom", color="0.35", size=8)
         name.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
 
 
