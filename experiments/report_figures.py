@@ -21,8 +21,8 @@ from metarl.references import Reference
 from metarl.run_directory import RunDirectory, write_whole
 from metarl.statistics import Interval
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, without yellow; markers tell a second time.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's colours, which colour-blind readers tell apart, with brown for yellow; markers tell a second time.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 # One learner may spend so many times what another spends before the axis becomes logarithmic.
 WIDE = 10
