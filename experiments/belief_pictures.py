@@ -2,7 +2,7 @@
 
     python experiments/belief_pictures.py runs/varibad-gridnavi-seed1 --out belief.png --tasks 3
 
-A row of the picture is the beginning of a trial on one held-out test task. Its panels stand at even intervals: the
+A row of the picture is the beginning of a trial on one test task. Its panels stand at even intervals: the
 reward of every cell, decoded from samples of the belief at that step, under the path of the episode so far.
 """
 
@@ -16,7 +16,7 @@ from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.beliefs import make_figure, tells_beliefs, watch
 from metarl.experiments.cli import guarded, parse
-from metarl.run_directory import write_whole
+from metarl.run_directory import make_folder, write_whole
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def run(options: Options) -> None:
     """Draw the picture, and say where it is.
 
     Raises:
-        InputError: when the run is not one of VariBAD on GridNavi.
+        InputError: when the run is not one of VariBAD on GridNavi, or the picture cannot be written.
     """
+    make_folder(Path(options.out).parent, "a picture")
     config, learner, _ = load_run(options.run)
     if not tells_beliefs(config, learner):
         raise InputError(
@@ -58,7 +59,7 @@ def run(options: Options) -> None:
     tasks = config.split().held_out_tasks("test", options.tasks)
     figure = make_figure(watch(config, learner, tasks, options.episodes, options.seed), options.panels)
     write_whole(Path(options.out), lambda part: figure.savefig(part, format="png", dpi=150))
-    print(f"picture   {options.out} ({len(tasks)} held-out test tasks, actions sampled)")
+    print(f"picture   {options.out} ({len(tasks)} test tasks, actions sampled)")
 
 
 if __name__ == "__main__":

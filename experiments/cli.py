@@ -43,7 +43,7 @@ Options = TypeVar("Options")
 TASKS_OF: dict[str, str] = {
     "train": "training tasks",
     "validation": "validation tasks",
-    "test": "held-out test tasks",
+    "test": "test tasks",
     "ood": "tasks outside the distribution",
 }
 

@@ -22,6 +22,12 @@ def test_runs_of_others_are_refused_in_one_line(tmp_path: Path) -> None:
         run(Options(other))
 
 
+def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write a picture to .*file: File exists; choose another --out"):
+        run(Options("run", str(tmp_path / "file" / "belief.png")))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [

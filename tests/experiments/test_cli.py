@@ -269,7 +269,7 @@ def test_an_evaluation_is_a_table(run: str, capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     for row in ("before adaptation", "after step 1", "after step 2", "difference", "95 % interval over tasks"):
         assert row in shown
-    assert "4 held-out test tasks; 3 episodes per step, actions sampled" in shown
+    assert "4 test tasks; 3 episodes per step, actions sampled" in shown
 
 
 def test_an_evaluation_is_a_file(run: str) -> None:
@@ -307,7 +307,7 @@ def test_it_is_said_when_a_family_has_fewer_tasks(capsys: pytest.CaptureFixture[
     main(train_words("gridnavi", "--iterations", 1, "--horizon", 5, out="run"))
     evaluate("run", "--tasks", "40", "--steps", "1")
     # 20 % of 21 goals
-    assert "4 held-out test tasks, all that there are" in capsys.readouterr().out
+    assert "4 test tasks, all that there are" in capsys.readouterr().out
 
 
 def test_a_published_experiment_runs_as_a_script(tmp_path: Path) -> None:
