@@ -3,6 +3,10 @@
 Blocks normalise before attention and before the perceptron (Parisotto et al. 2020, section 3). Positions are rotations
 of queries and keys (Su et al. 2021, section 3.2): attention depends on how many steps ago something was, not on when in
 the trial that was, and a trial may be of any length.
+
+A step is embedded together with the one before it. What an action did stands in the inputs of the step after it, which
+know the previous action and reward, but not the previous observation; with both, each step holds one transition whole
+(observation, action, reward, next observation), and a single block can look up what was done in the present state.
 """
 
 from dataclasses import dataclass
@@ -19,8 +23,9 @@ RINGS = ("keys", "values")
 class Transformer(MemoryNetwork):
     """A stack of blocks in which every step attends to itself and to the ``window - 1`` steps before it.
 
-    The memory is two rings for each block: the key and the value of a trial's step p stand at place ``p % window``,
-    until the step that comes ``window`` later takes it. So acting costs the same at every step of a trial.
+    The memory is the last step's inputs, and two rings for each block: the key and the value of a trial's step p stand
+    at place ``p % window``, until the step that comes ``window`` later takes it. So acting costs the same at every step
+    of a trial.
 
     Args:
         inputs: size of a step's inputs.
@@ -35,18 +40,23 @@ class Transformer(MemoryNetwork):
     def __init__(self, inputs: int, size: int, layers: int, heads: int, window: int) -> None:
         super().__init__()
         self.size, self._window, self._heads = size, window, heads
-        self.embed = nn.Linear(inputs, size)
+        self.embed = nn.Linear(2 * inputs, size)
         self.blocks = nn.ModuleList(_Block(size, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
         width = size // heads
         self.register_buffer("_frequencies", 10_000.0 ** (-torch.arange(0, width, 2) / width), persistent=False)
 
     def initial(self, trials: int) -> Memory:
-        """Return zeros: ``steps`` read so far ``[B]``, and ``keys_i``, ``values_i`` ``[B, heads, W, size / heads]``."""
+        """Return zeros.
+
+        They are ``steps`` read so far ``[B]``, the ``last`` one's inputs ``[B, D]``, and ``keys_i``, ``values_i``
+        ``[B, heads, W, size / heads]``.
+        """
         like = self.embed.weight
         shape = (trials, self._heads, self._window, self.size // self._heads)
         rings = {f"{name}_{index}": like.new_zeros(shape) for index in range(len(self.blocks)) for name in RINGS}
-        return {"steps": torch.zeros(trials, dtype=torch.int64, device=like.device), **rings}
+        steps = torch.zeros(trials, dtype=torch.int64, device=like.device)
+        return {"steps": steps, "last": like.new_zeros(trials, self.embed.in_features // 2), **rings}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read on in B trials."""
@@ -54,7 +64,10 @@ class Transformer(MemoryNetwork):
         reading = _Reading(memory["steps"], own, inputs.shape[1], self._window)
         angles = (reading.positions.unsqueeze(-1) * self._frequencies).unsqueeze(1)
         turns = angles.cos(), angles.sin()
-        hidden, following = self.embed(inputs), {"steps": memory["steps"] + own}
+        before = torch.cat([memory["last"].unsqueeze(1), inputs[:, :-1]], 1)
+        last = inputs[torch.arange(len(own), device=own.device), own - 1]
+        hidden = self.embed(torch.cat([inputs, before], -1))
+        following = {"steps": memory["steps"] + own, "last": last}
         for index, block in enumerate(self.blocks):
             names = [f"{name}_{index}" for name in RINGS]
             hidden, *rings = block(hidden, turns, *(memory[name] for name in names), reading)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from metarl.agents.gradient_learner import require_counts
 from metarl.agents.memory import Memory
+from metarl.agents.observation_scale import ObservationScale
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.errors import InputError
 from metarl.family import TaskFamily
@@ -44,6 +45,7 @@ class StepInputs:
     Attributes:
         observation_size: of the observation's part, which stands first.
         size: of all.
+        scale: what observations are passed through, if it is set.
 
     Raises:
         InputError: for other spaces.
@@ -60,9 +62,15 @@ class StepInputs:
         self.observation_size = spaces.flatdim(observation_space)
         self.action_size = spaces.flatdim(action_space)
         self.size = self.observation_size + self.action_size + 2
+        self.scale: ObservationScale | None = None
 
     def observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` as ``[..., D]``."""
+        """Return observations ``[..., *observation]`` as ``[..., D]``, scaled."""
+        features = self.raw_observations(observations)
+        return features if self.scale is None else self.scale(features)
+
+    def raw_observations(self, observations: Tensor) -> Tensor:
+        """Return observations ``[..., *observation]`` as ``[..., D]``, as the family gave them."""
         space = self._observation_space
         if isinstance(space, spaces.Discrete):
             return nn.functional.one_hot(observations.long() - int(space.start), self.observation_size).float()

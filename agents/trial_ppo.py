@@ -3,6 +3,10 @@
 The return that an action earns runs on through the ends of episodes to the end of its trial, so that exploring in one
 episode is paid for by the next. Every pass reads whole trials from their first step on, with gradients through all of
 it, and estimates advantages with the values that it has just computed.
+
+What a policy with a memory cannot tell is how much of the trial is left, and near its end less is to come. So the critic
+says what a step is worth at its place in the trial only up to a factor that needs no learning: the share of the trial's
+discounted steps that are still ahead. (That a value must know the time that is left: Pardo et al. 2018, section 3.)
 """
 
 import copy
@@ -20,10 +24,11 @@ from metarl.agents.gradient_learner import (
     require_positive,
     require_unit,
 )
+from metarl.agents.observation_scale import ObservationScale
 from metarl.agents.trial_learner import TrialConfig, TrialLearner
 from metarl.errors import RunError
 from metarl.family import TaskFamily
-from metarl.returns import discounted_returns, generalized_advantages
+from metarl.returns import discount_matrix, discounted_returns, generalized_advantages
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 from metarl.trials import Trials
@@ -55,6 +60,8 @@ class TrialPpoConfig(TrialConfig):
     """Longer gradients are shortened to this."""
     normalize_advantages: bool = True
     """Shift and scale the advantages of a minibatch to mean 0 and deviation 1."""
+    normalize_observations: bool = False
+    """Shift and scale observations to mean 0 and deviation 1 over the training so far."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +92,9 @@ class TrialPpoLearner(TrialLearner):
     def __init__(self, family: TaskFamily, config: TrialPpoConfig, seed: int, device: torch.device) -> None:
         self.config = config
         super().__init__(family, config, seed, device)
+        if config.normalize_observations:
+            self.inputs.scale = ObservationScale(self.inputs.observation_size).to(device)
+            self.network.add_module("observation_scale", self.inputs.scale)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
         self._updates, self._mean_square = 0, 0.0
 
@@ -125,6 +135,8 @@ class TrialPpoLearner(TrialLearner):
             count += 1
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
+        if self.inputs.scale is not None:  # after the passes, which are to meet the inputs that were acted on
+            self.inputs.scale.update(self.inputs.raw_observations(trials.observations), trials.valid)
         means = {name: total / count for name, total in sums.items()}
         return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}
 
@@ -150,6 +162,7 @@ class TrialPpoLearner(TrialLearner):
         config, valid = self.config, trials.valid
         memory = self.network.initial(len(trials.rewards))
         distribution, values, _ = self.network(self.trial_inputs(trials), memory, trials.lengths)
+        values = values * share_ahead(trials, config.discount)
         advantages = self.advantages(trials, values.detach())
         targets = advantages + values.detach()
         if config.normalize_advantages:
@@ -198,6 +211,12 @@ class TrialPpoLearner(TrialLearner):
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
         self._mean_square = float(state["mean_square"])
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+
+
+def share_ahead(trials: Trials, discount: float) -> Tensor:
+    """Return what share of the discounted steps of the longest of B trials is to come at each of its L steps, ``[L]``."""
+    ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
+    return ahead / ahead[0]
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -98,44 +98,55 @@ def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
 GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
 # 256 trials of 60 steps an iteration.
-GRIDNAVI_TRIALS = RunConfig(iterations=300, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
+GRIDNAVI_TRIALS = RunConfig(iterations=200, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
 GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
 GRIDNAVI_SHARED_100 = dataclasses.replace(GRIDNAVI_SHARED, iterations=100)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
 TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
 EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
-VARIBAD, PEARL_SPARSE = varibad_gridnavi.EXPERIMENT, pearl_sparse_point.EXPERIMENT
+VARIBAD, PEARL_SPARSE = _shortened(varibad_gridnavi.EXPERIMENT, 400), pearl_sparse_point.EXPERIMENT
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
-# 128 trials of 300 steps; 256 of 100; 512 of 100; 128 of 400.
+# 128 trials of 300 steps; 256 of 100; 512 of 100; 32 of 400.
 NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
 SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
-TABULAR_TRIALS = RunConfig(iterations=200, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
-CHEETAH_TRIALS = RunConfig(iterations=80, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=4)
+TABULAR_TRIALS = RunConfig(iterations=300, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
+CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
 # Few pulls or steps, many trials: large batches, and a step size that ends at 0.
 ANNEALED: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
+
+TABULAR: dict[str, Any] = {
+    "episodes_per_trial": 10,
+    "gae_lambda": 0.8,
+    "anneal_iterations": TABULAR_TRIALS.iterations,
+    "epochs": 1,
+    "minibatches": 16,
+}
+TABULAR_TRANSFORMER = Rl2Config(memory="transformer", layers=1, heads=2, window=100, learning_rate=2e-3, **TABULAR)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
     # 512 trials of 100 pulls an iteration.
     "bandit": {
         "rl2": _in_context(
             "rl2",
-            RunConfig(iterations=600, preset="k10", tasks_per_batch=512, episodes_per_task=1),
+            RunConfig(iterations=900, preset="k10", tasks_per_batch=512, episodes_per_task=1),
             Rl2Config(
                 episodes_per_trial=100,
-                learning_rate=4e-3,
-                anneal_iterations=600,
-                epochs=3,
-                minibatches=12,
-                entropy_weight=0.001,
+                learning_rate=8e-3,
+                anneal_iterations=900,
+                epochs=1,
+                minibatches=16,
+                entropy_weight=0.005,
             ),
             "bandit",
         ),
     },
     "tabular-mdp": {
-        "rl2": _in_context(
-            "rl2", TABULAR_TRIALS, Rl2Config(episodes_per_trial=10, anneal_iterations=200, **ANNEALED), "tabular-mdp"
+        "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
+        "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
+        "hyper-rl2": _in_context(
+            "hyper-rl2", TABULAR_TRIALS, HyperRl2Config(policy_sizes=(), learning_rate=8e-3, **TABULAR), "tabular-mdp"
         ),
     },
     "sparse-point": {
@@ -216,11 +227,11 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             TrainConfig(
                 "maml-trpo",
                 "half-cheetah-vel",
-                dataclasses.replace(CHEETAH, iterations=250),
-                MamlTrpoConfig(trust_region=TrustRegionConfig(max_kl=0.05)),
+                dataclasses.replace(CHEETAH, iterations=800),
+                MamlTrpoConfig(gae_lambda=0.95, trust_region=TrustRegionConfig(max_kl=0.1)),
             ),
             3,
-            5,
+            10,
         ),
         "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, CHEETAH_PPO), 3, 6),
         # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
@@ -229,7 +240,16 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     },
     "half-cheetah-vel-0-3": {
         "rl2": _in_context(
-            "rl2", CHEETAH_TRIALS, Rl2Config(episodes_per_trial=2, anneal_iterations=80, **ANNEALED), "half-cheetah-vel"
+            "rl2",
+            CHEETAH_TRIALS,
+            Rl2Config(
+                episodes_per_trial=2,
+                learning_rate=3e-3,
+                anneal_iterations=320,
+                entropy_weight=0.003,
+                normalize_observations=True,
+            ),
+            "half-cheetah-vel",
         ),
     },
 }

@@ -168,7 +168,7 @@ def test_acting_writes_the_rings_where_they_are() -> None:
     memory = network.initial(TRIALS)
     with torch.no_grad():
         _, following = network(inputs[:, :1], memory)
-    rings = [key for key in memory if key != "steps"]
+    rings = [key for key in memory if key not in ("steps", "last")]
     assert len(rings) == 4
     assert all(following[key] is memory[key] for key in rings)
 
@@ -181,6 +181,14 @@ def test_the_first_step_counts_to_the_end(name: str) -> None:
     assert (slope[:, 0].abs().sum(-1) > 0).all()
 
 
+def test_a_transformers_step_knows_the_inputs_before_it() -> None:
+    # Out of reach of a window of one step, only the embedding can bring them.
+    network, inputs = one_block(window=1), torch.randn(TRIALS, 3, INPUTS, generator=torch.Generator().manual_seed(2))
+    free = inputs.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(network(free, network.initial(TRIALS))[0][:, -1, 0].sum(), free)
+    assert [bool((slope[:, step].abs().sum(-1) > 0).all()) for step in range(3)] == [False, True, True]
+
+
 def one_block(window: int = WINDOW) -> Transformer:
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -191,8 +199,9 @@ def last_output(network: MemoryNetwork, inputs: Tensor) -> Tensor:
     return network(inputs, network.initial(len(inputs)))[0][:, -1]
 
 
-@pytest.mark.parametrize(("ago", "seen"), [(WINDOW - 1, True), (WINDOW, False), (WINDOW + 1, False)])
+@pytest.mark.parametrize(("ago", "seen"), [(WINDOW - 1, True), (WINDOW, True), (WINDOW + 1, False)])
 def test_attention_reaches_back_to_the_windows_end(ago: int, seen: bool) -> None:
+    # The step at its end brings the inputs before it.
     network, (_, inputs) = one_block(), made("gru")
     changed = inputs.clone()
     changed[:, -1 - ago] += 1.0
@@ -209,16 +218,17 @@ def test_attention_knows_how_long_ago_things_were() -> None:
 
 @pytest.mark.parametrize("before", [1, 8, 300])
 def test_attention_does_not_know_when_in_the_trial_it_is(before: int) -> None:
-    # The same window, after another number of steps that it does not reach.
+    # The same window, after another number of steps that it does not reach; the nearest is as nothing to its first step.
     network, (_, inputs) = one_block(), made("gru")
-    window = inputs[:, -WINDOW:]
-    longer = torch.cat([torch.ones(TRIALS, before, INPUTS), window], 1)
+    window, earlier = inputs[:, -WINDOW:], torch.ones(TRIALS, before, INPUTS)
+    earlier[:, -1] = 0
+    longer = torch.cat([earlier, window], 1)
     torch.testing.assert_close(last_output(network, longer), last_output(network, window), rtol=0, atol=1e-9)
 
 
 def attention_by_hand(network: Transformer, inputs: Tensor) -> Tensor:
     """Read one trial ``[L, D]``, query by query, with positions as complex numbers turned."""
-    hidden = network.embed(inputs)
+    hidden = network.embed(torch.cat([inputs, torch.cat([torch.zeros(1, INPUTS), inputs[:-1]])], -1))
     for block in network.blocks:
         parts = block.project(block.before_attention(hidden)).view(STEPS, 3, 2, 4)  # type: ignore[operator, union-attr]
         rows = []

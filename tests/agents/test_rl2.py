@@ -40,7 +40,10 @@ def test_a_memory_takes_its_settings() -> None:
     assert slots.initial(2)["slots"].shape == (2, 3, 7)
     attending = network_of("transformer", hidden_size=12, layers=3, heads=2, window=9)
     assert attending.memory.size == 12
-    rings = {name: tuple(value.shape) for name, value in attending.initial(2).items() if name != "steps"}
+    remembered = attending.initial(2)
+    assert remembered.pop("steps").shape == (2,)
+    assert remembered.pop("last").shape == (2, 9)  # cell, last of five actions, last reward, start
+    rings = {name: tuple(value.shape) for name, value in remembered.items()}
     assert rings == {f"{ring}_{layer}": (2, 2, 9, 6) for layer in range(3) for ring in ("keys", "values")}
 
 

@@ -11,9 +11,11 @@ from torch import Tensor
 
 import metarl
 from metarl.agents.rl2 import Rl2, Rl2Config
+from metarl.agents.trial_ppo import share_ahead
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily, make_family
+from metarl.returns import discounted_returns
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
@@ -127,6 +129,28 @@ def test_reading_the_whole_trial_gives_the_probabilities_of_acting(name: str, me
     torch.testing.assert_close(found[trials.valid], trials.log_probs[trials.valid], rtol=1e-4, atol=1e-5)
 
 
+def test_observations_are_scaled_by_what_earlier_iterations_saw() -> None:
+    family = make_family("navigation-2d", horizon=6)
+    learner = learner_of(family, normalize_observations=True)
+    first = trial_of(learner, family)
+    assert learner.update(first)["clip_fraction"] == 0  # an iteration's passes meet the inputs that were acted on
+    trials = Trials.of(first)
+    seen = trials.observations[trials.valid]
+    expected = (seen - seen.mean(0)) / seen.std(0, correction=0)
+    torch.testing.assert_close(learner.inputs.observations(seen), expected, rtol=1e-4, atol=1e-4)
+    assert learner.update(trial_of(learner, family, seed=1))["clip_fraction"] == 0
+
+
+def test_the_scale_of_observations_is_part_of_a_checkpoint() -> None:
+    family = make_family("navigation-2d", horizon=6)
+    (first, second) = (learner_of(family, normalize_observations=True) for _ in range(2))
+    first.update(trial_of(first, family))
+    second.load_state_dict(first.state_dict())
+    rollouts = trial_of(first, family, seed=1)
+    assert second.update(rollouts) == first.update(rollouts)
+    assert flat(second) == flat(first)
+
+
 @every_memory
 def test_in_the_first_pass_nothing_is_clipped_and_the_mean_advantage_is_left(memory: str) -> None:
     learner, rollouts = made(memory=memory)
@@ -140,14 +164,37 @@ def with_ratios(trials: Trials, ratios: Tensor) -> Trials:
     return replace(trials, log_probs=trials.log_probs - ratios.log())
 
 
+def values_of(learner: Any, trials: Trials) -> Tensor:
+    """Return the critic's values of the trials' steps."""
+    with torch.no_grad():
+        memory = learner.network.initial(len(trials.rewards))
+        _, rates, _ = learner.network(learner.trial_inputs(trials), memory, trials.lengths)
+    return rates * share_ahead(trials, learner.config.discount)
+
+
+@pytest.mark.parametrize(
+    ("discount", "expected"),
+    [(0.5, [1.0, 1.75 / 1.875, 1.5 / 1.875, 1 / 1.875]), (1.0, [1.0, 0.75, 0.5, 0.25]), (0.0, [1.0, 1.0, 1.0, 1.0])],
+)
+def test_less_of_a_trial_is_ahead_at_each_step(discount: float, expected: list[float]) -> None:
+    torch.testing.assert_close(share_ahead(trials_by_hand(True), discount), torch.tensor(expected))
+
+
+def test_a_reward_that_never_changes_needs_one_number_of_the_critic() -> None:
+    # Whatever the step, its return is the same multiple of the share that is ahead.
+    trials = replace(trials_by_hand(True), rewards=torch.full((1, 4), 3.0), valid=torch.ones(1, 4, dtype=torch.bool))
+    returns = discounted_returns(trials.rewards, trials.valid, 0.9)
+    ratios = returns / share_ahead(trials, 0.9)
+    torch.testing.assert_close(ratios, ratios[:, :1].expand(1, 4))
+
+
 def test_ratios_count_up_to_the_clip() -> None:
     learner, rollouts = made(clip=0.3, normalize_advantages=False)
     trials = Trials.of(rollouts)
     ratios = torch.tensor([2.0, 0.5, 1.2, 0.8]).repeat(trials.rewards.numel())[: trials.rewards.numel()]
     ratios = ratios.view_as(trials.rewards)
     with torch.no_grad():
-        *_, values, _ = learner.network(learner.trial_inputs(trials), learner.network.initial(6), trials.lengths)
-        gain = learner.advantages(trials, values)
+        gain = learner.advantages(trials, values_of(learner, trials))
         _, metrics = learner.loss(with_ratios(trials, ratios))
     counted = torch.where(gain > 0, ratios.clamp(max=1.3), ratios.clamp(min=0.7))
     assert metrics["policy_objective"] == pytest.approx((counted * gain)[trials.valid].mean().item(), rel=1e-4)
@@ -167,8 +214,7 @@ def test_the_critic_learns_the_rest_of_the_trial() -> None:
     # With lambda 1 the targets are the returns to the trial's end, in units of their scale.
     learner, rollouts = made(gae_lambda=1.0, discount=1.0)
     trials = Trials.of(rollouts)
-    with torch.no_grad():
-        *_, values, _ = learner.network(learner.trial_inputs(trials), learner.network.initial(6), trials.lengths)
+    values = values_of(learner, trials)
     following = trials.rewards.flip(-1).cumsum(-1).flip(-1)
     expected = (following - values).square()[trials.valid].mean().item()
     assert learner.loss(trials)[1]["value_loss"] == pytest.approx(expected, rel=1e-5)
