@@ -158,12 +158,12 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         "varibad": _in_context(
             "varibad",
-            dataclasses.replace(SPARSE_TRIALS, iterations=400),
+            SPARSE_TRIALS,
             VariBadConfig(
                 episodes_per_trial=5,
                 hidden_sizes=(64, 64),
                 reward_inputs="next-observation",
-                anneal_iterations=400,
+                anneal_iterations=200,
                 **ANNEALED,
             ),
             "sparse-point",
