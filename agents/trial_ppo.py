@@ -4,9 +4,9 @@ The return that an action earns runs on through the ends of episodes to the end 
 episode is paid for by the next. Every pass reads whole trials from their first step on, with gradients through all of
 it, and estimates advantages with the values that it has just computed.
 
-What a policy with a memory cannot tell is how much of the trial is left, and near its end less is to come. So the critic
-says what a step is worth at its place in the trial only up to a factor that needs no learning: the share of the trial's
-discounted steps that are still ahead. (That a value must know the time that is left: Pardo et al. 2018, section 3.)
+A policy with a memory has no clock, and need not tell how much of the trial is left; but near its end less is to come,
+and values must know that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied with the share of the
+trial's discounted steps that is still ahead, which needs no learning.
 """
 
 import copy
@@ -214,7 +214,7 @@ class TrialPpoLearner(TrialLearner):
 
 
 def share_ahead(trials: Trials, discount: float) -> Tensor:
-    """Return what share of the discounted steps of the longest of B trials is to come at each of its L steps, ``[L]``."""
+    """Return the share of the longest trial's discounted steps that is ahead at each step, ``[L]``, from 1 on."""
     ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
     return ahead / ahead[0]
 

@@ -145,9 +145,6 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "tabular-mdp": {
         "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
         "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
-        "hyper-rl2": _in_context(
-            "hyper-rl2", TABULAR_TRIALS, HyperRl2Config(policy_sizes=(), learning_rate=8e-3, **TABULAR), "tabular-mdp"
-        ),
     },
     "sparse-point": {
         "rl2": _in_context(
@@ -185,8 +182,15 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         "varibad": _in_context(
             "varibad",
-            NAVIGATION_TRIALS,
-            VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), anneal_iterations=100, **ANNEALED),
+            dataclasses.replace(NAVIGATION_TRIALS, iterations=50),
+            VariBadConfig(
+                episodes_per_trial=3,
+                hidden_sizes=(64, 64),
+                kl_weight=0.1,
+                model_updates=20,
+                anneal_iterations=50,
+                **ANNEALED,
+            ),
             "navigation-2d",
         ),
     },

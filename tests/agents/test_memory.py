@@ -218,7 +218,7 @@ def test_attention_knows_how_long_ago_things_were() -> None:
 
 @pytest.mark.parametrize("before", [1, 8, 300])
 def test_attention_does_not_know_when_in_the_trial_it_is(before: int) -> None:
-    # The same window, after another number of steps that it does not reach; the nearest is as nothing to its first step.
+    # The same window, after another number of steps that it does not reach; the last of them is as no step.
     network, (_, inputs) = one_block(), made("gru")
     window, earlier = inputs[:, -WINDOW:], torch.ones(TRIALS, before, INPUTS)
     earlier[:, -1] = 0
