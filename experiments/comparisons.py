@@ -113,8 +113,8 @@ NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32,
 SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
 TABULAR_TRIALS = RunConfig(iterations=300, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
 CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
-# Few pulls or steps, many trials: large batches, and a step size that ends at 0.
-ANNEALED: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
+# Many steps of Adam, large ones, for many trials of few pulls or steps.
+MANY_TRIALS: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
 
 TABULAR: dict[str, Any] = {
     "episodes_per_trial": 10,
@@ -150,7 +150,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "rl2": _in_context(
             "rl2",
             SPARSE_TRIALS,
-            Rl2Config(episodes_per_trial=5, discount=0.95, anneal_iterations=200, **ANNEALED),
+            Rl2Config(episodes_per_trial=5, discount=0.95, anneal_iterations=200, **MANY_TRIALS),
             "sparse-point",
         ),
         "varibad": _in_context(
@@ -161,7 +161,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
                 hidden_sizes=(64, 64),
                 reward_inputs="next-observation",
                 anneal_iterations=200,
-                **ANNEALED,
+                **MANY_TRIALS,
             ),
             "sparse-point",
         ),
@@ -177,20 +177,13 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "rl2": _in_context(
             "rl2",
             NAVIGATION_TRIALS,
-            Rl2Config(episodes_per_trial=3, anneal_iterations=100, **ANNEALED),
+            Rl2Config(episodes_per_trial=3, anneal_iterations=100, **MANY_TRIALS),
             "navigation-2d",
         ),
         "varibad": _in_context(
             "varibad",
-            dataclasses.replace(NAVIGATION_TRIALS, iterations=50),
-            VariBadConfig(
-                episodes_per_trial=3,
-                hidden_sizes=(64, 64),
-                kl_weight=0.1,
-                model_updates=20,
-                anneal_iterations=50,
-                **ANNEALED,
-            ),
+            dataclasses.replace(NAVIGATION_TRIALS, iterations=30),
+            VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), kl_weight=0.1, model_updates=40, **MANY_TRIALS),
             "navigation-2d",
         ),
     },
