@@ -106,6 +106,9 @@ FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
 TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
 EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
 VARIBAD, PEARL_SPARSE = _shortened(varibad_gridnavi.EXPERIMENT, 400), pearl_sparse_point.EXPERIMENT
+PEARL_NAVIGATION = dataclasses.replace(
+    pearl_sparse_point.EXPERIMENT.settings, episodes_per_trial=3, discount=0.95, reward_scale=20.0, random_iterations=5
+)
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
 # 128 trials of 300 steps; 256 of 100; 512 of 100; 32 of 400.
@@ -184,6 +187,12 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "varibad",
             dataclasses.replace(NAVIGATION_TRIALS, iterations=30),
             VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), kl_weight=0.1, model_updates=40, **MANY_TRIALS),
+            "navigation-2d",
+        ),
+        "pearl": _in_context(
+            "pearl",
+            RunConfig(iterations=40, preset="maml", tasks_per_batch=20, episodes_per_task=1),
+            PEARL_NAVIGATION,
             "navigation-2d",
         ),
     },
