@@ -189,11 +189,16 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), kl_weight=0.1, model_updates=40, **MANY_TRIALS),
             "navigation-2d",
         ),
-        "pearl": _in_context(
-            "pearl",
-            RunConfig(iterations=40, preset="maml", tasks_per_batch=20, episodes_per_task=1),
-            PEARL_NAVIGATION,
-            "navigation-2d",
+        # The first evaluation comes after the iterations that act at random.
+        "pearl": Variant(
+            TrainConfig(
+                "pearl",
+                "navigation-2d",
+                RunConfig(iterations=40, preset="maml", tasks_per_batch=20, episodes_per_task=1),
+                PEARL_NAVIGATION,
+            ),
+            steps=2,
+            evaluations=5,
         ),
     },
     "gridnavi": {
