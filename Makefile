@@ -4,7 +4,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
-PACKAGES := -p metarl -p metarl.envs -p metarl.agents -p metarl.experiments
 
 .PHONY: demo test check lint types docs wheel slow benchmark clean
 
@@ -16,7 +15,7 @@ PACKAGES := -p metarl -p metarl.envs -p metarl.agents -p metarl.experiments
 	touch $@
 
 demo: .venv/ready
-	@$(BIN)/python experiments/demo.py
+	@$(BIN)/python experiments/tools/demo.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
@@ -31,7 +30,7 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 
 types: .venv/ready
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy -p metarl
 	$(BIN)/mypy benchmarks
 
 docs: .venv/ready

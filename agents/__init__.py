@@ -3,8 +3,6 @@
 A learner is one file: its config, its loss and its update, decorated with ``metarl.learner.register_learner``.
 """
 
-from importlib import import_module
-from pkgutil import iter_modules
+from metarl.registry import import_all
 
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+import_all(__name__, __path__)

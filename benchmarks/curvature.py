@@ -15,8 +15,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.adaptation import Episodes, surrogate
-from metarl.agents.maml_trpo import MamlTrpo
+from metarl.agents.gradient.adaptation import Episodes, surrogate
+from metarl.agents.gradient.maml_trpo import MamlTrpo
 from metarl.config import RunConfig, TrainConfig
 from metarl.networks import ACTIVATIONS
 from metarl.params import flatten, leaf, names, tensors, unflatten

@@ -32,13 +32,14 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers the families)
 from metarl.config import resolve_device
-from metarl.envs.gymnasium_worlds import EnvironmentFamily
+from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
+from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.params import per_task
 from metarl.policies import make_policy
 from metarl.sampler import Sampler
 from metarl.seeding import generator
+from metarl.spaces import unit_scale
 from metarl.vector_env import TaskVectorEnv
 
 RESULTS = Path(__file__).parent / "results"

@@ -20,7 +20,7 @@ import torch
 from mujoco.batch import Batch
 
 from metarl.config import RunConfig, TrainConfig
-from metarl.envs.simulation import gymnasium_model
+from metarl.envs.simulation.batched import gymnasium_model
 from metarl.evaluation import adaptation_curve
 from metarl.rollout import Rollout
 from metarl.runtime import keep_freed_memory

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from gymnasium.vector import AutoresetMode
 
-from metarl.envs.grid_engine import GridFamily
+from metarl.envs.grid.engine import GridFamily
 from metarl.family import FAMILIES, make_family
 from metarl.runtime import keep_freed_memory
 from metarl.seeding import generator

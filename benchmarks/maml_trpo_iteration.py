@@ -22,9 +22,9 @@ import torch
 from mujoco.batch import Batch
 
 import metarl.sampler
-from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.envs.simulation import gymnasium_model
+from metarl.envs.simulation.batched import gymnasium_model
 from metarl.networks import ACTIVATIONS
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler

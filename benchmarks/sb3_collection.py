@@ -22,7 +22,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from metarl.agents.sb3_vec_env import Sb3VecEnv
+from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 from metarl.family import FAMILIES, make_family
 from metarl.runtime import keep_freed_memory
 from metarl.vector_env import TaskVectorEnv

@@ -3,12 +3,7 @@
 A family is one file: a frozen dataclass decorated with ``metarl.family.register_family``.
 """
 
-from importlib import import_module
-from pkgutil import iter_modules
+from metarl.registry import import_all
 
-# Engines that need an extra are imported when one of them is made.
-EXTRAS = ("simulation_warp", "warp_kernels")
-
-for _module in iter_modules(__path__):
-    if _module.name not in EXTRAS:
-        import_module(f"{__name__}.{_module.name}")
+# Engines register nothing, and are imported when a family makes its worlds.
+import_all(__name__, __path__, skip=("simulation",))

@@ -9,10 +9,11 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
-from metarl.family import TaskFamily, find_by_name, make_family
+from metarl.family import TaskFamily, make_family
 from metarl.learner import LEARNERS, Learner
 from metarl.references import Reference, find_reference
 from metarl.splits import TaskSplit
+from metarl.validation import require_counts, require_not_negative
 
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
 
@@ -51,13 +52,10 @@ class RunConfig:
     """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, so that seeds stand together."""
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.validate_every < 0:
-            raise InputError(f"validate_every must be 0 or more, not {self.validate_every}")
-        if self.horizon is not None and self.horizon < 1:
-            raise InputError(f"horizon must be at least 1 step, not {self.horizon}")
+        require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
+        require_not_negative(self, "validate_every")
+        if self.horizon is not None:
+            require_counts(self, "horizon")
         resolve_device(self.device)
 
 
@@ -81,7 +79,7 @@ class TrainConfig:
     settings: Any = None
 
     def __post_init__(self) -> None:
-        chosen = find_by_name(LEARNERS, self.learner, "learner", "metarl learners").config_class
+        chosen = LEARNERS.find(self.learner).config_class
         if self.settings is None:
             object.__setattr__(self, "settings", chosen())
         if not isinstance(self.settings, chosen):
@@ -143,7 +141,7 @@ class TrainConfig:
         """
         try:
             learner, family = content["learner"], content["family"]
-            config_class = find_by_name(LEARNERS, learner, "learner", "metarl learners").config_class
+            config_class = LEARNERS.find(learner).config_class
             run = TypeAdapter(RunConfig).validate_python({**content["run"], **({"device": device} if device else {})})
             settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
             expected = content["split_hash"]

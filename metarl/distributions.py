@@ -12,8 +12,11 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 LOG_TWO_PI = math.log(2 * math.pi)
+# tanh of what lies beyond rounds to 1 in float32, whose inverse is infinite.
+EDGE = 1 - 1e-6
 
 
 @dataclass(frozen=True)
@@ -107,3 +110,26 @@ class Categorical(Distribution):
         """Return KL(self || other) ``[...]``, in nats."""
         own, others = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
         return (own.exp() * (own - others)).sum(-1)
+
+
+@dataclass(frozen=True)
+class SquashedGaussian(DiagonalGaussian):
+    """tanh of independent Gaussians. Shapes: ``mean`` and ``log_std``, of the Gaussians, ``[..., A]``.
+
+    The KL divergence is that of the Gaussians.
+    """
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[..., A]`` from each distribution."""
+        return super().sample(generator).tanh().clamp(-EDGE, EDGE)
+
+    def mode(self) -> Tensor:
+        """Return the squashed means ``[..., A]``, which are medians."""
+        return self.mean.tanh()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-densities ``[...]`` of ``actions`` ``[..., A]`` in (-1, 1)."""
+        before = actions.clamp(-EDGE, EDGE).atanh()
+        # log of the derivative of tanh, 1 - tanh², without cancellation.
+        slopes = 2 * (math.log(2.0) - before - softplus(-2 * before))
+        return super().log_prob(before) - slopes.sum(-1)

@@ -1,4 +1,4 @@
-"""The contract of a task family, the registry of families, and the family for dynamics written in torch.
+"""The contract of a task family, and the registry of families.
 
 A family is a frozen dataclass: its fields are what a preset sets (ranges, sizes, horizon). It says what a task is,
 draws tasks, and makes the batched dynamics of many of them at once. One definition serves the batched environment and
@@ -6,9 +6,8 @@ the single one (``metarl.vector_env``).
 """
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from textwrap import shorten
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -21,6 +20,8 @@ from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.pictures import text_picture
+from metarl.registry import Registry
+from metarl.validation import require_count
 
 Part = Literal["train", "validation", "test"]
 # What a learner may be evaluated on: a part of the distribution, or tasks outside of it.
@@ -181,78 +182,14 @@ def _brief(value: Any) -> str:
     return shorten(str(value), 80)
 
 
-State = dict[str, Tensor]
-
-
-class TensorFamily(TaskFamily):
-    """A family whose dynamics are three torch functions of a state: a dict of tensors ``[B, ...]``."""
-
-    @abstractmethod
-    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
-        """Return the first state of an episode in each of B worlds."""
-
-    @abstractmethod
-    def transition(
-        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
-    ) -> tuple[State, Transition]:
-        """Return the next state, and rewards and ends, of each world."""
-
-    @abstractmethod
-    def observation(self, state: State) -> Tensor:
-        """Return the observations ``[B, ...]`` of a state."""
-
-    def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
-        batched = {key: value[None] for key, value in state.items()}
-        return text_picture(described(task, self.observation(batched)[0]))
-
-    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
-        """Make ``num_envs`` worlds on any torch device."""
-        return _TensorDynamics(self)
-
-
-class _TensorDynamics(Dynamics):
-    def __init__(self, family: TensorFamily) -> None:
-        self._family = family
-        self._state: State = {}
-
-    def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
-        fresh = self._family.initial_state(tasks, generator)
-        if self._state:
-            fresh = {
-                key: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, self._state[key])
-                for key, value in fresh.items()
-            }
-        self._state = fresh
-
-    def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
-        state, transition = self._family.transition(self._state, actions, tasks, generator)
-        if actions.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph reads its state where it left it
-            for key, value in state.items():
-                self._state[key].copy_(value)
-        else:
-            self._state = state
-        return transition
-
-    def observe(self) -> Tensor:
-        seen = self._family.observation(self._state)
-        states = {value.untyped_storage().data_ptr() for value in self._state.values()}
-        return seen.clone() if seen.untyped_storage().data_ptr() in states else seen
-
-    def render(self, tasks: TensorDict, world: int) -> np.ndarray:
-        state = {key: value[world].cpu() for key, value in self._state.items()}
-        return self._family.picture(state, tasks[world].cpu())
-
-
 def described(task: TensorDict, observation: Tensor) -> list[str]:
     """Return lines that tell a task ``[]`` and an observation ``[...]``."""
     values = {**{str(key): task[key] for key in task.keys()}, "observation": observation}
     return [f"{key} {np.array2string(value.cpu().numpy(), precision=2)}" for key, value in values.items()]
 
 
-FAMILIES: dict[str, type[TaskFamily]] = {}
+FAMILIES: Registry[type[TaskFamily]] = Registry("task family", "metarl families")
 FamilyT = TypeVar("FamilyT", bound=TaskFamily)
-EntryT = TypeVar("EntryT")
 
 
 def register_family(family: type[FamilyT]) -> type[FamilyT]:
@@ -268,26 +205,13 @@ def register_family(family: type[FamilyT]) -> type[FamilyT]:
     return family
 
 
-def find_by_name(table: Mapping[str, EntryT], name: str, kind: str, listing: str) -> EntryT:
-    """Look ``name`` up in a registry.
-
-    Raises:
-        InputError: naming the nearest known names and the command that lists them all.
-    """
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(name, table, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(table)}"
-    raise InputError(f"no {kind} is called {name!r}; {hint} ({listing} lists them)")
-
-
 def make_family(name: str, preset: str | None = None, **overrides: Any) -> TaskFamily:
     """Make a family by name from one of its presets (the first if None), with single fields overridden.
 
     Raises:
         InputError: for an unknown family, preset or field, or a field value that makes no sense.
     """
-    family = find_by_name(FAMILIES, name, "task family", "metarl families")
+    family = FAMILIES.find(name)
     chosen = preset or next(iter(family.presets))
     if chosen not in family.presets:
         raise InputError(f"{name} has no preset {chosen!r}; it has {', '.join(family.presets)}")
@@ -295,24 +219,5 @@ def make_family(name: str, preset: str | None = None, **overrides: Any) -> TaskF
     if unknown := set(overrides) - known:
         raise InputError(f"{name} has no setting {sorted(unknown)}; it has {sorted(known)}")
     made = family(**{**family.presets[chosen], **overrides})
-    if made.horizon < 1:
-        raise InputError(f"the horizon must be at least 1 step, not {made.horizon}")
+    require_count("the horizon", made.horizon)
     return made
-
-
-def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
-    """Draw float32 numbers uniformly from ``[low, high)``, on the generator's device."""
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
-
-
-def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return the function that maps a policy's actions ``[..., *action]`` into ``space``.
-
-    Policies act in units of [-1, 1] on a bounded Box: their actions are clipped to that and scaled to the bounds, as
-    the normalised environments of MAML's own code do. Actions of other spaces pass through.
-    """
-    if not (isinstance(space, spaces.Box) and space.is_bounded()):
-        return lambda actions: actions
-    low, high = (torch.as_tensor(bound, device=device) for bound in (space.low, space.high))
-    middle, half = (low + high) / 2, (high - low) / 2
-    return lambda actions: torch.addcmul(middle, actions.clamp(-1, 1), half)

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
+from metarl.spaces import features
 
 # Wider ranges are bounds for form's sake, such as those of float32: scaling by them would leave nothing to see.
 WIDEST = 1e6
@@ -114,7 +115,7 @@ class InformedDynamics(Dynamics):
     def observe(self) -> Tensor:
         """Return observations and tasks ``[B, D + P]``."""
         assert self._told is not None, "reset comes before observe"
-        seen = features(self._family.observation_space, self._worlds.observe())
+        seen = features(self._family.observation_space, self._worlds.observe()).float()
         return torch.cat([seen, self._told], -1)
 
     def unstable(self) -> Tensor | None:
@@ -132,14 +133,7 @@ class InformedDynamics(Dynamics):
 
 def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:
     """Return tasks ``[B]`` as numbers of about 1, float32 ``[B, P]``."""
-    return torch.cat([_scaled(part, features(part, tasks[key])) for key, part in space.items()], -1)
-
-
-def features(space: spaces.Space[Any], values: Tensor) -> Tensor:
-    """Return elements ``[B, ...]`` of a space as float32 ``[B, D]``: one-hot if it is Discrete, else flattened."""
-    if isinstance(space, spaces.Discrete):
-        return torch.nn.functional.one_hot(values.long() - int(space.start), int(space.n)).float()
-    return values.reshape(len(values), -1).float()
+    return torch.cat([_scaled(part, features(part, tasks[key]).float()) for key, part in space.items()], -1)
 
 
 def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:

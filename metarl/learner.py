@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
+from metarl.registry import Registry
 from metarl.rollout import Rollout
 
 
@@ -83,7 +84,7 @@ class Learner(ABC):
         """Take over what ``state_dict`` returned."""
 
 
-LEARNERS: dict[str, type[Learner]] = {}
+LEARNERS: Registry[type[Learner]] = Registry("learner", "metarl learners")
 LearnerT = TypeVar("LearnerT", bound=Learner)
 
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.errors import InputError
 from metarl.networks import ACTIVATIONS, init_mlp, mlp
+from metarl.spaces import features
+from metarl.validation import require_sizes
 
 MIN_LOG_STD = math.log(1e-6)
 
@@ -45,8 +47,7 @@ class Policy(ABC):
     ) -> None:
         if not isinstance(observation_space, spaces.Box | spaces.Discrete):
             raise InputError(f"a policy observes a Box or Discrete space, not {observation_space}")
-        if any(size < 1 for size in hidden_sizes):
-            raise InputError(f"hidden layers need at least one unit each, not {list(hidden_sizes)}")
+        require_sizes("hidden_sizes", hidden_sizes)
         if activation not in ACTIVATIONS:
             raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self._space = observation_space
@@ -77,10 +78,7 @@ class Policy(ABC):
 
     def features(self, observations: Tensor) -> Tensor:
         """Return observations ``[N, ..., *observation]`` as network inputs ``[N, ..., D]``."""
-        if isinstance(self._space, spaces.Discrete):
-            return torch.nn.functional.one_hot(observations.long() - int(self._space.start), self._inputs).float()
-        event_axes = len(self._space.shape or ())
-        return observations.flatten(observations.ndim - event_axes) if event_axes else observations.unsqueeze(-1)
+        return features(self._space, observations)
 
     def _network(self, params: TensorDict, observations: Tensor) -> Tensor:
         features = self.features(observations)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from metarl.distributions import Distribution
 from metarl.errors import RunError
-from metarl.family import TaskFamily, unit_scale
+from metarl.family import TaskFamily
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed, generator
+from metarl.spaces import unit_scale
 from metarl.vector_env import TaskVectorEnv
 
 

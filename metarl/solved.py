@@ -13,8 +13,10 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.family import State, TensorFamily, Transition
+from metarl.family import Transition
 from metarl.informed import FamilyView
+from metarl.spaces import unit_space
+from metarl.tensor_family import State, TensorFamily
 
 # Beside the family's own entries in a state, whose names have no spaces.
 PLAN, REMAINING = "best plan", "steps left"
@@ -52,9 +54,7 @@ class AdvisedFamily(FamilyView, TensorFamily):
     @property
     def observation_space(self) -> spaces.Space[Any]:
         """The space of actions as a policy gives them."""
-        space = self.family.action_space
-        in_units = isinstance(space, spaces.Box) and space.is_bounded()
-        return spaces.Box(-1.0, 1.0, space.shape, np.float32) if in_units else space
+        return unit_space(self.family.action_space)
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
         """Start as the family does, and plan the episode."""

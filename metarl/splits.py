@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from metarl.errors import InputError
 from metarl.family import Part, Source, TaskFamily
 from metarl.seeding import generator
+from metarl.validation import require_count
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
@@ -45,8 +46,7 @@ class TaskSplit:
         Raises:
             InputError: for a count below 1.
         """
-        if count < 1:
-            raise InputError(f"the number of tasks must be at least 1, not {count}")
+        require_count("the number of tasks", count)
         if (tasks := self.finite(part)) is not None:
             return tasks[:count]
         # One draw for each task, so that the first tasks do not depend on how many are asked for.
@@ -69,8 +69,7 @@ class TaskSplit:
         """
         if source != "ood":
             return self.held_out_tasks(source, count)
-        if count < 1:
-            raise InputError(f"the number of tasks must be at least 1, not {count}")
+        require_count("the number of tasks", count)
         drawn = self.family.outside_tasks(count, generator(self.seed, "ood"))
         if drawn is None:
             raise InputError(f"{self.family.name} has no tasks outside its distribution (ood); take those of a part")

@@ -25,7 +25,7 @@ from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.tracking import Tracker, name_run, track_training, tracking_mode
+from metarl.tracking.tracking import Tracker, name_run, track_training, tracking_mode
 
 Result = TypeVar("Result")
 Row = dict[str, float | None]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.validation import require_counts, require_not_negative, require_positive
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,11 @@ class TrustRegionConfig:
     """Trials of the line search before the update is given up."""
 
     def __post_init__(self) -> None:
-        if not self.max_kl > 0:
-            raise InputError(f"max_kl must be positive, not {self.max_kl}")
-        if not self.cg_damping >= 0:
-            raise InputError(f"cg_damping must be 0 or more, not {self.cg_damping}")
+        require_positive(self, "max_kl")
+        require_not_negative(self, "cg_damping")
+        require_counts(self, "cg_iterations", "max_backtracks")
         if not 0 < self.backtrack_ratio < 1:
             raise InputError(f"backtrack_ratio must lie between 0 and 1, not {self.backtrack_ratio}")
-        for name in ("cg_iterations", "max_backtracks"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
 
 
 class Trial(NamedTuple):

@@ -11,8 +11,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import DiagonalGaussian
-from metarl.family import State, TensorFamily, Transition
+from metarl.family import Transition
 from metarl.rollout import Rollout
+from metarl.tensor_family import State, TensorFamily
 
 # An action component that makes the world hand out a NaN: the first one in the reward, the second in the observation.
 POISON = 7.0

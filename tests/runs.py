@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import metarl.training
-from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
 from metarl.evaluation import AdaptationCurve
@@ -24,7 +24,7 @@ from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 
-CLI = [sys.executable, "-m", "metarl.experiments.cli"]
+CLI = [sys.executable, "-m", "metarl.experiments.commands.main"]
 SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--hidden-sizes", "8", "--track", "disabled"]
 
 

@@ -14,13 +14,15 @@ import gymnasium
 import pytest
 
 import metarl
-from metarl.agents.gradient_learner import AdamConfig, GradientConfig
+from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
-from metarl.experiments import belief_pictures, learning_curve, metaworld_evaluation, steps_to_match
-from metarl.experiments.catalogue import ShowOptions
-from metarl.experiments.cli import EvaluateOptions, ResumeOptions, main
-from metarl.experiments.compare import CompareOptions
-from metarl.experiments.render import RenderOptions
+from metarl.experiments.commands.compare import CompareOptions
+from metarl.experiments.commands.families import ShowOptions
+from metarl.experiments.commands.main import EvaluateOptions, ResumeOptions, main
+from metarl.experiments.commands.render import RenderOptions
+from metarl.experiments.learning import curve as learning_curve
+from metarl.experiments.learning import steps_to_match
+from metarl.experiments.tools import belief_pictures, metaworld_evaluation
 from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
 from metarl.trust_region import TrustRegionConfig
@@ -130,18 +132,18 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             assert words[2] in set(LEARNERS) | own_names(page), " ".join(words)
             assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
             known = options(*TRAIN_CONFIGS)
-        elif words[:2] == ["python", "experiments/learning_curve.py"]:
+        elif words[:2] == ["python", "experiments/learning/curve.py"]:
             known = options(learning_curve.Options)
-        elif words[:2] == ["python", "experiments/belief_pictures.py"]:
+        elif words[:2] == ["python", "experiments/tools/belief_pictures.py"]:
             known = options(belief_pictures.Options)
-        elif words[:2] == ["python", "experiments/steps_to_match.py"]:
+        elif words[:2] == ["python", "experiments/learning/steps_to_match.py"]:
             known = options(steps_to_match.Options)
-        elif words[:2] == ["python", "experiments/metaworld_evaluation.py"]:
+        elif words[:2] == ["python", "experiments/tools/metaworld_evaluation.py"]:
             known = options(metaworld_evaluation.Options)
         elif words[1:3] == ["families", "show"]:
             assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
             known = options(ShowOptions)
-        elif words[0] == "python" and words[1] != "experiments/demo.py":
+        elif words[0] == "python" and words[1] != "experiments/tools/demo.py":
             known = options(*TRAIN_CONFIGS)
         else:
             known = {"--help"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metarl.evaluation import adaptation_curve
-from metarl.experiments.cli import main
+from metarl.experiments.commands.main import main
 from metarl.learner import LEARNERS, Learner
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 import metarl
-from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.distributions import Distribution
-from metarl.envs.gymnasium_worlds import EnvironmentFamily
-from metarl.envs.locomotion import LocomotionDynamics, LocomotionFamily
+from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
+from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.family import FAMILIES, TaskFamily
 from metarl.learner import LEARNERS
 from metarl.params import per_task

@@ -21,7 +21,7 @@ def package_folders() -> dict[str, str]:
     found = {}
     for path in sorted(ROOT.glob("*/**/__init__.py")):
         parts = path.parent.relative_to(ROOT).parts
-        if parts[0] not in ("tests", "typings", "build") and not parts[0].startswith("."):
+        if parts[0] not in ("tests", "build") and not parts[0].startswith("."):
             name = ".".join(parts if parts[0] == "metarl" else ("metarl", *parts))
             found[name] = "/".join(parts)
     return found
@@ -54,8 +54,8 @@ def test_every_package_is_imported_from_its_folder(name: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [folder for folder in TOP if folder != "metarl"])
-def test_type_checkers_find_every_folder(folder: str) -> None:
-    link = ROOT / "typings" / "metarl" / folder
+def test_readers_without_our_settings_find_every_folder_inside_the_package(folder: str) -> None:
+    link = ROOT / "metarl" / folder
     assert link.is_symlink()
     assert link.resolve() == ROOT / folder
 
@@ -90,7 +90,7 @@ DISTRIBUTIONS = {
 
 def third_party_imports() -> set[str]:
     found = set()
-    for path in (path for folder in TOP for path in (ROOT / folder).glob("*.py")):
+    for path in (path for folder in TOP for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}

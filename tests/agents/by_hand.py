@@ -12,11 +12,11 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents import maml_trpo
-from metarl.agents.adaptation import Episodes
-from metarl.agents.gradient_learner import AdamLearner, GradientLearner
-from metarl.agents.maml_trpo import MamlTrpo
-from metarl.agents.reptile import Reptile
+from metarl.agents.gradient import maml_trpo
+from metarl.agents.gradient.adaptation import Episodes
+from metarl.agents.gradient.gradient_learner import AdamLearner, GradientLearner
+from metarl.agents.gradient.maml_trpo import MamlTrpo
+from metarl.agents.gradient.reptile import Reptile
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
 from metarl.errors import RunError

@@ -15,11 +15,12 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers families and learners)
 from metarl.errors import InputError
-from metarl.family import FAMILIES, State, TaskFamily, TensorFamily, Transition, make_family
+from metarl.family import FAMILIES, TaskFamily, Transition, make_family
 from metarl.learner import LEARNERS, Learner
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
+from metarl.tensor_family import State, TensorFamily
 
 TASKS, EPISODES, HORIZON = 2, 3, 5
 # Settings of single learners that only cost time here.

@@ -9,8 +9,8 @@ import torch
 from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 
-from metarl.envs.locomotion import LocomotionDynamics, LocomotionFamily
-from metarl.envs.simulation import quiet_compiler
+from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
+from metarl.envs.simulation.batched import quiet_compiler
 from metarl.vector_env import TaskVectorEnv
 
 

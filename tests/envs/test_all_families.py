@@ -16,10 +16,11 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from tensordict import TensorDict
 
 import metarl.envs
-from metarl.envs.locomotion import LocomotionDynamics, LocomotionFamily
-from metarl.envs.rendering import OFFSCREEN
+from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
+from metarl.envs.simulation.rendering import OFFSCREEN
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family, unit_scale
+from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.spaces import unit_scale
 from metarl.vector_env import TaskEnv, TaskVectorEnv
 
 WORLDS = 3

@@ -16,10 +16,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution
-from metarl.envs.bandit import Bandit
-from metarl.envs.locomotion import LocomotionFamily
-from metarl.envs.navigation import MAX_MOVE, Navigation2D
-from metarl.envs.tabular import TabularMDP
+from metarl.envs.basic.bandit import Bandit
+from metarl.envs.basic.navigation import MAX_MOVE, Navigation2D
+from metarl.envs.basic.tabular import TabularMDP
+from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.family import TaskFamily, make_family
 from metarl.sampler import Sampler
 

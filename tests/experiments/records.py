@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from metarl.experiments.learning_records import Point, Record, SeedRun
+from metarl.experiments.learning.records import Point, Record, SeedRun
 
 
 def point(iteration: int, returns: Sequence[float], env_steps: int = 1000, spent: float = 10.0) -> Point:

@@ -10,7 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from metarl.config import TrainConfig
-from metarl.experiments.cli import parse_train
+from metarl.experiments.commands.main import parse_train
 from metarl.metrics import METRICS
 
 SWEEPS = sorted((Path(__file__).parents[2] / "experiments" / "sweeps").glob("*.yaml"))

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError
 from metarl.trust_region import TrustRegionConfig

@@ -9,14 +9,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.agents.rl2 import Rl2Config
+from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
-from metarl.family import State, Transition
+from metarl.family import Transition
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
+from metarl.tensor_family import State
 from metarl.training import train
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import checkpoint_vector, numbers, small
@@ -214,7 +215,7 @@ def test_validation_and_test_meet_different_tasks() -> None:
 
 @pytest.mark.slow
 def test_maml_trpo_learns_to_adapt_on_2d_navigation(tmp_path: Path) -> None:
-    from metarl.agents.maml_trpo import MamlTrpoConfig
+    from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
     from metarl.config import RunConfig
 
     run_config = RunConfig(iterations=15, track="disabled", out=str(tmp_path / "run"))

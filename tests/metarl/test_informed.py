@@ -11,10 +11,11 @@ from tensordict import TensorDict
 
 import metarl  # noqa: F401 (registers families)
 from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.informed import InformedFamily, features, task_features
+from metarl.informed import InformedFamily, task_features
 from metarl.params import per_task
 from metarl.policies import make_policy
 from metarl.sampler import Sampler
+from metarl.spaces import features
 from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks

@@ -1,4 +1,4 @@
-from metarl.agents.maml_trpo import MamlTrpo
+from metarl.agents.gradient.maml_trpo import MamlTrpo
 from metarl.learner import LEARNERS, Learner, register_learner
 
 

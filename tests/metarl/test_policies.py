@@ -76,7 +76,7 @@ def test_insisting_on_the_right_kind_is_fine() -> None:
         ({"action_space": spaces.MultiBinary(3)}, "no policy for the action space MultiBinary"),
         ({"action_space": spaces.Box(-1, 1, (2, 2))}, r"actions of one axis, not of shape \(2, 2\)"),
         ({"observation_space": spaces.MultiBinary(3)}, "observes a Box or Discrete space"),
-        ({"hidden_sizes": (8, 0)}, r"at least one unit each, not \[8, 0\]"),
+        ({"hidden_sizes": (8, 0)}, r"at least one unit, not \[8, 0\]"),
         ({"activation": "sigmoid"}, "must be one of tanh, relu, not 'sigmoid'"),
     ],
 )

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from tensordict import TensorDict
 
-from metarl.agents.random_policy import RandomConfig, RandomPolicy
-from metarl.envs import rendering
+from metarl.agents.baselines.random_policy import RandomConfig, RandomPolicy
+from metarl.envs.simulation import rendering
 from metarl.errors import InputError
 from metarl.family import make_family
 from metarl.informed import InformedFamily

@@ -9,9 +9,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers families)
-from metarl.family import State, make_family
+from metarl.family import make_family
 from metarl.solved import AdvisedFamily, SolvedFamily, looked_up
 from metarl.splits import TaskSplit
+from metarl.tensor_family import State
 from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
 

@@ -13,8 +13,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.envs.navigation import Navigation2D
+from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.envs.basic.navigation import Navigation2D
 from metarl.errors import InputError, RunError
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -349,8 +349,8 @@ def test_a_signal_stops_a_run_that_can_be_resumed(number: signal.Signals, tmp_pa
 
 KILLED = """
 import os, signal, sys
-from metarl.agents.maml_trpo import MamlTrpo
-from metarl.experiments.cli import main
+from metarl.agents.gradient.maml_trpo import MamlTrpo
+from metarl.experiments.commands.main import main
 update, calls = MamlTrpo.update, []
 def killed(self, rollouts):
     calls.append(1)
@@ -375,7 +375,7 @@ def test_a_run_that_was_killed_between_checkpoints_can_be_resumed(straight: Path
 # A file may grow to so many bytes and no further, as on a full disk.
 LIMITED = """
 import resource, sys
-from metarl.experiments.cli import main
+from metarl.experiments.commands.main import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
 sys.exit(main(sys.argv[2:]))
 """

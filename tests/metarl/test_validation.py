@@ -1,169 +1,46 @@
-"""Validation on the way: what it measures, what it leaves alone, and the best checkpoint that it chooses."""
+"""Each check names the setting, what it must be, and what it was."""
 
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pytest
-from tensordict import TensorDict
 
-from metarl.config import RunConfig
-from metarl.errors import InputError, RunError
-from metarl.evaluation import adaptation_curve, evaluate, load_run
-from metarl.learner import LEARNERS
-from metarl.metrics import VALIDATION_TASKS
-from metarl.run_directory import RunDirectory
-from metarl.sampler import Sampler
-from metarl.training import resume, train
-from tests.runs import numbers, same, script_validation, small, tiny
+from metarl import validation
+from metarl.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-COLUMNS = ["validation/return_before", "validation/return_after", "validation/gain"]
+Word = Literal["one", "two"]
 
 
-def trained(path: Path, iterations: int = 4, **run: Any) -> RunDirectory:
-    return train(small(path, "navigation-2d", horizon=5, iterations=iterations, **run))
+@dataclass(frozen=True)
+class Settings:
+    value: Any = 1
 
 
-def measured(directory: RunDirectory) -> list[str]:
-    return [row["validation/return_after"] for row in directory.read_metrics()]
+@pytest.mark.parametrize(
+    ("check", "good", "bad", "message"),
+    [
+        (validation.require_positive, 0.1, 0.0, "value must be positive, not 0.0"),
+        (validation.require_positive, 0.1, float("nan"), "value must be positive, not nan"),
+        (validation.require_not_negative, 0, -1, "value must be 0 or more, not -1"),
+        (validation.require_not_negative, 0, float("nan"), "value must be 0 or more, not nan"),
+        (validation.require_counts, 1, 0, "value must be at least 1, not 0"),
+        (validation.require_unit, 1.0, 1.1, r"value must lie in \[0, 1\], not 1.1"),
+        (validation.require_layers, (1, 2), (1, 0), r"value: every hidden layer needs at least one unit, not \[1, 0\]"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(check: Any, good: Any, bad: Any, message: str) -> None:
+    check(Settings(good), "value")
+    with pytest.raises(InputError, match=message):
+        check(Settings(bad), "value")
 
 
-def without_validation(directory: RunDirectory) -> list[dict[str, str]]:
-    return [{key: value for key, value in row.items() if key not in COLUMNS} for row in numbers(directory.path)]
+def test_a_word_that_is_none_of_the_known_ones_is_refused() -> None:
+    validation.require_choice(Settings("two"), "value", Word)
+    with pytest.raises(InputError, match="value must be one of one, two, not 'three'"):
+        validation.require_choice(Settings("three"), "value", Word)
 
 
-@pytest.fixture(scope="module")
-def often(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """Return a run of 4 iterations that was validated after the third and at its end."""
-    return trained(tmp_path_factory.mktemp("often") / "run", validate_every=3)
-
-
-def test_it_is_measured_as_often_as_asked_and_at_the_end(often: RunDirectory) -> None:
-    assert [value != "" for value in measured(often)] == [False, False, True, True]
-
-
-def test_by_default_it_is_measured_at_the_end_alone(tmp_path: Path) -> None:
-    assert [value != "" for value in measured(trained(tmp_path / "run"))] == [False, False, False, True]
-
-
-def test_what_is_measured_is_the_adaptation_curve_of_the_validation_tasks(often: RunDirectory) -> None:
-    config, learner, _ = load_run(often.path)
-    tasks = config.split().held_out_tasks("validation", 20)
-    curve = adaptation_curve(learner, Sampler(config.make_family()), tasks, 1, 3, "validation")
-    before, after = curve.returns.mean(0).tolist()
-    last = often.read_metrics()[-1]
-    assert [float(last[name]) for name in COLUMNS] == [before, after, after - before]
-
-
-def test_the_test_tasks_are_never_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    met: list[TensorDict] = []
-    collect = Sampler.collect
-
-    def spy(self: Sampler, actor: Any, state: Any, tasks: TensorDict, *rest: Any, **options: Any) -> Any:
-        met.append(tasks)
-        return collect(self, actor, state, tasks, *rest, **options)
-
-    monkeypatch.setattr(Sampler, "collect", spy)
-    directory = trained(tmp_path / "run", validate_every=2)
-    config, _, _ = load_run(directory.path)
-    goals = {tuple(goal) for tasks in met for goal in tasks["goal"].tolist()}
-    split = config.split()
-    assert {tuple(goal) for goal in split.held_out_tasks("validation", 20)["goal"].tolist()} <= goals
-    assert goals.isdisjoint(tuple(goal) for goal in split.held_out_tasks("test", 100)["goal"].tolist())
-
-
-@pytest.mark.parametrize("name", LEARNERS)
-def test_training_is_the_same_with_it_and_without(name: str, tmp_path: Path) -> None:
-    often = train(tiny(name, tmp_path / "often", validate_every=1))
-    seldom = train(tiny(name, tmp_path / "seldom"))
-    assert without_validation(often) == without_validation(seldom)
-    assert same(often.load_checkpoint()["learner"], seldom.load_checkpoint()["learner"])
-
-
-@pytest.mark.parametrize("family", ["navigation-2d", "half-cheetah-vel", "gridnavi", "cartpole-params"])
-def test_so_it_is_where_both_use_the_same_worlds(family: str, tmp_path: Path) -> None:
-    # As many training tasks as there are for validation: the sampler has one set of worlds for both.
-    shape = {"tasks_per_batch": VALIDATION_TASKS, "episodes_per_task": 1, "horizon": 4, "iterations": 3}
-    often, seldom = (train(small(tmp_path / str(k), family, validate_every=k, **shape)) for k in (1, 0))
-    assert without_validation(often) == without_validation(seldom)
-    assert same(often.load_checkpoint()["learner"], seldom.load_checkpoint()["learner"])
-
-
-def test_a_run_that_was_stopped_and_resumed_has_the_same_columns_and_the_same_best(tmp_path: Path) -> None:
-    straight = trained(tmp_path / "straight", validate_every=2)
-    trained(tmp_path / "resumed", iterations=3, validate_every=2)
-    # The old end was validated because it was the end; that is forgotten.
-    assert measured(RunDirectory(tmp_path / "resumed"))[2] != ""
-    resumed = resume(tmp_path / "resumed", iterations=4)
-    assert numbers(resumed.path) == numbers(straight.path)
-    for file in ("checkpoint", "best"):
-        assert same(*(run.load_checkpoint(getattr(run, file)) for run in (straight, resumed)))
-
-
-def test_the_best_checkpoint_is_the_first_that_did_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script_validation(monkeypatch, [-3.0, -1.0, -2.0, -1.0])
-    directory = trained(tmp_path / "run", validate_every=1)
-    found = directory.find_checkpoint("best")
-    assert (found, directory.load_checkpoint(found)["iteration"]) == (directory.best, 2)
-    assert directory.load_checkpoint(directory.find_checkpoint("latest"))["iteration"] == 4
-
-
-def test_a_resumed_run_knows_the_best_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script_validation(monkeypatch, [-3.0, -1.0, -2.0, -1.5])
-    trained(tmp_path / "run", iterations=2, validate_every=1)
-    directory = resume(tmp_path / "run", iterations=4)
-    assert directory.load_checkpoint(directory.best)["iteration"] == 2
-
-
-def test_an_end_between_validations_may_be_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script_validation(monkeypatch, [-3.0, -1.0])
-    directory = trained(tmp_path / "run", iterations=3, validate_every=2)
-    assert directory.find_checkpoint("best") == directory.checkpoint
-    assert directory.load_checkpoint(directory.best)["iteration"] == 2
-
-
-def test_the_end_of_a_run_without_intervals_is_its_best(tmp_path: Path) -> None:
-    directory = trained(tmp_path / "run", iterations=1)
-    assert directory.find_checkpoint("best") == directory.checkpoint
-    assert not directory.best.exists()
-
-
-def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script_validation(monkeypatch, [-1.0, -2.0])
-    directory = trained(tmp_path / "run", iterations=2, validate_every=1)
-    config, learner, iteration = load_run(directory.path, checkpoint="best")
-    assert iteration == 1
-    tasks = config.split().held_out_tasks("test", 5)
-    expected = adaptation_curve(learner, Sampler(config.make_family()), tasks, 2, 3)
-    best, latest = (evaluate(directory.path, 5, 2, checkpoint=choice) for choice in ("best", "latest"))  # type: ignore[arg-type]
-    assert (best.returns == expected.returns).all()
-    assert (best.returns != latest.returns).any()
-
-
-def test_without_a_validation_there_is_no_best(tmp_path: Path) -> None:
-    directory = trained(tmp_path / "run", iterations=1)
-    content = directory.load_checkpoint()
-    del content["validation"]  # a checkpoint that an earlier metarl wrote
-    directory.save_checkpoint(content)
-    with pytest.raises(InputError, match=r"no checkpoint of .* has been validated, so none is the best"):
-        load_run(directory.path, checkpoint="best")
-
-
-def test_a_validation_that_fails_keeps_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*given: Any) -> None:
-        raise RunError("the simulation is unstable")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("metarl.training.adaptation_curve", failing)
-        with pytest.raises(RunError, match=r"validation after iteration 1: the simulation is unstable; .* holds"):
-            trained(tmp_path / "run", validate_every=2)
-    directory = RunDirectory(tmp_path / "run")
-    assert directory.load_checkpoint()["iteration"] == len(directory.read_metrics()) == 2
-    assert without_validation(resume(directory.path)) == without_validation(trained(tmp_path / "straight"))
-
-
-def test_a_negative_interval_is_refused() -> None:
-    with pytest.raises(InputError, match="validate_every must be 0 or more, not -1"):
-        RunConfig(validate_every=-1)
+def test_a_number_of_things_below_one_is_refused() -> None:
+    validation.require_count("the number of tasks", 1)
+    with pytest.raises(InputError, match="the number of tasks must be at least 1, not 0"):
+        validation.require_count("the number of tasks", 0)

@@ -1,0 +1,1 @@
+"""Baselines: random and optimal actions, and the algorithms of Stable-Baselines3."""

@@ -1,0 +1,76 @@
+"""The reference that knows every task and acts best in it, in the families of which that is known."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from metarl.agents.baselines.random_policy import Unlearning
+from metarl.distributions import Distribution
+from metarl.errors import InputError
+from metarl.family import FAMILIES, TaskFamily
+from metarl.learner import register_learner
+from metarl.solved import AdvisedFamily, SolvedFamily
+
+
+@dataclass(frozen=True)
+class Certain(Distribution):
+    """One action for certain. Shape: ``action`` int64 ``[...]`` or, of a Box, float32 ``[..., A]``."""
+
+    action: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Return the action."""
+        return self.action
+
+    def mode(self) -> Tensor:
+        """Return the action."""
+        return self.action
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-probabilities ``[...]``: 0 of the action, minus infinity of any other."""
+        return torch.where(self._is(actions), 0.0, -torch.inf)
+
+    def kl(self, other: Self) -> Tensor:
+        """Return 0 ``[...]`` where both have the same action, else infinity."""
+        return torch.where(self._is(other.action), 0.0, torch.inf)
+
+    def _is(self, actions: Tensor) -> Tensor:
+        same = self.action == actions
+        return same.all(-1) if self.action.is_floating_point() else same
+
+
+@dataclass(frozen=True)
+class OptimalConfig:
+    """The optimal policy has no settings."""
+
+
+@register_learner
+class OptimalPolicy(Unlearning):
+    """What is best to do for one who knows the task, where that is known: the most that adaptation can come to."""
+
+    name: ClassVar[str] = "optimal"
+    config_class: ClassVar[type] = OptimalConfig
+
+    def __init__(self, family: TaskFamily, config: OptimalConfig, seed: int, device: torch.device) -> None:
+        if not isinstance(family, AdvisedFamily):
+            raise InputError("optimal needs the family that OptimalPolicy.view returns")
+
+    @classmethod
+    def view(cls, family: TaskFamily, config: OptimalConfig) -> TaskFamily:
+        """Return the family with the best actions as its observations.
+
+        Raises:
+            InputError: for a family of which they are not known.
+        """
+        if not isinstance(family, SolvedFamily):
+            known = ", ".join(name for name, each in FAMILIES.items() if issubclass(each, SolvedFamily))
+            raise InputError(f"optimal acts in families whose best actions are known ({known}), not in {family.name}")
+        return AdvisedFamily(family)
+
+    def act(
+        self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Take the best actions, which are what is observed."""
+        return observations, Certain(observations)

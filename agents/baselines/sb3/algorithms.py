@@ -1,0 +1,251 @@
+"""DQN, PPO, A2C and SAC of Stable-Baselines3, as baselines of meta-learning (``sb3_learner`` has what they share)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+from gymnasium import spaces
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import LinearSchedule
+from torch import Tensor
+
+from metarl.agents.baselines.sb3.learner import Plan, Sb3Config, Sb3Learner
+from metarl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
+from metarl.errors import InputError
+from metarl.learner import register_learner
+from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(Sb3Config):
+    """Settings of PPO and A2C."""
+
+    round_steps: int = 32
+    """Steps of every environment that the networks are trained on together (SB3's n_steps), at least: rounds are
+    stretched to fill the steps there are."""
+    gae_lambda: float = 0.95
+    """Lambda of the generalised advantage estimate."""
+    entropy_weight: float = 0.01
+    """Weight of the policy's entropy in the loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "round_steps")
+        require_unit(self, "gae_lambda")
+        require_not_negative(self, "entropy_weight")
+
+
+@dataclass(frozen=True)
+class PpoConfig(OnPolicyConfig):
+    """Settings of PPO."""
+
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    epochs: int = 10
+    """Passes over the steps of a round."""
+    batch_size: int = 64
+    """Steps of a minibatch."""
+    clip_range: float = 0.2
+    """Likelihood ratios count up to 1 plus or minus this."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "epochs")
+        require_positive(self, "clip_range")
+        if self.batch_size < 2:
+            raise InputError(f"batch_size must be at least 2, not {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class A2cConfig(OnPolicyConfig):
+    """Settings of A2C."""
+
+    learning_rate: float = 3e-3
+    """Step size of RMSprop."""
+    round_steps: int = 5
+    """Steps of every environment before each gradient step (SB3's n_steps), at least: rounds are stretched to fill the
+    steps there are."""
+    gae_lambda: float = 1.0
+    """Lambda of the generalised advantage estimate."""
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(Sb3Config):
+    """Settings of DQN and SAC."""
+
+    buffer_size: int = 100_000
+    """Transitions that are remembered."""
+    batch_size: int = 64
+    """Transitions of a gradient step."""
+    steps_per_gradient: int = 1
+    """Environment steps for each gradient step."""
+    learning_starts: int = 0
+    """Environment steps before the first gradient step, taken by uniformly random actions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "buffer_size", "batch_size", "steps_per_gradient")
+        require_not_negative(self, "learning_starts")
+
+
+@dataclass(frozen=True)
+class DqnConfig(OffPolicyConfig):
+    """Settings of DQN."""
+
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    exploration_steps: int = 1000
+    """Environment steps of a new task over which the share of random actions falls from 1."""
+    shared_exploration_steps: int = 50_000
+    """The same for the model that is trained in all training tasks."""
+    exploration_final_eps: float = 0.05
+    """Share of random actions after that, and whenever episodes are measured."""
+    target_update_interval: int = 200
+    """Gradient steps between updates of the target network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "exploration_steps", "shared_exploration_steps", "target_update_interval")
+        require_unit(self, "exploration_final_eps")
+
+
+@dataclass(frozen=True)
+class SacConfig(OffPolicyConfig):
+    """Settings of SAC."""
+
+    batch_size: int = 256
+    """Transitions of a gradient step."""
+    tau: float = 0.005
+    """Share of the way to the critics that the target critics go with each gradient step (SB3's tau)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_unit(self, "tau")
+
+
+class OnPolicy(Sb3Learner):
+    """PPO or A2C: a policy, trained on rounds of its own steps."""
+
+    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+        """Return rounds of equal length."""
+        together = steps // num_envs
+        rounds = max(1, together // max(self.config.round_steps, 2 // num_envs))
+        length = together // rounds
+        if length * num_envs < 2:  # PPO compares the steps of a round with their mean
+            rounds = 0
+        arguments = {
+            "n_steps": length if rounds else 2,
+            "gae_lambda": self.config.gae_lambda,
+            "ent_coef": self.config.entropy_weight,
+            **self.arguments(),
+        }
+        return Plan(rounds * length * num_envs, arguments)
+
+    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Distribution:
+        """Return the policy's Gaussian, or its categorical."""
+        policy = cast(ActorCriticPolicy, model.policy)
+        features = cast(Tensor, policy.extract_features(observations))
+        outputs = policy.action_net(policy.mlp_extractor.forward_actor(features))
+        if isinstance(model.action_space, spaces.Discrete):
+            return Categorical(outputs)
+        return DiagonalGaussian(outputs, policy.log_std.expand_as(outputs))
+
+
+@register_learner
+class Ppo(OnPolicy):
+    """Stable-Baselines3's PPO: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+
+    name: ClassVar[str] = "ppo"
+    config_class: ClassVar[type] = PpoConfig
+    algorithm: ClassVar[type[BaseAlgorithm]] = PPO
+
+    def arguments(self) -> dict[str, Any]:
+        """Return those of the clipped epochs."""
+        config = self.config
+        return {"n_epochs": config.epochs, "batch_size": config.batch_size, "clip_range": config.clip_range}
+
+
+@register_learner
+class A2c(OnPolicy):
+    """Stable-Baselines3's A2C: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+
+    name: ClassVar[str] = "a2c"
+    config_class: ClassVar[type] = A2cConfig
+    algorithm: ClassVar[type[BaseAlgorithm]] = A2C
+
+
+class OffPolicy(Sb3Learner):
+    """DQN or SAC: values learned from a memory of transitions."""
+
+    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+        """Return as many gradient steps for each environment step as the config wants, whatever the environments."""
+        config = self.config
+        frequency = max(1, config.steps_per_gradient // num_envs)
+        rounds = steps // (frequency * num_envs)
+        taken = rounds * frequency * num_envs
+        arguments = {
+            "train_freq": frequency,
+            "gradient_steps": max(1, round(frequency * num_envs / config.steps_per_gradient)),
+            # Room for what there will be, and no more: every task has a buffer.
+            "buffer_size": min(config.buffer_size, held + taken + num_envs),
+            "batch_size": config.batch_size,
+            "learning_starts": config.learning_starts,
+            **self.arguments(),
+        }
+        return Plan(taken, arguments)
+
+
+@register_learner
+class Dqn(OffPolicy):
+    """Stable-Baselines3's DQN: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+
+    name: ClassVar[str] = "dqn"
+    config_class: ClassVar[type] = DqnConfig
+    algorithm: ClassVar[type[BaseAlgorithm]] = DQN
+    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Discrete,)
+    instead: ClassVar[str] = "sac, ppo or a2c"
+    loss: ClassVar[str] = "train/loss"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return that of the target network."""
+        # SB3 counts environment steps, of which a gradient step takes more or less as the config wants.
+        return {"target_update_interval": self.config.target_update_interval * self.config.steps_per_gradient}
+
+    def prepare(self, model: BaseAlgorithm, steps: int, shared: bool) -> None:
+        """Let exploration follow the steps taken in all, where SB3 counts each call of ``learn`` for itself."""
+        assert isinstance(model, DQN)
+        config, total = self.config, model.num_timesteps + steps
+        over = config.shared_exploration_steps if shared else config.exploration_steps
+        model.exploration_schedule = LinearSchedule(1.0, config.exploration_final_eps, over / total)
+        model.exploration_rate = model.exploration_schedule(1 - model.num_timesteps / total)
+
+    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Categorical:
+        """Return the greedy action with a share of random ones."""
+        values = cast(DQN, model).q_net(observations)
+        share = self.config.exploration_final_eps
+        greedy = torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1])
+        chances = share / values.shape[-1] + (1 - share) * greedy
+        return Categorical(chances.clamp(min=torch.finfo(values.dtype).tiny).log())
+
+
+@register_learner
+class Sac(OffPolicy):
+    """Stable-Baselines3's SAC: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+
+    name: ClassVar[str] = "sac"
+    config_class: ClassVar[type] = SacConfig
+    algorithm: ClassVar[type[BaseAlgorithm]] = SAC
+    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
+    instead: ClassVar[str] = "dqn, ppo or a2c"
+    loss: ClassVar[str] = "train/critic_loss"
+
+    def arguments(self) -> dict[str, Any]:
+        """Return that of the target critics."""
+        return {"tau": self.config.tau}
+
+    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> SquashedGaussian:
+        """Return the actor's squashed Gaussian."""
+        mean, log_std, _ = cast(SAC, model).actor.get_action_dist_params(observations)
+        return SquashedGaussian(mean, log_std)

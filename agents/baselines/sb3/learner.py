@@ -1,0 +1,272 @@
+"""What algorithms of Stable-Baselines3 share as learners: three ways to meet a new task, and their accounts.
+
+SB3 steps environments itself: an ``Sb3VecEnv`` of a rollout's tasks, for as many environment steps as the rollout took.
+The rollouts of metarl's sampler are measurements, which SB3 does not learn from; so what is counted as spent is what
+was learned from. Steps that do not fill a whole round of the algorithm wait for the next one.
+"""
+
+import sys
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from torch import Tensor
+
+from metarl.agents.baselines.sb3.models import finite, for_new_task, global_streams, held, knowledge, teach
+from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+from metarl.distributions import Distribution
+from metarl.errors import InputError, RunError
+from metarl.family import TaskFamily
+from metarl.informed import InformedFamily
+from metarl.learner import Learner
+from metarl.rollout import Rollout
+from metarl.runtime import single_torch_thread
+from metarl.seeding import derive_seed
+from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
+from metarl.vector_env import TaskVectorEnv
+
+Variant = Literal["scratch", "pretrained", "oracle"]
+
+
+@dataclass(frozen=True)
+class Sb3Config:
+    """Settings that algorithms of Stable-Baselines3 share."""
+
+    variant: Variant = "pretrained"
+    """scratch: a new model for each task; pretrained: one for all training tasks, and a copy of it goes on in each new
+    task; oracle: one for all training tasks, which sees the task's parameters and does not adapt."""
+    worlds: int = 4
+    """Environments of each task that SB3 steps side by side; at most one for each episode of the rollout."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers of every network."""
+    learning_rate: float = 3e-4
+    """Step size of the optimisers."""
+    discount: float = 0.99
+    """Discount of rewards, per step."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "worlds")
+        require_positive(self, "learning_rate")
+        require_unit(self, "discount")
+        require_layers(self, "hidden_sizes")
+        require_choice(self, "variant", Variant)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an algorithm spends environment steps: ``steps`` in all, and the arguments of its constructor for that."""
+
+    steps: int
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is known of N tasks: a model for each, or one for all until the first adaptation.
+
+    Attributes:
+        models: N of them, or one.
+        waiting: environment steps of each task that were granted and not yet taken, N of them; None before adaptation.
+        adaptations: how many there were.
+    """
+
+    models: Sequence[BaseAlgorithm]
+    waiting: Sequence[int] | None = None
+    adaptations: int = 0
+
+
+class Sb3Learner(Learner):
+    """An algorithm of Stable-Baselines3 as a learner.
+
+    Attributes:
+        algorithm: SB3's class.
+        acts_in: the spaces of actions it is made for.
+        instead: what to use for others.
+        loss: what SB3's logger calls the loss of the values.
+        model: what was trained on all tasks; untrained in the variant scratch.
+    """
+
+    algorithm: ClassVar[type[BaseAlgorithm]]
+    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box, spaces.Discrete)
+    instead: ClassVar[str] = "maml-trpo"
+    loss: ClassVar[str] = "train/value_loss"
+    inner_steps = 0
+    baseline: ClassVar[bool] = True
+    metrics: ClassVar[Mapping[str, str]] = {
+        "learned_env_steps": "environment steps that the shared model has learned from so far",
+        "sb3_updates": "updates of the shared model so far, as Stable-Baselines3 counts them",
+        "value_loss": "loss of the shared model's values in its last update",
+    }
+
+    def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:
+        self._require_actions(family)
+        if config.variant == "oracle" and not isinstance(family, InformedFamily):
+            raise InputError(f"an oracle needs the family that {type(self).__name__}.view returns")
+        self.config: Any = config
+        self._family, self._seed, self._device = family, seed, device
+        self._envs: dict[int, Sb3VecEnv] = {}
+        self._updates, self._waiting = 0, 0
+        self.model = self._fresh("shared")
+
+    @classmethod
+    def view(cls, family: TaskFamily, config: Any) -> TaskFamily:
+        """Return the family, to an oracle with its tasks in the observations."""
+        return InformedFamily(family) if config.variant == "oracle" else family
+
+    def begin(self, num_tasks: int) -> Models:
+        """Return new models in the variant scratch, else the trained one for all tasks."""
+        if self.config.variant == "scratch":
+            return Models([self._fresh(index) for index in range(num_tasks)])
+        return Models([self.model])
+
+    @torch.no_grad()
+    def act(
+        self, state: Models, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Act by each task's model."""
+        if len(state.models) == 1:
+            flat = self.distribution(state.models[0], observations.flatten(0, 1))
+            distribution = flat.map(lambda tensor: tensor.view(*observations.shape[:2], *tensor.shape[1:]))
+        else:
+            each = [self.distribution(model, seen) for model, seen in zip(state.models, observations, strict=True)]
+            tensors = zip(*(one.tensors() for one in each), strict=True)
+            distribution = type(each[0])(*(torch.stack(column) for column in tensors))
+        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+
+    def adapt(self, state: Models, rollout: Rollout) -> Models:
+        """Train a copy of each task's model in its task, for as many environment steps as the rollout has of it."""
+        if self.config.variant == "oracle":
+            return state
+        granted = rollout.valid.sum((1, 2)).tolist()
+        learned = [self._adapted(state, rollout, task, steps) for task, steps in enumerate(granted)]
+        models, waiting = zip(*learned, strict=True)
+        return Models(models, waiting, state.adaptations + 1)
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Train the model in the rollouts' tasks, for as many environment steps as they have; from scratch, do nothing.
+
+        Raises:
+            RunError: when a parameter becomes NaN or infinite; the learner is then unchanged.
+        """
+        if self.config.variant != "scratch":
+            worlds = min(self.config.worlds, rollouts[0].rewards.shape[1])
+            env = self._env(rollouts[0].num_tasks * worlds)
+            env.set_tasks(rollouts[0].tasks.repeat_interleave(worlds, dim=0))
+            steps = self._waiting + sum(rollout.env_steps for rollout in rollouts)
+            seed = derive_seed(self._seed, "sb3 update", self._updates)
+            self.model, self._waiting = self._trained(knowledge(self.model), env, steps, seed, shared=True)
+        self._updates += 1
+        return {
+            "learned_env_steps": float(self.model.num_timesteps),
+            "sb3_updates": float(self.model._n_updates),
+            "value_loss": float(self.model.logger.name_to_value.get(self.loss, 0.0)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the model knows, as SB3's ``get_parameters`` tells it, the seed and the accounts."""
+        accounts = {"seed": self._seed, "updates": self._updates, "waiting": self._waiting}
+        return {"model": knowledge(self.model), **accounts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        known = state["model"]
+        model = self._make(self._env(1), 0, self.plan(0, 1, held(known)))
+        teach(model, known)
+        self.model, self._seed = model, int(state["seed"])
+        self._updates, self._waiting = int(state["updates"]), int(state["waiting"])
+
+    @abstractmethod
+    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+        """Return how to spend up to ``steps`` environment steps in ``num_envs`` environments.
+
+        Args:
+            steps: that may be taken.
+            num_envs: that take them together.
+            held: transitions that the model remembers already.
+        """
+
+    @abstractmethod
+    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Distribution:
+        """Return what a model does at observations ``[B, *observation]``, in tensors ``[B, A]``."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Return arguments of the constructor that are the algorithm's alone."""
+        return {}
+
+    def prepare(self, model: BaseAlgorithm, steps: int, shared: bool) -> None:
+        """Ready a model, a task's own or the one shared by all, for training over ``steps`` environment steps."""
+
+    def _adapted(self, state: Models, rollout: Rollout, task: int, granted: int) -> tuple[BaseAlgorithm, int]:
+        worlds = min(self.config.worlds, rollout.rewards.shape[1])
+        env = self._env(worlds)
+        env.set_tasks(rollout.tasks[task : task + 1].expand(worlds))
+        model = state.models[task % len(state.models)]
+        known = knowledge(model) if state.adaptations else for_new_task(model)
+        steps = granted + (0 if state.waiting is None else state.waiting[task])
+        return self._trained(known, env, steps, derive_seed(self._seed, "sb3 adaptation", state.adaptations, task))
+
+    def _trained(
+        self, known: Mapping[str, Any], env: Sb3VecEnv, steps: int, seed: int, shared: bool = False
+    ) -> tuple[BaseAlgorithm, int]:
+        """Return a new model that went on from what is known, and the steps that are left."""
+        plan = self.plan(steps, env.num_envs, held(known))
+        model = self._make(env, seed, plan)
+        teach(model, known)
+        if plan.steps:
+            with single_torch_thread(), global_streams(seed, self._device):
+                env.seed(seed)
+                model.action_space.seed(seed % 2**31)
+                self.prepare(model, plan.steps, shared)
+                self._learn(model, plan.steps)
+        if not finite(model):
+            raise RunError(f"the update is not finite (NaN or infinity in the parameters of SB3's {self.name})")
+        return model, steps - plan.steps
+
+    def _learn(self, model: BaseAlgorithm, steps: int) -> None:
+        try:
+            model.learn(steps, log_interval=sys.maxsize, reset_num_timesteps=False)
+        except ValueError:
+            if finite(model):  # else it is torch's refusal of a distribution with NaN
+                raise
+
+    def _fresh(self, key: int | str) -> BaseAlgorithm:
+        return self._make(self._env(1), derive_seed(self._seed, "sb3 model", key), self.plan(0, 1, 0))
+
+    def _make(self, env: Sb3VecEnv, seed: int, plan: Plan) -> BaseAlgorithm:
+        with warnings.catch_warnings(), global_streams(seed, self._device):
+            # SB3 warns of minibatches that do not divide a round, and of small networks on a GPU.
+            warnings.simplefilter("ignore")
+            model = self.algorithm(
+                policy="MlpPolicy",
+                env=env,
+                learning_rate=self.config.learning_rate,
+                policy_kwargs={"net_arch": list(self.config.hidden_sizes)},
+                device=self._device,
+                **{"gamma": self.config.discount, **plan.arguments},
+            )
+        model.set_logger(Logger(None, []))  # SB3's own would make a folder for each
+        return model
+
+    def _env(self, num_envs: int) -> Sb3VecEnv:
+        if num_envs not in self._envs:
+            self._envs[num_envs] = Sb3VecEnv(TaskVectorEnv(self._family, num_envs, self._device))
+        return self._envs[num_envs]
+
+    def _require_actions(self, family: TaskFamily) -> None:
+        space = family.action_space
+        if isinstance(space, self.acts_in):
+            if isinstance(space, spaces.Box) and space.is_bounded() and len(space.shape) == 1:
+                return
+            if isinstance(space, spaces.Discrete) and space.start == 0:
+                return
+        kinds = " or ".join({spaces.Box: "bounded Box", spaces.Discrete: "Discrete"}[kind] for kind in self.acts_in)
+        text = " ".join(str(space).split())
+        raise InputError(
+            f"{self.name} acts in {kinds} spaces, and the actions of {family.name} are {text}; use {self.instead}"
+        )

@@ -1,0 +1,278 @@
+"""What meta-learners share that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.agents.gradient.adaptation import (
+    STEP_SIZE,
+    SURROGATES,
+    Adapted,
+    Episodes,
+    SurrogateName,
+    inner_step,
+    likelihood_ratio,
+)
+from metarl.distributions import Distribution
+from metarl.errors import RunError
+from metarl.family import TaskFamily
+from metarl.learner import Learner
+from metarl.params import flatten, leaf, names, per_task, tensors
+from metarl.policies import CONTEXT, PolicyKind, make_policy
+from metarl.returns import per_task_mean
+from metarl.rollout import Rollout
+from metarl.seeding import generator
+from metarl.validation import (
+    require_choice,
+    require_counts,
+    require_layers,
+    require_not_negative,
+    require_positive,
+    require_unit,
+)
+
+AdaptedPart = Literal["all", "head", "context"]
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Settings of a policy and of its advantages."""
+
+    discount: float = 0.99
+    """Discount of rewards, per step."""
+    gae_lambda: float = 1.0
+    """Lambda of the generalised advantage estimate; 1 is the Monte Carlo return."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of the policy's hidden layers."""
+    activation: str = "tanh"
+    """Between layers: tanh or relu."""
+    policy: PolicyKind = "auto"
+    """Action distribution; auto takes the one that fits the action space."""
+
+    def __post_init__(self) -> None:
+        require_unit(self, "discount", "gae_lambda")
+        require_layers(self, "hidden_sizes")
+
+
+@dataclass(frozen=True)
+class GradientConfig(PolicyConfig):
+    """Settings of a policy and of its adaptation by gradient steps."""
+
+    inner_lr: float = 0.1
+    """Step size of the adaptation; with learned step sizes, where they start."""
+    inner_steps: int = 1
+    """Gradient steps of the adaptation in training, each on fresh rollouts."""
+    later_lr_factor: float = 0.5
+    """Factor on inner_lr for adaptation steps beyond those of training, which MAML's own evaluation halves."""
+    first_order: bool = False
+    """Ignore how the inner gradient depends on the parameters (first-order MAML)."""
+    surrogate: SurrogateName = "likelihood-ratio"
+    """Inner objective: likelihood-ratio (ProMP's low-variance curvature), dice, or naive (log pi times advantage)."""
+    learned_step_sizes: bool = False
+    """Learn a step size for each single parameter along with it (Meta-SGD, Li et al. 2017)."""
+    adapted: AdaptedPart = "all"
+    """What adaptation moves: all, head (the last layer: ANIL) or context (inputs of the policy, from 0 on: CAVIA)."""
+    context_size: int = 8
+    """Number of context inputs, where the context is what adapts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "inner_lr")
+        require_counts(self, "inner_steps", "context_size")
+        require_unit(self, "later_lr_factor")
+        require_choice(self, "surrogate", SurrogateName)
+        require_choice(self, "adapted", AdaptedPart)
+
+
+@dataclass(frozen=True)
+class AdamConfig(GradientConfig):
+    """Settings of a gradient-based learner whose outer steps are Adam's."""
+
+    outer_lr: float = 1e-3
+    """Step size of Adam on the meta-parameters."""
+    anneal_iterations: int = 0
+    """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
+    max_gradient_norm: float = 0.0
+    """Longer meta-gradients are shortened to this; 0 shortens none."""
+    exploration: float = 0.0
+    """Weight of E-MAML's term, which rewards episodes before adaptation for what adaptation made of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "outer_lr")
+        require_not_negative(self, "anneal_iterations", "max_gradient_norm", "exploration")
+
+
+def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
+    """Return a step size that falls linearly to 0 over ``anneal_iterations`` updates, or stays if those are 0."""
+    return step_size * max(0.0, 1 - updates / anneal_iterations) if anneal_iterations else step_size
+
+
+class GradientLearner(Learner):
+    """A learner whose state for N tasks are policy parameters ``[N]``, moved by gradient steps.
+
+    Attributes:
+        params: the meta-parameters, un-stacked: the policy's, and the learned step sizes.
+    """
+
+    config: GradientConfig
+
+    def __init__(self, family: TaskFamily, config: GradientConfig, seed: int, device: torch.device) -> None:
+        self.config = config
+        self.inner_steps = config.inner_steps
+        context = config.context_size if config.adapted == "context" else 0
+        self.policy = make_policy(
+            family.observation_space,
+            family.action_space,
+            config.hidden_sizes,
+            config.activation,
+            config.policy,
+            context,
+        )
+        self.params = self.policy.init_params(generator(seed, "policy")).to(device)
+        self._context = torch.zeros(context, device=device)
+        self._moving = {"all": names(self.params), "head": self.policy.head, "context": [CONTEXT]}[config.adapted]
+        if config.learned_step_sizes:
+            for name in self._moving:
+                like: Tensor = self._context if name == CONTEXT else self.params[name]
+                self.params[f"{STEP_SIZE}{name}"] = torch.full_like(like, config.inner_lr)
+
+    def begin(self, num_tasks: int) -> Adapted:
+        """Return the meta-parameters for each task."""
+        return Adapted(self._for_tasks(self.params.clone(), num_tasks), 0)
+
+    def act(
+        self, state: Adapted, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Act by each task's parameters."""
+        return self.policy.act(state.params, observations, generator, deterministic)
+
+    def adapt(self, state: Adapted, rollout: Rollout) -> Adapted:
+        """Take one inner step from each task's parameters."""
+        factor = 1.0 if state.steps < self.inner_steps else self.config.later_lr_factor
+        params = self._inner_step(leaf(state.params), self.episodes(rollout), factor)
+        return Adapted(cast(TensorDict, params.detach()), state.steps + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the meta-parameters by name."""
+        return {"params": {key: value.cpu().clone() for key, value in self.params.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over meta-parameters; their names and shapes must be the policy's."""
+        self.params = TensorDict(
+            {key: state["params"][key].to(value.device).view_as(value) for key, value in self.params.items()}
+        )
+
+    def episodes(self, rollout: Rollout) -> Episodes:
+        """Return a rollout with its advantages."""
+        return Episodes.of(rollout, self.policy, self.config.discount, self.config.gae_lambda)
+
+    def adaptation(
+        self, params: TensorDict, support: Sequence[Episodes], differentiable: bool = True
+    ) -> list[TensorDict]:
+        """Return every task's parameters ``[N]`` before and after each inner step, as functions of meta-parameters.
+
+        Args:
+            params: un-stacked leaves.
+            support: what each inner step learns from.
+            differentiable: keep the inner steps' own derivatives, unless the learner is of first order.
+        """
+        create_graph = differentiable and not self.config.first_order
+        stages = [self._for_tasks(params, support[0].rollout.num_tasks)]
+        for episodes in support:
+            stages.append(self._inner_step(stages[-1], episodes, 1.0, create_graph))
+        return stages
+
+    def _for_tasks(self, params: TensorDict, num_tasks: int) -> TensorDict:
+        stacked = per_task(params, num_tasks)
+        if not self._context.numel():
+            return stacked
+        entries = {name: stacked[name] for name in names(stacked)}
+        start = self._context.expand(num_tasks, -1)
+        # A leaf where gradients are wanted: nothing the context depends on is learned.
+        entries[CONTEXT] = start.clone().requires_grad_() if torch.is_grad_enabled() else start
+        return TensorDict(entries, [num_tasks])
+
+    def _inner_step(
+        self, params: TensorDict, episodes: Episodes, factor: float, create_graph: bool = False
+    ) -> TensorDict:
+        learned = self.config.learned_step_sizes
+        return inner_step(
+            self.policy,
+            params,
+            episodes,
+            factor * (1.0 if learned else self.config.inner_lr),
+            create_graph,
+            objective=SURROGATES[self.config.surrogate],
+            adapted=self._moving,
+        )
+
+
+class AdamLearner(GradientLearner):
+    """A gradient-based learner whose outer steps are Adam's.
+
+    Attributes:
+        updates: how many it has had.
+    """
+
+    config: AdamConfig
+
+    def __init__(self, family: TaskFamily, config: AdamConfig, seed: int, device: torch.device) -> None:
+        super().__init__(family, config, seed, device)
+        self.updates = 0
+        self._optimizer = torch.optim.Adam(tensors(self.params), lr=config.outer_lr, maximize=True)
+
+    def ascend(self, slopes: TensorDict) -> float:
+        """Take one step up the meta-gradient; return its norm before it is shortened.
+
+        Raises:
+            RunError: for a NaN or infinity in it.
+        """
+        norm = flatten(slopes).norm()
+        if not norm.isfinite():
+            raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
+        longest = self.config.max_gradient_norm or float(norm)
+        share = longest / float(norm) if norm > longest else 1.0
+        for value, slope in zip(tensors(self.params), tensors(slopes), strict=True):
+            value.grad = share * slope.detach()
+        (group,) = self._optimizer.param_groups
+        group["lr"] = annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
+        self._optimizer.step()
+        return float(norm)
+
+    def exploration(self, stages: Sequence[TensorDict], support: Sequence[Episodes], query: Episodes) -> Tensor:
+        """Return E-MAML's term: it makes those support episodes likelier that adaptation did well after.
+
+        It is the mean over tasks of the query's mean return, normalised over tasks, times the mean likelihood ratio of
+        the support actions, whose derivative is that of their log-probability (Stadie et al. 2018, equation 8).
+        """
+        # In float64: of returns that are all alike, float32 would normalise the rounding of their mean.
+        returns = query.rollout.episode_returns().double().mean(1)
+        weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
+        ratios = [
+            per_task_mean(likelihood_ratio(self.policy_at(params, each), each.rollout), each.rollout.valid)
+            for params, each in zip(stages, support, strict=False)
+        ]
+        total = torch.stack(ratios).sum(0)
+        return (weights.to(total.dtype) * total).mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the meta-parameters by name, the optimiser's moments, and how many updates there were."""
+        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
+        return {**super().state_dict(), "moments": moments, "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.updates = int(state["updates"])
+        for key, value in self.params.items():
+            value.copy_(state["params"][key].view_as(value))
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+
+    def policy_at(self, params: TensorDict, episodes: Episodes) -> Distribution:
+        """Return the action distributions of parameters ``[N]`` at the observations of episodes."""
+        return self.policy.distribution(params, episodes.rollout.observations)

@@ -1,0 +1,44 @@
+"""MAML with the policy gradient in both loops (Finn, Abbeel and Levine 2017, algorithm 3; Stadie et al. 2018).
+
+The outer step is one step of Adam along the gradient of the adapted policies' surrogate, through the adaptation. With
+``exploration`` it is E-MAML: the rollouts before adaptation are credited with what was learned from them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metarl.agents.gradient.adaptation import surrogate
+from metarl.agents.gradient.gradient_learner import AdamConfig, AdamLearner
+from metarl.learner import register_learner
+from metarl.params import gradient, leaf
+from metarl.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class MamlVpgConfig(AdamConfig):
+    """Settings of MAML-VPG."""
+
+
+@register_learner
+class MamlVpg(AdamLearner):
+    """MAML with one policy-gradient step in the outer loop; E-MAML with --exploration."""
+
+    name: ClassVar[str] = "maml-vpg"
+    config_class: ClassVar[type] = MamlVpgConfig
+    config: MamlVpgConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "gradient_norm": "Euclidean norm of the meta-gradient, before it is shortened"
+    }
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Take one step on the meta-parameters."""
+        *support, query = [self.episodes(rollout) for rollout in rollouts]
+        params = leaf(self.params)
+        stages = self.adaptation(params, support)
+        objective = surrogate(self.policy_at(stages[-1], query), query).mean()
+        if self.config.exploration:
+            objective = objective + self.config.exploration * self.exploration(stages, support, query)
+        norm = self.ascend(gradient(objective, params))
+        self.updates += 1
+        return {"gradient_norm": norm}

@@ -1,0 +1,161 @@
+"""Reptile (Nichol, Achiam and Schulman 2018) with policy gradients in the inner loop.
+
+Every task takes k inner steps from the meta-parameters phi, each on fresh rollouts, by an optimiser of its own that
+starts without memory. Then phi += epsilon * mean over tasks of (phi_k - phi). There is no second derivative. With k = 1
+the outer step is the mean of the tasks' gradients, which is joint training on all tasks: what makes Reptile learn to
+adapt is in the higher orders of the path.
+"""
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio
+from metarl.agents.gradient.gradient_learner import PolicyConfig, annealed
+from metarl.distributions import Distribution
+from metarl.errors import RunError
+from metarl.family import TaskFamily
+from metarl.learner import Learner, register_learner
+from metarl.params import gradient, leaf, names, per_task, tensors
+from metarl.policies import make_policy
+from metarl.returns import per_task_mean
+from metarl.rollout import Rollout
+from metarl.seeding import generator
+from metarl.validation import require_choice, require_counts, require_not_negative, require_positive, require_unit
+
+InnerOptimizer = Literal["adam", "sgd"]
+
+
+@dataclass(frozen=True)
+class ReptileConfig(PolicyConfig):
+    """Settings of Reptile."""
+
+    inner_steps: int = 2
+    """Inner steps k, each on fresh rollouts. With 1 it is joint training."""
+    inner_epochs: int = 5
+    """Gradient steps on each rollout; 1 is the policy gradient, more are PPO."""
+    inner_lr: float = 0.01
+    """Step size of the inner optimiser."""
+    inner_optimizer: InnerOptimizer = "adam"
+    """adam (without momentum, as in the paper) or sgd."""
+    clip_range: float = 0.2
+    """Likelihood ratios count up to 1 plus or minus this, which matters from the second epoch on."""
+    outer_lr: float = 1.0
+    """Share of the way to the tasks' mean parameters that an update takes."""
+    anneal_iterations: int = 0
+    """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "inner_steps", "inner_epochs")
+        require_positive(self, "inner_lr", "clip_range")
+        require_unit(self, "outer_lr")
+        require_not_negative(self, "anneal_iterations")
+        require_choice(self, "inner_optimizer", InnerOptimizer)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """What Reptile knows of N tasks: their parameters ``[N]``, and the memory of their optimisers, None at first."""
+
+    params: TensorDict
+    memory: dict[str, Any] | None
+
+
+@register_learner
+class Reptile(Learner):
+    """Parameters that move to the mean of where inner steps on each task lead; first order, no meta-gradient."""
+
+    name: ClassVar[str] = "reptile"
+    config_class: ClassVar[type] = ReptileConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "outer_lr": "share of the way to the tasks' mean parameters that this update took",
+        "move_norm": "Euclidean norm of the whole way to the tasks' mean parameters",
+    }
+
+    def __init__(self, family: TaskFamily, config: ReptileConfig, seed: int, device: torch.device) -> None:
+        self.config = config
+        # The last inner step is taken in ``update``, on the rollouts of the parameters after all others.
+        self.inner_steps = config.inner_steps - 1
+        if config.inner_steps == 1:
+            warnings.warn(
+                "reptile with inner_steps 1 is joint training, not meta-learning; take 2 or more", stacklevel=2
+            )
+        self.policy = make_policy(
+            family.observation_space, family.action_space, config.hidden_sizes, config.activation, config.policy
+        )
+        self.params = self.policy.init_params(generator(seed, "policy")).to(device)
+        self.updates = 0
+
+    def begin(self, num_tasks: int) -> Inner:
+        """Return the meta-parameters for each task."""
+        return Inner(per_task(self.params, num_tasks), None)
+
+    def act(
+        self, state: Inner, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Act by each task's parameters."""
+        return self.policy.act(state.params, observations, generator, deterministic)
+
+    def adapt(self, state: Inner, rollout: Rollout) -> Inner:
+        """Take one inner step: ``inner_epochs`` steps of each task's optimiser on its clipped surrogate."""
+        config = self.config
+        episodes = Episodes.of(rollout, self.policy, config.discount, config.gae_lambda)
+        params = leaf(state.params)
+        # Both optimisers work number by number: one over the stacked parameters is one for each task.
+        optimizer: torch.optim.Optimizer = (
+            torch.optim.Adam(tensors(params), lr=config.inner_lr, betas=(0.0, 0.999), maximize=True)
+            if config.inner_optimizer == "adam"
+            else torch.optim.SGD(tensors(params), lr=config.inner_lr, maximize=True)
+        )
+        if state.memory is not None:
+            optimizer.load_state_dict(copy.deepcopy(state.memory))
+        for _ in range(config.inner_epochs):
+            slopes = gradient(self.objective(params, episodes).sum(), params)
+            for value, slope in zip(tensors(params), tensors(slopes), strict=True):
+                value.grad = slope
+            optimizer.step()
+        return Inner(cast(TensorDict, params.detach()), optimizer.state_dict())
+
+    def objective(self, params: TensorDict, episodes: Episodes) -> Tensor:
+        """Return each task's clipped surrogate ``[N]`` (Schulman et al. 2017, equation 7)."""
+        ratio = likelihood_ratio(self.policy.distribution(params, episodes.rollout.observations), episodes.rollout)
+        clipped = ratio.clamp(1 - self.config.clip_range, 1 + self.config.clip_range)
+        gains = torch.minimum(ratio * episodes.advantages, clipped * episodes.advantages)
+        return per_task_mean(gains, episodes.rollout.valid)
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Walk the inner path again on its rollouts, to its end, and move towards the mean of the tasks' ends."""
+        state = self.begin(rollouts[0].num_tasks)
+        for rollout in rollouts:
+            state = self.adapt(state, rollout)
+        share = self.step_share
+        moves = {name: state.params[name].mean(0) - self.params[name] for name in names(self.params)}
+        moved = TensorDict({name: self.params[name] + share * move for name, move in moves.items()})
+        if not all(bool(value.isfinite().all()) for value in tensors(moved)):
+            raise RunError("the update is not finite (NaN or infinity in the tasks' parameters)")
+        self.params, self.updates = moved, self.updates + 1
+        length = torch.stack([move.square().sum() for move in moves.values()]).sum().sqrt()
+        return {"outer_lr": share, "move_norm": length.item()}
+
+    @property
+    def step_share(self) -> float:
+        """The outer step size of the next update."""
+        return annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the meta-parameters by name, and how many updates they have had."""
+        return {"params": {key: value.cpu() for key, value in self.params.items()}, "updates": self.updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.updates = int(state["updates"])
+        self.params = TensorDict(
+            {key: state["params"][key].to(value.device).view_as(value) for key, value in self.params.items()}
+        )

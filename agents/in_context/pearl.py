@@ -1,0 +1,290 @@
+"""PEARL: probabilistic embeddings for actor-critic reinforcement learning (Rakelly et al. 2019).
+
+An encoder turns each transition of a task into a Gaussian factor over a few latent variables; their product is what is
+believed of the task. Policy and critics of soft actor-critic see a sample of it. Each episode of a trial acts by one
+sample from the belief before it, so that exploration follows a guess to the end: posterior sampling.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.agents.in_context.pearl_networks import Belief, PearlNetworks, drawn
+from metarl.agents.in_context.replay import Transitions, TrialReplay
+from metarl.agents.in_context.trial_learner import StepInputs, TrialConfig
+from metarl.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.errors import InputError, RunError
+from metarl.family import TaskFamily
+from metarl.learner import Learner, register_learner
+from metarl.rollout import Rollout
+from metarl.seeding import generator
+from metarl.trials import Trials
+from metarl.validation import require_counts, require_layers, require_not_negative, require_positive, require_unit
+
+# Of the noise on actions that random iterations keep to, before they are squashed.
+RANDOM_LOG_STD = -1.0
+
+
+@dataclass(frozen=True)
+class PearlConfig(TrialConfig):
+    """Settings of PEARL."""
+
+    latent_size: int = 5
+    """Number of latent variables."""
+    kl_weight: float = 0.1
+    """Weight of the divergence of the belief from the prior."""
+    context_size: int = 100
+    """Transitions of a context in training, at most."""
+    encode_dynamics: bool = False
+    """Let the encoder see where a transition leads, for tasks that differ in dynamics."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Units of the hidden layers of every network."""
+    learning_rate: float = 3e-4
+    """Step size of Adam, for every network."""
+    discount: float = 0.99
+    """Discount of rewards, per step of the episode."""
+    reward_scale: float = 5.0
+    """Factor on rewards, whose weight against the policy's entropy it is."""
+    tau: float = 0.005
+    """Share of the way to the critics that the target critics go with each step."""
+    updates_per_iteration: int = 50
+    """Steps of soft actor-critic in an iteration."""
+    tasks_per_update: int = 16
+    """Tasks of a step."""
+    batch_size: int = 64
+    """Transitions of each of them."""
+    replay_size: int = 500_000
+    """Transitions of the latest training tasks that are replayed."""
+    random_iterations: int = 0
+    """Iterations at first in which every episode keeps to an action drawn at random, give or take noise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episodes_per_trial < 2:
+            raise InputError(f"pearl needs 2 or more episodes_per_trial, not {self.episodes_per_trial}")
+        require_counts(self, "latent_size", "context_size", "updates_per_iteration", "tasks_per_update", "batch_size")
+        require_counts(self, "replay_size")
+        require_positive(self, "learning_rate", "reward_scale")
+        require_unit(self, "discount", "tau")
+        require_not_negative(self, "kl_weight", "random_iterations")
+        require_layers(self, "hidden_sizes")
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What R episodes of each of N tasks act by.
+
+    Shapes:
+        latent: ``[N, R, Z]``.
+        kept: actions to keep to ``[N, R, A]``, before they are squashed, instead of the policy's.
+    """
+
+    latent: Tensor
+    kept: Tensor | None = None
+
+
+@register_learner
+class Pearl(Learner):
+    """A probabilistic belief about the task, inferred from its transitions and sampled to act by; soft actor-critic.
+
+    Episodes of a task side by side belong to different trials, which know nothing of each other.
+    """
+
+    name: ClassVar[str] = "pearl"
+    config_class: ClassVar[type] = PearlConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "critic_loss": "squared errors of both critics, in rewards squared, mean over the update's steps",
+        "latent_kl": "mean KL divergence of the beliefs about training tasks from the prior, in nats",
+        "actor_loss": "minus the policy's soft value",
+        "entropy": "mean entropy of the policy, in nats, estimated from its actions",
+        "replay_transitions": "transitions that are remembered",
+    }
+    pools_episodes: ClassVar[bool] = False
+
+    def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
+        _require_actions(family)
+        self.config = config
+        self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
+        self._inputs = inputs = StepInputs(family.observation_space, family.action_space)
+        self._device, self._seed, self._updates = device, seed, 0
+        self.networks = PearlNetworks(
+            inputs.observation_size,
+            inputs.action_size,
+            config.latent_size,
+            config.hidden_sizes,
+            config.encode_dynamics,
+            generator(seed, "networks"),
+        ).to(device)
+        trial_steps = config.episodes_per_trial * family.horizon
+        self.replay = TrialReplay(config.replay_size, trial_steps, inputs.observation_size, device)
+        self._optimizers = [
+            torch.optim.Adam([value for part in parts for value in part.parameters()], config.learning_rate, fused=True)
+            for parts in ((self.networks.encoder, self.networks.critics), (self.networks.actor,))
+        ]
+
+    def begin(self, num_tasks: int) -> Belief:
+        """Return beliefs ``[N, 1, Z]`` from no transitions at all."""
+        nothing = torch.zeros(num_tasks, 1, self.config.latent_size, device=self._device)
+        return Belief(nothing, nothing)
+
+    @torch.no_grad()
+    def open(self, state: Belief, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Acting:
+        """Draw latent variables for the next episode of ``episodes`` trials of each task; or take their means.
+
+        Raises:
+            InputError: when the state is that of another number of trials.
+        """
+        trials = state.shift.shape[1]
+        if trials not in (1, episodes):
+            raise InputError(f"{trials} trials of each task go on in as many episodes, not in {episodes}")
+        belief = state.posterior().map(lambda tensor: tensor.expand(-1, episodes, -1))
+        kept = None
+        if self._updates < self.config.random_iterations:
+            shape = (*belief.mean.shape[:2], self._inputs.action_size)
+            kept = torch.randn(shape, generator=generator, device=self._device)
+        return Acting(belief.mode() if deterministic else belief.sample(generator), kept)
+
+    @torch.no_grad()
+    def act(
+        self, state: Belief | Acting, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, SquashedGaussian]:
+        """Act by the episode's latent variables."""
+        if isinstance(state, Belief):
+            state = self.open(state, observations.shape[1], generator, deterministic)
+        if state.kept is None:
+            distribution = self.networks.policy(self._inputs.observations(observations), state.latent)
+        else:
+            distribution = SquashedGaussian(state.kept, torch.full_like(state.kept, RANDOM_LOG_STD))
+        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+
+    def observe(self, working: Acting, actions: Tensor, rewards: Tensor) -> None:
+        """Take no note: an episode keeps to its latent variables."""
+
+    @torch.no_grad()
+    def adapt(self, state: Belief, rollout: Rollout) -> Belief:
+        """Add the factors of one more episode of every trial."""
+        return state + self.networks.belief(self.transitions([rollout]))
+
+    def transitions(self, rollouts: Sequence[Rollout]) -> Transitions:
+        """Return the steps ``[N, R, L]`` of trials without gaps."""
+        trials = Trials.of(rollouts)
+        flat = Transitions(
+            self._inputs.observations(trials.observations),
+            self._inputs.actions(trials.actions),
+            trials.rewards,
+            self._inputs.observations(trials.next_observations),
+            trials.terminated.to(trials.rewards.dtype),
+            trials.valid,
+        )
+        shape = rollouts[0].rewards.shape[:2]
+        return Transitions(**{name: value.unflatten(0, shape) for name, value in vars(flat).items()})
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Remember the rollouts, and take steps of soft actor-critic on what is remembered.
+
+        Raises:
+            InputError: when the replay has no room for the rollouts.
+            RunError: when a parameter becomes NaN or infinite; the learner is then unchanged.
+        """
+        before = self.state_dict()
+        ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
+        self.replay.add(self.transitions(rollouts), ends)
+        self._updates += 1
+        stream = generator(self._seed, "pearl", self._updates, device=self._device)
+        sums: dict[str, Tensor] = {}
+        for _ in range(self.config.updates_per_iteration):
+            for name, value in self._step(stream).items():
+                sums[name] = sums.get(name, 0.0) + value
+        if not all(bool(value.isfinite().all()) for value in self.networks.parameters()):
+            self.load_state_dict(before)
+            raise RunError("the update is not finite (NaN or infinity in the parameters)")
+        means = {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
+        return {**means, "replay_transitions": float(self.replay.num_transitions)}
+
+    def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
+        """Take one step of each optimiser; return metrics."""
+        config = self.config
+        tasks = self.replay.draw_tasks(config.tasks_per_update, stream)
+        steps = self.replay.draw_replay(tasks, config.batch_size, stream)
+        belief = self.networks.belief(self.replay.draw_context(tasks, config.context_size, stream)).posterior()
+        latent = belief.sample(stream).unsqueeze(1).expand(-1, config.batch_size, -1)
+        critic_loss, divergence = self.critic_loss(steps, latent, stream), self.divergence(belief)
+        self._descend(0, critic_loss + config.kl_weight * self.temperature**2 * divergence)
+        actor_loss, entropy = self.actor_loss(steps, latent, stream)
+        self._descend(1, actor_loss)
+        self.networks.follow(config.tau)
+        metrics = {"critic_loss": critic_loss, "latent_kl": divergence, "actor_loss": actor_loss, "entropy": entropy}
+        return {name: value.detach() for name, value in metrics.items()}
+
+    @property
+    def temperature(self) -> float:
+        """What a nat of entropy is worth in rewards: critics speak in the family's rewards, not in scaled ones."""
+        return 1 / self.config.reward_scale
+
+    def _descend(self, which: int, loss: Tensor) -> None:
+        optimizer = self._optimizers[which]
+        params = optimizer.param_groups[0]["params"]
+        for value, slope in zip(params, torch.autograd.grad(loss, params), strict=True):
+            value.grad = slope
+        optimizer.step()
+
+    def critic_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> Tensor:
+        """Return the mean squared error of both critics against the targets, summed over the two.
+
+        Args:
+            steps: ``[M, B]``.
+            latent: ``[M, B, Z]``.
+            stream: of the actions that the targets value.
+        """
+        values = self.networks.values(self.networks.critics, steps.observations, steps.actions, latent)
+        return (values - self.targets(steps, latent, stream)).square().mean((1, 2)).sum()
+
+    @torch.no_grad()
+    def targets(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> Tensor:
+        """Return what the critics are to say ``[M, B]``: the reward, and the soft value of what follows it."""
+        actions, log_probs = drawn(self.networks.policy(steps.next_observations, latent), stream)
+        values = self.networks.values(self.networks.targets, steps.next_observations, actions, latent).amin(0)
+        following = self.config.discount * (1 - steps.terminated) * (values - self.temperature * log_probs)
+        return steps.rewards + following
+
+    @staticmethod
+    def divergence(belief: DiagonalGaussian) -> Tensor:
+        """Return the mean over tasks of the divergence of beliefs ``[M, Z]`` from the prior, in nats."""
+        prior = DiagonalGaussian(torch.zeros_like(belief.mean), torch.zeros_like(belief.log_std))
+        return belief.kl(prior).mean()
+
+    def actor_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return minus the policy's soft value, and its entropy; latent variables are taken as given."""
+        actions, log_probs = drawn(self.networks.policy(steps.observations, latent.detach()), stream)
+        values = self.networks.values(self.networks.critics, steps.observations, actions, latent.detach()).amin(0)
+        return (self.temperature * log_probs - values).mean(), -log_probs.mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters, the optimisers' moments, what is replayed, and the accounts."""
+        return {
+            "networks": {name: value.cpu().clone() for name, value in self.networks.state_dict().items()},
+            "moments": [copy.deepcopy(optimizer.state_dict()["state"]) for optimizer in self._optimizers],
+            "replay": self.replay.state_dict(),
+            "seed": self._seed,
+            "updates": self._updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        self.networks.load_state_dict(state["networks"])
+        for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
+        self.replay.load_state_dict(state["replay"])
+        self._seed, self._updates = int(state["seed"]), int(state["updates"])
+
+
+def _require_actions(family: TaskFamily) -> None:
+    space = family.action_space
+    if not (isinstance(space, spaces.Box) and space.is_bounded() and len(space.shape) == 1):
+        text = " ".join(str(space).split())
+        raise InputError(f"pearl acts in bounded Box spaces, and the actions of {family.name} are {text}; use rl2")

@@ -1,0 +1,132 @@
+"""PEARL's networks: the context encoder, and the policy and critics that see its latent variables."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from metarl.agents.in_context.replay import Transitions
+from metarl.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.networks import init_mlp
+
+LOG_STD_RANGE = (-20.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What some transitions tell of the latent variables: a product of Gaussian factors, one for each transition.
+
+    It is kept in natural parameters, in which the product of two is their sum; zeros tell nothing.
+
+    Shapes:
+        precision: sum of the factors' precisions ``[..., Z]``.
+        shift: sum of the factors' precisions times means ``[..., Z]``.
+    """
+
+    precision: Tensor
+    shift: Tensor
+
+    def __add__(self, other: "Belief") -> "Belief":
+        """Return the product of both."""
+        return Belief(self.precision + other.precision, self.shift + other.shift)
+
+    def posterior(self) -> DiagonalGaussian:
+        """Return the product of all factors and of the prior, which is N(0, 1) for each latent variable."""
+        precision = 1 + self.precision
+        return DiagonalGaussian(self.shift / precision, -0.5 * precision.log())
+
+
+class Perceptrons(nn.Module):
+    """``count`` perceptrons side by side, with rectified linear units.
+
+    Args:
+        count: of them.
+        sizes: units of every layer, inputs and outputs included.
+        stream: of the initial weights.
+    """
+
+    def __init__(self, count: int, sizes: Sequence[int], stream: torch.Generator) -> None:
+        super().__init__()
+        drawn = [init_mlp(sizes, stream) for _ in range(count)]
+        layers = range(len(sizes) - 1)
+        self.weights, self.biases = (
+            nn.ParameterList(torch.stack([params[f"{kind}_{layer}"] for params in drawn]) for layer in layers)
+            for kind in ("weight", "bias")
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs ``[count, ..., outputs]`` of each at the same inputs ``[..., inputs]``."""
+        hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu(), weight)
+        return hidden.view(len(hidden), *inputs.shape[:-1], hidden.shape[-1])
+
+
+class PearlNetworks(nn.Module):
+    """Encoder, policy, twin critics, and the targets that follow them.
+
+    Args:
+        observation_size: D.
+        action_size: A.
+        latent_size: Z.
+        hidden_sizes: units of the hidden layers of each.
+        dynamics: let the encoder see where a transition leads.
+        stream: of the initial weights.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        latent_size: int,
+        hidden_sizes: Sequence[int],
+        dynamics: bool,
+        stream: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self._dynamics = dynamics
+        transition = (2 if dynamics else 1) * observation_size + action_size + 1
+        value_sizes = [observation_size + action_size + latent_size, *hidden_sizes, 1]
+        self.encoder = Perceptrons(1, [transition, *hidden_sizes, 2 * latent_size], stream)
+        self.actor = Perceptrons(1, [observation_size + latent_size, *hidden_sizes, 2 * action_size], stream)
+        self.critics, self.targets = (Perceptrons(2, value_sizes, stream) for _ in range(2))
+        self.targets.load_state_dict(self.critics.state_dict())
+        self.targets.requires_grad_(False)
+
+    def belief(self, steps: Transitions) -> Belief:
+        """Return what C transitions tell together, ``[..., Z]``; their tensors are ``[..., C, ...]``."""
+        seen = [steps.observations, steps.actions, steps.rewards.unsqueeze(-1)]
+        inputs = torch.cat([*seen, steps.next_observations] if self._dynamics else seen, -1)
+        means, outputs = self.encoder(inputs)[0].chunk(2, -1)
+        precisions = softplus(outputs) * steps.valid.unsqueeze(-1)
+        return Belief(precisions.sum(-2), (precisions * means).sum(-2))
+
+    def policy(self, observations: Tensor, latent: Tensor) -> SquashedGaussian:
+        """Return action distributions at observations ``[..., D]``, given latent variables ``[..., Z]``."""
+        mean, log_std = self.actor(torch.cat([observations, latent], -1))[0].chunk(2, -1)
+        return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
+
+    @staticmethod
+    def values(critics: Perceptrons, observations: Tensor, actions: Tensor, latent: Tensor) -> Tensor:
+        """Return each critic's values ``[2, ...]`` of actions ``[..., A]`` at observations ``[..., D]``."""
+        values: Tensor = critics(torch.cat([observations, actions, latent], -1))
+        return values.squeeze(-1)
+
+    def follow(self, share: float) -> None:
+        """Move the targets a share of the way to the critics."""
+        for target, critic in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
+            target.data.lerp_(critic.data, share)
+
+
+def drawn(distribution: SquashedGaussian, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters.
+
+    The density is taken before the actions are rounded, so that its slope leads policies back from the bounds.
+    """
+    gaussian = DiagonalGaussian(*distribution.tensors())
+    before = gaussian.sample(stream)
+    log_slopes = 2 * (math.log(2.0) - before - softplus(-2 * before))  # of 1 - tanh², without cancellation
+    return before.tanh(), gaussian.log_prob(before) - log_slopes.sum(-1)

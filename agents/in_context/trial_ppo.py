@@ -1,0 +1,219 @@
+"""Proximal policy optimisation over whole trials (Schulman et al. 2017; Duan et al. 2016, section 2.3).
+
+The return that an action earns runs on through the ends of episodes to the end of its trial, so that exploring in one
+episode is paid for by the next. Every pass reads whole trials from their first step on, with gradients through all of
+it, and estimates advantages with the values that it has just computed.
+
+A policy with a memory has no clock, and need not tell how much of the trial is left; but near its end less is to come,
+and values must know that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied with the share of the
+trial's discounted steps that is still ahead, which needs no learning.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from metarl.agents.gradient.gradient_learner import annealed
+from metarl.agents.in_context.observation_scale import ObservationScale
+from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
+from metarl.errors import RunError
+from metarl.family import TaskFamily
+from metarl.returns import discount_matrix, discounted_returns, generalized_advantages
+from metarl.rollout import Rollout
+from metarl.seeding import generator
+from metarl.trials import Trials
+from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
+
+
+@dataclass(frozen=True)
+class TrialPpoConfig(TrialConfig):
+    """Settings of proximal policy optimisation over trials."""
+
+    discount: float = 0.99
+    """Discount of rewards, per step of the trial."""
+    gae_lambda: float = 0.95
+    """Lambda of the generalised advantage estimate."""
+    learning_rate: float = 1e-3
+    """Step size of Adam."""
+    anneal_iterations: int = 0
+    """Updates over which learning_rate falls linearly to 0; 0 keeps it."""
+    epochs: int = 4
+    """Passes over the trials of an iteration."""
+    minibatches: int = 4
+    """Steps of Adam in a pass, each on its share of the trials."""
+    clip_range: float = 0.2
+    """Likelihood ratios count up to 1 plus or minus this."""
+    value_weight: float = 0.5
+    """Weight of the critic's squared error."""
+    entropy_weight: float = 0.01
+    """Weight of the policy's entropy."""
+    max_gradient_norm: float = 0.5
+    """Longer gradients are shortened to this."""
+    normalize_advantages: bool = True
+    """Shift and scale the advantages of a minibatch to mean 0 and deviation 1."""
+    normalize_observations: bool = False
+    """Shift and scale observations to mean 0 and deviation 1 over the training so far."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_unit(self, "discount", "gae_lambda")
+        require_positive(self, "learning_rate", "clip_range", "max_gradient_norm")
+        require_counts(self, "epochs", "minibatches")
+        require_not_negative(self, "anneal_iterations", "value_weight", "entropy_weight")
+
+
+class TrialPpoLearner(TrialLearner):
+    """A learner that remembers its trial and is trained by proximal policy optimisation.
+
+    Attributes:
+        return_scale: root of the mean squared discounted return so far, the unit of the critic and of advantages.
+    """
+
+    config: TrialPpoConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        "policy_objective": "clipped surrogate of the policy, mean over the update's steps of Adam",
+        "value_loss": "mean squared error of the critic, in units of `return_scale` squared",
+        "entropy": "mean entropy of the policy, in nats",
+        "clip_fraction": "share of the steps whose likelihood ratio lies outside 1 ± `clip_range`",
+        "gradient_norm": "mean Euclidean norm of the gradient, before it is shortened",
+        "learning_rate": "step size of Adam in the update",
+        "return_scale": "root of the mean squared discounted return so far: the unit of the critic",
+    }
+
+    def __init__(self, family: TaskFamily, config: TrialPpoConfig, seed: int, device: torch.device) -> None:
+        self.config = config
+        super().__init__(family, config, seed, device)
+        if config.normalize_observations:
+            self.inputs.scale = ObservationScale(self.inputs.observation_size).to(device)
+            self.network.add_module("observation_scale", self.inputs.scale)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
+        self._updates, self._mean_square = 0, 0.0
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of the next update."""
+        return annealed(self.config.learning_rate, self._updates, self.config.anneal_iterations)
+
+    @property
+    def return_scale(self) -> float:
+        """Root of the mean squared discounted return over all updates so far; 1 before the first reward."""
+        return self._mean_square**0.5 if self._mean_square > 0 else 1.0
+
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Climb the clipped objective in several passes over the iteration's trials.
+
+        Raises:
+            RunError: when a gradient is NaN or infinite; the learner is then unchanged.
+        """
+        before = self.state_dict()
+        try:
+            return self._climb(Trials.of(rollouts))
+        except RunError:
+            self.load_state_dict(before)
+            raise
+
+    def _climb(self, trials: Trials) -> dict[str, float]:
+        (group,) = self._optimizer.param_groups
+        group["lr"] = learning_rate = self.learning_rate
+        self._updates += 1
+        returns = discounted_returns(trials.rewards, trials.valid, self.config.discount)
+        square = float((returns.square() * trials.valid).sum() / trials.valid.sum())
+        self._mean_square += (square - self._mean_square) / self._updates
+        sums: dict[str, float] = {}
+        count = 0
+        for rows in self._minibatches(len(trials.rewards)):
+            metrics = self._step(trials[rows])
+            count += 1
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+        if self.inputs.scale is not None:  # after the passes, which are to meet the inputs that were acted on
+            self.inputs.scale.update(self.inputs.raw_observations(trials.observations), trials.valid)
+        means = {name: total / count for name, total in sums.items()}
+        return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}
+
+    def _minibatches(self, trials: int) -> Iterator[Tensor]:
+        """Yield the trials' numbers, in pieces, in another order in each pass."""
+        stream = generator(self._seed, "ppo", self._updates)
+        for _ in range(self.config.epochs):
+            for rows in torch.randperm(trials, generator=stream).chunk(self.config.minibatches):
+                yield rows.to(self._device)
+
+    def _step(self, trials: Trials) -> dict[str, float]:
+        loss, metrics = self.loss(trials)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_gradient_norm)
+        if not norm.isfinite():
+            raise RunError("the update is not finite (NaN or infinity in the gradient)")
+        self._optimizer.step()
+        return {**metrics, "gradient_norm": float(norm)}
+
+    def loss(self, trials: Trials) -> tuple[Tensor, dict[str, float]]:
+        """Return what to descend on some trials, and what there is to say of it."""
+        config, valid = self.config, trials.valid
+        memory = self.network.initial(len(trials.rewards))
+        distribution, values, _ = self.network(self.trial_inputs(trials), memory, trials.lengths)
+        values = values * share_ahead(trials, config.discount)
+        advantages = self.advantages(trials, values.detach())
+        targets = advantages + values.detach()
+        if config.normalize_advantages:
+            mean = _mean(advantages, valid)
+            advantages = (advantages - mean) / (_mean((advantages - mean).square(), valid).sqrt() + 1e-8)
+        ratio = torch.exp(distribution.log_prob(trials.actions) - trials.log_probs)
+        clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+        gain = _mean(torch.minimum(ratio * advantages, clipped * advantages), valid)
+        entropy = _mean(distribution.entropy(), valid)
+        error = _mean((values - targets).square(), valid)
+        metrics = {
+            "policy_objective": gain,
+            "value_loss": error,
+            "entropy": entropy,
+            "clip_fraction": _mean((ratio != clipped).float(), valid),
+        }
+        loss = 0.5 * config.value_weight * error - gain - config.entropy_weight * entropy
+        return loss, {name: value.item() for name, value in metrics.items()}
+
+    def advantages(self, trials: Trials, values: Tensor) -> Tensor:
+        """Return advantages ``[B, L]`` in units of ``return_scale``; nothing follows a trial's last step.
+
+        Args:
+            trials: B of them.
+            values: ``[B, L]`` in the same units.
+        """
+        return generalized_advantages(
+            trials.rewards / self.return_scale,
+            values,
+            torch.zeros_like(values[:, 0]),
+            torch.zeros_like(trials.valid),
+            trials.valid,
+            self.config.discount,
+            self.config.gae_lambda,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters, the optimiser's moments, the running scale of returns, and the accounts."""
+        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
+        accounts = {"seed": self._seed, "updates": self._updates, "mean_square": self._mean_square}
+        return {**super().state_dict(), "moments": moments, **accounts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        self._seed, self._updates = int(state["seed"]), int(state["updates"])
+        self._mean_square = float(state["mean_square"])
+        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+
+
+def share_ahead(trials: Trials, discount: float) -> Tensor:
+    """Return the share of the longest trial's discounted steps that is ahead at each step, ``[L]``, from 1 on."""
+    ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
+    return ahead / ahead[0]
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean of ``[B, L]`` over the trials' steps."""
+    return (values * valid).sum() / valid.sum()

@@ -1,0 +1,240 @@
+"""VariBAD: variational Bayes-adaptive deep reinforcement learning (Zintgraf et al. 2020, section 3).
+
+A recurrent encoder reads the trial so far into a belief, a Gaussian over a few numbers m that describe the task. With
+a decoder of rewards it is trained as a variational autoencoder of whole trials: at every step t, what the belief
+describes is to explain all rewards of the trial, those seen and those still to come,
+
+    ELBO_t = E_{m ~ q(m | steps up to t)} [ log p(rewards of the trial | m, states, actions) ] - KL(q_t || q_{t-1}),
+
+where the prior of each belief is the belief before it, and that of the first the standard normal. Policy and critic act
+on observation and belief, mean and log variance, and thus on how sure it is; they are trained by proximal policy
+optimisation over whole trials, whose gradient stops at the belief.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from metarl.agents.in_context.trial_learner import ActionHead
+from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
+from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder
+from metarl.distributions import DiagonalGaussian
+from metarl.errors import InputError, RunError
+from metarl.family import TaskFamily
+from metarl.learner import register_learner
+from metarl.seeding import generator
+from metarl.trials import Trials
+from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
+
+RewardInputs = Literal["transition", "next-observation"]
+
+
+@dataclass(frozen=True)
+class VariBadConfig(TrialPpoConfig):
+    """Settings of VariBAD."""
+
+    discount: float = 0.95
+    """Discount of rewards, per step of the trial."""
+    hidden_sizes: tuple[int, ...] = (32, 32)
+    """Units of the hidden layers of policy and critic."""
+    encoder_size: int = 64
+    """Recurrent units of the encoder, and units of its embedding."""
+    latent_size: int = 5
+    """Numbers that describe a task."""
+    decoder_sizes: tuple[int, ...] = (32, 32)
+    """Units of the hidden layers of each decoder."""
+    reward_inputs: RewardInputs = "transition"
+    """What rewards are decoded from: transition (observation, action, next observation) or next-observation."""
+    transition_weight: float = 0.0
+    """Weight of the next observations' likelihood beside the rewards'; 0 does not decode them."""
+    kl_weight: float = 1.0
+    """Weight of the divergence between one belief and the next."""
+    model_learning_rate: float = 2e-3
+    """Step size of Adam on encoder and decoders."""
+    model_updates: int = 4
+    """Steps of Adam on encoder and decoders in an iteration."""
+    model_trials: int = 64
+    """Trials that each of them draws from the present iteration and from past ones."""
+    model_prefixes: int = 8
+    """Beliefs of a trial that are decoded."""
+    model_targets: int = 32
+    """Steps of a trial that each of them is to explain."""
+    buffer_trials: int = 2000
+    """Trials that are kept for it, the newest."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "encoder_size", "latent_size", "model_updates", "model_trials")
+        require_counts(self, "model_prefixes", "model_targets", "buffer_trials")
+        require_positive(self, "model_learning_rate")
+        require_not_negative(self, "transition_weight", "kl_weight")
+        if not self.decoder_sizes:
+            raise InputError("decoder_sizes must name at least one layer")
+        require_choice(self, "reward_inputs", RewardInputs)
+
+
+@register_learner
+class VariBad(TrialPpoLearner):
+    """A policy on a belief about its task, which a variational autoencoder of trials learns to hold."""
+
+    name: ClassVar[str] = "varibad"
+    config_class: ClassVar[type] = VariBadConfig
+    config: VariBadConfig
+    metrics: ClassVar[Mapping[str, str]] = {
+        **TrialPpoLearner.metrics,
+        "elbo": "evidence lower bound of trials, constants left out, in the last step on encoder and decoders",
+        "kl": "mean KL divergence of the belief from the one before it, in nats, in that step on encoder and decoders",
+        "reward_error": "mean squared error of predicted rewards, in units of `reward_scale` squared, in that step",
+        "transition_error": "mean squared error of predicted observations in that step, if `transition_weight` is set",
+        "model_gradient_norm": "Euclidean norm of the gradient of encoder and decoders in that step",
+        "reward_scale": "root of the mean squared reward so far: the decoder's unit",
+    }
+    network: BeliefActorCritic
+
+    def __init__(self, family: TaskFamily, config: VariBadConfig, seed: int, device: torch.device) -> None:
+        super().__init__(family, config, seed, device)
+        self._model = nn.ModuleList([self.network.encoder, self.network.decoders])
+        self._model_optimizer = torch.optim.Adam(self._model.parameters(), lr=config.model_learning_rate)
+        self._mean_square_reward = 0.0
+        self._past: Trials | None = None
+
+    def make_network(self, family: TaskFamily) -> BeliefActorCritic:
+        """Return encoder, decoders, policy and critic."""
+        config, seen, acted = self.config, self.inputs.observation_size, self.inputs.action_size
+        told = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
+        decoders = {"reward": Decoder(config.latent_size, told, config.decoder_sizes, 1)}
+        if config.transition_weight:
+            decoders["transition"] = Decoder(config.latent_size, seen + acted, config.decoder_sizes, seen)
+        encoder = Encoder(self.inputs.size, config.encoder_size, config.latent_size)
+        head = ActionHead(family.action_space)
+        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), seen, config.latent_size, config.hidden_sizes, head)
+
+    @property
+    def reward_scale(self) -> float:
+        """Root of the mean squared reward over all updates so far, the decoder's unit; 1 before the first reward."""
+        return self._mean_square_reward**0.5 if self._mean_square_reward > 0 else 1.0
+
+    def _climb(self, trials: Trials) -> dict[str, float]:
+        # The policy first: it is to meet the beliefs that it acted on.
+        return {**super()._climb(trials), **self.fit_model(trials)}
+
+    def fit_model(self, trials: Trials) -> dict[str, float]:
+        """Climb the bound in several steps, each on trials drawn from this iteration's and past ones."""
+        square = float(trials.rewards.square().sum() / trials.valid.sum())
+        self._mean_square_reward += (square - self._mean_square_reward) / self._updates
+        self._past = newest(self._past, trials, self.config.buffer_trials)
+        metrics: dict[str, float] = {}
+        for step in range(self.config.model_updates):
+            stream = generator(self._seed, "model", self._updates, step, device=self._device)
+            size = (self.config.model_trials,)
+            rows = torch.randint(len(self._past.rewards), size, generator=stream, device=self._device)
+            bound, metrics = self.elbo(self._past[rows], stream)
+            metrics["model_gradient_norm"] = self._model_step(bound)
+        return {**metrics, "reward_scale": self.reward_scale}
+
+    def _model_step(self, bound: Tensor) -> float:
+        """Take one step of Adam up the bound; return the gradient's norm."""
+        self._model_optimizer.zero_grad()
+        (-bound).backward()  # type: ignore[no-untyped-call]
+        slopes = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(slopes)
+        if not norm.isfinite():
+            raise RunError("the update is not finite (NaN or infinity in the gradient of encoder and decoders)")
+        self._model_optimizer.step()
+        return norm.item()
+
+    def elbo(self, trials: Trials, stream: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Return an estimate of the mean of ELBO_t over steps t and trials, and what there is to say of it.
+
+        Of every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps that stand for all of those
+        which their beliefs are to explain. Likelihoods are Gaussian: of deviation ``reward_scale`` for rewards, 1 for
+        each number of a next observation; constants are left out.
+        """
+        config, belief = self.config, self.beliefs(trials)
+        before = belief.map(lambda tensor: pad(tensor, (0, 0, 1, -1)))  # zeros come first: the standard normal
+        divergence = (belief.kl(before) * trials.valid).sum() / trials.valid.sum()
+        rows = torch.arange(len(trials.rewards), device=self._device)[:, None]
+        prefixes = drawn_steps(trials, config.model_prefixes, stream)
+        targets = drawn_steps(trials, config.model_targets, stream)
+        latents = belief.map(lambda tensor: tensor[rows, prefixes]).sample(stream)
+        errors = self._errors(latents, Trials(**{name: value[rows, targets] for name, value in vars(trials).items()}))
+        squares = errors["reward"] + config.transition_weight * errors.get("transition", torch.zeros_like(divergence))
+        bound = -0.5 * (trials.lengths[:, None, None] * squares).mean() - config.kl_weight * divergence
+        told = {"elbo": bound, "kl": divergence, **{f"{name}_error": value.mean() for name, value in errors.items()}}
+        return bound, {name: value.item() for name, value in told.items()}
+
+    def beliefs(self, trials: Trials) -> DiagonalGaussian:
+        """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""
+        encoder = self.network.encoder
+        belief: DiagonalGaussian = encoder(self.trial_inputs(trials), encoder.memory.initial(len(trials.rewards)))[0]
+        return belief
+
+    def predicted_rewards(
+        self, latents: Tensor, observations: Tensor, actions: Tensor, next_observations: Tensor
+    ) -> Tensor:
+        """Return the rewards ``[B, K, M]`` of M steps in the tasks that latents ``[B, K, latent]`` describe.
+
+        Args:
+            latents: samples of beliefs.
+            observations: ``[B, M, *observation]``, before the steps.
+            actions: ``[B, M, *action]``, as a policy draws them.
+            next_observations: ``[B, M, *observation]``, after the steps.
+        """
+        features = [self.inputs.observations(next_observations)]
+        if self.config.reward_inputs == "transition":
+            features += [self.inputs.observations(observations), self.inputs.actions(actions)]
+        predicted: Tensor = self.network.decoders["reward"](latents, torch.cat(features, -1))
+        return predicted.squeeze(-1) * self.reward_scale
+
+    def _errors(self, latents: Tensor, steps: Trials) -> dict[str, Tensor]:
+        """Return the squared errors ``[B, K, M]`` of each decoder, in units of its likelihood."""
+        predicted = self.predicted_rewards(latents, steps.observations, steps.actions, steps.next_observations)
+        errors = {"reward": ((predicted - steps.rewards.unsqueeze(1)) / self.reward_scale).square()}
+        if self.config.transition_weight:
+            before, after = map(self.inputs.observations, (steps.observations, steps.next_observations))
+            moves = torch.cat([before, self.inputs.actions(steps.actions)], -1)
+            arrivals = self.network.decoders["transition"](latents, moves)
+            errors["transition"] = (arrivals - after.unsqueeze(1)).square().sum(-1)
+        return errors
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the policy's training changes, the model's moments, the rewards' scale, and past trials."""
+        past = {} if self._past is None else {name: value.cpu() for name, value in vars(self._past).items()}
+        moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
+        model = {"moments": moments, "mean_square_reward": self._mean_square_reward, "past": past}
+        return {**super().state_dict(), "model": model}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        model = state["model"]
+        self._mean_square_reward = float(model["mean_square_reward"])
+        past = {name: value.to(self._device) for name, value in model["past"].items()}
+        self._past = Trials(**past) if past else None
+        own = self._model_optimizer.state_dict()
+        self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
+
+
+def newest(past: Trials | None, trials: Trials, count: int) -> Trials:
+    """Return the last ``count`` of past and new trials, as long as the longest of all, zeros behind their ends."""
+    pieces = [trials] if past is None else [past, trials]
+    length = max(each.valid.shape[1] for each in pieces)
+    joined = {name: [lengthened(getattr(each, name), length) for each in pieces] for name in vars(trials)}
+    # Copies: a part of a tensor would keep all of it in memory, and in the checkpoint.
+    return Trials(**{name: torch.cat(values)[-count:].clone() for name, values in joined.items()})
+
+
+def lengthened(values: Tensor, length: int) -> Tensor:
+    """Return ``[B, L, ...]`` with zeros up to ``[B, length, ...]``."""
+    return torch.cat([values, values.new_zeros(len(values), length - values.shape[1], *values.shape[2:])], 1)
+
+
+def drawn_steps(trials: Trials, count: int, stream: torch.Generator) -> Tensor:
+    """Draw ``count`` numbers of steps uniformly from each of B trials, with replacement: ``[B, count]``."""
+    share = torch.rand(len(trials.rewards), count, generator=stream, device=trials.rewards.device)
+    return (share * trials.lengths[:, None]).long()

@@ -1,0 +1,101 @@
+"""Bernoulli bandits (Duan et al. 2016, section 3.1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from PIL.ImageDraw import ImageDraw
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.errors import InputError
+from metarl.family import Transition, register_family
+from metarl.pictures import BLACK, GOAL, SIDE, draw
+from metarl.solved import SolvedFamily
+from metarl.tensor_family import State, uniform
+
+
+@register_family
+@dataclass(frozen=True)
+class Bandit(SolvedFamily):
+    """K arms that pay 1 with probabilities drawn uniformly from [0, 1], and 0 otherwise.
+
+    Every pull is an episode of one step that terminates; n pulls of a task are n episodes. There is nothing to observe:
+    the observation is a constant 0.
+
+    Attributes:
+        arms: their number K.
+        horizon: 1.
+    """
+
+    arms: int = 5
+    horizon: int = 1
+
+    name: ClassVar[str] = "bandit"
+    env_id: ClassVar[str] = "metarl/Bandit-v0"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"k5": {"arms": 5}, "k10": {"arms": 10}}
+
+    def __post_init__(self) -> None:
+        if self.arms < 2:
+            raise InputError(f"a bandit needs at least 2 arms, not {self.arms}")
+        if self.horizon != 1:
+            raise InputError(f"a bandit's episode is one pull: its horizon is 1, not {self.horizon}")
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """A constant 0, ``[1]``."""
+        return spaces.Box(0.0, 1.0, (1,), np.float32)
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        """The arm to pull."""
+        return spaces.Discrete(self.arms)
+
+    @property
+    def task_space(self) -> spaces.Dict:
+        """``probabilities`` ``[K]``: how often each arm pays."""
+        return spaces.Dict({"probabilities": spaces.Box(0.0, 1.0, (self.arms,), np.float32)})
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw the arms' probabilities uniformly."""
+        return TensorDict({"probabilities": uniform(generator, (count, self.arms), 0.0, 1.0)}, [count])
+
+    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
+        """Return the only state there is."""
+        return {"nothing": torch.zeros(len(tasks), 1, device=tasks["probabilities"].device)}
+
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        """Pay 1 with the pulled arm's probability."""
+        chances = tasks["probabilities"].gather(1, actions.view(-1, 1)).squeeze(1)
+        draws = torch.rand(chances.shape, generator=generator, device=chances.device)
+        return state, Transition((draws < chances).float(), torch.ones_like(chances, dtype=torch.bool), {})
+
+    def observation(self, state: State) -> Tensor:
+        """Return zeros ``[B, 1]``."""
+        return state["nothing"]
+
+    def plan(self, state: State, tasks: TensorDict) -> Tensor:
+        """Return the arms ``[B]`` that pay most often."""
+        arms: Tensor = tasks["probabilities"].argmax(-1)
+        return arms
+
+    def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
+        """Return these arms."""
+        return plan
+
+    def picture(self, state: State, task: TensorDict) -> np.ndarray:
+        """Draw a bar for each arm, as high as its probability."""
+        return draw(lambda pen: self._paint(pen, task["probabilities"].tolist()))
+
+    def _paint(self, pen: ImageDraw, chances: list[float]) -> None:
+        width, full, ground = SIDE / self.arms, SIDE - 40, SIDE - 20
+        for arm, chance in enumerate(chances):
+            middle = (arm + 0.5) * width
+            pen.rectangle((middle - 0.35 * width, ground - chance * full, middle + 0.35 * width, ground), GOAL)
+            pen.text((middle, ground + 4), str(arm), BLACK, anchor="mt")
+        pen.line((0, ground, SIDE, ground), BLACK, 2)

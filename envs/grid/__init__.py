@@ -1,0 +1,1 @@
+"""One configurable gridworld, and the families on it."""

@@ -1,0 +1,79 @@
+"""The gridworld of VariBAD (GridNavi: Zintgraf et al. 2020, section 5.1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.envs.grid.engine import drawn_from
+from metarl.envs.grid.paths import GoalGrid
+from metarl.family import Part, register_family
+from metarl.tensor_family import State
+
+
+@register_family
+@dataclass(frozen=True)
+class GridNavi(GoalGrid):
+    """A square grid with one rewarding cell that the agent does not see.
+
+    The agent starts at (0, 0) and stays, or goes up, right, down or left; walls hold it. Every step that ends on the
+    goal gives +1, every other one -0.1, and the episode never terminates. Goals keep away from the start: they lie
+    outside {0, 1}².
+
+    Attributes:
+        size: cells along each side.
+        horizon: steps of an episode.
+        shared_goals: every goal is in every part of the split, as in VariBAD's experiments, whose numbers are thus of
+            tasks met in training.
+    """
+
+    size: int = 5
+    horizon: int = 15
+    shared_goals: bool = False
+
+    name: ClassVar[str] = "gridnavi"
+    env_id: ClassVar[str] = "metarl/GridNavi-v0"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "varibad": {"size": 5, "horizon": 15},
+        "varibad-shared": {"size": 5, "horizon": 15, "shared_goals": True},
+    }
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """The cell ``[2]`` as (x, y), counted from 0."""
+        return spaces.Box(0.0, self.size - 1.0, (2,), np.float32)
+
+    def all_tasks(self) -> TensorDict:
+        """Return every goal cell, ``[size² - 4]``."""
+        cells = torch.cartesian_prod(torch.arange(self.size), torch.arange(self.size))
+        goals = cells[(cells > 1).any(-1)]
+        return TensorDict({"goal": goals}, [len(goals)])
+
+    def own_split(self) -> Mapping[Part, TensorDict] | None:
+        """Return every goal in every part, where they are shared."""
+        return dict.fromkeys(get_args(Part), self.all_tasks()) if self.shared_goals else None
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw goals uniformly from the allowed cells."""
+        return drawn_from(self.all_tasks(), count, generator)
+
+    def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Return the goals beside the start that the distribution leaves out."""
+        goals = torch.tensor([[0, 1], [1, 0], [1, 1]])
+        return TensorDict({"goal": goals}, [len(goals)])
+
+    def observation(self, state: State) -> Tensor:
+        """Return cells ``[B, 2]``."""
+        return _coordinates(self, state["cell"].device).index_select(0, state["cell"])
+
+
+@cache
+def _coordinates(family: GridNavi, device: torch.device) -> Tensor:
+    """Return (x, y) of each cell by its number, float32 ``[cells, 2]``."""
+    return family.cells(torch.arange(family.size**2)).float().to(device)

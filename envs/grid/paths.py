@@ -1,0 +1,41 @@
+"""The best paths through gridworlds that pay for standing on the goal and for nothing else."""
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, GridFamily, neighbours
+from metarl.solved import SolvedFamily, looked_up
+from metarl.tensor_family import State
+
+
+@dataclass(frozen=True)
+class GoalGrid(GridFamily, SolvedFamily):
+    """A gridworld in which a step gives +1 if it ends on the goal and -0.1 if not, and no episode terminates."""
+
+    def goal_path(self, state: State) -> list[Tensor]:
+        """Return where the goals ``[B]`` are at each step of an episode that begins in ``state``: where they were."""
+        return [state["goal"]] * self.horizon
+
+    def plan(self, state: State, tasks: TensorDict) -> Tensor:
+        """Return the best move with 1, 2, ... steps left from each cell, uint8 ``[B, T, cells]``: backward induction.
+
+        Of moves that are worth the same it is the first.
+        """
+        here = torch.arange(self.hand, device=state["cell"].device)
+        ahead = neighbours(self.size, here.device).view(-1, len(MOVES))
+        held = self.walls(state)[:, ahead].bool()
+        reached = torch.where(held, here[:, None], ahead).flatten(1)
+        worth = torch.zeros(len(tasks), self.hand, device=here.device)
+        moves = []
+        for goal in reversed(self.goal_path(state)):
+            worth = worth + torch.where(here == goal[:, None], GOAL_REWARD, STEP_REWARD)
+            worth, best = worth.gather(1, reached).view(len(tasks), -1, len(MOVES)).max(-1)
+            moves.append(best.byte())
+        return torch.stack(moves, 1)
+
+    def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
+        """Return the planned moves ``[B]``."""
+        return looked_up(plan, remaining, state["cell"])

@@ -1,0 +1,171 @@
+"""Many MuJoCo simulations of one model behind torch tensors."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Protocol
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from torch import Tensor
+
+from metarl.errors import InputError
+
+BROKEN = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{field}")) for field in ("QPOS", "QVEL", "QACC")]
+GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+class BatchedSim(Protocol):
+    """B simulations stepped together.
+
+    Shapes: ``qpos`` ``[B, nq]``, ``qvel`` ``[B, nv]``, ``ctrl`` ``[B, nu]`` are live: reading them gives the present
+    state, writing them in place sets it. ``centre_of_mass`` ``[B, 3]`` of all bodies together is live and only read;
+    as always in MuJoCo, after a step it is that of the state before the last substep.
+    """
+
+    qpos: Tensor
+    qvel: Tensor
+    ctrl: Tensor
+
+    @property
+    def centre_of_mass(self) -> Tensor:
+        """``[B, 3]``."""
+        ...
+
+    def step(self, substeps: int, active: Tensor | None = None) -> None:
+        """Advance the simulations by ``substeps`` time steps of the model under their ``ctrl``.
+
+        Those where ``active`` (bool ``[B]``) is false need not be advanced.
+        """
+        ...
+
+    def restart(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Reset the simulations where ``mask`` ``[B]`` is true, to the given rows of state."""
+        ...
+
+    def set_fields(self, mask: Tensor, fields: Mapping[str, Tensor]) -> None:
+        """Set model fields ``[B, ...]`` of the simulations where ``mask`` is true, and what MuJoCo derives from them.
+
+        Only fields that were named when the engine was made can be set. A restart has to follow.
+        """
+        ...
+
+    def unstable(self) -> Tensor:
+        """Return a bool ``[B]``, true where the physics met a bad state since the simulation's last restart."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that no contact or constraint was dropped for want of memory since the last check.
+
+        Raises:
+            RunError: if one was.
+        """
+        ...
+
+
+@contextmanager
+def quiet_compiler() -> Iterator[None]:
+    """Keep MuJoCo's warnings about a model file off the terminal and out of MUJOCO_LOG.TXT.
+
+    The models are Gymnasium's; their users can do nothing about deprecated attributes in them.
+    """
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
+
+
+@cache
+def gymnasium_model(name: str) -> mujoco.MjModel:
+    """Compile one of Gymnasium's models, such as ``half_cheetah``; it is shared and must not be changed."""
+    with quiet_compiler():
+        return mujoco.MjModel.from_xml_path(str(GYMNASIUM_MODELS / f"{name}.xml"))
+
+
+class CpuSim:
+    """B simulations on the CPU's threads, in float64, equal bit for bit to stepping each alone with ``mj_step``.
+
+    Args:
+        model: compiled model.
+        num_sims: their number B.
+        fields: names of the model fields that differ between simulations.
+
+    The tensors are views of MuJoCo's own state rows.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_sims: int, fields: Sequence[str] = ()) -> None:
+        self._batch = Batch(model, num_sims)
+        self._fields = {name: torch.from_numpy(self._batch.expand(name)) for name in fields}
+        self.qpos, self.qvel, self.ctrl = (
+            torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
+        )
+
+    @cached_property
+    def centre_of_mass(self) -> Tensor:
+        """The subtree of the world body ``[B, 3]``; MuJoCo copies it out from the first use on."""
+        subtrees = self._batch.bind("subtree_com")
+        self._batch.forward()
+        return _read_only(subtrees)[:, 0]
+
+    def step(self, substeps: int, active: Tensor | None = None) -> None:
+        """Advance the active simulations by ``substeps`` calls of ``mj_step``."""
+        self._batch.step(None if active is None or active.all() else active.numpy(), nstep=substeps)
+
+    def restart(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        """Reset the simulations where ``mask`` is true, set their state, and compute its forward pass."""
+        chosen = mask.numpy()
+        self._batch.reset(chosen, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self.qpos[mask], self.qvel[mask] = qpos[mask], qvel[mask]
+        self._batch.forward(chosen)
+
+    def set_fields(self, mask: Tensor, fields: Mapping[str, Tensor]) -> None:
+        """Set model fields of the simulations where ``mask`` is true, and call ``mj_setConst`` for them."""
+        for name, values in fields.items():
+            self._fields[name][mask] = values[mask].to(self._fields[name].dtype)
+        self._batch.set_const(mask.numpy())
+
+    def unstable(self) -> Tensor:
+        """Return a bool ``[B]``: simulations whose counters of bad positions, velocities or accelerations rose."""
+        return torch.from_numpy(self._batch.warning[:, BROKEN, 1].any(1))
+
+    def check(self) -> None:
+        """Do nothing: on the CPU MuJoCo raises at the step that runs out of memory."""
+
+
+def _read_only(array: np.ndarray) -> Tensor:
+    """View a read-only array as a tensor, without torch's warning that one could write to it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)
+
+
+def make_simulation(
+    model: mujoco.MjModel, num_sims: int, device: torch.device, fields: Sequence[str] = ()
+) -> BatchedSim:
+    """Make the engine that runs on ``device``: MuJoCo's batch on the CPU, MuJoCo Warp on CUDA.
+
+    Args:
+        model: compiled model.
+        num_sims: number of simulations.
+        device: where their state lives.
+        fields: names of the model fields that differ between simulations.
+
+    Raises:
+        InputError: when the package that ``device`` needs is not installed.
+    """
+    if device.type == "cpu":
+        return CpuSim(model, num_sims, fields)
+    try:
+        from metarl.envs.simulation.warp import WarpSim
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"MuJoCo on {device} needs {error.name}, which is not installed; pip install 'metarl-gym[gpu]'"
+        ) from None
+    return WarpSim(model, num_sims, device, fields)

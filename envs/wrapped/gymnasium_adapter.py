@@ -1,0 +1,223 @@
+"""Any Gymnasium environment as a family: its task is a set of constructor arguments or attributes."""
+
+import copy
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.envs.wrapped.gymnasium_worlds import (
+    Environment,
+    EnvironmentFamily,
+    Task,
+    Vectorization,
+    box_of,
+    first_line,
+    one_line,
+    plain_tasks,
+)
+from metarl.errors import InputError, MetarlError
+from metarl.seeding import derive_seed, generator
+from metarl.validation import require_counts
+
+LISTED_TASKS = 10_000
+
+
+@dataclass(frozen=True)
+class GymnasiumFamily(EnvironmentFamily):
+    """Variations of one Gymnasium environment.
+
+    A task parameter that the environment's constructor names is passed to it, and the environment is made anew when
+    it changes. Every other one is set as an attribute of the unwrapped environment, before each reset. Constants that
+    the environment computed from such an attribute in its constructor keep their old value: a subclass computes
+    them again in ``apply`` (``envs/wrapped/cartpole.py`` does). Tasks are drawn uniformly from the task space.
+
+    Observations become float32 vectors or arrays; those that are no Box are flattened. Time limits are taken off. The
+    numbers that the environment gives as info are kept.
+
+    Attributes:
+        env: an id in Gymnasium's registry, or what makes the environment: a class, or a function with named arguments.
+        task_space: Box spaces with bounds and Discrete spaces by parameter; needed.
+        horizon: steps of an episode; by default the time limit that the environment is registered with.
+        vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
+
+    Raises:
+        InputError: for an unknown id, a task space that nothing can be drawn from, or a missing horizon.
+    """
+
+    env: str | Callable[..., Environment]
+    # Defaults only because an inherited property, or no class attribute at all, would stand in the field's place.
+    task_space: spaces.Dict = None  # type: ignore[assignment]
+    horizon: int = None  # type: ignore[assignment]
+    vectorization: Vectorization = "sync"
+
+    def __post_init__(self) -> None:
+        for attribute in {"name", "env_id"} - set(dir(type(self))):  # which registered subclasses have
+            object.__setattr__(self, attribute, self.label)
+        if not self.task_space:
+            raise InputError(f"{self.name}: task_space must name at least one parameter")
+        for key, space in self.task_space.items():
+            if not (isinstance(space, spaces.Discrete) or (isinstance(space, spaces.Box) and space.is_bounded())):
+                raise InputError(f"{self.name}: {key} must lie in a bounded Box or a Discrete space, not {space}")
+        if self.horizon is None:
+            if self._spec is None or self._spec.max_episode_steps is None:
+                raise InputError(f"{self.name} has no time limit in Gymnasium's registry; give the family a horizon")
+            object.__setattr__(self, "horizon", self._spec.max_episode_steps)
+        require_counts(self, "horizon")
+
+    @property
+    def label(self) -> str:
+        """What the environment is called: its id, or the name of what makes it."""
+        return self.env if isinstance(self.env, str) else getattr(self.env, "__qualname__", repr(self.env))
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """The environment's own, flattened if it is no Box, in float32."""
+        return copy.deepcopy(self._spaces[0])
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """The environment's own."""
+        return copy.deepcopy(self._spaces[1])
+
+    @property
+    def constructor_parameters(self) -> Collection[str]:
+        """The task parameters that the environment's constructor names."""
+        return [key for key in self.task_space if key in self._signature]
+
+    def make(self, arguments: Task) -> Environment:
+        """Make the environment, ready to draw pictures if it can."""
+        modes = (getattr(self._creator, "metadata", None) or {}).get("render_modes", ())
+        keywords = any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._signature.values())
+        if "rgb_array" in modes and (keywords or "render_mode" in self._signature):
+            arguments = {"render_mode": "rgb_array", **arguments}
+        if isinstance(self.env, str):
+            return gymnasium.make(self.env, max_episode_steps=-1, disable_env_checker=True, **arguments)
+        return self.env(**arguments)
+
+    def apply(self, env: Environment, task: Task) -> None:
+        """Set the attributes; a subclass that sets them goes on with what the environment derives from them."""
+        for key in (key for key in task if key not in self.constructor_parameters):
+            if not hasattr(env.unwrapped, key):
+                raise InputError(self._lacks(env, key))
+            setattr(env.unwrapped, key, task[key])
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw every parameter uniformly and independently."""
+        drawn = {key: _draw(space, count, generator) for key, space in self.task_space.items()}
+        return TensorDict(drawn, [count])
+
+    def all_tasks(self) -> TensorDict | None:
+        """Return every task where all parameters are integers and there are at most 10 000 tasks."""
+        if self._task_count > LISTED_TASKS:
+            return None
+        ranges = {key: _ranges(space) for key, space in self.task_space.items()}
+        axes = [torch.arange(span.start, span.stop) for spans in ranges.values() for span in spans]
+        rows, tasks = torch.cartesian_prod(*axes).view(-1, len(axes)).numpy(), {}
+        for key, spans in ranges.items():
+            tasks[key], rows = _elements(self.task_space[key], rows[:, : len(spans)]), rows[:, len(spans) :]
+        return TensorDict(tasks, [len(rows)])
+
+    def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
+        """Return each task's part by a hash, 60, 20 and 20 %, where tasks are countable but too many to list."""
+        if not LISTED_TASKS < self._task_count < math.inf:
+            return None
+        texts = [str([row[key].tolist() for key in self.task_space]) for row in tasks]
+        fifths = torch.tensor([derive_seed(seed, "part", text) % 5 for text in texts])
+        return (fifths - 2).clamp(min=0)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of the family's fields by name, spaces and constructors in words."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {"env": self.label, "task_space": one_line(self.task_space)}
+
+    @property
+    def _both_names(self) -> str:
+        return self.label if self.name == self.label else f"{self.name} ({self.label})"
+
+    @property
+    def _task_count(self) -> float:
+        """The number of tasks; infinity if a parameter is real."""
+        if not all(map(_is_whole, self.task_space.values())):
+            return math.inf
+        return math.prod(len(span) for space in self.task_space.values() for span in _ranges(space))
+
+    @cached_property
+    def _spec(self) -> EnvSpec | None:
+        try:
+            return gymnasium.spec(self.env) if isinstance(self.env, str) else None
+        except (gymnasium.error.Error, ImportError) as error:
+            raise InputError(f"Gymnasium has no environment {self.env!r} ({first_line(error)})") from None
+
+    @cached_property
+    def _creator(self) -> Callable[..., Environment]:
+        entry: Any = self.env if self._spec is None else self._spec.entry_point
+        return cast(Callable[..., Environment], load_env_creator(entry) if isinstance(entry, str) else entry)
+
+    @cached_property
+    def _signature(self) -> Mapping[str, inspect.Parameter]:
+        return inspect.signature(self._creator).parameters
+
+    @cached_property
+    def _spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
+        """The spaces in one of the tasks; a world makes sure that they are those of its own."""
+        task = plain_tasks(self.sample_tasks(1, generator("spaces")))[0]
+        try:
+            env = self.make({key: task[key] for key in self.constructor_parameters})
+            self.apply(env, task)
+            observation_space, action_space = box_of(env.observation_space), env.action_space
+            env.close()
+        except MetarlError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self._both_names} cannot be made ({first_line(error)})") from error
+        if not isinstance(action_space, spaces.Box | spaces.Discrete):
+            raise InputError(f"{self.name}: actions must be a Box or Discrete, not {one_line(action_space)}")
+        return observation_space, action_space
+
+    def _lacks(self, env: Environment, key: str) -> str:
+        arguments = sorted(self._signature)
+        attributes = [name for name in dir(env.unwrapped) if not name.startswith("_")]
+        near = difflib.get_close_matches(key, sorted({*arguments, *attributes}), n=3)
+        own = sorted(name for name in vars(env.unwrapped) if not name.startswith("_"))
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join([*arguments, *own])}"
+        return f"{self._both_names} has neither a constructor argument nor an attribute {key!r}; {hint}"
+
+
+def _is_whole(space: spaces.Space[Any]) -> bool:
+    return np.issubdtype(space.dtype, np.integer)
+
+
+def _ranges(space: spaces.Space[Any]) -> list[range]:
+    """Return the values of each number of a whole space."""
+    if isinstance(space, spaces.Discrete):
+        return [range(int(space.start), int(space.start + space.n))]
+    assert isinstance(space, spaces.Box)
+    return [range(int(low), int(high) + 1) for low, high in zip(space.low.flat, space.high.flat, strict=True)]
+
+
+def _draw(space: spaces.Space[Any], count: int, generator: torch.Generator) -> Tensor:
+    """Draw ``count`` uniform elements ``[count, *shape]``."""
+    if _is_whole(space):
+        drawn = [torch.randint(span.start, span.stop, (count,), generator=generator) for span in _ranges(space)]
+        return _elements(space, torch.stack(drawn, -1).numpy())
+    assert isinstance(space, spaces.Box)
+    units = torch.rand((count, *space.shape), generator=generator, dtype=torch.float64).numpy()
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    return _elements(space, low + units * (high - low))
+
+
+def _elements(space: spaces.Space[Any], values: np.ndarray) -> Tensor:
+    return torch.as_tensor(values.reshape(-1, *(space.shape or ())).astype(space.dtype))

@@ -1,0 +1,232 @@
+"""Meta-World's meta-learning benchmarks (Yu et al. 2020), run by the package ``metaworld``.
+
+The package is imported when a benchmark is first used, not when the families are registered.
+"""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any, ClassVar
+from unittest.mock import patch
+
+import mujoco
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+
+from metarl.envs.wrapped.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
+from metarl.errors import InputError
+from metarl.family import Dynamics, Part, register_family
+
+ENVIRONMENTS, DRAWS = 50, 50
+LONGEST_EPISODE = 500
+LONGEST_VECTOR = 6
+# Of the tasks that are drawn for a training environment, the first ones are for training, the others for validation.
+TRAINING = 40
+
+
+def load_package() -> ModuleType:
+    """Import ``metaworld``, made to run on the MuJoCo that is installed.
+
+    MuJoCo 4 keeps 12 numbers for a weld where earlier ones kept 11, and the package writes 11 into all of them. It is
+    made to write into the first 11, in the package's own class, so that everything the package makes runs. The
+    twelfth keeps its value, on which the robot's motion does not depend.
+
+    Raises:
+        InputError: when the package is missing.
+    """
+    try:
+        import metaworld
+    except ImportError as error:
+        raise InputError(f"Meta-World is not installed ({error}); pip install 'metarl-gym[metaworld]'") from None
+    if mujoco.mjNEQDATA > 11:
+        base: Any = metaworld.sawyer_xyz_env.SawyerMocapBase
+        base.reset_mocap_welds = _reset_mocap_welds
+    return metaworld
+
+
+@dataclass(frozen=True)
+class MetaWorldFamily(EnvironmentFamily):
+    """A benchmark: its environments, each with 50 training or test tasks that the package draws.
+
+    The goal is hidden, and the observation ``[39]`` does not tell the environment. The reward is the package's second
+    version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
+    episode as a success that has one such step. Episodes never terminate.
+
+    The last 10 of each training environment's 50 tasks are those for validation, so that 40 are left for training.
+
+    Attributes:
+        horizon: steps of an episode, at most 500.
+        vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
+        benchmark_seed: the tasks are drawn with.
+    """
+
+    horizon: int = LONGEST_EPISODE
+    vectorization: Vectorization = "sync"
+    benchmark_seed: int = 0
+
+    benchmark: ClassVar[str]
+    partially_observable: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.horizon > LONGEST_EPISODE:
+            raise InputError(f"Meta-World's episodes have at most {LONGEST_EPISODE} steps, not {self.horizon}")
+
+    @property
+    def benchmark_arguments(self) -> tuple[str, ...]:
+        """What the package's class ``benchmark`` is made with, beside the seed."""
+        return ()
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """Hand, gripper, and up to two objects, now and a step ago; three zeros in the goal's place: ``[39]``."""
+        return spaces.Box(-np.inf, np.inf, (39,), np.float32)
+
+    @property
+    def action_space(self) -> spaces.Box:
+        """Movement of the hand along three axes, in cm, and the gripper's effort."""
+        return spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    @property
+    def task_space(self) -> spaces.Dict:
+        """``environment``, by its index in the package's list, and ``placement``, where its objects and goal are.
+
+        Placements are the package's random vectors, of 3 or 6 numbers, with zeros behind.
+        """
+        placement = spaces.Box(-1.0, 1.0, (LONGEST_VECTOR,), np.float64)
+        return spaces.Dict({"environment": spaces.Discrete(ENVIRONMENTS), "placement": placement})
+
+    @property
+    def constructor_parameters(self) -> tuple[str, ...]:
+        """``environment``."""
+        return ("environment",)
+
+    def own_split(self) -> Mapping[Part, TensorDict]:
+        """Return the benchmark's training tasks, less those for validation, and its test tasks.
+
+        Environments take turns, so that any first tasks of a part are spread evenly over them.
+        """
+        training, test = benchmark_tasks(self.benchmark, self.benchmark_arguments, self.benchmark_seed)
+        kept = len(training) * TRAINING // DRAWS
+        return {"train": training[:kept], "validation": training[kept:], "test": test}
+
+    def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
+        """Draw from the training tasks."""
+        tasks = self.own_split()["train"]
+        drawn: TensorDict = tasks[torch.randint(len(tasks), (count,), generator=generator)]
+        return drawn
+
+    def make(self, arguments: Task) -> Environment:
+        """Make one of the 50 environments."""
+        made: Environment = environments()[arguments["environment"]][1]()
+        made.observation_space = self.observation_space  # Its own says of the hidden goal that it lies in [0, 0].
+        return made
+
+    def apply(self, env: Environment, task: Task) -> None:
+        """Place objects and goal as the package's own tasks do."""
+        sawyer: Any = env.unwrapped
+        name, kind = environments()[task["environment"]]
+        vector = task["placement"][: sawyer._random_reset_space.low.size]
+        data = {"rand_vec": vector, "env_cls": kind, "partially_observable": self.partially_observable}
+        sawyer.set_task(load_package().Task(env_name=name, data=pickle.dumps(data)))
+
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make ``num_envs`` worlds on the CPU, whose tensors live on ``device``."""
+        load_package()
+        return super().dynamics(num_envs, device)
+
+
+@register_family
+@dataclass(frozen=True)
+class MetaWorldML1(MetaWorldFamily):
+    """One manipulation task of Meta-World with a hidden goal: 50 placements for training, 50 others for the test.
+
+    Attributes:
+        env_name: one of the package's 50 environments.
+    """
+
+    env_name: str = "reach-v3"
+
+    name: ClassVar[str] = "metaworld-ml1"
+    env_id: ClassVar[str] = "metarl/MetaWorldML1-v0"
+    benchmark: ClassVar[str] = "ML1"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "reach": {"env_name": "reach-v3"},
+        "push": {"env_name": "push-v3"},
+        "pick-place": {"env_name": "pick-place-v3"},
+    }
+
+    @property
+    def benchmark_arguments(self) -> tuple[str, ...]:
+        """``env_name``."""
+        return (self.env_name,)
+
+
+@register_family
+@dataclass(frozen=True)
+class MetaWorldML10(MetaWorldFamily):
+    """Ten manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+
+    name: ClassVar[str] = "metaworld-ml10"
+    env_id: ClassVar[str] = "metarl/MetaWorldML10-v0"
+    benchmark: ClassVar[str] = "ML10"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sync": {}, "async": {"vectorization": "async"}}
+
+
+@register_family
+@dataclass(frozen=True)
+class MetaWorldML45(MetaWorldFamily):
+    """45 manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+
+    name: ClassVar[str] = "metaworld-ml45"
+    env_id: ClassVar[str] = "metarl/MetaWorldML45-v0"
+    benchmark: ClassVar[str] = "ML45"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sync": {}, "async": {"vectorization": "async"}}
+
+
+def environments() -> list[tuple[str, type[Any]]]:
+    """Return the package's 50 environments, name and class, in its order."""
+    return list(load_package().ALL_V3_ENVIRONMENTS.items())
+
+
+@cache
+def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tuple[TensorDict, TensorDict]:
+    """Return the training and the test tasks of a benchmark, its environments taking turns.
+
+    The package draws each task in a reset, which simulates the hand's way to its place; no draw depends on that, and
+    it takes most of the time, so here the hand stays where it is.
+
+    Raises:
+        InputError: when the package is missing, or has no such environment.
+    """
+    package = load_package()
+    if unknown := set(arguments) - {name for name, _ in environments()}:
+        names = ", ".join(name for name, _ in environments())
+        raise InputError(f"Meta-World has no environment {' '.join(unknown)!r}; it has {names}")
+    with patch.object(package.sawyer_xyz_env.SawyerMocapBase, "do_simulation", _stay):
+        made = getattr(package, benchmark)(*arguments, seed=seed)
+    return _as_tensors(made.train_tasks), _as_tensors(made.test_tasks)
+
+
+def _as_tensors(tasks: list[Any]) -> TensorDict:
+    indices = {name: index for index, (name, _) in enumerate(environments())}
+    placements = np.zeros((len(tasks), LONGEST_VECTOR))
+    for row, task in enumerate(tasks):
+        vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301 (the package's own, made a moment ago)
+        placements[row, : len(vector)] = vector
+    numbers = torch.tensor([indices[task.env_name] for task in tasks])
+    grouped = TensorDict({"environment": numbers, "placement": torch.from_numpy(placements)}, [len(tasks)])
+    in_turn: TensorDict = grouped[torch.arange(len(tasks)).view(-1, DRAWS).T.flatten()]
+    return in_turn
+
+
+def _stay(env: Any, *_: Any) -> None:
+    mujoco.mj_forward(env.model, env.data)
+
+
+def _reset_mocap_welds(env: Any) -> None:
+    welds = env.model.eq_type == mujoco.mjtEq.mjEQ_WELD
+    env.model.eq_data[welds, :11] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0]

@@ -1,0 +1,1 @@
+"""Runs side by side: what ``metarl compare`` measures, draws and writes."""

@@ -1,0 +1,156 @@
+"""The folder of a comparison: a page, pictures, and the numbers as CSV."""
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl.errors import InputError
+from metarl.experiments.compare.behaviour import belief_figures, path_figures, record_video
+from metarl.experiments.compare.data import Comparison
+from metarl.experiments.compare.figures import Picture, curve_figures, task_figures, training_figure
+from metarl.experiments.compare.html import Image, embedded, write_page
+from metarl.experiments.compare.page import make_page
+from metarl.experiments.compare.statistics import Summary
+from metarl.run_directory import make_folder, write_json, write_whole
+
+FORMAT = "metarl comparison 1"
+RECORD, PAGE, RESULTS, SUMMARY = "comparison.json", "index.html", "results.csv", "summary.csv"
+
+
+class ReportFolder:
+    """Where a report is, or shall be; it takes the place of a report that is there, and of nothing else.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: list[str] = []
+
+    def prepare(self, runs: Sequence[str]) -> None:
+        """Make the folder, unless it is there.
+
+        Raises:
+            InputError: when it lies in one of the run directories, holds what is no report, or cannot be written.
+        """
+        here = self.path.resolve()
+        for run in runs:
+            if Path(run).resolve() in (here, *here.parents):
+                raise InputError(f"{self.path} lies in the run {run}, which is only read; choose another --out")
+        empty = make_folder(self.path, "a report")
+        if not empty and self._read_record().get("format") != FORMAT:
+            raise InputError(f"{self.path} holds something that is no report of metarl compare; choose another --out")
+
+    def write(self, comparison: Comparison, summary: Summary, command: str, videos: bool) -> None:
+        """Write all files, and remove those of an earlier report that this one has not."""
+        earlier = self._read_record().get("files", [])
+        write_json(self.path / RECORD, {"format": FORMAT, "files": earlier})  # ours, should this be cut off
+        self._write_rows(RESULTS, result_rows(comparison))
+        self._write_rows(SUMMARY, map(dataclasses.asdict, summary.measures))
+        images = {
+            "curves": self._images(curve_figures(comparison)),
+            "tasks": self._images(task_figures(comparison)),
+            "training": self._images([training_figure(comparison)]),
+        }
+        films, remark = self._films(comparison) if videos else ([], "")
+        images |= {"behaviour": films, "paths": self._images([*path_figures(comparison), *belief_figures(comparison)])}
+        write_page(make_page(comparison, summary, command, images, remark), self.path / PAGE)
+        self._files.append(PAGE)
+        for name in set(earlier) - set(self._files):
+            (self.path / Path(name).name).unlink(missing_ok=True)
+        write_json(self.path / RECORD, {"format": FORMAT, **record(comparison, command), "files": self._files})
+
+    def where(self) -> list[str]:
+        """Return lines that tell where there is what to look at."""
+        numbers = f"{self.path / SUMMARY} (statistics), {self.path / RESULTS} (every task and step)"
+        return [f"{'report':<10}{self.path / PAGE}", f"{'numbers':<10}{numbers}"]
+
+    def _images(self, pictures: Iterable[Picture]) -> list[Image]:
+        images = []
+        for picture in pictures:
+            svg, png = picture.save(self.path)
+            self._files += [svg, png]
+            images.append(embedded(self.path / svg, picture.alt, picture.caption))
+        return images
+
+    def _films(self, comparison: Comparison) -> tuple[list[Image], str]:
+        """Return a film of each entry, or none and the reason."""
+        images = []
+        for entry in comparison.entries:
+            try:
+                video = record_video(comparison, entry, self.path)
+            except InputError as reason:
+                return [], f"No videos: {reason}."
+            self._files.append(video.name)
+            images.append(embedded(self.path / video.name, video.alt, video.caption))
+        return images, ""
+
+    def _write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        def write(path: Path) -> None:
+            first, *others = rows
+            with open(path, "w", newline="") as stream:
+                writer = csv.DictWriter(stream, list(first))
+                writer.writeheader()
+                writer.writerows([first, *others])
+
+        write_whole(self.path / name, write)
+        self._files.append(name)
+
+    def _read_record(self) -> dict[str, Any]:
+        try:
+            content = json.loads((self.path / RECORD).read_text())
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+
+def result_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Return what was measured: a row for each run, task and step, ``success`` being empty where it is not told."""
+    names, parameters = comparison.parameters()
+    for entry in comparison.entries:
+        for run, curve in zip(entry.runs, entry.curves, strict=True):
+            for task, values in enumerate(parameters):
+                for step, spent in enumerate(curve.env_steps):
+                    yield {
+                        "learner": entry.label,
+                        "seed": run.config.run.seed,
+                        "task": task,
+                        **dict(zip(names, values, strict=True)),
+                        "step": step,
+                        "env_steps": float(spent),
+                        "return": float(curve.returns[task, step]),
+                        "success": None if curve.success is None else float(curve.success[task, step]),
+                    }
+
+
+def record(comparison: Comparison, command: str) -> dict[str, Any]:
+    """Return what was compared and how, as JSON takes it."""
+    config, protocol = comparison.example.config, comparison.protocol
+    resolved = config.to_json()
+    return {
+        "command": command,
+        **{name: resolved[name] for name in ("family", "preset", "family_settings", "split_hash", "versions")},
+        "tasks": len(comparison.tasks),
+        "part": protocol.part,
+        "actions": "deterministic" if protocol.deterministic else "sampled",
+        "checkpoint": protocol.checkpoint,
+        "evaluation_seed": protocol.seed,
+        "intervals_over": comparison.others,
+        "learners": [
+            {
+                "label": entry.label,
+                "learner": entry.runs[0].config.learner,
+                "steps": entry.last,
+                "episodes_per_step": entry.curves[0].episodes,
+                "settings": entry.runs[0].settings,
+                "runs": [
+                    {"path": run.path, "seed": run.config.run.seed, "iteration": run.iteration} for run in entry.runs
+                ],
+            }
+            for entry in comparison.entries
+        ],
+    }

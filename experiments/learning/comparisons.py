@@ -1,0 +1,272 @@
+"""What is compared: learners with their settings, on the same held-out tasks and on the same axes.
+
+``learning/curve.py`` measures a comparison; a new one, or another variant of one, is an entry of ``COMPARISONS``.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metarl.agents.baselines.sb3.algorithms import DqnConfig, PpoConfig, SacConfig
+from metarl.agents.gradient.maml_ppo import MamlPpoConfig
+from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.agents.gradient.reptile import ReptileConfig
+from metarl.agents.in_context.hyper_rl2 import HyperRl2Config
+from metarl.agents.in_context.rl2 import Rl2Config
+from metarl.agents.in_context.trial_learner import TrialConfig
+from metarl.agents.in_context.varibad import VariBadConfig
+from metarl.config import RunConfig, TrainConfig
+from metarl.errors import InputError
+from metarl.experiments.published import (
+    dqn_gridnavi,
+    maml_trpo_navigation_2d,
+    pearl_sparse_point,
+    reptile_navigation_2d,
+    varibad_gridnavi,
+)
+from metarl.references import Reference
+from metarl.trust_region import TrustRegionConfig
+
+# Adaptation steps of which all are kept for each task, and how many are kept of more.
+MOST_COLUMNS, SOME_COLUMNS = 40, 12
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One learner of a comparison.
+
+    Attributes:
+        config: its training run; ``run.iterations`` is the length of the training.
+        steps: adaptation steps to measure.
+        evaluations: how often it is evaluated, at even intervals, the last time at the end of training.
+
+    Raises:
+        InputError: for negative steps, and unless there are 1 to ``iterations`` evaluations.
+    """
+
+    config: TrainConfig
+    steps: int
+    evaluations: int
+
+    def __post_init__(self) -> None:
+        iterations = self.config.run.iterations
+        if self.steps < 0 or not 1 <= self.evaluations <= iterations:
+            raise InputError(
+                f"a variant of {iterations} iterations needs steps >= 0 and 1 to {iterations} evaluations, "
+                f"not {self.steps} and {self.evaluations}"
+            )
+
+    @property
+    def stops(self) -> list[int]:
+        """The iterations after which it is evaluated."""
+        total = self.config.run.iterations
+        return [total * number // self.evaluations for number in range(1, self.evaluations + 1)]
+
+    @property
+    def columns(self) -> list[int]:
+        """The steps of which the returns of each task are kept: all, or some of many, and that of training."""
+        few = self.steps + 1 if self.steps < MOST_COLUMNS else SOME_COLUMNS
+        return sorted({round(step) for step in np.linspace(0, self.steps, few)} | {self.inner_steps})
+
+    @property
+    def inner_steps(self) -> int:
+        """Adaptation steps as in training, of those measured; all of them if the learner has no such setting."""
+        return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
+
+
+def _changed(config: TrainConfig, **settings: object) -> TrainConfig:
+    return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **settings))
+
+
+def _shortened(config: TrainConfig, iterations: int) -> TrainConfig:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
+
+
+def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
+    """Return what learns each held-out task anew: before, there is no training, and its run is only a record."""
+    record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
+    return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
+
+
+def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str = "gridnavi") -> Variant:
+    """Return what adapts within its trial: the steps are the episodes after the first."""
+    return Variant(TrainConfig(learner, family, run, settings), settings.episodes_per_trial - 1, evaluations=10)
+
+
+MAML_NAVIGATION, REPTILE_NAVIGATION = maml_trpo_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
+GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
+# 256 trials of 60 steps an iteration.
+GRIDNAVI_TRIALS = RunConfig(iterations=200, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
+GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
+GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
+GRIDNAVI_SHARED_100 = dataclasses.replace(GRIDNAVI_SHARED, iterations=100)
+FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
+TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
+EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
+VARIBAD, PEARL_SPARSE = _shortened(varibad_gridnavi.EXPERIMENT, 400), pearl_sparse_point.EXPERIMENT
+PEARL_NAVIGATION = dataclasses.replace(
+    pearl_sparse_point.EXPERIMENT.settings, episodes_per_trial=3, discount=0.95, reward_scale=20.0, random_iterations=5
+)
+CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
+CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
+# 128 trials of 300 steps; 256 of 100; 512 of 100; 32 of 400.
+NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
+SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
+TABULAR_TRIALS = RunConfig(iterations=300, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
+CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
+# Many steps of Adam, large ones, for many trials of few pulls or steps.
+MANY_TRIALS: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
+
+TABULAR: dict[str, Any] = {
+    "episodes_per_trial": 10,
+    "gae_lambda": 0.8,
+    "anneal_iterations": TABULAR_TRIALS.iterations,
+    "epochs": 1,
+    "minibatches": 16,
+}
+TABULAR_TRANSFORMER = Rl2Config(memory="transformer", layers=1, heads=2, window=100, learning_rate=2e-3, **TABULAR)
+
+COMPARISONS: dict[str, dict[str, Variant]] = {
+    # 512 trials of 100 pulls an iteration.
+    "bandit": {
+        "rl2": _in_context(
+            "rl2",
+            RunConfig(iterations=900, preset="k10", tasks_per_batch=512, episodes_per_task=1),
+            Rl2Config(
+                episodes_per_trial=100,
+                learning_rate=8e-3,
+                anneal_iterations=900,
+                epochs=1,
+                minibatches=16,
+                entropy_weight=0.005,
+            ),
+            "bandit",
+        ),
+    },
+    "tabular-mdp": {
+        "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
+        "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
+    },
+    "sparse-point": {
+        "rl2": _in_context(
+            "rl2",
+            SPARSE_TRIALS,
+            Rl2Config(episodes_per_trial=5, discount=0.95, anneal_iterations=200, **MANY_TRIALS),
+            "sparse-point",
+        ),
+        "varibad": _in_context(
+            "varibad",
+            SPARSE_TRIALS,
+            VariBadConfig(
+                episodes_per_trial=5,
+                hidden_sizes=(64, 64),
+                reward_inputs="next-observation",
+                anneal_iterations=200,
+                **MANY_TRIALS,
+            ),
+            "sparse-point",
+        ),
+        "pearl": _in_context("pearl", _shortened(PEARL_SPARSE, 60).run, PEARL_SPARSE.settings, "sparse-point"),
+    },
+    "navigation-2d": {
+        "maml-trpo": Variant(MAML_NAVIGATION, steps=3, evaluations=10),
+        "maml-trpo-full-curvature": Variant(_changed(MAML_NAVIGATION, curvature_fraction=1.0), 3, 10),
+        "maml-ppo": Variant(
+            TrainConfig("maml-ppo", "navigation-2d", RunConfig(40, preset="maml"), MamlPpoConfig(inner_lr=0.5)), 3, 10
+        ),
+        "reptile": Variant(REPTILE_NAVIGATION, steps=4, evaluations=10),
+        "rl2": _in_context(
+            "rl2",
+            NAVIGATION_TRIALS,
+            Rl2Config(episodes_per_trial=3, anneal_iterations=100, **MANY_TRIALS),
+            "navigation-2d",
+        ),
+        "varibad": _in_context(
+            "varibad",
+            dataclasses.replace(NAVIGATION_TRIALS, iterations=30),
+            VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), kl_weight=0.1, model_updates=40, **MANY_TRIALS),
+            "navigation-2d",
+        ),
+        # The first evaluation comes after the iterations that act at random.
+        "pearl": Variant(
+            TrainConfig(
+                "pearl",
+                "navigation-2d",
+                RunConfig(iterations=40, preset="maml", tasks_per_batch=20, episodes_per_task=1),
+                PEARL_NAVIGATION,
+            ),
+            steps=2,
+            evaluations=5,
+        ),
+    },
+    "gridnavi": {
+        "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "gridnavi", GRIDNAVI, MamlPpoConfig(inner_lr=1.0)), 3, 10),
+        "reptile": Variant(
+            TrainConfig(
+                "reptile",
+                "gridnavi",
+                GRIDNAVI,
+                ReptileConfig(inner_optimizer="sgd", inner_lr=1.0, inner_epochs=1, inner_steps=3),
+            ),
+            3,
+            10,
+        ),
+        # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
+        "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
+        "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
+        "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
+        # The steps are the later episodes of a trial of four.
+        "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
+        "rl2-transformer": _in_context("rl2", GRIDNAVI_100, TRANSFORMER),
+        "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
+        "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
+        "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
+    },
+    # The published protocol: the goals of the evaluation are those of the training.
+    "gridnavi-shared": {
+        "rl2": _in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
+        "rl2-transformer": _in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
+        "rl2-external": _in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
+        "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
+        "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
+    },
+    "half-cheetah-vel": {
+        "maml-trpo": Variant(
+            TrainConfig(
+                "maml-trpo",
+                "half-cheetah-vel",
+                dataclasses.replace(CHEETAH, iterations=800),
+                MamlTrpoConfig(gae_lambda=0.95, trust_region=TrustRegionConfig(max_kl=0.1)),
+            ),
+            3,
+            10,
+        ),
+        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, CHEETAH_PPO), 3, 6),
+        # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
+        "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
+        "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),
+    },
+    "half-cheetah-vel-0-3": {
+        "rl2": _in_context(
+            "rl2",
+            CHEETAH_TRIALS,
+            Rl2Config(
+                episodes_per_trial=2,
+                learning_rate=3e-3,
+                anneal_iterations=320,
+                entropy_weight=0.003,
+                normalize_observations=True,
+            ),
+            "half-cheetah-vel",
+        ),
+    },
+}
+
+
+def find_comparison_reference(name: str) -> Reference | None:
+    """Return what is known of the tasks of a comparison, if there is one of that name, and anything is known."""
+    variants = COMPARISONS.get(name)
+    return next(iter(variants.values())).config.find_reference() if variants else None

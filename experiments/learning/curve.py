@@ -1,0 +1,246 @@
+"""Learning on held-out tasks: trains and evaluates the learners of a comparison. Every learning claim comes from here.
+
+    python experiments/learning/curve.py navigation-2d
+    python experiments/learning/curve.py gridnavi --variants maml-trpo dqn-scratch --seeds 1
+
+Each variant is trained with every seed, stopped at even intervals, evaluated on the same test tasks, and resumed. All
+evaluations are reported; none of them steers anything. OUT/NAME/LABEL.json tells what was measured of each variant,
+OUT/NAME.png shows all of them. What is there is not done again: a seed in the file is left out, a whole run in
+RUNS/LABEL-seedSEED is only evaluated, a part of one is resumed.
+"""
+
+import dataclasses
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from metarl.config import TrainConfig
+from metarl.errors import InputError, RunError
+from metarl.evaluation import AdaptationCurve, evaluate
+from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.learning.comparisons import COMPARISONS, Variant, find_comparison_reference
+from metarl.experiments.learning.figure import draw
+from metarl.experiments.learning.records import (
+    Point,
+    Record,
+    SeedRun,
+    read_comparison,
+    read_record,
+    read_run,
+    rounded,
+    write,
+)
+from metarl.registry import find_by_name
+from metarl.run_directory import RunDirectory
+from metarl.training import resume, train
+from metarl.validation import require_counts
+
+LISTED = "experiments/learning/comparisons.py"
+NOTES = "learning_curve.json"
+LONGEST_PARAMETER = 16
+# Settings of a run that change no number in it.
+PLACE = ("out", "track", "checkpoint_every", "validate_every", "group")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measure adaptation on held-out tasks while training goes on."""
+
+    name: tyro.conf.Positional[str]
+    """One of the comparisons in experiments/learning/comparisons.py."""
+    variants: tuple[str, ...] = ()
+    """Which of its variants; by default all."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Training runs of each variant."""
+    tasks: int = 40
+    """Test tasks of each evaluation; a finite family may have fewer to give."""
+    out: str = "experiments/results"
+    """Folder of the results."""
+    runs: str | None = None
+    """Folder of the run directories; by default runs/NAME."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise InputError("a learning curve needs at least one seed")
+        require_counts(self, "tasks")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A variant of a comparison, where its runs are, and where its results go."""
+
+    label: str
+    variant: Variant
+    asked_tasks: int
+    runs: Path
+    results: Path
+
+    @cached_property
+    def tasks(self) -> list[dict[str, Any]]:
+        """The parameters of the held-out tasks, but for long ones."""
+        found = self.variant.config.split().held_out_tasks("test", self.asked_tasks)
+        return [
+            {key: rounded(value.tolist()) for key, value in task.items() if value.numel() <= LONGEST_PARAMETER}
+            for task in found
+        ]
+
+    def check(self, seeds: tuple[int, ...]) -> None:
+        """Refuse results and runs of other settings.
+
+        Raises:
+            InputError: naming what stands in the way.
+        """
+        if self.results.exists():
+            found = read_record(self.results)
+            same = (found.steps, found.tasks) == (self.variant.steps, self.tasks)
+            if not same or not _matches(found.config, self.variant.config, "seed"):
+                raise InputError(f"{self.results} is of other settings or tasks; remove it, or choose another --out")
+        measured = {run.seed for run in self._measured()}
+        for config in (self._config(seed) for seed in seeds if seed not in measured):
+            directory = RunDirectory(str(config.run.out))
+            if not directory.path.exists():
+                continue
+            content = directory.read_config()
+            if not _matches(content, config, "iterations") or content["run"]["iterations"] > config.run.iterations:
+                raise InputError(f"{directory.path} is a run of other settings; remove it, or choose another --runs")
+
+    def measure(self, seed: int) -> None:
+        """Train and evaluate with a seed, unless that was done, and add what came of it to the results."""
+        runs = {run.seed: run for run in self._measured()}
+        if seed in runs:
+            print(f"{self.label}, seed {seed}: already in {self.results}", flush=True)
+            return
+        print(f"{self.label}, seed {seed}", flush=True)
+        new = measure_run(self._config(seed), self.variant, len(self.tasks))
+        runs = {run.seed: run for run in self._measured()} | {seed: new}  # others may have written meanwhile
+        write(self.results, self._record([runs[number] for number in sorted(runs)]))
+
+    def _config(self, seed: int) -> TrainConfig:
+        config = self.variant.config
+        out = str(self.runs / f"{self.label}-seed{seed}")
+        return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=seed, out=out, track="disabled"))
+
+    def _measured(self) -> list[SeedRun]:
+        return read_record(self.results).runs if self.results.exists() else []
+
+    def _record(self, runs: list[SeedRun]) -> Record:
+        content = self.variant.config.to_json()
+        del content["versions"]  # each run has its own
+        for name in ("seed", *PLACE):
+            del content["run"][name]
+        seeds = " ".join(str(run.seed) for run in runs)
+        return Record(
+            command=f"python experiments/learning/curve.py {self.results.parent.name} --variants {self.label} "
+            f"--seeds {seeds} --tasks {self.asked_tasks}",
+            config=content,
+            steps=self.variant.steps,
+            inner_steps=self.variant.inner_steps,
+            columns=self.variant.columns,
+            tasks=self.tasks,
+            runs=runs,
+        )
+
+
+def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
+    """Train what is missing of a run, stopping for each evaluation that is missing; return all that there are.
+
+    An evaluation of a stage that the run has left behind cannot be made any more, and is left out.
+    """
+    directory = RunDirectory(str(config.run.out))
+    run = read_run(directory.path / NOTES)
+    if run and (len(run.final_returns), len(run.final_returns[0])) != (tasks, len(variant.columns)):
+        run = None  # it was made with other options
+    for stop in variant.stops:
+        evaluated = run is not None and run.points[-1].iteration >= stop
+        if not evaluated and _iterations(directory) <= stop:
+            run = _measure_stage(config, directory, run.points if run else [], stop, tasks, variant)
+    assert run is not None, "no run has left its last stage behind"
+    return run
+
+
+def _measure_stage(
+    config: TrainConfig, directory: RunDirectory, points: list[Point], stop: int, tasks: int, variant: Variant
+) -> SeedRun:
+    """Train to iteration ``stop``, evaluate, and note what is known of the run by then."""
+    done = _iterations(directory)
+    before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
+    seconds = _train_to(directory, config, done, stop)
+    curve = evaluate(directory.path, tasks, variant.steps)
+    point = _point(directory, stop, curve, None if before is None else before + seconds)
+    versions = directory.read_config()["versions"]
+    returns = rounded(curve.returns[:, variant.columns].tolist())
+    totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
+    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals)
+    write(directory.path / NOTES, run)
+    print(f"  iteration {stop}: {', '.join(f'{point.returns[step]:.2f}' for step in variant.columns)}", flush=True)
+    return run
+
+
+def _iterations(directory: RunDirectory) -> int:
+    return int(directory.load_checkpoint()["iteration"]) if directory.checkpoint.exists() else 0
+
+
+def _train_to(directory: RunDirectory, config: TrainConfig, done: int, stop: int) -> float:
+    """Train from iteration ``done`` to ``stop``; return the CPU seconds it took."""
+    began = time.process_time()
+    if 0 < done < stop:
+        resume(directory.path, stop)
+    elif done < stop:
+        if directory.path.exists():  # it ended before its first checkpoint
+            shutil.rmtree(directory.path)
+        train(dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=stop)))
+    if (done := _iterations(directory)) < stop:
+        raise RunError(f"{directory.path} was stopped after {done} iterations; the same command goes on from there")
+    return time.process_time() - began
+
+
+def _point(directory: RunDirectory, iteration: int, curve: AdaptationCurve, seconds: float | None) -> Point:
+    return Point(
+        iteration=iteration,
+        env_steps=int(directory.read_metrics()[-1]["env_steps"]),
+        spent=rounded(curve.env_steps.tolist()),
+        returns=rounded(curve.returns.mean(0).tolist()),
+        success=None if curve.success is None else rounded(curve.success.mean(0).tolist()),
+        training_cpu_seconds=rounded(seconds),
+    )
+
+
+def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
+    """Return whether a recorded configuration is this one, but for the place and these settings of the run."""
+    if content.get("split_hash") != config.split().fingerprint():
+        return False
+    found = TrainConfig.from_json(content)
+    taken = {name: getattr(found.run, name) for name in (*PLACE, *but)}
+    return found == dataclasses.replace(config, run=dataclasses.replace(config.run, **taken))
+
+
+def run(options: Options) -> None:
+    """Measure the variants with every seed, and draw all that is known of the comparison."""
+    known = find_by_name(COMPARISONS, options.name, "comparison", LISTED)
+    labels = options.variants or tuple(known)
+    variants = {label: find_by_name(known, label, f"variant of {options.name}", LISTED) for label in labels}
+    out, runs = Path(options.out), Path(options.runs or f"runs/{options.name}")
+    folder = out / options.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    jobs = [Job(label, variant, options.tasks, runs, folder / f"{label}.json") for label, variant in variants.items()]
+    for job in jobs:
+        job.check(options.seeds)
+    for job in jobs:
+        for seed in options.seeds:
+            job.measure(seed)
+    picture = out / f"{options.name}.png"
+    draw(options.name, read_comparison(folder, known), find_comparison_reference(options.name), picture)
+    print(f"{folder}\n{picture}\nnext: python experiments/learning/tables.py")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: run(parse(Options, "learning/curve.py", sys.argv[1:]))))

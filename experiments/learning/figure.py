@@ -1,0 +1,106 @@
+"""The picture of a comparison: what training across tasks brings, and what adaptation to a new task costs."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from math import ceil, log10
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+from matplotlib.transforms import blended_transform_factory
+
+from metarl.experiments.compare.figures import COLORS, MARKERS, WIDE
+from metarl.experiments.learning.records import Record, some
+from metarl.references import Reference
+from metarl.run_directory import write_whole
+
+MARKS, IN_A_ROW = 12, 6
+
+
+def draw(name: str, records: Mapping[str, Record], reference: Reference | None, path: Path) -> None:
+    """Write ``make_figure`` as a PNG."""
+    figure = make_figure(name, records, reference)
+    write_whole(path, lambda part: figure.savefig(part, format="png"))
+
+
+def make_figure(name: str, records: Mapping[str, Record], reference: Reference | None) -> Figure:
+    """Draw return against training env steps, and return against env steps spent on the new task.
+
+    Args:
+        name: of the comparison.
+        records: what was measured, by variant.
+        reference: what it is held against.
+    """
+    with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
+        figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
+        tasks = some([len(record.tasks) for record in records.values()])
+        seeds = some([len(record.runs) for record in records.values()])
+        figure.suptitle(f"{name}: {tasks} test tasks, mean and range of {seeds} seeds", fontsize=11)
+        training, adaptation = figure.subplots(1, 2, sharey=True)
+        handles = []
+        for color, marker, (label, record) in zip(cycle(COLORS), cycle(MARKERS), records.items(), strict=False):
+            _draw_training(training, record, color, marker)
+            _draw_range(adaptation, record.spent, record.curves, color, marker)
+            handles.append(Line2D([], [], color=color, marker=marker, linewidth=2, label=label))
+        handles.append(Line2D([], [], color="0.3", linestyle=":", label="before adaptation"))
+        _describe(training, adaptation, records)
+        _draw_reference(training, adaptation, reference)
+        columns = ceil(len(handles) / ceil(len(handles) / IN_A_ROW))
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def _draw_training(axes: Axes, record: Record, color: str, marker: str) -> None:
+    points = record.points()
+    steps = np.array([[point.env_steps for point in runs] for runs in points]).mean(1)
+    before, after = (
+        np.array([[point.returns[column] for point in runs] for runs in points]).T for column in (0, record.inner_steps)
+    )
+    _draw_range(axes, steps, after, color, marker)
+    if len(points) > 1:
+        axes.plot(steps, before.mean(0), ":", color=color, linewidth=2)
+
+
+def _draw_range(axes: Axes, steps: np.ndarray, seeds: np.ndarray, color: str, marker: str) -> None:
+    """Draw the mean of ``seeds`` ``[runs, points]`` and their range."""
+    mean, low, high = seeds.mean(0), seeds.min(0), seeds.max(0)
+    often = max(1, len(steps) // MARKS)
+    axes.plot(steps, mean, color=color, marker=marker, markevery=often, linewidth=2)
+    if len(steps) > 1:
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+    else:
+        axes.vlines(steps, low, high, color=color, alpha=0.5)
+
+
+def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> None:
+    """Draw lines, with what they are outside, where no data is."""
+    beside = blended_transform_factory(right.transAxes, right.transData)
+    for label, value in reference.lines.items() if reference else ():
+        for axes in (left, right):
+            axes.axhline(value, color="0.6", linewidth=1, linestyle="--", zorder=0)
+        right.text(1.01, value, f"{label}\n{value:.4g}", transform=beside, va="center", color="0.4", fontsize=8)
+
+
+def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -> None:
+    training.set_title("during training: after adaptation as in training", loc="left", fontsize=10)
+    training.set_xlabel("training env steps")
+    training.set_ylabel("return of an episode")
+    adaptation.set_title("after training: while adapting", loc="left", fontsize=10)
+    adaptation.set_xlabel("env steps spent on the new task")
+    _scale(adaptation, [record.spent for record in records.values() if record.steps])
+    for axes in (training, adaptation):
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _scale(axes: Axes, spent: Sequence[np.ndarray]) -> None:
+    """Make the axis of env steps spent logarithmic behind the first adaptation step, if it must reach far."""
+    last = [each[-1] for each in spent]
+    if last and max(last) > WIDE * min(last):
+        first = min(each[1] for each in spent)
+        axes.set_xscale("symlog", linthresh=first)
+        axes.set_xticks([0, *(10**power for power in range(ceil(log10(first)), int(log10(max(last))) + 1))])
+        axes.set_xticks([], minor=True)

@@ -1,0 +1,112 @@
+"""The tables of docs/learning-results.md, from what ``learning/curve.py`` measured.
+
+    python experiments/learning/tables.py
+
+Writes the text between ``<!-- results:NAME -->`` and ``<!-- /results -->``; a test holds the page to the files.
+"""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
+from metarl.experiments.learning.records import Record, read_comparison, some
+from metarl.experiments.learning.steps_to_match import steps_to_match
+from metarl.run_directory import write_whole
+from metarl.statistics import interval, mean
+
+MARKERS = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+HEADER = """\
+| variant | training of a seed | adaptation steps | env steps on the task | return | gain | return of each seed |
+|---|---|---|---|---|---|---|"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write the tables of the page of learning results."""
+
+    page: str = "docs/learning-results.md"
+    """The page."""
+    results: str = "experiments/results"
+    """Folder of the results."""
+
+
+def filled(page: str, results: Path) -> str:
+    """Return a page with what stands between its markers made anew."""
+    return MARKERS.sub(lambda found: f"{found[1]}\n{results_of(found[2], results)}\n\n{found[3]}", page)
+
+
+def results_of(name: str, results: Path) -> str:
+    """Return what is known of a comparison: the picture, the table, and a table for each baseline from scratch."""
+    records = read_comparison(results / name, COMPARISONS.get(name, ()))
+    if not records:
+        return f"No runs of this comparison are committed; `python experiments/learning/curve.py {name}` makes them."
+    tasks = some(len(record.tasks) for record in records.values())
+    parts = [f"![{name}: return against training and against adaptation](results/{name}.png)"]
+    parts.append(f"{tasks} test tasks. {_references(name)}".strip())
+    parts.append(results_table(records))
+    for label, record in records.items():
+        if record.from_scratch:
+            parts.append(f"Env steps that `{label}` needs on a new task to reach the return of the others:")
+            parts.append(steps_to_match(records, label))
+    return "\n\n".join(parts)
+
+
+def results_table(records: Mapping[str, Record]) -> str:
+    """Return a Markdown table: for each variant a row before adaptation, after that of training, and after all."""
+    return "\n".join([HEADER, *(row for label, record in records.items() for row in _rows(label, record))])
+
+
+def _rows(label: str, record: Record) -> Iterator[str]:
+    first = [label, _training(record)]
+    for step in sorted({0, record.inner_steps, record.steps}):
+        returns = record.returns(step)
+        gain = _with_interval(returns - record.returns(0), "+") if step else ""
+        yield _row(*first, str(step), f"{record.spent[step]:,.0f}", _with_interval(returns), gain, _seeds(returns))
+        first = ["", ""]
+    if (totals := record.totals) is not None:
+        yield _row("", "", "whole trial", "", _with_interval(totals), "", _seeds(totals))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _seeds(returns: np.ndarray) -> str:
+    return ", ".join(f"{seed:z.2f}" for seed in returns.mean(1))
+
+
+def _with_interval(scores: np.ndarray, sign: str = "") -> str:
+    """Tell the mean of scores ``[seeds, tasks]`` and its 95 % interval, over other seeds and tasks."""
+    estimate, low, high = (value.item() for value in interval(mean, scores))
+    return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
+
+
+def _training(record: Record) -> str:
+    ends = [run.points[-1] for run in record.runs]
+    steps = sum(end.env_steps for end in ends) / len(ends)
+    seconds = [end.training_cpu_seconds for end in ends if end.training_cpu_seconds is not None]
+    time = f", {sum(seconds) / len(seconds) / 60:.1f} CPU min" if seconds else ""
+    return f"{steps:,.0f} env steps{time}"
+
+
+def _references(name: str) -> str:
+    reference = find_comparison_reference(name)
+    held = ", ".join(f"{label} {value:.4g}" for label, value in reference.lines.items()) if reference else ""
+    return f"For comparison: {held}." if held else ""
+
+
+def run(options: Options) -> None:
+    """Write the page."""
+    page = Path(options.page)
+    text = filled(page.read_text(), Path(options.results))
+    write_whole(page, lambda part: part.write_text(text))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(lambda: run(parse(Options, "learning/tables.py", sys.argv[1:]))))

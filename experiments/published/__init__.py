@@ -1,0 +1,1 @@
+"""Published experiments: the settings of each, by name."""

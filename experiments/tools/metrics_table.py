@@ -1,0 +1,44 @@
+"""The table of all metrics in docs/tracking.md, made of what the code says of them.
+
+    python experiments/tools/metrics_table.py
+
+writes it anew, between its two marks.
+"""
+
+from pathlib import Path
+
+from metarl.learner import LEARNERS
+from metarl.metrics import METRICS
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tracking.md"
+BEGIN, END = "<!-- metrics: made by experiments/tools/metrics_table.py -->", "<!-- end of metrics -->"
+
+
+def metrics_table() -> str:
+    """Return a row for each metric of a run, and for each of a learner; those that mean the same share a row."""
+    lines = ["| metric | of | stands against | in metrics.csv | meaning |", "|---|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        in_file = "yes" if metric.in_file else "no"
+        lines.append(f"| `{name}` | every run | `{metric.axis}` | {in_file} | {metric.meaning} |")
+    for (name, meaning), learners in _of_learners().items():
+        whose = ", ".join(f"`{learner}`" for learner in learners)
+        lines.append(f"| `{name}` | {whose} | `iteration` | yes | {meaning} |")
+    return "\n".join(lines)
+
+
+def with_table(page: str) -> str:
+    """Return a page with the table between its marks."""
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{metrics_table()}\n\n{END}{rest.split(END)[1]}"
+
+
+def _of_learners() -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for learner, known in LEARNERS.items():
+        for metric in known.metrics.items():
+            found.setdefault(metric, []).append(learner)
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text()))

@@ -1,0 +1,78 @@
+"""The family whose dynamics are written in torch: three functions of a state."""
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.family import Dynamics, TaskFamily, Transition, described
+from metarl.pictures import text_picture
+
+State = dict[str, Tensor]
+
+
+class TensorFamily(TaskFamily):
+    """A family whose dynamics are three torch functions of a state: a dict of tensors ``[B, ...]``."""
+
+    @abstractmethod
+    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
+        """Return the first state of an episode in each of B worlds."""
+
+    @abstractmethod
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        """Return the next state, and rewards and ends, of each world."""
+
+    @abstractmethod
+    def observation(self, state: State) -> Tensor:
+        """Return the observations ``[B, ...]`` of a state."""
+
+    def picture(self, state: State, task: TensorDict) -> np.ndarray:
+        """Draw one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
+        batched = {key: value[None] for key, value in state.items()}
+        return text_picture(described(task, self.observation(batched)[0]))
+
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make ``num_envs`` worlds on any torch device."""
+        return _TensorDynamics(self)
+
+
+class _TensorDynamics(Dynamics):
+    def __init__(self, family: TensorFamily) -> None:
+        self._family = family
+        self._state: State = {}
+
+    def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
+        fresh = self._family.initial_state(tasks, generator)
+        if self._state:
+            fresh = {
+                key: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, self._state[key])
+                for key, value in fresh.items()
+            }
+        self._state = fresh
+
+    def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
+        state, transition = self._family.transition(self._state, actions, tasks, generator)
+        if actions.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph reads its state where it left it
+            for key, value in state.items():
+                self._state[key].copy_(value)
+        else:
+            self._state = state
+        return transition
+
+    def observe(self) -> Tensor:
+        seen = self._family.observation(self._state)
+        states = {value.untyped_storage().data_ptr() for value in self._state.values()}
+        return seen.clone() if seen.untyped_storage().data_ptr() in states else seen
+
+    def render(self, tasks: TensorDict, world: int) -> np.ndarray:
+        state = {key: value[world].cpu() for key, value in self._state.items()}
+        return self._family.picture(state, tasks[world].cpu())
+
+
+def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
+    """Draw float32 numbers uniformly from ``[low, high)``, on the generator's device."""
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)

@@ -1,0 +1,1 @@
+"""Experiment tracking: W&B, TensorBoard, or nothing."""

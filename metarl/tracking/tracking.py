@@ -1,0 +1,187 @@
+"""Experiment tracking: where a run reports to, and as what."""
+
+import netrc
+import os
+import uuid
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from metarl.config import TrackMode, TrainConfig
+from metarl.errors import InputError
+from metarl.evaluation import AdaptationCurve
+from metarl.learner import LEARNERS
+from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.tracking.tensorboard_tracker import TensorBoardTracker
+from metarl.tracking.wandb_tracker import WandbTracker
+
+MODES = ("online", "offline", "disabled", "tensorboard")
+
+
+class Tracker(Protocol):
+    """Where a run reports to."""
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Record one iteration's metrics, ``iteration`` and ``env_steps`` among them; None was not measured."""
+        ...
+
+    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
+        """Record an adaptation curve, its picture, and the table of its tasks."""
+        ...
+
+    def log_video(self, path: Path) -> None:
+        """Record a video file."""
+        ...
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Record the latest and the best checkpoint of a run."""
+        ...
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Record which checkpoint of which tracked run is evaluated."""
+        ...
+
+    def finish(self) -> None:
+        """Close the run."""
+        ...
+
+
+class NoTracker:
+    """Reports nowhere."""
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Do nothing."""
+
+    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
+        """Do nothing."""
+
+    def log_video(self, path: Path) -> None:
+        """Do nothing."""
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Do nothing."""
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+def tracking_mode(track: TrackMode) -> str:
+    """Return ``online``, ``offline``, ``disabled`` or ``tensorboard``.
+
+    ``auto`` follows WANDB_MODE where it is set; else it is online with an API key, and offline without one.
+
+    Raises:
+        InputError: when ``track``, or WANDB_MODE, is another word; when TensorBoard is wanted and not installed.
+    """
+    if track == "tensorboard" and find_spec("tensorboard") is None:
+        raise InputError("--track tensorboard needs a package: pip install 'metarl-gym[tensorboard]'")
+    if track in MODES:
+        return track
+    if track != "auto":
+        raise InputError(f"track must be auto, {', '.join(MODES[:-1])} or {MODES[-1]}, not {track!r}")
+    mode = os.environ.get("WANDB_MODE") or ("online" if _has_api_key() else "offline")
+    if mode not in MODES[:3]:
+        raise InputError(f"WANDB_MODE must be online, offline or disabled, not {mode!r}")
+    return mode
+
+
+def name_run(config: TrainConfig) -> tuple[str, str]:
+    """Return the directory of a new run and the id it is tracked under; in a sweep W&B's agent has chosen the id."""
+    sweep, chosen = (os.environ.get(f"WANDB_{name}_ID") for name in ("SWEEP", "RUN"))
+    if sweep and chosen:
+        return config.run.out or f"runs/{sweep}/{chosen}", chosen
+    out = config.run.out or f"runs/{config.learner}-{config.family}-seed{config.run.seed}"
+    return out, uuid.uuid4().hex[:12]
+
+
+def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
+    """Make the tracker of a training run: of job type ``baseline`` where the learner says so, else ``train``."""
+    content = directory.read_config()
+    job_type = "baseline" if LEARNERS[config.learner].baseline else "train"
+    about = {**content, **_identity(config)}
+    return make_tracker(config.run.track, directory.path, about, config.group, job_type, content["tracking_id"])
+
+
+def track_evaluation(
+    config: TrainConfig,
+    directory: RunDirectory,
+    track: TrackMode,
+    choice: CheckpointChoice,
+    curve: AdaptationCurve,
+    settings: Mapping[str, Any],
+) -> Tracker:
+    """Make the tracker of an evaluation, a run of its own in the training run's group that names its checkpoint.
+
+    Args:
+        config: of the training run.
+        directory: of the training run.
+        track: as ``tracking_mode`` reads it.
+        choice: which checkpoint is evaluated.
+        curve: what was measured.
+        settings: of the evaluation, which the curve does not know.
+    """
+    content = directory.read_config()
+    identity = _identity(config)
+    # By another name: what plots training runs by experiment and environment would find no training in it.
+    identity["exp_name"] += "-evaluate"
+    measured = {
+        "part": curve.part,
+        "tasks": len(curve.returns),
+        "steps": curve.returns.shape[1] - 1,
+        "episodes": curve.episodes,
+        "deterministic": curve.deterministic,
+    }
+    about = {**content, **identity, "evaluation": {"checkpoint": choice, **measured, **settings}}
+    run_id = f"{content['tracking_id']}-eval-{uuid.uuid4().hex[:6]}"
+    tracker = make_tracker(track, directory.path, about, config.group, "evaluate", run_id)
+    tracker.use_checkpoint(content["tracking_id"], choice, directory)
+    return tracker
+
+
+def make_tracker(
+    track: TrackMode, directory: Path, config: Mapping[str, Any], group: str, job_type: str, run_id: str
+) -> Tracker:
+    """Make the tracker that ``track`` asks for, as ``tracking_mode`` reads it; see ``WandbTracker``."""
+    mode = tracking_mode(track)
+    if mode == "disabled":
+        return NoTracker()
+    if mode == "tensorboard":
+        return TensorBoardTracker(directory, config, job_type, run_id)
+    return WandbTracker(directory, mode, config, group, job_type, run_id)
+
+
+def offline_run(directory: Path) -> Path | None:
+    """Return the newest W&B run folder in a run directory, or None."""
+    runs = sorted((directory / "wandb").glob("*run-*"), key=lambda path: path.stat().st_mtime)
+    return runs[-1] if runs else None
+
+
+def where_tracked(directory: Path) -> list[str]:
+    """Return a line for each place that a run directory's runs have reported to, and what to do with it."""
+    lines = []
+    if (run := offline_run(directory)) is not None:
+        lines.append(f"{'W&B run':<10}{run}")
+        if run.name.startswith("offline"):
+            lines.append(f"{'upload':<10}wandb sync {directory / 'wandb'}")
+    if (directory / "tensorboard").exists():
+        lines.append(f"{'show':<10}tensorboard --logdir {directory / 'tensorboard'}")
+    return lines
+
+
+def _identity(config: TrainConfig) -> dict[str, Any]:
+    """Return what openrlbenchmark finds runs by."""
+    env_id = config.make_family().env_id
+    return {"env_id": env_id, "exp_name": config.run.group or config.learner, "seed": config.run.seed}
+
+
+def _has_api_key() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,59 @@
+"""Checks of settings: each raises one line that names the setting, what it must be, and what it was."""
+
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from metarl.errors import InputError
+
+
+def require_positive(config: Any, *fields: str) -> None:
+    """Raise ``InputError`` for the first of the fields that is not positive."""
+    for name in fields:
+        if not getattr(config, name) > 0:
+            raise InputError(f"{name} must be positive, not {getattr(config, name)}")
+
+
+def require_not_negative(config: Any, *fields: str) -> None:
+    """Raise ``InputError`` for the first of the fields that is below 0."""
+    for name in fields:
+        if not getattr(config, name) >= 0:
+            raise InputError(f"{name} must be 0 or more, not {getattr(config, name)}")
+
+
+def require_counts(config: Any, *fields: str) -> None:
+    """Raise ``InputError`` for the first of the fields that is below 1."""
+    for name in fields:
+        if getattr(config, name) < 1:
+            raise InputError(f"{name} must be at least 1, not {getattr(config, name)}")
+
+
+def require_unit(config: Any, *fields: str) -> None:
+    """Raise ``InputError`` for the first of the fields that lies outside [0, 1]."""
+    for name in fields:
+        if not 0 <= getattr(config, name) <= 1:
+            raise InputError(f"{name} must lie in [0, 1], not {getattr(config, name)}")
+
+
+def require_layers(config: Any, *fields: str) -> None:
+    """Raise ``InputError`` for the first of the fields in which a hidden layer has no unit."""
+    for name in fields:
+        require_sizes(name, getattr(config, name))
+
+
+def require_choice(config: Any, field: str, literal: Any) -> None:
+    """Raise ``InputError`` when a field is none of the words of a ``Literal``."""
+    known = get_args(literal)
+    if getattr(config, field) not in known:
+        raise InputError(f"{field} must be one of {', '.join(known)}, not {getattr(config, field)!r}")
+
+
+def require_sizes(what: str, sizes: Sequence[int]) -> None:
+    """Raise ``InputError`` when one of the sizes of hidden layers, called ``what``, is below 1."""
+    if any(size < 1 for size in sizes):
+        raise InputError(f"{what}: every hidden layer needs at least one unit, not {list(sizes)}")
+
+
+def require_count(what: str, value: int) -> None:
+    """Raise ``InputError`` when a number of things, called ``what``, is below 1."""
+    if value < 1:
+        raise InputError(f"{what} must be at least 1, not {value}")

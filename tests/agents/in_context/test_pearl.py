@@ -1,0 +1,491 @@
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from metarl.agents.in_context.pearl import Pearl, PearlConfig
+from metarl.agents.in_context.pearl_networks import Belief, drawn
+from metarl.agents.in_context.replay import Transitions, TrialReplay
+from metarl.config import RunConfig, TrainConfig
+from metarl.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.errors import InputError, RunError
+from metarl.evaluation import evaluate
+from metarl.rollout import Rollout
+from metarl.sampler import Sampler
+from metarl.training import resume, train
+from tests.agents.by_hand import cut
+from tests.agents.test_all_learners import numbers as everything
+from tests.runs import numbers, tiny
+
+TASKS, SIDE_BY_SIDE, HORIZON = 2, 3, 6
+SMALL: dict[str, Any] = {"hidden_sizes": (16,), "updates_per_iteration": 2, "batch_size": 8}
+
+
+def stream(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(family: str = "navigation-2d", seed: int = 1, **settings: Any) -> tuple[Pearl, Sampler]:
+    """Return an untrained learner and a sampler of its family."""
+    run = RunConfig(horizon=HORIZON, seed=seed)
+    config = TrainConfig("pearl", family, run, PearlConfig(**{**SMALL, **settings}))
+    learner = config.make_learner()
+    assert isinstance(learner, Pearl)
+    return learner, Sampler(config.make_family())
+
+
+def trials(learner: Pearl, sampler: Sampler, seed: int = 0) -> list[Rollout]:
+    """Return the rollouts of whole trials, in which every second episode is cut short."""
+    tasks = sampler.family.sample_tasks(TASKS, stream(seed))
+    state, rollouts = learner.begin(TASKS), []
+    for episode in range(learner.inner_steps + 1):
+        rollouts.append(cut(sampler.collect(learner, state, tasks, SIDE_BY_SIDE, 10 * seed + episode), 4))
+        state = learner.adapt(state, rollouts[-1])
+    return rollouts
+
+
+def learner_and_trials(**settings: Any) -> tuple[Pearl, list[Rollout]]:
+    learner, sampler = made(**settings)
+    return learner, trials(learner, sampler)
+
+
+def transitions(count: int, seed: int = 0, size: int = 2) -> Transitions:
+    """Return random transitions ``[count]`` of observations and actions of one size, every third terminated."""
+    draws = stream(seed)
+    observations, actions, following = (torch.randn(count, size, generator=draws) for _ in range(3))
+    terminated = (torch.arange(count) % 3 == 0).float()
+    rewards = torch.randn(count, generator=draws)
+    return Transitions(observations, actions.tanh(), rewards, following, terminated, torch.ones(count) > 0)
+
+
+def indexed(steps: Transitions, index: Any) -> Transitions:
+    return Transitions(**{name: value[index] for name, value in vars(steps).items()})
+
+
+def test_a_belief_is_the_product_of_its_gaussians_and_the_prior() -> None:
+    means, deviations = torch.tensor([0.5, -1.0, 2.0]).double(), torch.tensor([0.7, 1.5, 0.4]).double()
+    points = torch.linspace(-6, 6, 20_001, dtype=torch.float64)
+    factors = [Normal(0.0, 1.0), *(Normal(mean, deviation) for mean, deviation in zip(means, deviations, strict=True))]
+    density = torch.stack([factor.log_prob(points) for factor in factors]).sum(0).exp()
+    density /= density.sum()
+    mean = (density * points).sum()
+    variance = (density * (points - mean).square()).sum()
+    precisions = deviations.pow(-2)
+    posterior = Belief(precisions.sum()[None], (precisions * means).sum()[None]).posterior()
+    torch.testing.assert_close(posterior.mean[0], mean)
+    torch.testing.assert_close(posterior.log_std[0].exp().square(), variance)
+
+
+def test_nothing_seen_is_the_prior() -> None:
+    learner, _ = made()
+    prior = learner.begin(TASKS).posterior()
+    assert torch.equal(prior.mean, torch.zeros(TASKS, 1, 5))
+    assert torch.equal(prior.log_std, torch.zeros(TASKS, 1, 5))
+
+
+def test_the_divergence_from_the_prior_is_that_of_torch() -> None:
+    mean, log_std = torch.randn(2, 4, 5, generator=stream()).unbind(0)
+    expected = kl_divergence(Normal(mean, log_std.exp()), Normal(0.0, 1.0)).sum(-1).mean()
+    torch.testing.assert_close(Pearl.divergence(DiagonalGaussian(mean, log_std)), expected)
+
+
+@pytest.mark.parametrize("encode_dynamics", [False, True])
+def test_the_encoder_multiplies_one_factor_for_each_transition_in_any_order(encode_dynamics: bool) -> None:
+    learner, _ = made(encode_dynamics=encode_dynamics)
+    steps = transitions(7)
+    whole = learner.networks.belief(steps)
+    shuffled = learner.networks.belief(indexed(steps, torch.tensor([3, 0, 6, 2, 5, 1, 4])))
+    product = learner.begin(1)
+    for number in range(7):
+        product = product + learner.networks.belief(indexed(steps, slice(number, number + 1)))
+    for other in (shuffled, Belief(product.precision[0, 0], product.shift[0, 0])):
+        torch.testing.assert_close(other.precision, whole.precision)
+        torch.testing.assert_close(other.shift, whole.shift)
+    assert (whole.precision > 0).all()
+
+
+def test_what_is_no_step_has_no_factor() -> None:
+    learner, _ = made()
+    steps = transitions(7)
+    padded = replace(steps, valid=torch.arange(7) < 4)
+    torch.testing.assert_close(
+        learner.networks.belief(padded).shift, learner.networks.belief(indexed(steps, slice(4))).shift
+    )
+
+
+@pytest.mark.parametrize(("encode_dynamics", "sees"), [(False, False), (True, True)])
+def test_the_encoder_sees_where_a_transition_leads_if_it_is_to(encode_dynamics: bool, sees: bool) -> None:
+    learner, _ = made(encode_dynamics=encode_dynamics)
+    steps = transitions(7)
+    elsewhere = replace(steps, next_observations=steps.next_observations + 1)
+    same = torch.equal(learner.networks.belief(steps).shift, learner.networks.belief(elsewhere).shift)
+    assert same != sees
+
+
+def test_adapting_episode_by_episode_equals_all_at_once() -> None:
+    learner, rollouts = learner_and_trials(episodes_per_trial=3)
+    state = learner.begin(TASKS)
+    for rollout in rollouts:
+        state = learner.adapt(state, rollout)
+    whole = learner.networks.belief(learner.transitions(rollouts))
+    torch.testing.assert_close(state.precision, whole.precision)
+    torch.testing.assert_close(state.shift, whole.shift)
+
+
+def test_a_step_of_a_recorded_episode_is_as_good_as_in_the_episode() -> None:
+    learner, rollouts = learner_and_trials()
+    steps = learner.transitions(rollouts[:1])
+    halves = [indexed(steps, (slice(None), slice(None), part)) for part in (slice(3), slice(3, None))]
+    state = learner.networks.belief(halves[0]) + learner.networks.belief(halves[1])
+    torch.testing.assert_close(state.shift, learner.adapt(learner.begin(TASKS), rollouts[0]).shift)
+
+
+def test_trials_of_a_task_know_nothing_of_each_other() -> None:
+    learner, rollouts = learner_and_trials()
+    rewards = rollouts[0].rewards.clone()
+    rewards[:, 0] += 1.0
+    before, after = (
+        learner.adapt(learner.begin(TASKS), rollout).shift
+        for rollout in (rollouts[0], replace(rollouts[0], rewards=rewards))
+    )
+    assert (before[:, 0] != after[:, 0]).any()
+    assert torch.equal(before[:, 1:], after[:, 1:])
+
+
+def test_another_number_of_trials_is_refused() -> None:
+    learner, rollouts = learner_and_trials()
+    state = learner.adapt(learner.begin(TASKS), rollouts[0])
+    with pytest.raises(InputError, match="3 trials of each task go on in as many episodes, not in 2"):
+        learner.open(state, 2, stream())
+
+
+def test_every_trial_draws_its_own_sample_of_the_belief() -> None:
+    learner, _ = made()
+    belief = Belief(torch.full((1, 1, 5), 3.0), torch.full((1, 1, 5), 8.0))  # with the prior: mean 2, deviation 1/2
+    latent = learner.open(belief, 20_000, stream()).latent
+    torch.testing.assert_close(latent.mean((0, 1)), torch.full((5,), 2.0), atol=0.02, rtol=0)
+    torch.testing.assert_close(latent.std((0, 1)), torch.full((5,), 0.5), atol=0.02, rtol=0)
+    assert torch.equal(learner.open(belief, 3, stream(), deterministic=True).latent, torch.full((1, 3, 5), 2.0))
+
+
+def test_an_episode_keeps_to_its_latent_variables() -> None:
+    learner, sampler = made()
+    seen: list[Tensor] = []
+    policy = learner.networks.policy
+
+    def note(observations: Tensor, latent: Tensor) -> SquashedGaussian:
+        seen.append(latent)
+        return policy(observations, latent)
+
+    learner.networks.policy = note  # type: ignore[method-assign]
+    first, second = (
+        sampler.collect(learner, learner.begin(TASKS), sampler.family.sample_tasks(TASKS, stream()), 3, seed).rewards
+        for seed in (0, 1)
+    )
+    steps = first.shape[-1]
+    assert all(torch.equal(latent, seen[0]) for latent in seen[:steps])
+    assert all(torch.equal(latent, seen[-1]) for latent in seen[steps:])
+    assert len(seen[0].flatten(0, 1).unique(dim=0)) == 6
+    assert not torch.equal(seen[0], seen[-1])
+    assert second.shape[-1] == len(seen) - steps
+
+
+def drawn_inputs(learner: Pearl) -> tuple[Transitions, DiagonalGaussian, Tensor]:
+    """Return 8 transitions of 3 tasks, the beliefs from them, and a sample of these, with the encoder's graph."""
+    steps = Transitions(**{name: value.unflatten(0, (3, 8)) for name, value in vars(transitions(24)).items()})
+    belief = learner.networks.belief(steps).posterior()
+    return steps, belief, belief.sample(stream()).unsqueeze(1).expand(-1, 8, -1)
+
+
+def slopes(loss: Tensor, part: torch.nn.Module) -> list[Tensor | None]:
+    return list(torch.autograd.grad(loss, list(part.parameters()), allow_unused=True, retain_graph=True))
+
+
+def test_the_encoders_gradient_comes_from_critics_and_divergence_only() -> None:
+    learner, _ = made()
+    steps, belief, latent = drawn_inputs(learner)
+    networks = learner.networks
+    actor_loss, entropy = learner.actor_loss(steps, latent, stream())
+    for loss in (learner.critic_loss(steps, latent, stream()), learner.divergence(belief)):
+        assert all(slope is not None and slope.any() for slope in slopes(loss, networks.encoder))
+    for loss in (actor_loss, entropy):
+        assert all(slope is None for slope in slopes(loss, networks.encoder))
+    assert any(slope is not None and slope.any() for slope in slopes(actor_loss, networks.actor))
+    assert all(slope is None for slope in slopes(learner.critic_loss(steps, latent, stream()), networks.actor))
+
+
+@pytest.mark.parametrize("kl_weight", [0.0, 3.0])
+def test_a_step_moves_the_encoder_down_critic_loss_and_weighted_divergence(
+    kl_weight: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner, _ = made(kl_weight=kl_weight, reward_scale=2.0, batch_size=8)
+    steps, belief, latent = drawn_inputs(learner)
+    loss = learner.critic_loss(steps, latent, stream(7)) + kl_weight / 4 * learner.divergence(belief)
+    expected = slopes(loss, learner.networks.encoder)
+    monkeypatch.setattr(TrialReplay, "draw_tasks", lambda *_: torch.arange(3))
+    for draw in ("draw_replay", "draw_context"):
+        monkeypatch.setattr(TrialReplay, draw, lambda *_: steps)
+    draws = stream()
+    torch.randn(belief.mean.shape, generator=draws)  # the sample of the belief; the next ones are those of the critics
+    monkeypatch.setattr(learner, "critic_loss", lambda *given: Pearl.critic_loss(learner, *given[:2], stream(7)))
+    learner._step(stream())
+    for parameter, slope in zip(learner.networks.encoder.parameters(), expected, strict=True):
+        assert slope is not None
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, slope)
+
+
+def test_targets_by_hand() -> None:
+    learner, _ = made(reward_scale=5.0, discount=0.9)
+    for parameter in learner.networks.targets.parameters():
+        parameter.data.zero_()
+    learner.networks.targets.biases[-1].data.copy_(torch.tensor([[3.0], [7.0]]))  # the pessimist says 3 everywhere
+    rollout = cut(learner_and_trials()[1][0], 2)
+    terminated, truncated = torch.zeros_like(rollout.valid), torch.zeros_like(rollout.valid)
+    terminated[:, 0, 1], truncated[:, 2, 1] = True, True  # episodes 0 and 2 end after 2 steps, in either way
+    rollout = replace(rollout, terminated=terminated, truncated=truncated)
+    steps, latent = learner.transitions([rollout]), torch.zeros(TASKS, SIDE_BY_SIDE, HORIZON, 5)
+    log_probs = drawn(learner.networks.policy(steps.next_observations, latent), stream())[1]
+    targets = learner.targets(steps, latent, stream())
+    torch.testing.assert_close(targets[:, 0, 1], rollout.rewards[:, 0, 1])
+    for episode in (1, 2):
+        expected = rollout.rewards[:, episode, 1] + 0.9 * (3.0 - log_probs[:, episode, 1] / 5)
+        torch.testing.assert_close(targets[:, episode, 1], expected)
+    assert torch.equal(steps.next_observations[:, 2, 1], rollout.final_observations[:, 2])
+
+
+def test_a_drawn_actions_density_is_that_of_the_distribution() -> None:
+    mean, log_std = torch.randn(2, 100, 3, generator=stream()).unbind(0)
+    distribution = SquashedGaussian(mean, 0.3 * log_std - 1)
+    actions, log_probs = drawn(distribution, stream(1))
+    torch.testing.assert_close(log_probs, distribution.log_prob(actions), atol=1e-3, rtol=1e-3)
+    assert torch.equal(actions.clamp(-0.999, 0.999), distribution.sample(stream(1)).clamp(-0.999, 0.999))
+
+
+def test_entropy_leads_saturated_policies_back() -> None:
+    mean = torch.tensor([[20.0, -20.0]], requires_grad=True)
+    log_prob = drawn(SquashedGaussian(mean, torch.zeros(1, 2)), stream())[1]
+    (slope,) = torch.autograd.grad(log_prob.sum(), mean)
+    torch.testing.assert_close(slope, torch.tensor([[2.0, -2.0]]))
+
+
+def test_critics_stand_side_by_side() -> None:
+    networks = made()[0].networks
+    steps, latent = transitions(6), torch.randn(6, 5, generator=stream())
+    values = networks.values(networks.critics, steps.observations, steps.actions, latent)
+    inputs = torch.cat([steps.observations, steps.actions, latent], -1)
+    for critic in (0, 1):
+        (weight, head), (bias, shift) = networks.critics.weights, networks.critics.biases
+        alone = (inputs @ weight[critic] + bias[critic]).relu() @ head[critic] + shift[critic]
+        torch.testing.assert_close(values[critic], alone.squeeze(-1))
+    assert not torch.equal(values[0], values[1])
+
+
+def test_targets_follow_the_critics() -> None:
+    networks = made()[0].networks
+    before = [value.clone() for value in networks.targets.parameters()]
+    for value in networks.critics.parameters():
+        value.data += 1.0
+    networks.follow(0.25)
+    for value, old in zip(networks.targets.parameters(), before, strict=True):
+        torch.testing.assert_close(value, old + 0.25)
+
+
+def numbered(tasks: range, episodes: tuple[tuple[int, ...], ...]) -> tuple[Transitions, Tensor]:
+    """Return steps whose observation tells task, trial, episode and step; trial r's episodes have these lengths."""
+    longest = max(map(sum, episodes))
+    observations = torch.zeros(len(tasks), len(episodes), longest, 4)
+    for row, task in enumerate(tasks):
+        for trial, lengths in enumerate(episodes):
+            told = [(task, trial, episode, step) for episode, length in enumerate(lengths) for step in range(length)]
+            observations[row, trial, : len(told)] = torch.tensor(told).float()
+    ones = torch.ones(observations.shape[:3])
+    ends = torch.tensor(episodes).cumsum(-1).expand(len(tasks), -1, -1)
+    return Transitions(observations, observations[..., :1], ones, observations + 1, 0 * ones, ones > 0), ends
+
+
+def replay(tasks: int, room: int = 4) -> TrialReplay:
+    """Return a replay with room for some tasks, to which tasks 0, 1, ... were added two by two."""
+    made_up = TrialReplay(room * 2 * 10, 10, 4, torch.device("cpu"))
+    for first in range(0, tasks, 2):
+        made_up.add(*numbered(range(first, first + 2), ((3, 2, 4), (4, 3, 1))))
+    return made_up
+
+
+def told(steps: Transitions) -> set[tuple[int, ...]]:
+    return {tuple(row) for row in steps.observations[steps.valid].int().tolist()}
+
+
+def test_everything_is_replayed() -> None:
+    steps = replay(2).draw_replay(torch.arange(2), 500, stream())
+    lengths = ((3, 2, 4), (4, 3, 1))
+    assert told(steps) == {
+        (task, trial, episode, step)
+        for task in range(2)
+        for trial in range(2)
+        for episode in range(3)
+        for step in range(lengths[trial][episode])
+    }
+    assert torch.equal(steps.next_observations, steps.observations + 1)
+    assert torch.equal(steps.actions, steps.observations[..., :1])
+    assert torch.equal(steps.rewards, torch.ones(2, 500))
+    assert (steps.observations[0, :, 0] == 0).all()
+    assert (steps.observations[1, :, 0] == 1).all()
+
+
+def test_a_context_is_the_first_episodes_of_one_trial_but_not_its_last() -> None:
+    memory, met = replay(2), set()
+    for seed in range(60):
+        steps = memory.draw_context(torch.tensor([0, 1]), 100, stream(seed))
+        for task in (0, 1):
+            met.add(frozenset(told(indexed(steps, task))))
+            assert int(steps.valid[task].sum()) == len(told(indexed(steps, task)))  # none twice
+    first = {
+        (task, trial): {(task, trial, 0, step) for step in range(3 + trial)} for task in (0, 1) for trial in (0, 1)
+    }
+    both = {key: steps | {(*key, 1, step) for step in range(2 + key[1])} for key, steps in first.items()}
+    assert met == {frozenset(steps) for steps in [*first.values(), *both.values()]}
+
+
+def test_a_context_has_no_more_steps_than_it_may() -> None:
+    counts = [replay(2).draw_context(torch.tensor([0]), 4, stream(seed)).valid.sum().item() for seed in range(30)]
+    assert set(counts) == {3, 4}
+    met = set.union(*(told(replay(2).draw_context(torch.tensor([0]), 4, stream(seed))) for seed in range(60)))
+    assert len(met) == 5 + 7  # any of the steps, not always the first ones
+
+
+def test_the_latest_tasks_are_remembered() -> None:
+    memory = replay(tasks=10, room=4)
+    assert memory.num_tasks == 4
+    assert memory.num_transitions == 4 * 17
+    for draw in (memory.draw_replay, memory.draw_context):
+        steps = draw(torch.arange(4), 100, stream())
+        assert {row[0] for row in told(steps)} == {6, 7, 8, 9}
+
+
+def test_tasks_are_drawn_without_replacement() -> None:
+    assert sorted(replay(4).draw_tasks(16, stream()).tolist()) == [0, 1, 2, 3]
+    assert len(replay(4).draw_tasks(2, stream()).unique()) == 2
+
+
+@pytest.mark.parametrize("tasks", [0, 2, 10])
+def test_a_replay_is_restored(tasks: int) -> None:
+    memory, other = replay(tasks), replay(2)
+    other.load_state_dict(memory.state_dict())
+    for each in (memory, other):
+        each.add(*numbered(range(20, 22), ((3, 2, 4), (4, 3, 1))))
+    for name, value in memory.state_dict().items():
+        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other.state_dict()[name]))
+
+
+def test_what_a_replay_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match="room for 1 tasks of 2 trials, not for the 2 of an iteration"):
+        replay(2, room=1)
+    with pytest.raises(InputError, match="a replay of 2 trials of each task cannot take 1"):
+        replay(2).add(*numbered(range(2), ((3, 2, 4),)))
+
+
+def test_the_learner_replays_all_episodes_and_infers_from_all_but_the_last() -> None:
+    learner, rollouts = learner_and_trials(episodes_per_trial=3)
+    learner.update(rollouts)
+    first, second, last = (rollout.env_steps for rollout in rollouts)
+    assert learner.replay.num_transitions == first + second + last
+    rewards = {name: {round(value, 5) for value in r.rewards[r.valid].tolist()} for name, r in enumerate(rollouts)}
+    contexts = [learner.replay.draw_context(torch.arange(TASKS), 100, stream(seed)) for seed in range(50)]
+    met = {round(value, 5) for steps in contexts for value in steps.rewards[steps.valid].tolist()}
+    assert met == rewards[0] | rewards[1]
+    assert rewards[2] - met
+
+
+def test_episodes_keep_to_random_actions_at_first() -> None:
+    learner, sampler = made(random_iterations=1)
+    rollouts = trials(learner, sampler)
+    means = rollouts[0].distribution.tensors()[0]
+    assert torch.equal(means[:, 1], means[:, 1, :1].expand_as(means[:, 1]))  # an episode that was not cut
+    assert len(means[:, :, 0].flatten(0, 1).unique(dim=0)) == TASKS * SIDE_BY_SIDE
+    learner.update(rollouts)
+    latent = learner.open(learner.begin(TASKS), SIDE_BY_SIDE, stream())
+    assert latent.kept is None
+
+
+def test_metrics_are_of_the_update() -> None:
+    learner, rollouts = learner_and_trials()
+    metrics = learner.update(rollouts)
+    assert set(metrics) == set(Pearl.metrics)
+    assert metrics["replay_transitions"] == sum(rollout.env_steps for rollout in rollouts)
+    assert metrics["critic_loss"] > 0
+    assert metrics["latent_kl"] > 0
+
+
+def test_an_update_that_is_not_finite_leaves_the_learner() -> None:
+    learner, rollouts = learner_and_trials()
+    learner.update(rollouts)
+    before = everything(learner.state_dict())
+    rewards = rollouts[0].rewards.clone()
+    rewards[:] = math.nan
+    with pytest.raises(RunError, match="the update is not finite"):
+        learner.update([replace(rollouts[0], rewards=rewards), *rollouts[1:]])
+    assert torch.equal(everything(learner.state_dict()), before)
+
+
+def test_a_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    run = {"iterations": 3, "checkpoint_every": 1}
+    settings = PearlConfig(**{**SMALL, "replay_size": 2 * 2 * 2 * 6 * 2})  # the third iteration overwrites
+    whole = replace(tiny("pearl", tmp_path / "whole", **run), settings=settings)
+    parts = replace(tiny("pearl", tmp_path / "parts", **{**run, "iterations": 2}), settings=settings)
+    train(whole)
+    train(parts)
+    resume(tmp_path / "parts", 3)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
+    def after(seed: int) -> Tensor:
+        learner, sampler = made(seed=seed)
+        for iteration in range(2):
+            learner.update(trials(learner, sampler, iteration))
+        return everything(learner.networks.state_dict())
+
+    assert torch.equal(after(1), after(1))
+    assert not torch.equal(after(1), after(2))
+
+
+def test_it_refuses_discrete_actions() -> None:
+    with pytest.raises(
+        InputError, match=re.escape("pearl acts in bounded Box spaces, and the actions of gridnavi are")
+    ):
+        made("gridnavi")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"episodes_per_trial": 1}, "2 or more episodes_per_trial, not 1"),
+        ({"latent_size": 0}, "latent_size must be at least 1"),
+        ({"replay_size": 0}, "replay_size must be at least 1"),
+        ({"reward_scale": 0.0}, "reward_scale must be positive"),
+        ({"discount": 1.5}, "discount must lie in"),
+        ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
+        ({"hidden_sizes": (0,)}, "every hidden layer needs at least one unit"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        PearlConfig(**settings)
+
+
+@pytest.mark.slow
+def test_later_episodes_of_a_trial_are_better_on_navigation(tmp_path: Path) -> None:
+    run = RunConfig(
+        iterations=20, horizon=20, tasks_per_batch=20, episodes_per_task=1, track="disabled", out=str(tmp_path / "run")
+    )
+    settings = PearlConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3)
+    train(TrainConfig("pearl", "navigation-2d", run, settings))
+    means = evaluate(tmp_path / "run").returns.mean(0)
+    assert means[-1] > means[0] + 1

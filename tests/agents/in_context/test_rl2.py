@@ -1,0 +1,124 @@
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+import metarl
+from metarl.agents.in_context.memories.external import ExternalMemory
+from metarl.agents.in_context.memories.memory import Gru
+from metarl.agents.in_context.memories.transformer import Transformer
+from metarl.agents.in_context.rl2 import MEMORIES, MemoryKind, RecurrentActorCritic, Rl2, Rl2Config
+from metarl.distributions import Categorical, DiagonalGaussian
+from metarl.errors import InputError
+from metarl.evaluation import evaluate
+from metarl.experiments.commands.main import main
+from metarl.family import make_family
+from metarl.run_directory import RunDirectory
+
+CPU = torch.device("cpu")
+KINDS = get_args(MemoryKind)
+every_memory = pytest.mark.parametrize("memory", KINDS)
+
+
+def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> RecurrentActorCritic:
+    learner = Rl2(make_family(family), Rl2Config(memory=memory, **settings), 1, CPU)  # type: ignore[arg-type]
+    assert isinstance(learner.network, RecurrentActorCritic)
+    return learner.network
+
+
+def test_every_kind_of_memory_can_be_made() -> None:
+    assert tuple(MEMORIES) == KINDS
+    made = [type(network_of(kind).memory) for kind in KINDS]
+    assert made == [Gru, Transformer, ExternalMemory]
+
+
+def test_a_memory_takes_its_settings() -> None:
+    assert network_of("gru", hidden_size=12).memory.size == 12
+    slots = network_of("external", hidden_size=12, slots=3, slot_size=7)
+    assert slots.memory.size == 19
+    assert slots.initial(2)["slots"].shape == (2, 3, 7)
+    attending = network_of("transformer", hidden_size=12, layers=3, heads=2, window=9)
+    assert attending.memory.size == 12
+    remembered = attending.initial(2)
+    assert remembered.pop("steps").shape == (2,)
+    assert remembered.pop("last").shape == (2, 9)  # cell, last of five actions, last reward, start
+    rings = {name: tuple(value.shape) for name, value in remembered.items()}
+    assert rings == {f"{ring}_{layer}": (2, 2, 9, 6) for layer in range(3) for ring in ("keys", "values")}
+
+
+@every_memory
+def test_a_new_policy_is_near_uniform_and_a_new_critic_near_nothing(memory: str) -> None:
+    network = network_of(memory)
+    distribution, values, _ = network(torch.randn(4, 6, 9), network.initial(4))
+    assert isinstance(distribution, Categorical)
+    assert distribution.logits.shape == (4, 6, 5)
+    torch.testing.assert_close(distribution.logits.softmax(-1), torch.full((4, 6, 5), 0.2), rtol=0, atol=0.02)
+    assert values.shape == (4, 6)
+
+
+@every_memory
+def test_bounded_actions_have_gaussians_of_one_deviation(memory: str) -> None:
+    network = network_of(memory, "navigation-2d")
+    distribution, _, _ = network(torch.randn(4, 6, 6), network.initial(4))
+    assert isinstance(distribution, DiagonalGaussian)
+    assert distribution.mean.shape == distribution.log_std.shape == (4, 6, 2)
+    assert not distribution.log_std.any()
+    assert network.head.log_std.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"memory": "lstm"}, "memory must be one of gru, transformer, external, not 'lstm'"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
+        ({"layers": 0}, "layers must be at least 1, not 0"),
+        ({"heads": 0}, "heads must be at least 1, not 0"),
+        ({"window": 0}, "window must be at least 1, not 0"),
+        ({"slots": 0}, "slots must be at least 1, not 0"),
+        ({"slot_size": 0}, "slot_size must be at least 1, not 0"),
+        (
+            {"memory": "transformer", "hidden_size": 60},
+            r"a transformer's hidden_size must be a multiple of 2 \* heads = 8, not 60",
+        ),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}$"):
+        Rl2Config(**bad)
+
+
+def test_other_memories_do_not_mind_the_transformers_heads() -> None:
+    assert Rl2Config(hidden_size=60).hidden_size == 60
+
+
+@every_memory
+@pytest.mark.usefixtures("without_pictures")
+def test_it_trains_and_is_evaluated_from_the_command_line(memory: str, tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    words = (
+        f"--memory {memory} --hidden-size 8 --episodes-per-trial 3 --iterations 2 --tasks-per-batch 2 --track disabled"
+    )
+    assert main(["train", "rl2", "bandit", *words.split(), "--episodes-per-task", "3", "--out", run]) == 0
+    assert RunDirectory(run).read_config()["settings"]["memory"] == memory
+    # A trial of three pulls: three columns, each after one more.
+    curve = evaluate(run, tasks=4)
+    assert curve.returns.shape == (4, 3)
+    assert curve.env_steps.tolist() == [0, 1, 2]
+
+
+@pytest.mark.slow
+@every_memory
+def test_later_episodes_of_a_trial_are_better_on_gridnavi(memory: str, tmp_path: Path) -> None:
+    config = metarl.TrainConfig(
+        "rl2",
+        "gridnavi",
+        metarl.RunConfig(
+            iterations=80, tasks_per_batch=16, episodes_per_task=16, track="disabled", out=str(tmp_path / "run")
+        ),
+        Rl2Config(memory=memory, episodes_per_trial=4, discount=0.95, window=64),  # type: ignore[arg-type]
+    )
+    metarl.train(config)
+    means = evaluate(str(tmp_path / "run")).returns.mean(0)
+    assert means[-1] > means[0] + 2

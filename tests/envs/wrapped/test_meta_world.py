@@ -1,0 +1,226 @@
+import pickle
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import metaworld
+import mujoco
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from metaworld.policies import ENV_POLICY_MAP
+from metaworld.sawyer_xyz_env import SawyerMocapBase
+from tensordict import TensorDict
+
+from metarl.config import TrainConfig
+from metarl.envs.wrapped import meta_world
+from metarl.envs.wrapped.meta_world import MetaWorldML1, MetaWorldML10, MetaWorldML45, benchmark_tasks, environments
+from metarl.errors import InputError
+from metarl.experiments.commands.main import main
+from metarl.family import TaskFamily, make_family
+from metarl.splits import TaskSplit
+from metarl.vector_env import TaskVectorEnv
+
+meta_world.load_package()
+NAMES = [name for name, _ in environments()]
+
+
+@dataclass(frozen=True)
+class ShownML10(MetaWorldML10):
+    """ML10 whose goal can be seen, as the package's scripted policies need it."""
+
+    partially_observable: ClassVar[bool] = False
+
+
+def worlds(family: TaskFamily, tasks: TensorDict) -> TaskVectorEnv:
+    env = TaskVectorEnv(family, len(tasks), autoreset_mode=AutoresetMode.DISABLED)
+    env.set_tasks(tasks)
+    return env
+
+
+def names_in(tasks: TensorDict) -> list[str]:
+    return [NAMES[index] for index in tasks["environment"].tolist()]
+
+
+def vectors(tasks: list[Any]) -> list[tuple[str, list[float]]]:
+    return [(task.env_name, pickle.loads(task.data)["rand_vec"].tolist()) for task in tasks]  # noqa: S301
+
+
+def placements(tasks: TensorDict) -> list[tuple[str, list[float]]]:
+    return list(zip(names_in(tasks), tasks["placement"].tolist(), strict=True))
+
+
+def theirs(task: TensorDict, hidden: bool = True) -> Any:
+    """Return the package's own environment with a task ``[]``."""
+    name, kind = environments()[int(task["environment"])]
+    env = kind()
+    vector = task["placement"][: env._random_reset_space.low.size].numpy()
+    data = pickle.dumps({"rand_vec": vector, "env_cls": kind, "partially_observable": hidden})
+    env.set_task(metaworld.types.Task(env_name=name, data=data))
+    return env
+
+
+def test_tasks_are_those_of_the_package() -> None:
+    family = MetaWorldML1(env_name="push-v3", benchmark_seed=4)
+    own, package = family.own_split(), metaworld.ML1("push-v3", seed=4)
+    assert placements(torch.cat([own["train"], own["validation"]])) == vectors(package.train_tasks)
+    assert placements(own["test"]) == vectors(package.test_tasks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [MetaWorldML10(), MetaWorldML45()])
+def test_all_tasks_of_a_benchmark_are_those_of_the_package(family: meta_world.MetaWorldFamily) -> None:
+    own, package = family.own_split(), getattr(metaworld, family.benchmark)(seed=0)
+    drawn = {"train": torch.cat([own["train"], own["validation"]]), "test": own["test"]}
+    for part, tasks in drawn.items():
+        expected = vectors(getattr(package, f"{part}_tasks"))
+        padded = [(name, [*vector, *[0.0] * (6 - len(vector))]) for name, vector in expected]
+        assert sorted(placements(tasks)) == sorted(padded)
+
+
+def test_parts_share_no_task_and_spread_over_the_environments() -> None:
+    family = MetaWorldML10()
+    own = family.own_split()
+    assert {part: len(tasks) for part, tasks in own.items()} == {"train": 400, "validation": 100, "test": 250}
+    training, test = (set(classes) for classes in metaworld.env_dict.ML10_V3.values())
+    assert set(names_in(own["train"][:10])) == set(names_in(own["validation"][:10])) == training
+    assert set(names_in(own["test"][:5])) == test
+    rows = [str(placement) for tasks in own.values() for placement in placements(tasks)]
+    assert len(set(rows)) == len(rows)
+    assert len(TaskSplit(family).held_out_tasks("test", 40)) == 40
+
+
+def test_drawing_the_tasks_leaves_numpys_global_stream_alone_and_repeats() -> None:
+    before = np.random.get_state()[1].copy()  # type: ignore[index,union-attr] # noqa: NPY002
+    first = MetaWorldML1().own_split()["test"]
+    benchmark_tasks.cache_clear()
+    assert (MetaWorldML1().own_split()["test"] == first).all()
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert (MetaWorldML1(benchmark_seed=1).own_split()["test"]["placement"] != first["placement"]).any()
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+def test_worlds_move_as_the_packages_own(vectorization: Any) -> None:
+    family = MetaWorldML10(horizon=30, vectorization=vectorization)
+    tasks = family.own_split()["test"][:3]
+    ours = worlds(family, tasks)
+    ours.reset(seed=0)
+    observations, _ = ours.reset(seed=1)  # An episode does not depend on those before.
+    packages = [theirs(task) for task in tasks]
+    starts = np.stack([env.reset()[0] for env in packages])
+    assert np.array_equal(observations.numpy(), starts.astype(np.float32))
+    stream = np.random.default_rng(0)
+    for _ in range(30):
+        actions = stream.uniform(-1, 1, (3, 4)).astype(np.float32)
+        observations, rewards, terminated, truncated, info = ours.step(torch.from_numpy(actions))
+        for world, env in enumerate(packages):
+            observation, reward, _, _, terms = env.step(actions[world])
+            assert np.array_equal(observations[world].numpy(), observation.astype(np.float32))
+            assert rewards[world].item() == np.float32(reward)
+            assert info["success"][world].item() == terms["success"]
+    assert (observations[:, -3:] == 0).all()
+    assert (terminated.any().item(), truncated.all().item()) == (False, True)
+    ours.close()
+
+
+def test_success_is_a_number_of_every_step() -> None:
+    env = worlds(MetaWorldML1(horizon=3), MetaWorldML1().own_split()["train"][:2])
+    env.reset(seed=0)
+    info = env.step(torch.zeros(2, 4))[4]
+    assert (info["success"].dtype, info["success"].tolist()) == (torch.float32, [0.0, 0.0])
+
+
+def test_a_task_can_be_made_by_hand() -> None:
+    family = make_family("metaworld-ml1", horizon=3)
+    task = family.make_task({"environment": NAMES.index("reach-v3"), "placement": [0, 0.6, 0.02, 0, 0.85, 0.2]})
+    env = worlds(family, task)
+    env.reset(seed=0)
+    assert env.step(torch.zeros(1, 4))[1].item() > 0
+
+
+@pytest.mark.slow
+def test_scripted_policies_succeed_as_often_as_in_the_packages_own_environments() -> None:
+    tasks = ShownML10().own_split()["train"]
+    ours, others = [], []
+    for name in metaworld.env_dict.ML10_V3["train"]:
+        chosen = tasks[tasks["environment"] == NAMES.index(name)][:5]
+        ours += scripted(name, chosen)
+        others += [scripted_in_the_package(name, task) for task in chosen]
+    assert ours == others
+    assert sum(ours) >= 40
+
+
+def scripted(name: str, tasks: TensorDict) -> list[bool]:
+    """Return which tasks of one environment its scripted policy solves in our worlds."""
+    env, policies = worlds(ShownML10(), tasks), [ENV_POLICY_MAP[name]() for _ in tasks]
+    observations, _ = env.reset(seed=0)
+    solved = torch.zeros(len(tasks), dtype=torch.bool)
+    for _ in range(env.family.horizon):
+        pairs = zip(policies, observations.numpy(), strict=True)
+        actions = np.stack([policy.get_action(observation) for policy, observation in pairs])
+        observations, _, _, _, info = env.step(torch.from_numpy(actions))
+        solved |= info["success"] > 0
+    env.close()
+    return solved.tolist()
+
+
+def scripted_in_the_package(name: str, task: TensorDict) -> bool:
+    env, policy, solved = theirs(task, hidden=False), ENV_POLICY_MAP[name](), False
+    observation, _ = env.reset()
+    for _ in range(env.max_path_length):
+        action = np.clip(policy.get_action(observation.astype(np.float32)), -1, 1).astype(np.float32)
+        observation, _, _, _, info = env.step(action)
+        solved |= info["success"] > 0
+    env.close()
+    return solved
+
+
+# What is refused, and the package that is not there or is another one
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (lambda: MetaWorldML1(horizon=501), "Meta-World's episodes have at most 500 steps, not 501"),
+        (lambda: MetaWorldML1(env_name="reach-v2").own_split(), "has no environment 'reach-v2'; it has assembly-v3, "),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(family: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        family()
+
+
+def test_a_missing_package_is_one_line_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    benchmark_tasks.cache_clear()
+    message = r"Meta-World is not installed .*; pip install 'metarl-gym\[metaworld\]'$"
+    for use in (
+        lambda: TrainConfig("maml-trpo", "metaworld-ml10"),
+        lambda: MetaWorldML10().own_split(),
+        lambda: TaskVectorEnv(MetaWorldML1(), 1),
+    ):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+def test_families_are_listed_without_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    assert main(["families"]) == 0
+    assert "metaworld-ml45  (metarl/MetaWorldML45-v0)" in capsys.readouterr().out
+
+
+def test_welds_are_written_to_as_the_package_means_it() -> None:
+    model: Any = environments()[0][1]().model
+    welds = model.eq_data[model.eq_type == mujoco.mjtEq.mjEQ_WELD]
+    assert welds[:, :11].tolist() == [[0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 5]] * len(welds)
+    assert len(welds) > 0
+
+
+def test_the_package_is_left_alone_where_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SawyerMocapBase, "reset_mocap_welds", original := object())
+    monkeypatch.setattr(mujoco, "mjNEQDATA", 11)
+    meta_world.load_package()
+    assert SawyerMocapBase.reset_mocap_welds is original

@@ -1,0 +1,72 @@
+import re
+from pathlib import Path
+
+from metarl.experiments.learning.comparisons import COMPARISONS
+from metarl.experiments.learning.records import write
+from metarl.experiments.learning.tables import Options, filled, results_of, results_table, run
+from tests.experiments.records import point, record, seed_run
+
+ROOT = Path(__file__).parents[3]
+PAGE, RESULTS = ROOT / "docs" / "learning-results.md", ROOT / "experiments" / "results"
+CURVE = record(
+    seed_run(1, [point(4, [-4, -2, -1], env_steps=250_000)]), seed_run(2, [point(4, [-4, -1, -1], env_steps=250_000)])
+)
+
+
+def cells(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_manual_has_the_numbers_of_the_committed_files() -> None:
+    assert PAGE.read_text() == filled(PAGE.read_text(), RESULTS), "python experiments/learning/tables.py"
+
+
+def test_every_comparison_and_every_result_stands_in_the_manual() -> None:
+    told = set(re.findall("<!-- results:(.*) -->", PAGE.read_text()))
+    assert told == set(COMPARISONS)
+    assert {path.name for path in RESULTS.iterdir() if path.is_dir()} <= told
+
+
+def test_a_table_has_rows_before_after_training_length_and_after_all_steps() -> None:
+    assert cells(results_table({"one": CURVE})) == [
+        ["one", "1,000,000 env steps, 4.0 CPU min", "0", "0", "-4.00 [-4.00, -4.00]", "", "-4.00, -4.00"],
+        # Two seeds of -2 and -1: their mean, and Student's 12.7 times its standard error of a half.
+        ["", "", "1", "10", "-1.50 [-7.85, 4.85]", "+2.50 [-3.85, +8.85]", "-2.00, -1.00"],
+        ["", "", "2", "20", "-1.00 [-1.00, -1.00]", "+3.00 [+3.00, +3.00]", "-1.00, -1.00"],
+    ]
+
+
+def test_a_learner_of_trials_has_the_return_of_a_trial() -> None:
+    trials = record(seed_run(1, [point(4, [1, 2, 3])], of_trials=True), inner_steps=2)
+    assert cells(results_table({"one": trials}))[-1] == ["", "", "whole trial", "", "6.00 [6.00, 6.00]", "", "6.00"]
+
+
+def test_unknown_times_are_left_out() -> None:
+    whole = seed_run(1, [point(4, [1, 2])])
+    object.__setattr__(whole.points[0], "training_cpu_seconds", None)
+    assert cells(results_table({"one": record(whole)}))[0][1] == "4,000 env steps"
+
+
+def test_only_what_stands_between_the_markers_is_written(tmp_path: Path) -> None:
+    (tmp_path / "results" / "gridnavi").mkdir(parents=True)
+    write(tmp_path / "results" / "gridnavi" / "maml-trpo.json", CURVE)
+    page = "before\n<!-- results:gridnavi -->\nold -1.00\n<!-- /results -->\nafter\n"
+    (tmp_path / "page.md").write_text(page)
+    run(Options(str(tmp_path / "page.md"), str(tmp_path / "results")))
+    text = (tmp_path / "page.md").read_text()
+    assert text == page.replace("old -1.00", f"\n{results_of('gridnavi', tmp_path / 'results')}\n")
+    assert "(results/gridnavi.png)" in text
+    assert "2 test tasks. For comparison: no adaptation -0.77, full knowledge 11.07." in text
+
+
+def test_a_comparison_without_results_says_so(tmp_path: Path) -> None:
+    assert "`python experiments/learning/curve.py gridnavi` makes them" in results_of("gridnavi", tmp_path)
+
+
+def test_baselines_from_scratch_have_a_table_of_steps_to_match(tmp_path: Path) -> None:
+    (tmp_path / "gridnavi").mkdir()
+    write(tmp_path / "gridnavi" / "maml-trpo.json", CURVE)
+    write(tmp_path / "gridnavi" / "dqn-scratch.json", record(seed_run(1, [point(1, [-9, 0])]), variant="scratch"))
+    shown = results_of("gridnavi", tmp_path)
+    assert shown.count("| env steps of dqn-scratch to match |") == 1
+    assert "`dqn-scratch` needs" in shown

@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from metarl.errors import InputError
+from metarl.experiments.commands.main import main
+from metarl.run_directory import RunDirectory
+from metarl.tracking.tracking import tracking_mode, where_tracked
+from metarl.training import resume, train
+from tests.runs import numbers, run_python, small, train_words
+
+
+class Events:
+    """What stands in the event files of one tracked run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.read = EventAccumulator(str(folder), {"tensors": 0, "images": 0, "scalars": 0}).Reload()
+
+    def scalars(self, name: str) -> list[tuple[int, float]]:
+        return [(event.step, event.value) for event in self.read.Scalars(name)]
+
+    def text(self, name: str) -> str:
+        (event,) = self.read.Tensors(f"{name}/text_summary")
+        found: bytes = event.tensor_proto.string_val[0]
+        return found.decode()
+
+
+def folder(directory: Path, job_type: str) -> Path:
+    (found,) = (directory / "tensorboard").glob(f"{job_type}-*")
+    return found
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Events]:
+    """Return a run tracked by TensorBoard, and its events, read back."""
+    path = tmp_path_factory.mktemp("tensorboard") / "run"
+    directory = train(small(path, "navigation-2d", horizon=5, iterations=2, track="tensorboard", validate_every=1))
+    return directory, Events(folder(path, "train"))
+
+
+def column(directory: RunDirectory, axis: str, name: str) -> list[tuple[int, float]]:
+    return [(int(row[axis]), pytest.approx(float(row[name]))) for row in directory.read_metrics()]
+
+
+@pytest.mark.parametrize(
+    ("name", "axis"), [("kl", "iteration"), ("return_after", "env_steps"), ("validation/return_after", "env_steps")]
+)
+def test_scalars_stand_against_their_axes(name: str, axis: str, tracked: tuple[RunDirectory, Events]) -> None:
+    assert tracked[1].scalars(name) == column(tracked[0], axis, name)
+
+
+def test_the_adaptation_curve_stands_against_adaptation_steps(tracked: tuple[RunDirectory, Events]) -> None:
+    last = tracked[0].read_metrics()[-1]
+    values = [pytest.approx(float(last[f"validation/return_{when}"])) for when in ("before", "after")]
+    assert tracked[1].scalars("adaptation/return") == list(enumerate(values))
+
+
+def test_the_picture_is_the_one_in_the_run(tracked: tuple[RunDirectory, Events]) -> None:
+    (event,) = tracked[1].read.Images("adaptation_curve")
+    with Image.open(tracked[0].curve) as picture:
+        assert (event.width, event.height) == picture.size
+
+
+def test_the_config_is_a_text(tracked: tuple[RunDirectory, Events]) -> None:
+    told = json.loads(tracked[1].text("config").removeprefix("```json\n").removesuffix("\n```"))
+    assert told["env_id"] == "metarl/Navigation2D-v0"
+    assert told["settings"] == tracked[0].read_config()["settings"]
+
+
+def test_the_held_out_tasks_are_a_table(tracked: tuple[RunDirectory, Events]) -> None:
+    lines = tracked[1].text("held_out_tasks").splitlines()
+    assert lines[0] == "| task | goal_0 | goal_1 | return_0 | return_1 | gain |"
+    assert len(lines) == 2 + 20
+
+
+def test_checkpoints_are_told_by_their_paths(tracked: tuple[RunDirectory, Events]) -> None:
+    assert tracked[1].text("checkpoint/latest") == str(tracked[0].checkpoint)
+    assert tracked[1].text("checkpoint/best") == str(tracked[0].find_checkpoint("best"))
+
+
+def test_it_is_said_how_to_look_at_it(tracked: tuple[RunDirectory, Events]) -> None:
+    assert where_tracked(tracked[0].path) == [f"show      tensorboard --logdir {tracked[0].path / 'tensorboard'}"]
+
+
+def test_tracking_by_it_does_not_change_the_numbers(tracked: tuple[RunDirectory, Events], tmp_path: Path) -> None:
+    train(small(tmp_path / "run", "navigation-2d", horizon=5, iterations=2, validate_every=1))
+    assert numbers(tmp_path / "run") == numbers(tracked[0].path)
+
+
+def test_a_resumed_run_goes_on_in_its_folder(tmp_path: Path) -> None:
+    train(small(tmp_path / "run", iterations=1, track="tensorboard"))
+    directory = resume(tmp_path / "run", iterations=2)
+    assert Events(folder(tmp_path / "run", "train")).scalars("kl") == column(directory, "iteration", "kl")
+
+
+def test_an_evaluation_has_a_folder_of_its_own_with_video_and_checkpoint(tmp_path: Path) -> None:
+    directory = train(small(tmp_path / "run", iterations=1))
+    (tmp_path / "run" / "adaptation.mp4").write_bytes(b"a video")
+    assert main(["evaluate", str(directory.path), "--tasks", "3", "--steps", "2", "--track", "tensorboard"]) == 0
+    events = Events(folder(directory.path, "evaluate"))
+    means = np.mean(json.loads(directory.evaluation.read_text())["returns"], 0)
+    assert events.scalars("adaptation/return") == [(step, pytest.approx(mean)) for step, mean in enumerate(means)]
+    assert events.scalars("adaptation/gain") == [(2, pytest.approx(means[2] - means[0]))]
+    assert events.text("checkpoint") == str(directory.checkpoint)
+    assert events.text("videos/adaptation") == str(tmp_path / "run" / "adaptation.mp4")
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarl.tracking.tracking.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs a package: pip install 'metarl-gym\[tensorboard\]'"):
+        tracking_mode("tensorboard")
+    assert tracking_mode("offline") == "offline"
+
+
+WHAT_IS_LOADED = """
+import sys
+from metarl.experiments.commands.main import main
+assert main(sys.argv[1:]) == 0
+print(sorted({name.split(".")[0] for name in sys.modules} & {"wandb", "tensorboard"}))
+"""
+
+
+def test_a_run_that_it_tracks_imports_no_wandb(tmp_path: Path) -> None:
+    words = [word for word in train_words("bandit", "--iterations", 1, out="run") if word != "disabled"]
+    words.insert(words.index("--track") + 1, "tensorboard")
+    assert run_python("-c", WHAT_IS_LOADED, *words, cwd=tmp_path).stdout.splitlines()[-1] == "['tensorboard']"
