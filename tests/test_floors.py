@@ -42,6 +42,7 @@ FLOORS = [
 ]
 FOLDERS = {"envs": 4, "agents": 4, "experiments": 5}
 FRONT_DOOR = 6
+LONGEST_FILE, LONGEST_FUNCTION = 300, 40
 
 
 def module_files() -> dict[str, Path]:
@@ -85,34 +86,41 @@ def imported(module: str) -> set[str]:
     return found
 
 
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the number of lines of a function below its docstring."""
+    first = function.body[1] if ast.get_docstring(function) and len(function.body) > 1 else function.body[0]
+    assert function.end_lineno is not None
+    return function.end_lineno - first.lineno + 1
+
+
 def own(module: str) -> set[str]:
     """Return the modules of this package that a module imports."""
     return {name for name in imported(module) if name.split(".")[0] == "metarl"}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_has_a_floor(module: str) -> None:
-    assert 0 <= floor(module) <= FRONT_DOOR
+def test_every_module_has_a_floor() -> None:
+    assert [module for module in MODULES if not 0 <= floor(module) <= FRONT_DOOR] == []
 
 
 def test_every_room_of_the_table_is_there() -> None:
     assert {f"metarl.{room}" for rooms in FLOORS for room in rooms} <= set(MODULES)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_its_imports_point_down(module: str) -> None:
-    assert [name for name in sorted(own(module)) if floor(name) > floor(module)] == []
+def test_imports_point_down() -> None:
+    pairs = [(module, name) for module in MODULES for name in sorted(own(module))]
+    assert [f"{module} imports {name}" for module, name in pairs if floor(name) > floor(module)] == []
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "metarl"])
-def test_nobody_inside_uses_the_front_door(module: str) -> None:
-    assert "metarl" not in own(module)
+def test_nobody_inside_uses_the_front_door() -> None:
+    assert [module for module in MODULES if module != "metarl" and "metarl" in own(module)] == []
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if floor(name) == 4])
-def test_envs_and_agents_do_not_know_each_other(module: str) -> None:
-    other = {"envs": "metarl.agents", "agents": "metarl.envs"}[module.split(".")[1]]
-    assert [name for name in own(module) if name.startswith(other)] == []
+def test_envs_and_agents_do_not_know_each_other() -> None:
+    pairs = [(module, name) for module in MODULES for name in own(module)]
+    sides = [("metarl.envs", "metarl.agents"), ("metarl.agents", "metarl.envs")]
+    assert [
+        pair for pair in pairs for one, other in sides if pair[0].startswith(one) and pair[1].startswith(other)
+    ] == []
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -142,7 +150,15 @@ def test_only_its_tracker_imports_a_tracking_package_and_only_when_a_run_is_trac
     assert package not in ast.unparse(ast.Module(top, []))
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_nobody_imports_a_folder_by_its_bare_name(folder: str) -> None:
-    users = {module for module in MODULES if any(name.split(".")[0] == folder for name in imported(module))}
-    assert users == set()
+def test_nobody_imports_a_folder_by_its_bare_name() -> None:
+    pairs = [(module, name) for module in MODULES for name in imported(module)]
+    assert [f"{module} imports {name}" for module, name in pairs if name.split(".")[0] in FOLDERS] == []
+
+
+def test_files_and_functions_are_short() -> None:
+    """A file has at most 300 lines, a function at most 40 that are not its docstring."""
+    long = [f"{module}: {len(path.read_text().splitlines())} lines" for module, path in MODULES.items()]
+    assert [line for line in long if int(line.split()[-2]) > LONGEST_FILE] == []
+    functions = [(module, node) for module, path in MODULES.items() for node in ast.walk(ast.parse(path.read_text()))]
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    assert [f"{m}.{n.name}" for m, n in functions if isinstance(n, kinds) and body_lines(n) > LONGEST_FUNCTION] == []

@@ -8,12 +8,11 @@ from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
-TOP = ("metarl", "envs", "agents", "experiments")
+INSIDE = ("envs", "agents", "experiments")
+TOP = ("metarl", *INSIDE)
 
 
 def package_folders() -> dict[str, str]:
@@ -31,38 +30,30 @@ def test_the_folders_at_the_root_are_those_we_know() -> None:
     assert {folder.split("/")[0] for folder in package_folders().values()} == set(TOP)
 
 
-@pytest.mark.parametrize("name", package_folders())
-def test_every_folder_is_listed_as_a_package(name: str) -> None:
-    assert name in SETUPTOOLS["packages"]
-
-
-def test_every_listed_package_is_a_folder() -> None:
+def test_the_listed_packages_are_the_folders_of_code() -> None:
     assert set(SETUPTOOLS["packages"]) == set(package_folders())
 
 
-@pytest.mark.parametrize("folder", TOP)
-def test_every_folder_at_the_root_is_mapped_to_its_package(folder: str) -> None:
-    name = folder if folder == "metarl" else f"metarl.{folder}"
-    assert SETUPTOOLS["package-dir"][name] == folder
+def test_every_folder_at_the_root_is_mapped_to_its_package() -> None:
+    expected = {"metarl": "metarl", **{f"metarl.{folder}": folder for folder in INSIDE}}
+    assert SETUPTOOLS["package-dir"] == expected
 
 
-@pytest.mark.parametrize("name", package_folders())
-def test_every_package_is_imported_from_its_folder(name: str) -> None:
-    file = import_module(name).__file__
-    assert file is not None
-    assert Path(file).resolve().parent == ROOT / package_folders()[name]
+def test_every_package_is_imported_from_its_folder() -> None:
+    for name, folder in package_folders().items():
+        file = import_module(name).__file__
+        assert file is not None
+        assert Path(file).resolve().parent == ROOT / folder
 
 
-@pytest.mark.parametrize("folder", [folder for folder in TOP if folder != "metarl"])
-def test_readers_without_our_settings_find_every_folder_inside_the_package(folder: str) -> None:
-    link = ROOT / "metarl" / folder
-    assert link.is_symlink()
-    assert link.resolve() == ROOT / folder
+def test_readers_without_our_settings_find_every_folder_inside_the_package() -> None:
+    links = [ROOT / "metarl" / folder for folder in INSIDE]
+    assert all(link.is_symlink() for link in links)
+    assert [link.resolve() for link in links] == [ROOT / folder for folder in INSIDE]
 
 
-@pytest.mark.parametrize("folder", [folder for folder in TOP if folder != "metarl"])
-def test_ruff_bans_every_bare_name(folder: str) -> None:
-    assert folder in PROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]
+def test_ruff_bans_every_bare_name() -> None:
+    assert set(PROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-api"]) == set(INSIDE)
 
 
 def test_the_package_is_typed() -> None:
