@@ -1,0 +1,138 @@
+"""How well the gradient of one batch points, by how advantages are estimated: the measurement behind docs/adaptation.md.
+
+    python benchmarks/gradient_quality.py
+    python benchmarks/gradient_quality.py four-rooms random-mazes --batches 10
+
+For a policy's initial parameters, the policy gradient of the mean discounted return over the tasks is estimated from very
+many episodes, by returns from which the mean return of the same step of the same task is subtracted: it is unbiased and
+depends on no choice. Printed is the cosine of single batches' gradients (as one inner or outer step of a meta-learner
+sees them) with it, mean and standard deviation over batches, for each way to estimate advantages:
+
+- what follows the horizon: ``bootstrap`` values the observation after the last step by the fitted baseline, which was
+  fitted to returns that end there; ``finite`` takes nothing.
+- the floor under a task's standard deviation when its advantages are normalised: none, or a share of the root mean
+  square of all tasks' standard deviations.
+"""
+
+import argparse
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import metarl
+from metarl.baselines import LinearBaseline, linear_features
+from metarl.params import flatten, gradient, leaf, per_task
+from metarl.policies import Policy, make_policy
+from metarl.returns import discounted_returns, generalized_advantages, per_task_mean
+from metarl.rollout import Rollout
+from metarl.seeding import generator
+
+DISCOUNT = 0.99
+FAMILIES = {
+    "four-rooms": {},
+    "random-mazes": {},
+    "gridnavi": {},
+    "navigation-2d": {},
+    "half-cheetah-vel": {"preset": "0-2-h100"},
+}
+FLOORS = (0.0, 0.01, 0.1, 0.3, 1.0)
+LAMBDAS = (1.0, 0.95)
+
+
+class PolicyActor:
+    """A policy with one set of parameters for all tasks, as the sampler's actor."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def act(self, state, observations, generator, deterministic=False):
+        """Act by each task's parameters."""
+        return self.policy.act(state, observations, generator, deterministic)
+
+
+def advantages(policy: Policy, rollout: Rollout, bootstrap: bool, gae_lambda: float) -> Tensor:
+    """Return advantages ``[N, E, T]`` before they are normalised."""
+    steps = torch.arange(rollout.rewards.shape[-1])
+    features = linear_features(policy.features(rollout.observations), steps)
+    final = linear_features(policy.features(rollout.final_observations), rollout.valid.sum(-1))
+    baseline = LinearBaseline.fit(features, discounted_returns(rollout.rewards, rollout.valid, DISCOUNT), rollout.valid)
+    after = baseline(final) if bootstrap else torch.zeros_like(final[..., 0])
+    return generalized_advantages(
+        rollout.rewards, baseline(features), after, rollout.terminated, rollout.valid, DISCOUNT, gae_lambda
+    )
+
+
+def normalized(values: Tensor, valid: Tensor, floor: float) -> Tensor:
+    """Return advantages of mean 0, divided by their task's standard deviation or by the floor under it."""
+    count = valid.sum((1, 2), keepdim=True)
+    centred = (values - (values * valid).sum((1, 2), keepdim=True) / count) * valid
+    deviations = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
+    return centred / (deviations.clamp(min=floor * float(deviations.square().mean().sqrt())) + 1e-8)
+
+
+def policy_gradient(policy: Policy, params, rollout: Rollout, weights: Tensor) -> Tensor:
+    """Return the gradient ``[P]`` of the mean over tasks and steps of log pi(a|s) times weights ``[N, E, T]``."""
+    point = leaf(params)
+    distribution = policy.distribution(per_task(point, rollout.num_tasks), rollout.observations)
+    objective = per_task_mean(distribution.log_prob(rollout.actions) * weights, rollout.valid).mean()
+    return flatten(gradient(objective, point)).detach()
+
+
+def reference(policy: Policy, params, collect: Callable[[int], Rollout], rounds: int) -> Tensor:
+    """Return the gradient ``[P]`` of the mean return, from ``rounds`` collections."""
+    total = torch.zeros(())
+    for seed in range(rounds):
+        rollout = collect(10_000 + seed)
+        returns = discounted_returns(rollout.rewards, rollout.valid, DISCOUNT)
+        there = rollout.valid.sum(1, keepdim=True).clamp(min=1)
+        total = total + policy_gradient(policy, params, rollout, returns - returns.sum(1, keepdim=True) / there)
+    return total / rounds
+
+
+def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> None:
+    """Print a family's table."""
+    family = metarl.make_family(name, **FAMILIES[name])
+    policy = make_policy(family.observation_space, family.action_space)
+    params = policy.init_params(generator(1, "gradient quality"))
+    drawn = metarl.TaskSplit(family).train_tasks(tasks, "gradient quality")
+    sampler, actor, stacked = metarl.Sampler(family), PolicyActor(policy), per_task(params, tasks)
+    truth = reference(policy, params, lambda seed: sampler.collect(actor, stacked, drawn, 10 * episodes, seed), rounds)
+    other = reference(policy, params, lambda seed: sampler.collect(actor, stacked, drawn, 10 * episodes, -seed), rounds)
+    print(f"\n{name}: {tasks} tasks x {episodes} episodes; two references agree to {cosine(truth, other):.3f}")
+    found: dict[tuple[str, float, float], list[float]] = {}
+    for seed in range(batches):
+        rollout = sampler.collect(actor, stacked, drawn, episodes, seed)
+        for bootstrap, gae_lambda in itertools.product((True, False), LAMBDAS):
+            raw = advantages(policy, rollout, bootstrap, gae_lambda)
+            for floor in FLOORS:
+                slope = policy_gradient(policy, params, rollout, normalized(raw, rollout.valid, floor))
+                key = ("bootstrap" if bootstrap else "finite", gae_lambda, floor)
+                found.setdefault(key, []).append(cosine(slope, truth))
+    print(f"{'':<10}{'lambda':>7}" + "".join(f"{f'floor {floor:g}':>16}" for floor in FLOORS))
+    for end, gae_lambda in itertools.product(("bootstrap", "finite"), LAMBDAS):
+        cells = [torch.tensor(found[end, gae_lambda, floor]) for floor in FLOORS]
+        print(f"{end:<10}{gae_lambda:>7}" + "".join(f"{cell.mean():>9.3f} ± {cell.std():.3f}" for cell in cells), flush=True)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Return the cosine of the angle between two vectors."""
+    return float(torch.nn.functional.cosine_similarity(one, other, dim=0))
+
+
+def main() -> None:
+    """Measure the families that are named, or all of them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", default=[])
+    parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--tasks", type=int, default=40)
+    parser.add_argument("--episodes", type=int, default=20)
+    chosen = parser.parse_args()
+    for name in chosen.families or FAMILIES:
+        measure(name, chosen.batches, chosen.rounds, chosen.tasks, chosen.episodes)
+
+
+if __name__ == "__main__":
+    main()
