@@ -36,7 +36,7 @@ class MamlVpg(AdamLearner):
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         params = leaf(self.params)
         stages = self.adaptation(params, support)
-        objective = surrogate(self.policy_at(stages[-1], query), query).mean()
+        objective = self.mean_over_tasks(surrogate(self.policy_at(stages[-1], query), query))
         if self.config.exploration:
             objective = objective + self.config.exploration * self.exploration(stages, support, query)
         norm = self.ascend(gradient(objective, params))
