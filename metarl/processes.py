@@ -81,6 +81,10 @@ class Processes(ABC):
         squares = values.var(0, correction=0) + (own - mean).square()
         return mean, self.mean(weight * squares), sum(counts)
 
+    def part(self, total: int) -> int:
+        """Return how many of ``total`` rows this process takes when they are distributed as evenly as possible."""
+        return (self.rank + 1) * total // self.size - self.rank * total // self.size
+
     def rows(self, count: int) -> tuple[slice, int]:
         """Return which of all processes' rows are the ``count`` of this one, and how many there are in all.
 

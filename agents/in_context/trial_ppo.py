@@ -121,6 +121,8 @@ class TrialPpoLearner(TrialLearner):
             return self._learn(Trials.of(rollouts))
 
     def _learn(self, trials: Trials) -> dict[str, float]:
+        # The critic's scale depends on the length of the longest trial, which must be that of all processes' trials.
+        trials = trials.padded(max(self.processes.counts(trials.valid.shape[1])))
         (group,) = self._optimizer.param_groups
         group["lr"] = learning_rate = self.learning_rate
         self._updates += 1
