@@ -22,7 +22,10 @@ class Owner:
 
     def everything(self) -> list[Tensor]:
         moments = [
-            value for each in self.optimizers for entry in each.state_dict()["state"].values() for value in entry.values()
+            value
+            for each in self.optimizers
+            for entry in each.state_dict()["state"].values()
+            for value in entry.values()
         ]
         return [torch.tensor(self.count), *(value.detach().clone() for value in (*self.values, *moments))]
 
