@@ -4,7 +4,8 @@ Tasks are sharded over the processes and parameters are replicated. Each process
 it shares are means: of gradients, curvature products, statistics and metrics. As every process receives the same bits
 from a mean, all take the same steps and the same branches, and their parameters stay equal.
 
-Processes may hold unequally many tasks or steps. Means are pooled nevertheless, never means of means, in one of two ways:
+Processes may hold unequally many tasks or steps. Means are pooled nevertheless, never means of means, in one of two
+ways:
 
 - the sum over a process's own values, divided by the *mean* count (``mean(valid.sum())``): the mean over the processes
   of these quotients is the pooled mean, also where a process holds nothing;
@@ -52,7 +53,7 @@ class Processes(ABC):
         if not values:
             return []
         joined = self.mean(torch.cat([value.reshape(-1) for value in values]))
-        pieces = joined.split([value.numel() for value in values])
+        pieces = torch.split(joined, [value.numel() for value in values])
         return [piece.view_as(value) for piece, value in zip(pieces, values, strict=True)]
 
     def counts(self, count: int) -> list[int]:
@@ -62,9 +63,9 @@ class Processes(ABC):
         return [round(number) for number in (self.size * self.mean(own)).tolist()]
 
     def weight(self, count: int) -> float:
-        """Return by what to multiply the mean of this process's own ``count`` values: their number over the mean number.
+        """Return the weight of the mean of this process's own ``count`` values: their number over the mean number.
 
-        The mean over the processes of the products is the mean of all values.
+        The mean over processes of weight times mean is the mean of all values.
         """
         return count * self.size / sum(self.counts(count))
 

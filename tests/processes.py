@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Barrier
 from typing import TypeVar
 
@@ -99,7 +100,4 @@ def of_tasks(rollout: Rollout, tasks: slice) -> Rollout:
 
 def shards(rollouts: Sequence[Rollout], bounds: Sequence[int]) -> list[list[Rollout]]:
     """Return the rollouts of the tasks between each two bounds."""
-    return [
-        [of_tasks(rollout, slice(start, end)) for rollout in rollouts]
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [[of_tasks(rollout, slice(start, end)) for rollout in rollouts] for start, end in pairwise(bounds)]

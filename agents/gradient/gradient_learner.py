@@ -1,4 +1,4 @@
-"""What meta-learners share that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
+"""Base classes of meta-learners that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ class GradientConfig(PolicyConfig):
     learned_step_sizes: bool = False
     """Learn a step size for each single parameter along with it (Meta-SGD, Li et al. 2017)."""
     adapted: AdaptedPart = "all"
-    """What adaptation moves: all, head (the last layer: ANIL) or context (inputs of the policy, from 0 on: CAVIA)."""
+    """Adapted parameters: all, head (the last layer: ANIL) or context (inputs of the policy that start at 0: CAVIA)."""
     context_size: int = 8
     """Number of context inputs, where the context is what adapts."""
 
@@ -98,9 +98,9 @@ class AdamConfig(GradientConfig):
     anneal_iterations: int = 0
     """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
     max_gradient_norm: float = 0.0
-    """Longer meta-gradients are shortened to this; 0 shortens none."""
+    """Largest norm of the meta-gradient: longer ones are clipped to it; 0 clips none."""
     exploration: float = 0.0
-    """Weight of E-MAML's term, which rewards episodes before adaptation for what adaptation made of them."""
+    """Weight of E-MAML's term, which credits episodes before adaptation with the returns after it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,7 +114,7 @@ def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
 
 
 class GradientLearner(Learner):
-    """A learner whose state for N tasks are policy parameters ``[N]``, moved by gradient steps.
+    """A learner whose state for N tasks is policy parameters ``[N]``, adapted by gradient steps.
 
     Attributes:
         params: the meta-parameters, un-stacked: the policy's, and the learned step sizes.
@@ -201,7 +201,7 @@ class GradientLearner(Learner):
             return stacked
         entries = {name: stacked[name] for name in names(stacked)}
         start = self._context.expand(num_tasks, -1)
-        # A leaf where gradients are wanted: nothing the context depends on is learned.
+        # A leaf where gradients are taken: the context starts at a constant, not at something learned.
         entries[CONTEXT] = start.clone().requires_grad_() if torch.is_grad_enabled() else start
         return TensorDict(entries, [num_tasks])
 
@@ -247,8 +247,8 @@ class AdamLearner(GradientLearner):
         norm = torch.cat([slope.reshape(-1) for slope in means]).norm()
         if not norm.isfinite():
             raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
-        longest = self.config.max_gradient_norm or float(norm)
-        share = longest / float(norm) if norm > longest else 1.0
+        largest = self.config.max_gradient_norm or float(norm)
+        share = largest / float(norm) if norm > largest else 1.0
         for value, slope in zip(tensors(self.params), means, strict=True):
             value.grad = share * slope
         (group,) = self._optimizer.param_groups

@@ -32,7 +32,7 @@ class MamlPpoConfig(AdamConfig):
     epochs: int = 5
     """Steps of Adam on each iteration's rollouts."""
     clip_range: float = 0.3
-    """Likelihood ratios of adapted policies count up to 1 plus or minus this."""
+    """Likelihood ratios of adapted policies are clipped at 1 plus or minus this."""
     inner_kl: float = 5e-4
     """Weight of the mean KL divergence between policies before adaptation, those that sampled and those updated."""
 
@@ -60,7 +60,7 @@ class MamlPpo(AdamLearner):
         "their rollouts, in nats, summed over the inner steps",
         "clip_fraction": "share of the adapted policies' steps whose ratio lies outside 1 ± `clip_range`, before the "
         "last epoch's step",
-        "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch, before it is shortened",
+        "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch, before clipping",
     }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:

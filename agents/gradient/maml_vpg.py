@@ -27,9 +27,7 @@ class MamlVpg(AdamLearner):
     name: ClassVar[str] = "maml-vpg"
     config_class: ClassVar[type] = MamlVpgConfig
     config: MamlVpgConfig
-    metrics: ClassVar[Mapping[str, str]] = {
-        "gradient_norm": "Euclidean norm of the meta-gradient, before it is shortened"
-    }
+    metrics: ClassVar[Mapping[str, str]] = {"gradient_norm": "Euclidean norm of the meta-gradient, before clipping"}
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one step on the meta-parameters."""

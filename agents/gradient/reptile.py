@@ -1,8 +1,8 @@
 """Reptile (Nichol, Achiam and Schulman 2018) with policy gradients in the inner loop.
 
 Every task takes k inner steps from the meta-parameters phi, each on fresh rollouts, with an optimiser of its own that
-starts without moments. Then phi += epsilon * mean over tasks of (phi_k - phi). There is no second derivative. With k = 1
-the outer step is the mean of the tasks' gradients, which is joint training on all tasks: Reptile learns to adapt by
+starts without moments. Then phi += epsilon * mean over tasks of (phi_k - phi). There is no second derivative. With k =
+1 the outer step is the mean of the tasks' gradients, which is joint training on all tasks: Reptile learns to adapt by
 terms of higher order in the step size.
 """
 

@@ -5,7 +5,7 @@ believed of the task. Policy and critics of soft actor-critic see a sample of it
 sample from the belief before it, so that exploration follows a guess to the end: posterior sampling.
 
 With several processes each keeps the trials of its own tasks and draws its part of a step's tasks from them; losses,
-gradients and metrics are means over the tasks of all. What a process draws does depend on how the tasks are distributed.
+gradients and metrics are means over the tasks of all. Which trials are drawn depends on how tasks are distributed.
 """
 
 import copy

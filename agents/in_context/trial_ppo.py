@@ -231,7 +231,7 @@ class TrialPpoLearner(TrialLearner):
 
 
 def share_ahead(trials: Trials, discount: float) -> Tensor:
-    """Return the fraction of the longest trial's discounted steps that is still ahead at each step, ``[L]``, 1 at first."""
+    """Return the fraction of the longest trial's discounted steps that is ahead at each step, ``[L]``, 1 at first."""
     ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
     return ahead / ahead[0]
 

@@ -1,7 +1,7 @@
 """Processes that hold a shard of the tasks each end up with the parameters of one process that holds all tasks.
 
-The processes are threads (tests/processes.py); rollouts are the same ones, split by task. Everything is in float64, so that
-what is left between the two is rounding.
+The processes are threads (tests/processes.py); rollouts are the same ones, split by task. Everything is in float64, so
+that what is left between the two is rounding.
 """
 
 from collections.abc import Iterator, Sequence

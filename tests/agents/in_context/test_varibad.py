@@ -14,8 +14,8 @@ from metarl.agents.in_context.varibad_networks import Decoder
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical
 from metarl.errors import InputError, RunError
-from metarl.rollout import Rollout
 from metarl.processes import BatchNoise
+from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 from metarl.training import resume, train
