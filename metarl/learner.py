@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.registry import Registry
 from metarl.rollout import Rollout
 
@@ -28,6 +29,8 @@ class Learner(ABC):
             own, by ``sampler.RememberingActor``.
         baseline: whether it is there to be compared with; a tracked run says so.
         metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
+        processes: those that train the learner together, each on its own tasks. Whatever ``update`` computes from
+            tasks goes through their means, so that all end up with the same parameters and return the same metrics.
     """
 
     name: ClassVar[str]
@@ -37,6 +40,7 @@ class Learner(ABC):
     pools_episodes: ClassVar[bool] = True
     baseline: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, str]] = {}
+    processes: Processes = ONE_PROCESS
 
     @abstractmethod
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:

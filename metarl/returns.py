@@ -38,8 +38,8 @@ def generalized_advantages(
 ) -> Tensor:
     """Return generalised advantage estimates ``[N, E, T]`` (Schulman et al. 2016, eq. 16).
 
-    The value behind an episode's last step is ``final_values`` where the episode was cut off, and zero where it
-    terminated: a horizon is the experimenter's doing, and the return goes on behind it.
+    The value after an episode's last step is ``final_values`` where the episode was truncated (bootstrap), and zero
+    where it terminated: the horizon is the experimenter's choice, and the return goes on after it.
 
     Args:
         rewards: ``[N, E, T]``.
@@ -50,6 +50,7 @@ def generalized_advantages(
         discount: per step, in [0, 1].
         gae_lambda: in [0, 1]; 1 is the Monte Carlo return minus the value.
     """
+    # The next step's value inside the episode, the final one at its last step.
     next_valid = torch.cat([valid[..., 1:], torch.zeros_like(valid[..., :1])], -1)
     shifted = torch.cat([values[..., 1:], final_values.unsqueeze(-1)], -1)
     next_values = torch.where(next_valid, shifted, final_values.unsqueeze(-1)) * ~terminated

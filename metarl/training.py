@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 from tqdm import tqdm
 
 from metarl.config import RunConfig, TrainConfig, resolve_device
@@ -103,7 +104,8 @@ class _Training:
     def _loop(self, done: int, env_steps: int, stop: "_StopRequest", tracker: Tracker) -> None:
         total, curve = self.run_config.iterations, None
         with _progress(total, done) as show:
-            while done < total and not stop.requested:
+            # A request to stop any process stops all of them, after the same iteration.
+            while done < total and self.learner.processes.all(not stop.requested):
                 row = self._iterate(done, env_steps)
                 done, env_steps = done + 1, int(row["env_steps"])
                 curve, measured = self._validate_if_due(done, row)
@@ -138,10 +140,11 @@ class _Training:
             self._save(iteration, env_steps)
             kept = f"{self.directory.path} holds the run up to there"
             raise RunError(f"iteration {iteration}: {error}; {kept}") from error
-        returns = [rollout.episode_returns().mean().item() for rollout in (rollouts[0], rollouts[-1])]
+        returns = [self._mean(rollout.episode_returns()) for rollout in (rollouts[0], rollouts[-1])]
         successes = [rollout.episode_success() for rollout in (rollouts[0], rollouts[-1])]
-        rates = [success.float().mean().item() for success in successes if success is not None]
-        seconds, fresh = watch.seconds(), sum(rollout.env_steps for rollout in rollouts)
+        rates = [self._mean(success.float()) for success in successes if success is not None]
+        seconds = watch.seconds()
+        fresh = sum(self.learner.processes.counts(sum(rollout.env_steps for rollout in rollouts)))
         return {
             "iteration": iteration,
             "env_steps": env_steps + fresh,
@@ -150,6 +153,11 @@ class _Training:
             **metrics,
             **seconds,
         }
+
+    def _mean(self, values: Tensor) -> float:
+        """Return the mean of ``[N, E]`` over the tasks of all processes."""
+        processes = self.learner.processes
+        return processes.mean(processes.weight(len(values)) * values.mean()).item()
 
     def _collect(self, state: Any, tasks: TensorDict, seed: int) -> Rollout:
         return self.sampler.collect(self.learner, state, tasks, self.run_config.episodes_per_task, seed)

@@ -58,6 +58,18 @@ class Trials:
         """Number of steps of each trial, ``[B]``."""
         return self.valid.sum(-1)
 
+    def padded(self, steps: int) -> Self:
+        """Return the trials ``[B, steps]``, with zeros after their ends; ``steps`` is at least L."""
+        added = steps - self.valid.shape[1]
+        if not added:
+            return self
+        return type(self)(
+            **{
+                name: torch.cat([value, value.new_zeros(len(value), added, *value.shape[2:])], 1)
+                for name, value in vars(self).items()
+            }
+        )
+
     def __getitem__(self, rows: Tensor) -> Self:
         """Return the trials with these numbers."""
         return type(self)(**{name: value[rows] for name, value in vars(self).items()})

@@ -22,9 +22,9 @@ class TrustRegionConfig:
     cg_damping: float = 1e-5
     """Added to the diagonal of the curvature."""
     backtrack_ratio: float = 0.8
-    """Factor by which the line search shortens the step after each refused trial."""
+    """Factor by which the line search shortens the step after each rejected candidate."""
     max_backtracks: int = 15
-    """Trials of the line search before the update is given up."""
+    """Candidates that the line search tries before the update is rejected."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_kl")
@@ -34,21 +34,21 @@ class TrustRegionConfig:
             raise InputError(f"backtrack_ratio must lie between 0 and 1, not {self.backtrack_ratio}")
 
 
-class Trial(NamedTuple):
-    """Value of the objective (to be maximised) and mean KL at a trial point; both scalars."""
+class Candidate(NamedTuple):
+    """The objective (to be maximised) and the mean KL divergence at a candidate of the line search."""
 
     objective: float
     kl: float
 
 
 class Step(NamedTuple):
-    """Outcome of a trust-region step: the new point ``[P]``, its trial, and the trials that were refused before it.
+    """Outcome of a trust-region step: the new point ``[P]``, what was measured there, and how often it was shortened.
 
-    An update that was given up returns the old point.
+    A rejected update returns the old point.
     """
 
     point: Tensor
-    trial: Trial
+    candidate: Candidate
     backtracks: int
     accepted: bool
 
@@ -56,28 +56,33 @@ class Step(NamedTuple):
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], target: Tensor, iterations: int, tolerance: float = 1e-10
 ) -> tuple[Tensor, Tensor]:
-    """Solve ``A x = target`` approximately for a symmetric positive definite A known by its products.
+    """Solve ``A x = target`` approximately, for a symmetric positive definite A given by its products with vectors.
 
     Args:
         product: maps a vector ``[P]`` to ``A @ vector``.
         target: ``[P]``.
-        iterations: at most so many products.
+        iterations: maximum number of products.
         tolerance: stop when the squared residual falls below this fraction of the squared target.
 
     Returns:
         x ``[P]`` and the residual ``target - A x`` ``[P]``.
     """
-    solution, residual = torch.zeros_like(target), target.clone()
-    direction, squared = residual.clone(), residual @ residual
+    solution = torch.zeros_like(target)
+    residual = target.clone()
+    direction = residual.clone()
+    squared = residual @ residual
     stop = tolerance * squared
     for _ in range(iterations):
         if squared <= stop:
             break
+        # The minimum of the quadratic ½ xᵀAx - targetᵀx along the direction.
         image = product(direction)
         step = squared / (direction @ image)
         solution += step * direction
         residual -= step * image
-        previous, squared = squared, residual @ residual
+        # The next direction is conjugate to all earlier ones: directionᵀ A previous = 0.
+        previous = squared
+        squared = residual @ residual
         direction = residual + (squared / previous) * direction
     return solution, residual
 
@@ -86,17 +91,19 @@ def trust_region_step(
     point: Tensor,
     gradient: Tensor,
     product: Callable[[Tensor], Tensor],
-    evaluate: Callable[[Tensor], Trial],
+    evaluate: Callable[[Tensor], Candidate],
     start: float,
     config: TrustRegionConfig,
 ) -> Step:
     """Take the largest step along the natural gradient that improves the objective inside the trust region.
 
+    Source: Schulman et al. 2015, appendix C. All that is passed in is the same on every process, so all decide alike.
+
     Args:
         point: parameters ``[P]``.
         gradient: of the objective at ``point``, ``[P]``.
         product: curvature of the mean KL times a vector ``[P]``.
-        evaluate: the true objective and KL at a trial point ``[P]``.
+        evaluate: the true objective and KL at a candidate ``[P]``.
         start: the objective at ``point``.
         config: settings.
     """
@@ -105,11 +112,14 @@ def trust_region_step(
         return product(vector) + config.cg_damping * vector
 
     direction, residual = conjugate_gradient(damped, gradient, config.cg_iterations)
+    # xᵀAx without another product, as Ax = gradient - residual; this holds for a solution that is not exact, too.
     curvature = direction @ (gradient - residual)
+    # KL is about ½ sᵀAs for a step s, so this step is as long as the trust region allows.
     full_step = direction * torch.sqrt(2 * config.max_kl / curvature.clamp(min=1e-12))
     for backtracks in range(config.max_backtracks):
-        candidate = point + config.backtrack_ratio**backtracks * full_step
-        trial = evaluate(candidate)
-        if trial.objective > start and trial.kl <= config.max_kl:
-            return Step(candidate, trial, backtracks, True)
-    return Step(point, Trial(start, 0.0), config.max_backtracks, False)
+        shortened = point + config.backtrack_ratio**backtracks * full_step
+        candidate = evaluate(shortened)
+        # Comparisons with NaN are false: a candidate that is not finite is rejected.
+        if candidate.objective > start and candidate.kl <= config.max_kl:
+            return Step(shortened, candidate, backtracks, True)
+    return Step(point, Candidate(start, 0.0), config.max_backtracks, False)

@@ -12,6 +12,8 @@ FLOORS = [
         "pictures",
         "seeding",
         "params",
+        "processes",
+        "rollback",
         "distributions",
         "rollout",
         "returns",

@@ -25,13 +25,13 @@ from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 
 SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
-# Beside a parameter stands its learned step size, under this prefix.
+# A learned step size has the name of its parameter with this prefix.
 STEP_SIZE = "step_size_"
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """What a gradient-based learner knows of N tasks: their parameters ``[N]``, and the inner steps that led there."""
+    """The state for N tasks: their parameters ``[N]``, and how many inner steps they have taken."""
 
     params: TensorDict
     steps: int
@@ -39,7 +39,7 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Episodes:
-    """A rollout with its advantages ``[N, E, T]``: all that a policy-gradient step looks at."""
+    """A rollout with its advantages ``[N, E, T]``: everything that a policy-gradient step needs."""
 
     rollout: Rollout
     advantages: Tensor
@@ -81,7 +81,9 @@ def dice(distribution: Distribution, episodes: Episodes) -> Tensor:
     """
     rollout = episodes.rollout
     log_probs = distribution.log_prob(rollout.actions) * rollout.valid
-    through, before = log_probs.cumsum(-1), log_probs.cumsum(-1) - log_probs
+    # Of all actions up to step t, and up to the step before it.
+    through = log_probs.cumsum(-1)
+    before = through - log_probs
     boxes = torch.exp(through - through.detach()) - torch.exp(before - before.detach())
     return per_task_mean(boxes * episodes.advantages, rollout.valid)
 
@@ -113,14 +115,15 @@ def inner_step(
 
     Args:
         policy: whose parameters they are.
-        params: ``[N]``, part of a graph, with step sizes beside those parameters that have one of their own.
+        params: ``[N]``, part of a graph; with the step sizes of those parameters that have one of their own.
         episodes: of the N tasks.
         inner_lr: step size, or factor on the learned ones.
         create_graph: keep the step's own derivative, as second-order meta-gradients need.
         objective: the surrogate.
-        adapted: names of the parameters that move; all that have no prefix ``step_size_`` if None.
+        adapted: names of the parameters that are adapted; all but the step sizes if None.
     """
     moving = [name for name in names(params) if not name.startswith(STEP_SIZE)] if adapted is None else list(adapted)
+    # The tasks' parameters are separate, so the gradient of the sum is each task's own.
     value = objective(policy.distribution(params, episodes.rollout.observations), episodes).sum()
     slopes = gradient(value, params.select(*moving), create_graph)
     stepped = {name: params[name] + inner_lr * _scaled(params, name, slopes[name]) for name in moving}

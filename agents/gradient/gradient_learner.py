@@ -1,4 +1,4 @@
-"""What meta-learners share that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
+"""Base classes of meta-learners that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner
-from metarl.params import flatten, leaf, names, per_task, tensors
+from metarl.params import leaf, names, per_task, tensors
 from metarl.policies import CONTEXT, PolicyKind, make_policy
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
@@ -76,7 +76,7 @@ class GradientConfig(PolicyConfig):
     learned_step_sizes: bool = False
     """Learn a step size for each single parameter along with it (Meta-SGD, Li et al. 2017)."""
     adapted: AdaptedPart = "all"
-    """What adaptation moves: all, head (the last layer: ANIL) or context (inputs of the policy, from 0 on: CAVIA)."""
+    """Adapted parameters: all, head (the last layer: ANIL) or context (inputs of the policy that start at 0: CAVIA)."""
     context_size: int = 8
     """Number of context inputs, where the context is what adapts."""
 
@@ -98,9 +98,9 @@ class AdamConfig(GradientConfig):
     anneal_iterations: int = 0
     """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
     max_gradient_norm: float = 0.0
-    """Longer meta-gradients are shortened to this; 0 shortens none."""
+    """Largest norm of the meta-gradient: longer ones are clipped to it; 0 clips none."""
     exploration: float = 0.0
-    """Weight of E-MAML's term, which rewards episodes before adaptation for what adaptation made of them."""
+    """Weight of E-MAML's term, which credits episodes before adaptation with the returns after it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,7 +114,7 @@ def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
 
 
 class GradientLearner(Learner):
-    """A learner whose state for N tasks are policy parameters ``[N]``, moved by gradient steps.
+    """A learner whose state for N tasks is policy parameters ``[N]``, adapted by gradient steps.
 
     Attributes:
         params: the meta-parameters, un-stacked: the policy's, and the learned step sizes.
@@ -188,13 +188,20 @@ class GradientLearner(Learner):
             stages.append(self._inner_step(stages[-1], episodes, 1.0, create_graph))
         return stages
 
+    def mean_over_tasks(self, values: Tensor) -> Tensor:
+        """Return this process's share of the mean ``[]`` of values ``[N]``, one for each of its tasks.
+
+        The mean over processes of the shares is the mean over the tasks of all processes.
+        """
+        return self.processes.weight(len(values)) * values.mean()
+
     def _for_tasks(self, params: TensorDict, num_tasks: int) -> TensorDict:
         stacked = per_task(params, num_tasks)
         if not self._context.numel():
             return stacked
         entries = {name: stacked[name] for name in names(stacked)}
         start = self._context.expand(num_tasks, -1)
-        # A leaf where gradients are wanted: nothing the context depends on is learned.
+        # A leaf where gradients are taken: the context starts at a constant, not at something learned.
         entries[CONTEXT] = start.clone().requires_grad_() if torch.is_grad_enabled() else start
         return TensorDict(entries, [num_tasks])
 
@@ -228,38 +235,44 @@ class AdamLearner(GradientLearner):
         self._optimizer = torch.optim.Adam(tensors(self.params), lr=config.outer_lr, maximize=True)
 
     def ascend(self, slopes: TensorDict) -> float:
-        """Take one step up the meta-gradient; return its norm before it is shortened.
+        """Take one step of Adam up the meta-gradient; return the gradient's norm before clipping.
+
+        Args:
+            slopes: the meta-gradient of this process's tasks; the step is along the mean over processes.
 
         Raises:
-            RunError: for a NaN or infinity in it.
+            RunError: when the meta-gradient is NaN or infinite; no step is then taken.
         """
-        norm = flatten(slopes).norm()
+        means = self.processes.means([slope.detach() for slope in tensors(slopes)])
+        norm = torch.cat([slope.reshape(-1) for slope in means]).norm()
         if not norm.isfinite():
             raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
-        longest = self.config.max_gradient_norm or float(norm)
-        share = longest / float(norm) if norm > longest else 1.0
-        for value, slope in zip(tensors(self.params), tensors(slopes), strict=True):
-            value.grad = share * slope.detach()
+        largest = self.config.max_gradient_norm or float(norm)
+        share = largest / float(norm) if norm > largest else 1.0
+        for value, slope in zip(tensors(self.params), means, strict=True):
+            value.grad = share * slope
         (group,) = self._optimizer.param_groups
         group["lr"] = annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
         self._optimizer.step()
         return float(norm)
 
     def exploration(self, stages: Sequence[TensorDict], support: Sequence[Episodes], query: Episodes) -> Tensor:
-        """Return E-MAML's term: it makes those support episodes likelier that adaptation did well after.
+        """Return E-MAML's term, which makes support actions more likely after which the adapted policy did well.
 
         It is the mean over tasks of the query's mean return, normalised over tasks, times the mean likelihood ratio of
-        the support actions, whose derivative is that of their log-probability (Stadie et al. 2018, equation 8).
+        the support actions, whose derivative is that of their log-probability (Stadie et al. 2018, equation 8). As of
+        every objective here, what is returned is this process's share of it.
         """
         # In float64: of returns that are all alike, float32 would normalise the rounding of their mean.
         returns = query.rollout.episode_returns().double().mean(1)
-        weights = (returns - returns.mean()) / (returns.std(correction=0) + 1e-8)
-        ratios = [
-            per_task_mean(likelihood_ratio(self.policy_at(params, each), each.rollout), each.rollout.valid)
-            for params, each in zip(stages, support, strict=False)
-        ]
+        mean, variance, _ = self.processes.moments(returns)
+        weights = (returns - mean) / (variance.sqrt() + 1e-8)
+        ratios = []
+        for params, episodes in zip(stages, support, strict=False):  # the last stage has no support rollout
+            ratio = likelihood_ratio(self.policy_at(params, episodes), episodes.rollout)
+            ratios.append(per_task_mean(ratio, episodes.rollout.valid))
         total = torch.stack(ratios).sum(0)
-        return (weights.to(total.dtype) * total).mean()
+        return self.mean_over_tasks(weights.to(total.dtype) * total)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the meta-parameters by name, the optimiser's moments, and how many updates there were."""

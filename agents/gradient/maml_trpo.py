@@ -21,7 +21,7 @@ from metarl.learner import register_learner
 from metarl.params import flatten, gradient, leaf, tensors, unflatten
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
-from metarl.trust_region import Trial, TrustRegionConfig, trust_region_step
+from metarl.trust_region import Candidate, TrustRegionConfig, trust_region_step
 from metarl.validation import require_unit
 
 
@@ -48,12 +48,12 @@ class MamlTrpo(GradientLearner):
     config: MamlTrpoConfig
     metrics: ClassVar[Mapping[str, str]] = {
         "surrogate_gain": "outer objective after the update minus before it, on this iteration's rollouts; 0 for a "
-        "refused update",
+        "rejected update",
         "kl": "mean KL divergence between the adapted policies before and after the update, in nats, at most "
-        "`max_kl`; 0 for a refused update",
-        "backtracks": "trials that the line search refused before the accepted one; `max_backtracks` for a refused "
-        "update",
-        "accepted": "1, or 0 when every trial was refused and the parameters stayed",
+        "`max_kl`; 0 for a rejected update",
+        "backtracks": "candidates that the line search rejected before the accepted one; `max_backtracks` for a "
+        "rejected update",
+        "accepted": "1, or 0 when every candidate was rejected and the parameters were kept",
         "gradient_norm": "Euclidean norm of the meta-gradient",
     }
 
@@ -61,24 +61,27 @@ class MamlTrpo(GradientLearner):
         """Take one trust-region step on the meta-parameters."""
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         params = leaf(self.params)
-        objective = surrogate(self._adapted_policy(params, support, query), query).mean()
-        slope = flatten(gradient(objective, params)).detach()
+        own = self.mean_over_tasks(surrogate(self._adapted_policy(params, support, query), query))
+        slope = self.processes.mean(flatten(gradient(own, params)).detach())
+        objective = self.processes.mean(own.detach()).item()
+        if not slope.isfinite().all():
+            raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
         fraction = self.config.curvature_fraction
         sampled = [episodes.first_episodes(fraction) for episodes in (*support, query)]
         step = trust_region_step(
             flatten(self.params),
             slope,
             self.curvature(sampled[:-1], sampled[-1]),
-            lambda point: self._try(point, support, query),
-            objective.item(),
+            lambda point: self._evaluate(point, support, query),
+            objective,
             self.config.trust_region,
         )
-        if not (slope.isfinite().all() and step.point.isfinite().all()):
-            raise RunError("the update is not finite (NaN or infinity in the meta-gradient or the step)")
+        if not step.point.isfinite().all():
+            raise RunError("the update is not finite (NaN or infinity in the step)")
         self.params = cast(TensorDict, unflatten(step.point, self.params).detach())
         return {
-            "surrogate_gain": step.trial.objective - objective.item(),
-            "kl": step.trial.kl,
+            "surrogate_gain": step.candidate.objective - objective,
+            "kl": step.candidate.kl,
             "backtracks": float(step.backtracks),
             "accepted": float(step.accepted),
             "gradient_norm": slope.norm().item(),
@@ -87,26 +90,29 @@ class MamlTrpo(GradientLearner):
     def curvature(self, support: Sequence[Episodes], query: Episodes) -> Callable[[Tensor], Tensor]:
         """Return the product of a vector ``[P]`` with the Hessian of the mean KL between adapted policies.
 
-        At the present parameters that Hessian is J' M J: J takes parameters to the adapted policies' distribution
-        parameters, through the adaptation, and M is the Fisher matrix of these. Both products with J come from one
-        recorded graph: J'u is a backward pass, and as it is linear in u, the backward pass through it gives Jv.
+        At the present parameters that Hessian is J' M J: J is the derivative of the adapted policies' distribution
+        parameters with respect to the meta-parameters, through the adaptation, and M is the Fisher matrix of the
+        distributions. Both products with J come from one recorded graph: J'u is a backward pass, and as it is linear
+        in u, the backward pass through it gives Jv. Each product is the mean over processes.
         """
         params = leaf(self.params)
         outputs = self._adapted_policy(params, support, query)
         inputs, ends = tensors(params), outputs.tensors()
+        # J'u for a u whose value does not matter: only its derivative with respect to u is used.
         cotangents = [torch.zeros_like(end, requires_grad=True) for end in ends]
         pullback = torch.autograd.grad(ends, inputs, cotangents, create_graph=True)
+        # The gradient of the mean KL in the outputs; it is zero here, and its derivative is M.
         fixed = outputs.map(Tensor.detach)
         moving = fixed.map(lambda tensor: tensor.clone().requires_grad_())
-        kl = per_task_mean(fixed.kl(moving), query.rollout.valid).mean()
+        kl = self.mean_over_tasks(per_task_mean(fixed.kl(moving), query.rollout.valid))
         metric = torch.autograd.grad(kl, moving.tensors(), create_graph=True)
 
         def product(vector: Tensor) -> Tensor:
             tangents = tensors(unflatten(vector, params))
-            pushed = torch.autograd.grad(pullback, cotangents, tangents, retain_graph=True)
-            weighed = torch.autograd.grad(metric, moving.tensors(), pushed, retain_graph=True)
-            pulled = torch.autograd.grad(ends, inputs, weighed, retain_graph=True)
-            return torch.cat([value.reshape(-1) for value in pulled])
+            pushed = torch.autograd.grad(pullback, cotangents, tangents, retain_graph=True)  # J v
+            weighed = torch.autograd.grad(metric, moving.tensors(), pushed, retain_graph=True)  # M J v
+            pulled = torch.autograd.grad(ends, inputs, weighed, retain_graph=True)  # J' M J v
+            return self.processes.mean(torch.cat([value.reshape(-1) for value in pulled]))
 
         return product
 
@@ -118,9 +124,11 @@ class MamlTrpo(GradientLearner):
         with torch.set_grad_enabled(differentiable):
             return self.policy.distribution(adapted, query.rollout.observations)
 
-    def _try(self, point: Tensor, support: Sequence[Episodes], query: Episodes) -> Trial:
-        """Adapt anew from a trial point, on the same rollouts, and compare with the policies that collected them."""
+    def _evaluate(self, point: Tensor, support: Sequence[Episodes], query: Episodes) -> Candidate:
+        """Adapt again from a candidate, on the same rollouts, and compare with the policies that collected them."""
         distribution = self._adapted_policy(leaf(unflatten(point, self.params)), support, query, differentiable=False)
         with torch.no_grad():
-            kl = per_task_mean(query.rollout.distribution.kl(distribution), query.rollout.valid).mean()
-            return Trial(surrogate(distribution, query).mean().item(), kl.item())
+            objective = self.mean_over_tasks(surrogate(distribution, query))
+            kl = per_task_mean(query.rollout.distribution.kl(distribution), query.rollout.valid)
+            means = self.processes.mean(torch.stack([objective, self.mean_over_tasks(kl)]))
+        return Candidate(*means.tolist())

@@ -27,16 +27,14 @@ class MamlVpg(AdamLearner):
     name: ClassVar[str] = "maml-vpg"
     config_class: ClassVar[type] = MamlVpgConfig
     config: MamlVpgConfig
-    metrics: ClassVar[Mapping[str, str]] = {
-        "gradient_norm": "Euclidean norm of the meta-gradient, before it is shortened"
-    }
+    metrics: ClassVar[Mapping[str, str]] = {"gradient_norm": "Euclidean norm of the meta-gradient, before clipping"}
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one step on the meta-parameters."""
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         params = leaf(self.params)
         stages = self.adaptation(params, support)
-        objective = surrogate(self.policy_at(stages[-1], query), query).mean()
+        objective = self.mean_over_tasks(surrogate(self.policy_at(stages[-1], query), query))
         if self.config.exploration:
             objective = objective + self.config.exploration * self.exploration(stages, support, query)
         norm = self.ascend(gradient(objective, params))

@@ -1,9 +1,9 @@
 """Reptile (Nichol, Achiam and Schulman 2018) with policy gradients in the inner loop.
 
-Every task takes k inner steps from the meta-parameters phi, each on fresh rollouts, by an optimiser of its own that
-starts without memory. Then phi += epsilon * mean over tasks of (phi_k - phi). There is no second derivative. With k = 1
-the outer step is the mean of the tasks' gradients, which is joint training on all tasks: what makes Reptile learn to
-adapt is in the higher orders of the path.
+Every task takes k inner steps from the meta-parameters phi, each on fresh rollouts, with an optimiser of its own that
+starts without moments. Then phi += epsilon * mean over tasks of (phi_k - phi). There is no second derivative. With k =
+1 the outer step is the mean of the tasks' gradients, which is joint training on all tasks: Reptile learns to adapt by
+terms of higher order in the step size.
 """
 
 import copy
@@ -45,7 +45,7 @@ class ReptileConfig(PolicyConfig):
     inner_optimizer: InnerOptimizer = "adam"
     """adam (without momentum, as in the paper) or sgd."""
     clip_range: float = 0.2
-    """Likelihood ratios count up to 1 plus or minus this, which matters from the second epoch on."""
+    """Likelihood ratios are clipped at 1 plus or minus this, which matters from the second epoch on."""
     outer_lr: float = 1.0
     """Share of the way to the tasks' mean parameters that an update takes."""
     anneal_iterations: int = 0
@@ -62,10 +62,10 @@ class ReptileConfig(PolicyConfig):
 
 @dataclass(frozen=True)
 class Inner:
-    """What Reptile knows of N tasks: their parameters ``[N]``, and the memory of their optimisers, None at first."""
+    """The state for N tasks: their parameters ``[N]``, and their optimiser's moments, None before the first step."""
 
     params: TensorDict
-    memory: dict[str, Any] | None
+    moments: dict[str, Any] | None
 
 
 @register_learner
@@ -81,7 +81,7 @@ class Reptile(Learner):
 
     def __init__(self, family: TaskFamily, config: ReptileConfig, seed: int, device: torch.device) -> None:
         self.config = config
-        # The last inner step is taken in ``update``, on the rollouts of the parameters after all others.
+        # The training loop adapts between rollouts, so the last of the k inner steps is taken in ``update`` only.
         self.inner_steps = config.inner_steps - 1
         if config.inner_steps == 1:
             warnings.warn(
@@ -108,15 +108,16 @@ class Reptile(Learner):
         config = self.config
         episodes = Episodes.of(rollout, self.policy, config.discount, config.gae_lambda)
         params = leaf(state.params)
-        # Both optimisers work number by number: one over the stacked parameters is one for each task.
+        # Both optimisers work element by element: one over the stacked parameters is one for each task.
         optimizer: torch.optim.Optimizer = (
             torch.optim.Adam(tensors(params), lr=config.inner_lr, betas=(0.0, 0.999), maximize=True)
             if config.inner_optimizer == "adam"
             else torch.optim.SGD(tensors(params), lr=config.inner_lr, maximize=True)
         )
-        if state.memory is not None:
-            optimizer.load_state_dict(copy.deepcopy(state.memory))
+        if state.moments is not None:
+            optimizer.load_state_dict(copy.deepcopy(state.moments))
         for _ in range(config.inner_epochs):
+            # The tasks' parameters are separate, so the gradient of the sum is each task's own.
             slopes = gradient(self.objective(params, episodes).sum(), params)
             for value, slope in zip(tensors(params), tensors(slopes), strict=True):
                 value.grad = slope
@@ -131,16 +132,22 @@ class Reptile(Learner):
         return per_task_mean(gains, episodes.rollout.valid)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Walk the inner path again on its rollouts, to its end, and move towards the mean of the tasks' ends."""
+        """Repeat all inner steps on their rollouts, and move towards the mean of the tasks' final parameters.
+
+        Raises:
+            RunError: when the mean is NaN or infinite; the learner is then unchanged.
+        """
         state = self.begin(rollouts[0].num_tasks)
         for rollout in rollouts:
             state = self.adapt(state, rollout)
-        share = self.step_share
-        moves = {name: state.params[name].mean(0) - self.params[name] for name in names(self.params)}
-        moved = TensorDict({name: self.params[name] + share * move for name, move in moves.items()})
-        if not all(bool(value.isfinite().all()) for value in tensors(moved)):
+        weight = self.processes.weight(rollouts[0].num_tasks)
+        means = self.processes.means([weight * value.mean(0) for value in tensors(state.params)])
+        if not all(bool(value.isfinite().all()) for value in means):
             raise RunError("the update is not finite (NaN or infinity in the tasks' parameters)")
-        self.params, self.updates = moved, self.updates + 1
+        share = self.step_share
+        moves = {name: mean - self.params[name] for name, mean in zip(names(self.params), means, strict=True)}
+        self.params = TensorDict({name: self.params[name] + share * move for name, move in moves.items()})
+        self.updates += 1
         length = torch.stack([move.square().sum() for move in moves.values()]).sum().sqrt()
         return {"outer_lr": share, "move_norm": length.item()}
 

@@ -1,18 +1,21 @@
-"""Observations in comparable units: shifted and scaled by what was seen of them so far."""
+"""Observation normalisation by running moments."""
 
 import torch
 from torch import Tensor, nn
+
+from metarl.processes import ONE_PROCESS, Processes
 
 MOST_DEVIATIONS = 10.0
 
 
 class ObservationScale(nn.Module):
-    """Shifts and scales observations to mean 0 and deviation 1 over all steps so far, and cuts them off at ±10.
+    """Normalises observations to mean 0 and standard deviation 1 over all steps so far, and clips them at ±10.
 
-    Before the first update it leaves them as they are. Its numbers are the network's, so that a checkpoint holds them.
+    Before the first update it leaves them as they are. Its moments are buffers of the network, so that a checkpoint has
+    them.
 
     Args:
-        size: numbers of an observation, D.
+        size: of an observation, D.
     """
 
     count: Tensor
@@ -26,25 +29,25 @@ class ObservationScale(nn.Module):
         self.register_buffer("variance", torch.ones(size))
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., D]`` in these units."""
+        """Return normalised observations ``[..., D]``."""
         deviations = (observations - self.mean) / (self.variance + 1e-8).sqrt()
         return deviations.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
 
     @torch.no_grad()
-    def update(self, observations: Tensor, valid: Tensor) -> None:
-        """Add what was seen, in place.
+    def update(self, observations: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> None:
+        """Add new observations to the running moments, in place.
 
-        Moments of two sets are joined as Chan, Golub and LeVeque (1979) join them.
+        Moments of two sets are joined as in Chan, Golub and LeVeque (1979).
 
         Args:
-            observations: as they were, ``[..., D]``.
+            observations: not normalised, ``[..., D]``.
             valid: bool ``[...]``, which of them count; at least one.
+            processes: whose observations to add.
         """
-        seen = observations[valid]
-        mean, variance = seen.mean(0), seen.var(0, correction=0)
-        share = len(seen) / (self.count + len(seen))
+        mean, variance, count = processes.moments(observations[valid])
+        share = count / (self.count + count)
         difference = mean - self.mean
         between = share * (1 - share) * difference.square()
         self.variance.copy_((1 - share) * self.variance + share * variance + between)
         self.mean.add_(share * difference)
-        self.count.add_(len(seen))
+        self.count.add_(count)

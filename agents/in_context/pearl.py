@@ -3,6 +3,9 @@
 An encoder turns each transition of a task into a Gaussian factor over a few latent variables; their product is what is
 believed of the task. Policy and critics of soft actor-critic see a sample of it. Each episode of a trial acts by one
 sample from the belief before it, so that exploration follows a guess to the end: posterior sampling.
+
+With several processes each keeps the trials of its own tasks and draws its part of a step's tasks from them; losses,
+gradients and metrics are means over the tasks of all. Which trials are drawn depends on how tasks are distributed.
 """
 
 import copy
@@ -204,22 +207,24 @@ class Pearl(Learner):
             self.load_state_dict(before)
             raise RunError("the update is not finite (NaN or infinity in the parameters)")
         means = {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
-        return {**means, "replay_transitions": float(self.replay.num_transitions)}
+        return {**means, "replay_transitions": float(sum(self.processes.counts(self.replay.num_transitions)))}
 
     def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
         """Take one step of each optimiser; return metrics."""
         config = self.config
-        tasks = self.replay.draw_tasks(config.tasks_per_update, stream)
+        tasks = self.replay.draw_tasks(max(1, self.processes.part(config.tasks_per_update)), stream)
+        weight = self.processes.weight(len(tasks))
         steps = self.replay.draw_replay(tasks, config.batch_size, stream)
         belief = self.networks.belief(self.replay.draw_context(tasks, config.context_size, stream)).posterior()
         latent = belief.sample(stream).unsqueeze(1).expand(-1, config.batch_size, -1)
         critic_loss, divergence = self.critic_loss(steps, latent, stream), self.divergence(belief)
-        self._descend(0, critic_loss + config.kl_weight * self.temperature**2 * divergence)
+        self._descend(0, weight * (critic_loss + config.kl_weight * self.temperature**2 * divergence))
         actor_loss, entropy = self.actor_loss(steps, latent, stream)
-        self._descend(1, actor_loss)
+        self._descend(1, weight * actor_loss)
         self.networks.follow(config.tau)
-        metrics = {"critic_loss": critic_loss, "latent_kl": divergence, "actor_loss": actor_loss, "entropy": entropy}
-        return {name: value.detach() for name, value in metrics.items()}
+        names = ("critic_loss", "latent_kl", "actor_loss", "entropy")
+        own = torch.stack([critic_loss, divergence, actor_loss, entropy]).detach()
+        return dict(zip(names, self.processes.mean(weight * own), strict=True))
 
     @property
     def temperature(self) -> float:
@@ -229,7 +234,8 @@ class Pearl(Learner):
     def _descend(self, which: int, loss: Tensor) -> None:
         optimizer = self._optimizers[which]
         params = optimizer.param_groups[0]["params"]
-        for value, slope in zip(params, torch.autograd.grad(loss, params), strict=True):
+        slopes = self.processes.means(torch.autograd.grad(loss, params))
+        for value, slope in zip(params, slopes, strict=True):
             value.grad = slope
         optimizer.step()
 

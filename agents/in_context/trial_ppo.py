@@ -4,14 +4,17 @@ The return that an action earns runs on through the ends of episodes to the end 
 episode is paid for by the next. Every pass reads whole trials from their first step on, with gradients through all of
 it, and estimates advantages with the values that it has just computed.
 
-A policy with a memory has no clock, and need not tell how much of the trial is left; but near its end less is to come,
-and values must know that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied with the share of the
-trial's discounted steps that is still ahead, which needs no learning.
+A policy with a memory does not observe time, and need not know how much of the trial is left; but near its end less is
+to come, and values must account for that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied by the
+fraction of the trial's discounted steps that is still ahead, which need not be learned.
+
+With several processes a minibatch is one of the trials of all of them: the permutation is drawn over the trials of all
+processes, numbered in the order of the ranks, and each process takes its own trials of each minibatch.
 """
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +26,7 @@ from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
 from metarl.errors import RunError
 from metarl.family import TaskFamily
 from metarl.returns import discount_matrix, discounted_returns, generalized_advantages
+from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 from metarl.trials import Trials
@@ -46,17 +50,17 @@ class TrialPpoConfig(TrialConfig):
     minibatches: int = 4
     """Steps of Adam in a pass, each on its share of the trials."""
     clip_range: float = 0.2
-    """Likelihood ratios count up to 1 plus or minus this."""
+    """Likelihood ratios are clipped at 1 plus or minus this."""
     value_weight: float = 0.5
     """Weight of the critic's squared error."""
     entropy_weight: float = 0.01
     """Weight of the policy's entropy."""
     max_gradient_norm: float = 0.5
-    """Longer gradients are shortened to this."""
+    """Largest norm of the gradient: longer ones are clipped to it."""
     normalize_advantages: bool = True
-    """Shift and scale the advantages of a minibatch to mean 0 and deviation 1."""
+    """Normalise the advantages of a minibatch to mean 0 and standard deviation 1."""
     normalize_observations: bool = False
-    """Shift and scale observations to mean 0 and deviation 1 over the training so far."""
+    """Normalise observations to mean 0 and standard deviation 1 over the training so far."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,12 +78,14 @@ class TrialPpoLearner(TrialLearner):
     """
 
     config: TrialPpoConfig
+    # What an update changes beside parameters, buffers and moments.
+    _accounts: ClassVar[tuple[str, ...]] = ("_updates", "_mean_square")
     metrics: ClassVar[Mapping[str, str]] = {
         "policy_objective": "clipped surrogate of the policy, mean over the update's steps of Adam",
         "value_loss": "mean squared error of the critic, in units of `return_scale` squared",
         "entropy": "mean entropy of the policy, in nats",
         "clip_fraction": "share of the steps whose likelihood ratio lies outside 1 ± `clip_range`",
-        "gradient_norm": "mean Euclidean norm of the gradient, before it is shortened",
+        "gradient_norm": "mean Euclidean norm of the gradient, before clipping",
         "learning_rate": "step size of Adam in the update",
         "return_scale": "root of the mean squared discounted return so far: the unit of the critic",
     }
@@ -91,6 +97,7 @@ class TrialPpoLearner(TrialLearner):
             self.inputs.scale = ObservationScale(self.inputs.observation_size).to(device)
             self.network.add_module("observation_scale", self.inputs.scale)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
+        self._optimizers = [self._optimizer]
         self._updates, self._mean_square = 0, 0.0
 
     @property
@@ -104,48 +111,54 @@ class TrialPpoLearner(TrialLearner):
         return self._mean_square**0.5 if self._mean_square > 0 else 1.0
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Climb the clipped objective in several passes over the iteration's trials.
+        """Maximise the clipped objective in several passes over the iteration's trials.
 
         Raises:
             RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
-        before = self.state_dict()
-        try:
-            return self._climb(Trials.of(rollouts))
-        except RunError:
-            self.load_state_dict(before)
-            raise
+        values = [*self.network.parameters(), *self.network.buffers()]
+        with restored_on_error(self, self._accounts, values, self._optimizers):
+            return self._learn(Trials.of(rollouts))
 
-    def _climb(self, trials: Trials) -> dict[str, float]:
+    def _learn(self, trials: Trials) -> dict[str, float]:
+        # The critic's scale depends on the length of the longest trial, which must be that of all processes' trials.
+        trials = trials.padded(max(self.processes.counts(trials.valid.shape[1])))
         (group,) = self._optimizer.param_groups
         group["lr"] = learning_rate = self.learning_rate
         self._updates += 1
         returns = discounted_returns(trials.rewards, trials.valid, self.config.discount)
-        square = float((returns.square() * trials.valid).sum() / trials.valid.sum())
+        total = self.processes.mean((returns.square() * trials.valid).sum())
+        square = float(total / self.processes.mean(trials.valid.sum()))
         self._mean_square += (square - self._mean_square) / self._updates
         sums: dict[str, float] = {}
         count = 0
         for rows in self._minibatches(len(trials.rewards)):
-            metrics = self._step(trials[rows])
+            metrics = self._step(selected(trials, rows))
             count += 1
             for name, value in metrics.items():
                 sums[name] = sums.get(name, 0.0) + value
-        if self.inputs.scale is not None:  # after the passes, which are to meet the inputs that were acted on
-            self.inputs.scale.update(self.inputs.raw_observations(trials.observations), trials.valid)
+        if self.inputs.scale is not None:
+            # Only now: all passes must read the inputs that the policy acted on, or ratios would not start at 1.
+            observations = self.inputs.raw_observations(trials.observations)
+            self.inputs.scale.update(observations, trials.valid, self.processes)
         means = {name: total / count for name, total in sums.items()}
         return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}
 
     def _minibatches(self, trials: int) -> Iterator[Tensor]:
-        """Yield the trials' numbers, in pieces, in another order in each pass."""
+        """Yield the numbers of this process's trials in each minibatch, possibly none; each pass has its own order."""
         stream = generator(self._seed, "ppo", self._updates)
+        own, total = self.processes.rows(trials)
         for _ in range(self.config.epochs):
-            for rows in torch.randperm(trials, generator=stream).chunk(self.config.minibatches):
-                yield rows.to(self._device)
+            for numbers in torch.randperm(total, generator=stream).chunk(self.config.minibatches):
+                mine = (numbers >= own.start) & (numbers < own.stop)
+                yield (numbers[mine] - own.start).to(self._device)
 
     def _step(self, trials: Trials) -> dict[str, float]:
         loss, metrics = self.loss(trials)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.average_gradients(self.network.parameters())
+        # Checked before the step; the mean over processes is NaN or infinite on all of them or on none.
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_gradient_norm)
         if not norm.isfinite():
             raise RunError("the update is not finite (NaN or infinity in the gradient)")
@@ -153,29 +166,38 @@ class TrialPpoLearner(TrialLearner):
         return {**metrics, "gradient_norm": float(norm)}
 
     def loss(self, trials: Trials) -> tuple[Tensor, dict[str, float]]:
-        """Return what to descend on some trials, and what there is to say of it."""
+        """Return this process's share of the loss of a minibatch, of which it holds B trials, and all trials' metrics.
+
+        The mean over processes of the shares is the mean over all steps of the minibatch.
+        """
         config, valid = self.config, trials.valid
+        steps = self.processes.mean(valid.sum())
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * valid).sum() / steps
+
         memory = self.network.initial(len(trials.rewards))
-        distribution, values, _ = self.network(self.trial_inputs(trials), memory, trials.lengths)
+        # A memory reads at least one step, also of the trial that ``selected`` returns when there is none.
+        distribution, values, _ = self.network(self.trial_inputs(trials), memory, trials.lengths.clamp(min=1))
         values = values * share_ahead(trials, config.discount)
+        # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
         advantages = self.advantages(trials, values.detach())
         targets = advantages + values.detach()
         if config.normalize_advantages:
-            mean = _mean(advantages, valid)
-            advantages = (advantages - mean) / (_mean((advantages - mean).square(), valid).sqrt() + 1e-8)
+            centre = self.processes.mean(mean(advantages))
+            variance = self.processes.mean(mean((advantages - centre).square()))
+            advantages = (advantages - centre) / (variance.sqrt() + 1e-8)
+        # PPO's clipped surrogate (Schulman et al. 2017, equation 7).
         ratio = torch.exp(distribution.log_prob(trials.actions) - trials.log_probs)
         clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
-        gain = _mean(torch.minimum(ratio * advantages, clipped * advantages), valid)
-        entropy = _mean(distribution.entropy(), valid)
-        error = _mean((values - targets).square(), valid)
-        metrics = {
-            "policy_objective": gain,
-            "value_loss": error,
-            "entropy": entropy,
-            "clip_fraction": _mean((ratio != clipped).float(), valid),
-        }
+        gain = mean(torch.minimum(ratio * advantages, clipped * advantages))
+        entropy = mean(distribution.entropy())
+        error = mean((values - targets).square())
         loss = 0.5 * config.value_weight * error - gain - config.entropy_weight * entropy
-        return loss, {name: value.item() for name, value in metrics.items()}
+        clip_fraction = mean((ratio != clipped).to(ratio.dtype))
+        metrics = self.processes.mean(torch.stack([gain, error, entropy, clip_fraction]).detach())
+        names = ("policy_objective", "value_loss", "entropy", "clip_fraction")
+        return loss, dict(zip(names, metrics.tolist(), strict=True))
 
     def advantages(self, trials: Trials, values: Tensor) -> Tensor:
         """Return advantages ``[B, L]`` in units of ``return_scale``; nothing follows a trial's last step.
@@ -195,7 +217,7 @@ class TrialPpoLearner(TrialLearner):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters, the optimiser's moments, the running scale of returns, and the accounts."""
+        """Return parameters, the optimiser's moments, the seed, the number of updates, and the scale of returns."""
         moments = copy.deepcopy(self._optimizer.state_dict()["state"])
         accounts = {"seed": self._seed, "updates": self._updates, "mean_square": self._mean_square}
         return {**super().state_dict(), "moments": moments, **accounts}
@@ -209,11 +231,17 @@ class TrialPpoLearner(TrialLearner):
 
 
 def share_ahead(trials: Trials, discount: float) -> Tensor:
-    """Return the share of the longest trial's discounted steps that is ahead at each step, ``[L]``, from 1 on."""
+    """Return the fraction of the longest trial's discounted steps that is ahead at each step, ``[L]``, 1 at first."""
     ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
     return ahead / ahead[0]
 
 
-def _mean(values: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of ``[B, L]`` over the trials' steps."""
-    return (values * valid).sum() / valid.sum()
+def selected(trials: Trials, rows: Tensor) -> Trials:
+    """Return the trials with these numbers ``[B]``; if there are none, one trial of which no step counts.
+
+    So a process takes part in a batch of which it holds no trial: its share of every mean and gradient is then zero.
+    """
+    if len(rows):
+        return trials[rows]
+    first = trials[rows.new_zeros(1)]
+    return replace(first, valid=torch.zeros_like(first.valid))

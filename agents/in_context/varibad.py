@@ -9,6 +9,10 @@ describes is to explain all rewards of the trial, those seen and those still to 
 where the prior of each belief is the belief before it, and that of the first the standard normal. Policy and critic act
 on observation and belief, mean and log variance, and thus on how sure it is; they are trained by proximal policy
 optimisation over whole trials, whose gradient stops at the belief.
+
+With several processes each keeps the past trials of its own tasks. A trial's age, the number of newer trials on all
+processes, is its number in the buffer that all of them make up; drawing ages gives the same trials on any number of
+processes.
 """
 
 import copy
@@ -21,12 +25,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from metarl.agents.in_context.trial_learner import ActionHead
-from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
+from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner, selected
 from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder
 from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
+from metarl.processes import BatchNoise
 from metarl.seeding import generator
 from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
@@ -45,11 +50,11 @@ class VariBadConfig(TrialPpoConfig):
     encoder_size: int = 64
     """Recurrent units of the encoder, and units of its embedding."""
     latent_size: int = 5
-    """Numbers that describe a task."""
+    """Dimensions of the latent variable that describes a task."""
     decoder_sizes: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of each decoder."""
     reward_inputs: RewardInputs = "transition"
-    """What rewards are decoded from: transition (observation, action, next observation) or next-observation."""
+    """Inputs of the reward decoder: transition (observation, action, next observation) or next-observation."""
     transition_weight: float = 0.0
     """Weight of the next observations' likelihood beside the rewards'; 0 does not decode them."""
     kl_weight: float = 1.0
@@ -59,13 +64,13 @@ class VariBadConfig(TrialPpoConfig):
     model_updates: int = 4
     """Steps of Adam on encoder and decoders in an iteration."""
     model_trials: int = 64
-    """Trials that each of them draws from the present iteration and from past ones."""
+    """Trials of each such step, drawn from the present iteration and from past ones."""
     model_prefixes: int = 8
-    """Beliefs of a trial that are decoded."""
+    """Beliefs of a trial that are decoded, each after another number of steps."""
     model_targets: int = 32
-    """Steps of a trial that each of them is to explain."""
+    """Steps of a trial that are predicted from each of these beliefs."""
     buffer_trials: int = 2000
-    """Trials that are kept for it, the newest."""
+    """Newest trials that are kept to be drawn from."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,14 +99,17 @@ class VariBad(TrialPpoLearner):
         "model_gradient_norm": "Euclidean norm of the gradient of encoder and decoders in that step",
         "reward_scale": "root of the mean squared reward so far: the decoder's unit",
     }
+    _accounts: ClassVar[tuple[str, ...]] = (*TrialPpoLearner._accounts, "_mean_square_reward", "_past", "_ages")
     network: BeliefActorCritic
 
     def __init__(self, family: TaskFamily, config: VariBadConfig, seed: int, device: torch.device) -> None:
         super().__init__(family, config, seed, device)
         self._model = nn.ModuleList([self.network.encoder, self.network.decoders])
         self._model_optimizer = torch.optim.Adam(self._model.parameters(), lr=config.model_learning_rate)
+        self._optimizers.append(self._model_optimizer)
         self._mean_square_reward = 0.0
         self._past: Trials | None = None
+        self._ages = torch.zeros(0, dtype=torch.long, device=device)
 
     def make_network(self, family: TaskFamily) -> BeliefActorCritic:
         """Return encoder, decoders, policy and critic."""
@@ -119,28 +127,48 @@ class VariBad(TrialPpoLearner):
         """Root of the mean squared reward over all updates so far, the decoder's unit; 1 before the first reward."""
         return self._mean_square_reward**0.5 if self._mean_square_reward > 0 else 1.0
 
-    def _climb(self, trials: Trials) -> dict[str, float]:
-        # The policy first: it is to meet the beliefs that it acted on.
-        return {**super()._climb(trials), **self.fit_model(trials)}
+    def _learn(self, trials: Trials) -> dict[str, float]:
+        # The policy first: its likelihood ratios start at 1 only with the beliefs that it acted on.
+        return {**super()._learn(trials), **self.fit_model(trials)}
 
     def fit_model(self, trials: Trials) -> dict[str, float]:
-        """Climb the bound in several steps, each on trials drawn from this iteration's and past ones."""
-        square = float(trials.rewards.square().sum() / trials.valid.sum())
+        """Maximise the bound in several steps, each on trials drawn from this iteration's and past ones."""
+        total = self.processes.mean(trials.rewards.square().sum())
+        square = float(total / self.processes.mean(trials.valid.sum()))
         self._mean_square_reward += (square - self._mean_square_reward) / self._updates
-        self._past = newest(self._past, trials, self.config.buffer_trials)
+        past = self._remember(trials)
         metrics: dict[str, float] = {}
         for step in range(self.config.model_updates):
             stream = generator(self._seed, "model", self._updates, step, device=self._device)
-            size = (self.config.model_trials,)
-            rows = torch.randint(len(self._past.rewards), size, generator=stream, device=self._device)
-            bound, metrics = self.elbo(self._past[rows], stream)
+            batch, noise = self._draw(past, stream)
+            bound, metrics = self.elbo(batch, noise)
             metrics["model_gradient_norm"] = self._model_step(bound)
         return {**metrics, "reward_scale": self.reward_scale}
+
+    def _remember(self, trials: Trials) -> Trials:
+        """Add trials to the past ones, of which the newest of all processes are kept; return these."""
+        own, total = self.processes.rows(len(trials.rewards))
+        new = total - 1 - torch.arange(own.start, own.stop, device=self._device)
+        ages = torch.cat([self._ages + total, new])
+        # At least one, so that there is always a trial to take part in an exchange with.
+        kept = max(1, int((ages < self.config.buffer_trials).sum()))
+        self._past, self._ages = newest(self._past, trials, kept), ages[-kept:]
+        return self._past
+
+    def _draw(self, past: Trials, stream: torch.Generator) -> tuple[Trials, BatchNoise]:
+        """Draw trials uniformly from the past of all processes; return this one's, and the noise of a step on them."""
+        available = sum(self.processes.counts(int((self._ages < self.config.buffer_trials).sum())))
+        size = self.config.model_trials
+        numbers = torch.randint(available, (size,), generator=stream, device=self._device)
+        drawn, rows = (available - 1 - numbers.unsqueeze(1) == self._ages).nonzero(as_tuple=True)
+        # Without a trial of its own the process still takes part, with numbers that count for nothing.
+        return selected(past, rows), BatchNoise(stream, drawn if len(drawn) else drawn.new_zeros(1), size)
 
     def _model_step(self, bound: Tensor) -> float:
         """Take one step of Adam up the bound; return the gradient's norm."""
         self._model_optimizer.zero_grad()
         (-bound).backward()  # type: ignore[no-untyped-call]
+        self.processes.average_gradients(self._model.parameters())
         slopes = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(slopes)
         if not norm.isfinite():
@@ -148,25 +176,43 @@ class VariBad(TrialPpoLearner):
         self._model_optimizer.step()
         return norm.item()
 
-    def elbo(self, trials: Trials, stream: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return an estimate of the mean of ELBO_t over steps t and trials, and what there is to say of it.
+    def elbo(self, trials: Trials, noise: BatchNoise) -> tuple[Tensor, dict[str, float]]:
+        """Return an estimate of the mean of ELBO_t over steps t and trials, and metrics.
 
-        Of every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps that stand for all of those
-        which their beliefs are to explain. Likelihoods are Gaussian: of deviation ``reward_scale`` for rewards, 1 for
-        each number of a next observation; constants are left out.
+        From every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps as a sample of all those that
+        the beliefs are to predict. Likelihoods are Gaussian, with standard deviation ``reward_scale`` for rewards and 1
+        for each element of a next observation; constants are left out.
+
+        Args:
+            trials: those of a batch that this process holds, B of them.
+            noise: random numbers of the whole batch.
+
+        Returns:
+            This process's share of the bound, the mean of which over processes is that of the batch; the metrics of the
+            whole batch.
         """
         config, belief = self.config, self.beliefs(trials)
-        before = belief.map(lambda tensor: pad(tensor, (0, 0, 1, -1)))  # zeros come first: the standard normal
-        divergence = (belief.kl(before) * trials.valid).sum() / trials.valid.sum()
+        # KL(q_t || q_{t-1}): the beliefs shifted by a step. The zeros that come first are the standard normal.
+        before = belief.map(lambda tensor: pad(tensor, (0, 0, 1, -1)))
+        divergence = (belief.kl(before) * trials.valid).sum() / self.processes.mean(trials.valid.sum())
+        # Samples of the beliefs after some of the steps, and the errors of what they predict of some of the steps.
         rows = torch.arange(len(trials.rewards), device=self._device)[:, None]
-        prefixes = drawn_steps(trials, config.model_prefixes, stream)
-        targets = drawn_steps(trials, config.model_targets, stream)
-        latents = belief.map(lambda tensor: tensor[rows, prefixes]).sample(stream)
-        errors = self._errors(latents, Trials(**{name: value[rows, targets] for name, value in vars(trials).items()}))
+        prefixes = drawn_steps(trials, config.model_prefixes, noise)
+        targets = drawn_steps(trials, config.model_targets, noise)
+        posterior = belief.map(lambda tensor: tensor[rows, prefixes])
+        latents = torch.addcmul(posterior.mean, noise.normal(*posterior.mean.shape[1:]), posterior.log_std.exp())
+        steps = Trials(**{name: value[rows, targets] for name, value in vars(trials).items()})
+        errors = self._errors(latents, steps)
         squares = errors["reward"] + config.transition_weight * errors.get("transition", torch.zeros_like(divergence))
-        bound = -0.5 * (trials.lengths[:, None, None] * squares).mean() - config.kl_weight * divergence
-        told = {"elbo": bound, "kl": divergence, **{f"{name}_error": value.mean() for name, value in errors.items()}}
-        return bound, {name: value.item() for name, value in told.items()}
+        # Means over the batch: over the trials of all processes, ``model_prefixes`` and ``model_targets``.
+        counted = trials.valid.any(1)[:, None, None]
+        size = self.processes.mean(counted.sum()) * squares[0].numel()
+        bound = -0.5 * ((trials.lengths[:, None, None] * squares).sum() / size) - config.kl_weight * divergence
+        metrics = {"elbo": bound, "kl": divergence}
+        for name, value in errors.items():
+            metrics[f"{name}_error"] = (value * counted).sum() / size
+        means = self.processes.mean(torch.stack(list(metrics.values())).detach())
+        return bound, dict(zip(metrics, means.tolist(), strict=True))
 
     def beliefs(self, trials: Trials) -> DiagonalGaussian:
         """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""
@@ -203,7 +249,7 @@ class VariBad(TrialPpoLearner):
         return errors
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the policy's training changes, the model's moments, the rewards' scale, and past trials."""
+        """Return the policy's state, the model's moments, the scale of rewards, and this process's past trials."""
         past = {} if self._past is None else {name: value.cpu() for name, value in vars(self._past).items()}
         moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
         model = {"moments": moments, "mean_square_reward": self._mean_square_reward, "past": past}
@@ -216,25 +262,23 @@ class VariBad(TrialPpoLearner):
         self._mean_square_reward = float(model["mean_square_reward"])
         past = {name: value.to(self._device) for name, value in model["past"].items()}
         self._past = Trials(**past) if past else None
+        # A checkpoint has the trials of all processes, oldest first.
+        self._ages = torch.arange(len(past["rewards"]) if past else 0, device=self._device).flip(0)
         own = self._model_optimizer.state_dict()
         self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
 
 
 def newest(past: Trials | None, trials: Trials, count: int) -> Trials:
-    """Return the last ``count`` of past and new trials, as long as the longest of all, zeros behind their ends."""
+    """Return the last ``count`` of past and new trials, padded with zeros to the length of the longest of all."""
     pieces = [trials] if past is None else [past, trials]
     length = max(each.valid.shape[1] for each in pieces)
-    joined = {name: [lengthened(getattr(each, name), length) for each in pieces] for name in vars(trials)}
-    # Copies: a part of a tensor would keep all of it in memory, and in the checkpoint.
-    return Trials(**{name: torch.cat(values)[-count:].clone() for name, values in joined.items()})
+    padded = [each.padded(length) for each in pieces]
+    # Copies: a slice of a tensor would keep all of it in memory, and in the checkpoint.
+    return Trials(
+        **{name: torch.cat([getattr(each, name) for each in padded])[-count:].clone() for name in vars(trials)}
+    )
 
 
-def lengthened(values: Tensor, length: int) -> Tensor:
-    """Return ``[B, L, ...]`` with zeros up to ``[B, length, ...]``."""
-    return torch.cat([values, values.new_zeros(len(values), length - values.shape[1], *values.shape[2:])], 1)
-
-
-def drawn_steps(trials: Trials, count: int, stream: torch.Generator) -> Tensor:
-    """Draw ``count`` numbers of steps uniformly from each of B trials, with replacement: ``[B, count]``."""
-    share = torch.rand(len(trials.rewards), count, generator=stream, device=trials.rewards.device)
-    return (share * trials.lengths[:, None]).long()
+def drawn_steps(trials: Trials, count: int, noise: BatchNoise) -> Tensor:
+    """Draw ``count`` step numbers uniformly from each of B trials, with replacement: ``[B, count]``."""
+    return (noise.uniform(count) * trials.lengths[:, None]).long()

@@ -24,7 +24,7 @@ from metarl.learner import LEARNERS, Learner
 from metarl.params import flatten, names, unflatten
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
-from metarl.trust_region import Step, Trial
+from metarl.trust_region import Candidate, Step
 from tests.runs import Float32Actor, double
 
 TASKS, EPISODES, HORIZON = 3, 4, 5
@@ -165,7 +165,7 @@ def slope_of_update(learner: GradientLearner, rollouts: Sequence[Rollout]) -> Te
 
     def stay(point: Tensor, slope: Tensor, *_: Any) -> Step:
         seen.append(slope)
-        return Step(point, Trial(0.0, 0.0), 0, False)
+        return Step(point, Candidate(0.0, 0.0), 0, False)
 
     def note(slopes: TensorDict) -> float:
         seen.append(flatten(slopes))

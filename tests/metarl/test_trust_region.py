@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metarl.trust_region import Step, Trial, TrustRegionConfig, conjugate_gradient, trust_region_step
+from metarl.trust_region import Candidate, Step, TrustRegionConfig, conjugate_gradient, trust_region_step
 
 CURVATURE = torch.diag(torch.tensor([1.0, 4.0]))
 CONFIG = TrustRegionConfig(max_kl=0.01)
@@ -15,8 +15,8 @@ CONFIG = TrustRegionConfig(max_kl=0.01)
 def quadratic_step(config: TrustRegionConfig, slope: Tensor, bend: float = 0.0, hidden_kl: float = 1.0) -> Step:
     """Maximise ``slope · x - bend |x|²`` from the origin, where KL is ``hidden_kl`` times ½ xᵀ C x."""
 
-    def evaluate(x: Tensor) -> Trial:
-        return Trial((slope @ x - bend * x @ x).item(), hidden_kl * (0.5 * x @ CURVATURE @ x).item())
+    def evaluate(x: Tensor) -> Candidate:
+        return Candidate((slope @ x - bend * x @ x).item(), hidden_kl * (0.5 * x @ CURVATURE @ x).item())
 
     return trust_region_step(torch.zeros(2), slope, lambda v: CURVATURE @ v, evaluate, 0.0, config)
 
@@ -79,7 +79,7 @@ def test_conjugate_gradient_leaves_its_target_alone() -> None:
 
 def test_the_full_step_reaches_the_edge_of_the_trust_region() -> None:
     # Natural gradient C⁻¹ g = (1, ¼), of length gᵀ C⁻¹ g = 1.25 in C's metric; scaled by √(2 · 0.01 / 1.25).
-    # KL there is 0.01 but for rounding and damping, so a KL told as slightly less accepts the first trial.
+    # KL there is 0.01 but for rounding and damping, so a KL told as slightly less accepts the first candidate.
     step = quadratic_step(CONFIG, torch.tensor([1.0, 1.0]), hidden_kl=0.999)
     expected = torch.tensor([1.0, 0.25]) * math.sqrt(0.02 / 1.25)
     torch.testing.assert_close(step.point, expected, rtol=1e-4, atol=0)
@@ -89,15 +89,15 @@ def test_the_full_step_reaches_the_edge_of_the_trust_region() -> None:
 def test_an_accepted_step_improves_inside_the_trust_region() -> None:
     step = quadratic_step(CONFIG, torch.tensor([1.0, 1.0]), bend=1.0)
     assert step.accepted
-    assert step.trial.objective > 0
-    assert step.trial.kl <= CONFIG.max_kl
+    assert step.candidate.objective > 0
+    assert step.candidate.kl <= CONFIG.max_kl
 
 
 def test_a_larger_kl_than_foretold_shortens_the_step() -> None:
     # KL is twice its quadratic model: 2 · 0.01 · 0.8^(2k) ≤ 0.01 first at k = 2 (0.8⁴ = 0.41).
     step = quadratic_step(CONFIG, torch.tensor([1.0, 1.0]), hidden_kl=2.0)
     assert step.backtracks == 2
-    assert step.trial.kl == pytest.approx(2 * 0.01 * 0.8**4, rel=1e-3)
+    assert step.candidate.kl == pytest.approx(2 * 0.01 * 0.8**4, rel=1e-3)
 
 
 def test_an_objective_that_bends_down_shortens_the_step() -> None:
@@ -108,25 +108,25 @@ def test_an_objective_that_bends_down_shortens_the_step() -> None:
 
 def test_an_objective_that_never_improves_gives_the_old_point_back() -> None:
     point = torch.tensor([1.0, 2.0])
-    step = trust_region_step(point, torch.ones(2), lambda v: v, lambda x: Trial(5.0, 0.0), 5.0, CONFIG)
+    step = trust_region_step(point, torch.ones(2), lambda v: v, lambda x: Candidate(5.0, 0.0), 5.0, CONFIG)
     assert torch.equal(step.point, point)
     assert not step.accepted
 
 
-def test_a_step_given_up_reports_the_old_objective_and_all_trials() -> None:
-    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: Trial(0.0, 0.0), 5.0, CONFIG)
-    assert step.trial == Trial(5.0, 0.0)
+def test_a_step_given_up_reports_the_old_objective_and_all_candidates() -> None:
+    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: Candidate(0.0, 0.0), 5.0, CONFIG)
+    assert step.candidate == Candidate(5.0, 0.0)
     assert step.backtracks == CONFIG.max_backtracks
 
 
 def test_a_step_out_of_the_trust_region_is_never_taken() -> None:
-    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: Trial(9.0, 0.02), 0.0, CONFIG)
+    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: Candidate(9.0, 0.02), 0.0, CONFIG)
     assert not step.accepted
 
 
-@pytest.mark.parametrize("trial", [Trial(math.nan, 0.0), Trial(9.0, math.nan)])
-def test_nan_trials_are_refused(trial: Trial) -> None:
-    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: trial, 0.0, CONFIG)
+@pytest.mark.parametrize("candidate", [Candidate(math.nan, 0.0), Candidate(9.0, math.nan)])
+def test_nan_candidates_are_rejected(candidate: Candidate) -> None:
+    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: candidate, 0.0, CONFIG)
     assert not step.accepted
 
 

@@ -15,7 +15,7 @@ from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.params import flatten, gradient, leaf, per_task, unflatten
 from metarl.rollout import Rollout
-from metarl.trust_region import Step, Trial, TrustRegionConfig
+from metarl.trust_region import Candidate, Step, TrustRegionConfig
 from tests.runs import central_differences, learner_and_rollouts, one_task, vector
 
 # A large inner step makes the second-order term count.
@@ -56,7 +56,7 @@ def slope_of_update(learner: MamlTrpo, rollouts: list[Rollout], monkeypatch: pyt
 
     def stay(point: Tensor, slope: Tensor, product: Any, evaluate: Any, start: float, config: Any) -> Step:
         seen.append(slope)
-        return Step(point, Trial(start, 0.0), 0, False)
+        return Step(point, Candidate(start, 0.0), 0, False)
 
     with monkeypatch.context() as patch:
         patch.setattr(maml_trpo, "trust_region_step", stay)
@@ -172,20 +172,20 @@ def test_the_curvature_is_positive_semidefinite(family: str, settings: dict[str,
     assert values.min() > -1e-12
 
 
-def trial(learner: MamlTrpo, point: Tensor, data: list[Episodes]) -> Trial:
-    return learner._try(point, data[:-1], data[-1])
+def candidate(learner: MamlTrpo, point: Tensor, data: list[Episodes]) -> Candidate:
+    return learner._evaluate(point, data[:-1], data[-1])
 
 
-def test_a_trial_at_the_present_parameters_finds_the_starting_objective() -> None:
+def test_a_candidate_at_the_present_parameters_finds_the_starting_objective() -> None:
     learner, rollouts = learner_and_rollouts(inner_lr=0.5)
     data = episodes(learner, rollouts)
     expected = objective(learner, data)(vector(learner)).item()
-    assert trial(learner, vector(learner), data).objective == pytest.approx(expected, abs=1e-12)
+    assert candidate(learner, vector(learner), data).objective == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_trial_at_the_present_parameters_finds_no_kl() -> None:
+def test_a_candidate_at_the_present_parameters_finds_no_kl() -> None:
     learner, rollouts = learner_and_rollouts(inner_lr=0.5)
-    assert trial(learner, vector(learner), episodes(learner, rollouts)).kl == pytest.approx(0.0, abs=1e-12)
+    assert candidate(learner, vector(learner), episodes(learner, rollouts)).kl == pytest.approx(0.0, abs=1e-12)
 
 
 def elsewhere(learner: MamlTrpo) -> Tensor:
@@ -198,7 +198,7 @@ def test_a_trial_adapts_anew_from_its_point() -> None:
     learner, rollouts = learner_and_rollouts(inner_lr=0.5)
     data, point = episodes(learner, rollouts), elsewhere(learner)
     expected = objective(learner, data)(point).item()
-    assert trial(learner, point, data).objective == pytest.approx(expected, abs=1e-12)
+    assert candidate(learner, point, data).objective == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_trial_does_not_keep_the_old_adaptation() -> None:
@@ -209,7 +209,7 @@ def test_a_trial_does_not_keep_the_old_adaptation() -> None:
     moved = old + per_task(unflatten(point - vector(learner), learner.params), 3)
     distribution = learner.policy.distribution(cast(TensorDict, moved), rollouts[-1].observations)
     frozen = surrogate(distribution, data[-1]).mean().item()
-    assert abs(trial(learner, point, data).objective - frozen) > 1e-3
+    assert abs(candidate(learner, point, data).objective - frozen) > 1e-3
 
 
 def test_a_trials_kl_is_from_the_policies_that_sampled_to_those_of_the_point() -> None:
@@ -222,7 +222,7 @@ def test_a_trials_kl_is_from_the_policies_that_sampled_to_those_of_the_point() -
     kl = recorded.kl(new)
     valid = rollouts[-1].valid
     expected = ((kl * valid).sum((1, 2)) / valid.sum((1, 2))).mean().item()
-    assert trial(learner, point, data).kl == pytest.approx(expected, rel=1e-9)
+    assert candidate(learner, point, data).kl == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(("family", "settings"), SETTINGS)
@@ -232,7 +232,7 @@ def test_an_update_stays_inside_the_trust_region(family: str, settings: dict[str
     metrics = learner.update(rollouts)
     # Measured anew, at the parameters that the learner has now.
     assert metrics["accepted"] == 1
-    assert 0 < trial(learner, vector(learner), data).kl <= learner.config.trust_region.max_kl
+    assert 0 < candidate(learner, vector(learner), data).kl <= learner.config.trust_region.max_kl
 
 
 def test_an_update_improves_the_objective() -> None:
@@ -249,13 +249,13 @@ def test_an_update_reports_the_kl_of_the_step_it_took() -> None:
     learner, rollouts = learner_and_rollouts(inner_lr=0.5)
     data = episodes(learner, rollouts)
     metrics = learner.update(rollouts)
-    assert metrics["kl"] == pytest.approx(trial(learner, vector(learner), data).kl, rel=1e-9)
+    assert metrics["kl"] == pytest.approx(candidate(learner, vector(learner), data).kl, rel=1e-9)
 
 
-def test_when_every_trial_is_refused_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_every_candidate_is_rejected_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     learner, rollouts = learner_and_rollouts()
     before = vector(learner)
-    monkeypatch.setattr(learner, "_try", lambda point, support, query: Trial(-math.inf, 0.0))
+    monkeypatch.setattr(learner, "_evaluate", lambda point, support, query: Candidate(-math.inf, 0.0))
     metrics = learner.update(rollouts)
     assert metrics["accepted"] == 0
     assert torch.equal(vector(learner), before)

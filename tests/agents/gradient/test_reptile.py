@@ -193,22 +193,22 @@ def test_adam_has_no_momentum() -> None:
     torch.testing.assert_close(state.params["weight_0"] - before.params["weight_0"], expected, rtol=1e-4, atol=1e-8)
 
 
-def test_memory_lasts_from_one_adaptation_of_a_task_to_the_next() -> None:
+def test_moments_last_from_one_adaptation_of_a_task_to_the_next() -> None:
     learner, rollouts = made()
     first = learner.adapt(learner.begin(TASKS), rollouts[0])
     kept = learner.adapt(first, rollouts[1])
-    forgotten = learner.adapt(replace(first, memory=None), rollouts[1])
-    assert first.memory is not None
-    assert kept.memory is not None
-    assert [{int(each["step"]) for each in state.memory["state"].values()} for state in (first, kept)] == [{3}, {6}]
+    forgotten = learner.adapt(replace(first, moments=None), rollouts[1])
+    assert first.moments is not None
+    assert kept.moments is not None
+    assert [{int(each["step"]) for each in state.moments["state"].values()} for state in (first, kept)] == [{3}, {6}]
     assert not torch.equal(flatten(kept.params), flatten(forgotten.params))
 
 
-def test_every_beginning_is_without_memory() -> None:
+def test_every_beginning_is_without_moments() -> None:
     learner, rollouts = made()
-    assert learner.begin(TASKS).memory is None
+    assert learner.begin(TASKS).moments is None
     learner.update(rollouts)
-    assert learner.begin(TASKS).memory is None
+    assert learner.begin(TASKS).moments is None
 
 
 def test_an_earlier_update_does_not_reach_into_the_next_ones_optimisers() -> None:
@@ -225,10 +225,10 @@ def test_an_earlier_update_does_not_reach_into_the_next_ones_optimisers() -> Non
 def test_adapting_leaves_the_given_state_as_it_was(optimizer: str) -> None:
     learner, rollouts = made(inner_optimizer=optimizer)
     state = learner.adapt(learner.begin(TASKS), rollouts[0])
-    params, memory = vectors(state).clone(), copy.deepcopy(state.memory)
+    params, moments = vectors(state).clone(), copy.deepcopy(state.moments)
     one, other = (learner.adapt(state, rollouts[1]) for _ in range(2))
     assert torch.equal(vectors(state), params)
-    assert str(state.memory) == str(memory)
+    assert str(state.moments) == str(moments)
     assert torch.equal(vectors(one), vectors(other))
 
 

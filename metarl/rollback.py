@@ -1,0 +1,45 @@
+"""Putting a learner back to what it was when an update fails in the middle."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.errors import RunError
+
+
+@contextmanager
+def restored_on_error(
+    owner: object, attributes: Sequence[str], values: Iterable[Tensor], optimizers: Sequence[torch.optim.Optimizer]
+) -> Iterator[None]:
+    """Run a block; if it raises a ``RunError``, put everything named here back to what it was before, and raise it.
+
+    What is kept meanwhile are copies of the tensors in memory, on their device.
+
+    Args:
+        owner: whose ``attributes`` to put back: numbers, and objects that the block replaces rather than changes.
+        attributes: their names.
+        values: parameters and buffers that the block changes in place.
+        optimizers: whose moments it changes.
+    """
+    accounts: dict[str, Any] = {name: getattr(owner, name) for name in attributes}
+    # An optimiser has no moments of a parameter before its first step.
+    stepped = [set(optimizer.state) for optimizer in optimizers]
+    moments = [entry for optimizer in optimizers for entry in optimizer.state.values()]
+    live = [*values, *(moment for entry in moments for moment in entry.values())]
+    with torch.no_grad():
+        kept = [torch.empty_like(tensor) for tensor in live]
+        torch._foreach_copy_(kept, live)
+    try:
+        yield
+    except RunError:
+        with torch.no_grad():
+            torch._foreach_copy_(live, kept)
+        for optimizer, known in zip(optimizers, stepped, strict=True):
+            for parameter in [each for each in optimizer.state if each not in known]:
+                del optimizer.state[parameter]
+        for name, value in accounts.items():
+            setattr(owner, name, value)
+        raise
