@@ -91,7 +91,9 @@ def test_captured_and_eager_collections_are_equal(name: str, monkeypatch: pytest
         torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external", "hyper-rl2", "varibad", "pearl"])
+@pytest.mark.parametrize(
+    "memory", ["gru", "lstm", "min-gru", "transformer", "external", "hyper-rl2", "varibad", "pearl"]
+)
 def test_captured_and_eager_trials_are_equal(memory: str) -> None:
     name = memory if memory in LEARNERS else "rl2"
     kind = {} if memory in LEARNERS else {"memory": memory}
