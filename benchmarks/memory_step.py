@@ -24,7 +24,8 @@ from pathlib import Path
 import torch
 
 import metarl  # noqa: F401 (registers families and learners)
-from metarl.agents.in_context.rl2 import MEMORIES, Rl2, Rl2Config
+from metarl.agents.in_context.memories.memory import MEMORIES
+from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.config import RunConfig, TrainConfig
 from metarl.learner import Learner
 from metarl.rollout import Rollout

@@ -286,7 +286,7 @@ class TrialLearner(Learner):
         given = {name: value.shape for name, value in state["network"].items()}
         if others := sorted(dict(own.items() ^ given.items())):
             raise InputError(
-                f"the checkpoint is of another network: {others[0]} is not the same in both; the code of its memory has "
-                "changed since, so train it again"
+                f"the checkpoint is of another network: {others[0]} is not the same in both; the code of its memory "
+                "has changed since, so train it again"
             )
         self.network.load_state_dict(state["network"])

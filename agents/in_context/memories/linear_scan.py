@@ -40,6 +40,12 @@ class LinearScan(torch.autograd.Function):
         return totals * earlier, totals, totals[:, 0] * factors[:, 0]
 
 
+def read_linear(factors: Tensor, terms: Tensor, before: Tensor) -> Tensor:
+    """Return all ``h_t`` with gradients; see ``LinearScan``."""
+    found: Tensor = LinearScan.apply(factors, terms, before)  # type: ignore[no-untyped-call]
+    return found
+
+
 def scan(factors: Tensor, terms: Tensor, before: Tensor) -> Tensor:
     """Return all ``h_t``; see ``LinearScan``."""
     trials, length, size = terms.shape

@@ -2,11 +2,10 @@
 
 from typing import ClassVar, Self
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, lstm_cell, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
-from metarl.agents.in_context.memories.recurrence import LstmSequence
+from metarl.agents.in_context.memories.recurrence import read_lstm
 
 
 @register_memory
@@ -32,15 +31,14 @@ class Lstm(MemoryNetwork):
 
     def initial(self, trials: int) -> Memory:
         """Return zeros ``hidden`` and ``cell``, ``[B, size]`` each."""
-        zeros = self.lstm.weight_hh_l0.new_zeros(2, trials, self.size)
+        zeros = next(self.lstm.parameters()).new_zeros(2, trials, self.size)
         return {"hidden": zeros[0], "cell": zeros[1]}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read on in B trials."""
-        lstm, state = self.lstm, (memory["hidden"], memory["cell"])
-        weights = lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0
+        state = memory["hidden"], memory["cell"]
         if inputs.shape[1] == 1:
-            hidden, cell = torch.lstm_cell(inputs[:, 0], state, *weights)
+            hidden, cell = lstm_cell(inputs[:, 0], state, *self.lstm.parameters())
             return hidden.unsqueeze(1), {"hidden": hidden, "cell": cell}
-        outputs, cells = LstmSequence.apply(inputs, *state, *weights)
+        outputs, cells = read_lstm(inputs, *state, self.lstm)
         return outputs, {"hidden": last_steps(outputs, lengths), "cell": last_steps(cells, lengths)}

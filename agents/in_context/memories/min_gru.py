@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.memories.linear_scan import LinearScan
+from metarl.agents.in_context.memories.linear_scan import read_linear
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
 
 # A gate's bias is at first minus the logarithm of a number of steps up to this, after which a unit forgets.
@@ -75,6 +75,6 @@ class _Block(nn.Module):
             states = torch.lerp(hidden.unsqueeze(1), candidate, write)
         else:
             # sigmoid(-x) is 1 - sigmoid(x) without the loss of digits near 1
-            states = LinearScan.apply((-gate).sigmoid(), write * candidate, hidden)
+            states = read_linear((-gate).sigmoid(), write * candidate, hidden)
         outputs = inputs + self.merge(states)
         return outputs + self.perceptron(self.before_perceptron(outputs)), states

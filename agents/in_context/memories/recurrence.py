@@ -8,11 +8,17 @@ once, and so are the gradients of the weights after it.
 Tensors within a loop have the trials last, ``[L, rows, B]``: a step's gates are then contiguous.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from metarl.runtime import single_torch_thread
+
+# Multiplications of a step's product, for each of its gates, below which a loop runs on one thread.
+SMALL = 4_000_000
 
 
 class GruSequence(torch.autograd.Function):
@@ -38,12 +44,13 @@ class GruSequence(torch.autograd.Function):
         states[0] = hidden.t()
         before = states.unbind(0)
         sums, both = gates[:, : 3 * size].unbind(0), gates[:, size : 3 * size].unbind(0)
-        recurrent, reset, update, candidate = (block.unbind(0) for block in gates.split(size, 1))
-        for step in range(length):
-            sums[step].addmm_(last_weight, before[step])
-            both[step].sigmoid_()
-            candidate[step].addcmul_(reset[step], recurrent[step]).tanh_()
-            torch.lerp(candidate[step], before[step], update[step], out=before[step + 1])
+        recurrent, reset, update, candidate = (block.unbind(0) for block in gates.chunk(4, 1))
+        with _loop_threads(hidden):
+            for step in range(length):
+                sums[step].addmm_(last_weight, before[step])
+                both[step].sigmoid_()
+                candidate[step].addcmul_(reset[step], recurrent[step]).tanh_()
+                torch.lerp(candidate[step], before[step], update[step], out=before[step + 1])
         ctx.save_for_backward(entries, states, gates, w_in, last_weight)
         return states[1:].permute(2, 0, 1)
 
@@ -53,10 +60,10 @@ class GruSequence(torch.autograd.Function):
         """Return the gradients of all arguments."""
         entries, states, gates, w_in, last_weight = ctx.saved_tensors
         size, length = states.shape[1], len(gates)
-        recurrent, reset, update, candidate = gates.split(size, 1)
+        recurrent, reset, update, candidate = gates.chunk(4, 1)
         # d(gates' sums) = factors * dh, for all four blocks.
         factors = torch.empty_like(gates)
-        of_recurrent, of_reset, of_update, of_candidate = factors.split(size, 1)
+        of_recurrent, of_reset, of_update, of_candidate = factors.chunk(4, 1)
         kept = 1 - update
         torch.addcmul(kept, kept * candidate, candidate, value=-1, out=of_candidate)
         torch.mul(of_candidate, reset, out=of_recurrent)
@@ -65,12 +72,13 @@ class GruSequence(torch.autograd.Function):
         totals = slopes.permute(1, 2, 0).contiguous()
         first = torch.zeros_like(totals[0])
         before = (first, *totals.unbind(0))
-        changes, keeps = gates.new_empty(gates.shape), update.unbind(0)
-        blocks, scales = changes.unflatten(1, (4, size)).unbind(0), factors.unflatten(1, (4, size)).unbind(0)
+        changes, keeps = torch.empty_like(gates), update.unbind(0)
+        blocks, scales = (each.view(length, 4, size, -1).unbind(0) for each in (changes, factors))
         sums, back = changes[:, : 3 * size].unbind(0), last_weight.t().contiguous()
-        for step in reversed(range(length)):
-            torch.mul(scales[step], before[step + 1], out=blocks[step])
-            before[step].addcmul_(before[step + 1], keeps[step]).addmm_(back, sums[step])
+        with _loop_threads(first):
+            for step in reversed(range(length)):
+                torch.mul(scales[step], before[step + 1], out=blocks[step])
+                before[step].addcmul_(before[step + 1], keeps[step]).addmm_(back, sums[step])
         of_last, of_inputs = changes[:, : 3 * size], changes[:, size:]
         return (
             torch.matmul(w_in.t(), of_inputs).permute(2, 0, 1) if ctx.needs_input_grad[0] else None,
@@ -80,6 +88,12 @@ class GruSequence(torch.autograd.Function):
             of_inputs.sum((0, 2)),
             of_last.sum((0, 2)).roll(-size),
         )
+
+
+def read_gru(inputs: Tensor, hidden: Tensor, layer: nn.GRU) -> Tensor:
+    """Return the units after each step ``[B, L, H]`` of inputs ``[B, L, D]``, from units ``[B, H]`` on."""
+    found: Tensor = GruSequence.apply(inputs, hidden, *layer.parameters())  # type: ignore[no-untyped-call]
+    return found
 
 
 class LstmSequence(torch.autograd.Function):
@@ -103,16 +117,19 @@ class LstmSequence(torch.autograd.Function):
         states[0], cells[0] = hidden.t(), cell.t()
         squashed = torch.empty_like(states[1:])
         units, kept, sums, tanh = (each.unbind(0) for each in (states, cells, gates, squashed))
-        opening, candidate, output = (part.unbind(0) for part in gates.split([2 * size, size, size], 1))
-        write, forget = (part.unbind(0) for part in gates[:, : 2 * size].split(size, 1))
-        for step in range(length):
-            sums[step].addmm_(w, units[step])
-            opening[step].sigmoid_()
-            candidate[step].tanh_()
-            output[step].sigmoid_()
-            torch.mul(forget[step], kept[step], out=kept[step + 1]).addcmul_(write[step], candidate[step])
-            torch.tanh(kept[step + 1], out=tanh[step])
-            torch.mul(output[step], tanh[step], out=units[step + 1])
+        opening, candidate, output = (
+            part.unbind(0) for part in (gates[:, : 2 * size], gates[:, 2 * size : 3 * size], gates[:, 3 * size :])
+        )
+        write, forget = (part.unbind(0) for part in gates[:, : 2 * size].chunk(2, 1))
+        with _loop_threads(hidden):
+            for step in range(length):
+                sums[step].addmm_(w, units[step])
+                opening[step].sigmoid_()
+                candidate[step].tanh_()
+                output[step].sigmoid_()
+                torch.mul(forget[step], kept[step], out=kept[step + 1]).addcmul_(write[step], candidate[step])
+                torch.tanh(kept[step + 1], out=tanh[step])
+                torch.mul(output[step], tanh[step], out=units[step + 1])
         ctx.save_for_backward(entries, states, cells, squashed, gates, w_in, w)
         return states[1:].permute(2, 0, 1), cells[1:].permute(2, 0, 1)
 
@@ -122,7 +139,7 @@ class LstmSequence(torch.autograd.Function):
         """Return the gradients of all arguments."""
         entries, states, cells, squashed, gates, w_in, w = ctx.saved_tensors
         size, length = states.shape[1], len(gates)
-        write, forget, candidate, output = gates.split(size, 1)
+        write, forget, candidate, output = gates.chunk(4, 1)
         # d(sums of i, f, g) = factors * dc, d(sum of o) = of_output * dh, and dc gets through_output * dh.
         factors = torch.cat(
             [
@@ -131,7 +148,7 @@ class LstmSequence(torch.autograd.Function):
                 write * (1 - candidate * candidate),
             ],
             1,
-        ).unflatten(1, (3, size))
+        ).view(length, 3, size, -1)
         of_output = squashed * output * (1 - output)
         through_output = output * (1 - squashed * squashed)
         totals, cell_totals = (each.permute(1, 2, 0).contiguous() for each in (slopes, cell_slopes))
@@ -139,14 +156,15 @@ class LstmSequence(torch.autograd.Function):
         units, kept = (first, *totals.unbind(0)), (first_cell, *cell_totals.unbind(0))
         changes, back = torch.empty_like(gates), w.t().contiguous()
         sums, output_sums = changes.unbind(0), changes[:, 3 * size :].unbind(0)
-        others, keeps = changes[:, : 3 * size].unflatten(1, (3, size)).unbind(0), forget.unbind(0)
+        others, keeps = changes.view(length, 4, size, -1)[:, :3].unbind(0), forget.unbind(0)
         scales, output_scales, crossings = (each.unbind(0) for each in (factors, of_output, through_output))
-        for step in reversed(range(length)):
-            kept[step + 1].addcmul_(units[step + 1], crossings[step])
-            torch.mul(scales[step], kept[step + 1], out=others[step])
-            torch.mul(output_scales[step], units[step + 1], out=output_sums[step])
-            kept[step].addcmul_(kept[step + 1], keeps[step])
-            units[step].addmm_(back, sums[step])
+        with _loop_threads(first):
+            for step in reversed(range(length)):
+                kept[step + 1].addcmul_(units[step + 1], crossings[step])
+                torch.mul(scales[step], kept[step + 1], out=others[step])
+                torch.mul(output_scales[step], units[step + 1], out=output_sums[step])
+                kept[step].addcmul_(kept[step + 1], keeps[step])
+                units[step].addmm_(back, sums[step])
         bias = changes.sum((0, 2))
         return (
             torch.matmul(w_in.t(), changes).permute(2, 0, 1) if ctx.needs_input_grad[0] else None,
@@ -157,6 +175,22 @@ class LstmSequence(torch.autograd.Function):
             bias,
             bias,
         )
+
+
+def read_lstm(inputs: Tensor, hidden: Tensor, cell: Tensor, layer: nn.LSTM) -> tuple[Tensor, Tensor]:
+    """Return units and cells after each step ``[B, L, H]`` of inputs ``[B, L, D]``, from ``[B, H]`` on."""
+    units, cells = LstmSequence.apply(inputs, hidden, cell, *layer.parameters())  # type: ignore[no-untyped-call]
+    return units, cells
+
+
+def _loop_threads(units: Tensor) -> AbstractContextManager[None]:
+    """Return the context of a loop over steps with as many units ``[B, H]`` or ``[H, B]``.
+
+    Where a step is a matter of microseconds a second thread saves next to nothing, and waiting for it costs
+    milliseconds whenever another process has the core.
+    """
+    small = units.numel() * max(units.shape) < SMALL
+    return single_torch_thread() if small else nullcontext()
 
 
 def _products(weight: Tensor, entries: Tensor, bias: Tensor) -> Tensor:

@@ -196,7 +196,8 @@ class _Sequence(_Reading):
             end = self.used + start + piece.shape[2]
             begin = 0 if start == 0 else self.used + start - self.window
             mask = self.first_reached if start == 0 else self.later_reached[: piece.shape[2], : end - begin]
-            found.append(scaled_dot_product_attention(piece, *(each[:, :, begin:end] for each in seen), mask))
+            near_keys, near_values = (each[:, :, begin:end] for each in seen)
+            found.append(scaled_dot_product_attention(piece, near_keys, near_values, mask))
         return torch.cat(found, 2), self.write(keys, key), self.write(values, value)
 
 
