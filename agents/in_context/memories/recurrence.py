@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from metarl.runtime import single_torch_thread
 
-# Multiplications of a step's product, for each of its gates, below which a loop runs on one thread.
+# Multiplications of a step, for each of its gates, below which a loop runs on one thread.
 SMALL = 4_000_000
 
 
@@ -45,7 +45,7 @@ class GruSequence(torch.autograd.Function):
         before = states.unbind(0)
         sums, both = gates[:, : 3 * size].unbind(0), gates[:, size : 3 * size].unbind(0)
         recurrent, reset, update, candidate = (block.unbind(0) for block in gates.chunk(4, 1))
-        with _loop_threads(hidden):
+        with _loop_threads(size, len(inputs)):
             for step in range(length):
                 sums[step].addmm_(last_weight, before[step])
                 both[step].sigmoid_()
@@ -75,18 +75,18 @@ class GruSequence(torch.autograd.Function):
         changes, keeps = torch.empty_like(gates), update.unbind(0)
         blocks, scales = (each.view(length, 4, size, -1).unbind(0) for each in (changes, factors))
         sums, back = changes[:, : 3 * size].unbind(0), last_weight.t().contiguous()
-        with _loop_threads(first):
+        with _loop_threads(size, len(slopes)):
             for step in reversed(range(length)):
                 torch.mul(scales[step], before[step + 1], out=blocks[step])
                 before[step].addcmul_(before[step + 1], keeps[step]).addmm_(back, sums[step])
-        of_last, of_inputs = changes[:, : 3 * size], changes[:, size:]
+        of_last, of_inputs, bias = changes[:, : 3 * size], changes[:, size:], changes.sum((0, 2))
         return (
             torch.matmul(w_in.t(), of_inputs).permute(2, 0, 1) if ctx.needs_input_grad[0] else None,
             first.t(),
             _weight_slopes(of_inputs, entries),
             _weight_slopes(of_last, states[:-1]).roll(-size, 0),
-            of_inputs.sum((0, 2)),
-            of_last.sum((0, 2)).roll(-size),
+            bias[size:],
+            bias[: 3 * size].roll(-size),
         )
 
 
@@ -121,7 +121,7 @@ class LstmSequence(torch.autograd.Function):
             part.unbind(0) for part in (gates[:, : 2 * size], gates[:, 2 * size : 3 * size], gates[:, 3 * size :])
         )
         write, forget = (part.unbind(0) for part in gates[:, : 2 * size].chunk(2, 1))
-        with _loop_threads(hidden):
+        with _loop_threads(size, len(inputs)):
             for step in range(length):
                 sums[step].addmm_(w, units[step])
                 opening[step].sigmoid_()
@@ -158,7 +158,7 @@ class LstmSequence(torch.autograd.Function):
         sums, output_sums = changes.unbind(0), changes[:, 3 * size :].unbind(0)
         others, keeps = changes.view(length, 4, size, -1)[:, :3].unbind(0), forget.unbind(0)
         scales, output_scales, crossings = (each.unbind(0) for each in (factors, of_output, through_output))
-        with _loop_threads(first):
+        with _loop_threads(size, len(slopes)):
             for step in reversed(range(length)):
                 kept[step + 1].addcmul_(units[step + 1], crossings[step])
                 torch.mul(scales[step], kept[step + 1], out=others[step])
@@ -183,14 +183,13 @@ def read_lstm(inputs: Tensor, hidden: Tensor, cell: Tensor, layer: nn.LSTM) -> t
     return units, cells
 
 
-def _loop_threads(units: Tensor) -> AbstractContextManager[None]:
-    """Return the context of a loop over steps with as many units ``[B, H]`` or ``[H, B]``.
+def _loop_threads(size: int, trials: int) -> AbstractContextManager[None]:
+    """Return the context of a loop over steps, each of which multiplies ``[G, H]`` by ``[H, B]``.
 
-    Where a step is a matter of microseconds a second thread saves next to nothing, and waiting for it costs
-    milliseconds whenever another process has the core.
+    Where a step takes microseconds a second thread saves next to nothing, and waiting for it costs milliseconds
+    whenever another process has the core.
     """
-    small = units.numel() * max(units.shape) < SMALL
-    return single_torch_thread() if small else nullcontext()
+    return single_torch_thread() if size * size * trials < SMALL else nullcontext()
 
 
 def _products(weight: Tensor, entries: Tensor, bias: Tensor) -> Tensor:
