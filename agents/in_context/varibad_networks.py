@@ -48,7 +48,7 @@ class Decoder(nn.Module):
 
     Args:
         latent: size of a task's description.
-        features: size of what is told of a step.
+        features: size of a step's features.
         hidden_sizes: of layers with rectified units.
         outputs: size of a prediction.
     """
@@ -75,7 +75,7 @@ class BeliefActorCritic(TrialNetwork):
     Args:
         encoder: of the beliefs.
         decoders: what trains it; they do not act.
-        observation_size: of the part of a step's inputs that stands first.
+        observation_size: of the part of a step's inputs that comes first.
         latent: size of what describes a task.
         hidden_sizes: of policy and of critic.
         head: makes action distributions.

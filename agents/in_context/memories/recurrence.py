@@ -35,7 +35,7 @@ class GruSequence(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, hidden: Tensor, w_in: Tensor, w: Tensor, b_in: Tensor, b: Tensor) -> Tensor:
         """Return the units after each step ``[B, L, H]`` of inputs ``[B, L, D]``, from units ``[B, H]`` on."""
         size, length = hidden.shape[1], inputs.shape[1]
-        entries = inputs.permute(1, 2, 0).contiguous()
+        entries = inputs.permute(1, 2, 0)
         # The candidate's block comes first: its share of the last units is kept apart from that of the inputs.
         last_weight = w.roll(size, 0)
         bias = torch.cat([b[2 * size :], b_in[: 2 * size] + b[: 2 * size], b_in[2 * size :]])
@@ -111,7 +111,7 @@ class LstmSequence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Return units and cells after each step ``[B, L, H]`` of inputs ``[B, L, D]``, from ``[B, H]`` on."""
         size, length = hidden.shape[1], inputs.shape[1]
-        entries = inputs.permute(1, 2, 0).contiguous()
+        entries = inputs.permute(1, 2, 0)
         gates = _products(w_in, entries, b_in + b)
         states, cells = gates.new_empty(2, length + 1, size, len(inputs))
         states[0], cells[0] = hidden.t(), cell.t()
