@@ -11,20 +11,29 @@ along the window.
 Training: iterations of RL² (64 recurrent units, trials of 4 episodes) as the training loop runs them, everything but
 checkpoints and files counted, beside the sampling alone of the same episodes by a random policy. All are timed in turn
 and medians printed: the machine's neighbours change from minute to minute.
+
+Recurrence: iterations of RL² and VariBAD with their default settings (trials of 4 episodes), with the recurrence of
+``metarl/agents/in_context/memories/recurrence.py`` and with torch's own layer, in turn. Times are the processor's, of
+all threads together; with one thread, "env steps per second" is what a quiet machine does.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import metarl  # noqa: F401 (registers families and learners)
-from metarl.agents.in_context.rl2 import MEMORIES, Rl2, Rl2Config
+from metarl.agents.in_context.memories.gru import Gru
+from metarl.agents.in_context.memories.memory import MEMORIES, Memory, last_steps, register_memory
+from metarl.agents.in_context.rl2 import Rl2, Rl2Config
+from metarl.agents.in_context.trial_ppo import TrialPpoConfig
+from metarl.agents.in_context.varibad import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.learner import Learner
 from metarl.rollout import Rollout
@@ -37,9 +46,23 @@ FAMILY = "gridnavi"
 TASKS = 16
 EPISODES = 4
 EPOCHS = (1, 2, 4)
+KINDS = tuple(MEMORIES)
+PARTS = ("acting", "training", "recurrence")
 
 
-def learner_of(name: str, settings: Rl2Config | None = None) -> Learner:
+@register_memory
+class TorchGru(Gru):
+    """The same units, read by torch's layer whatever their number of steps."""
+
+    name = "torch-gru"
+
+    def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """Read on in B trials."""
+        outputs, _ = self.gru(inputs, memory["hidden"].unsqueeze(0))
+        return outputs, {"hidden": last_steps(outputs, lengths)}
+
+
+def learner_of(name: str, settings: TrialPpoConfig | None = None) -> Learner:
     """Return an untrained learner."""
     return TrainConfig(name, FAMILY, RunConfig(), settings).make_learner()
 
@@ -59,7 +82,7 @@ def acting(learner: Rl2, trials: int, steps: int) -> list[float]:
 
 def measure_acting(trials: int, window: int, rounds: int) -> dict[str, dict[str, float]]:
     """Return what a step costs early in the window, late in it and beyond it, in microseconds, for each memory."""
-    learners: dict[str, Learner] = {kind: learner_of("rl2", Rl2Config(memory=kind, window=window)) for kind in MEMORIES}
+    learners: dict[str, Learner] = {kind: learner_of("rl2", Rl2Config(memory=kind, window=window)) for kind in KINDS}
     times: dict[str, list[list[float]]] = {kind: [] for kind in learners}
     for turn in range(rounds + 1):
         for kind, learner in learners.items():
@@ -80,11 +103,12 @@ def measure_acting(trials: int, window: int, rounds: int) -> dict[str, dict[str,
 class Iterations:
     """Training iterations of a learner, whose parts are timed."""
 
-    def __init__(self, learner: Learner, trials: int) -> None:
+    def __init__(self, learner: Learner, trials: int, clock: Callable[[], float] = time.perf_counter) -> None:
         config = TrainConfig(learner.name, FAMILY)
         self._learner, self._episodes = learner, trials // TASKS
         self._sampler, self._split, self._count = Sampler(config.make_family()), config.split(), 0
         self._seconds: dict[str, float] = {}
+        self._clock = clock
 
     def next(self) -> dict[str, float]:
         """Run an iteration; return the seconds of its parts, and the environment steps per second of the whole."""
@@ -104,9 +128,9 @@ class Iterations:
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
-        began = time.perf_counter()
+        began = self._clock()
         yield
-        self._seconds[part] += time.perf_counter() - began
+        self._seconds[part] += self._clock() - began
 
 
 def measure_training(trials: int, minibatches: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -115,7 +139,24 @@ def measure_training(trials: int, minibatches: int, rounds: int) -> dict[str, di
     for epochs in EPOCHS:
         settings = Rl2Config(episodes_per_trial=EPISODES, epochs=epochs, minibatches=minibatches)
         learners[f"rl2, epochs {epochs}"] = learner_of("rl2", settings)
-    runs = {name: Iterations(learner, trials) for name, learner in learners.items()}
+    return in_turn({name: Iterations(learner, trials) for name, learner in learners.items()}, rounds)
+
+
+def measure_recurrence(rounds: int) -> dict[str, dict[str, float]]:
+    """Return medians of the parts of an iteration, for both learners with both recurrences."""
+    runs = {}
+    for memory in ("torch-gru", "gru"):
+        settings = {
+            "rl2": Rl2Config(memory=memory, episodes_per_trial=EPISODES),
+            "varibad": VariBadConfig(memory=memory, episodes_per_trial=EPISODES),
+        }
+        for name, chosen in settings.items():
+            runs[f"{name}, {memory}"] = Iterations(learner_of(name, chosen), 16 * TASKS, time.process_time)
+    return in_turn(runs, rounds)
+
+
+def in_turn(runs: dict[str, Iterations], rounds: int) -> dict[str, dict[str, float]]:
+    """Run an iteration of each, round after round, the first to warm up; return medians over the others."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
@@ -145,6 +186,7 @@ def main() -> None:
     parser.add_argument("--minibatches", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what is measured; the rest is kept")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the numbers are written")
     options = parser.parse_args()
     if min(options.acting_trials, options.trials) < TASKS or options.window < 8:
@@ -155,12 +197,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     settings = {name: getattr(options, name) for name in ("acting_trials", "window", "trials", "minibatches", "rounds")}
     print(", ".join(f"{value} {name.replace('_', ' ')}" for name, value in settings.items()))
-    costs = measure_acting(options.acting_trials, options.window, options.rounds)
-    show(costs, "a step, in us")
-    training = measure_training(options.trials, options.minibatches, options.rounds)
-    show(training, f"{options.threads} torch threads")
-    content = {**settings, "threads": options.threads, "acting": costs, "training": training}
-    options.json.write_text(json.dumps(content, indent=2) + "\n")
+    measures = {
+        "acting": lambda: measure_acting(options.acting_trials, options.window, options.rounds),
+        "training": lambda: measure_training(options.trials, options.minibatches, options.rounds),
+        "recurrence": lambda: measure_recurrence(options.rounds),
+    }
+    heads = {"acting": "a step, in us", "training": "training", "recurrence": "processor's time"}
+    content = json.loads(options.json.read_text()) if options.json.exists() else {}
+    for part in options.parts:
+        rows = measures[part]()
+        show(rows, heads[part])
+        content[part] = {**settings, "threads": options.threads, "rows": rows}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

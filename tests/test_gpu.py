@@ -9,6 +9,7 @@ from torch import Tensor
 
 import metarl
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.distributions import Distribution
 from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
@@ -91,7 +92,7 @@ def test_captured_and_eager_collections_are_equal(name: str, monkeypatch: pytest
         torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external", "hyper-rl2", "varibad", "pearl"])
+@pytest.mark.parametrize("memory", [*MEMORIES, "hyper-rl2", "varibad", "pearl"])
 def test_captured_and_eager_trials_are_equal(memory: str) -> None:
     name = memory if memory in LEARNERS else "rl2"
     kind = {} if memory in LEARNERS else {"memory": memory}

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.memories.memory import Gru, Memory, MemoryNetwork
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
 from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.distributions import Categorical, DiagonalGaussian
@@ -23,17 +23,18 @@ from metarl.validation import require_counts, require_layers
 
 
 @dataclass(frozen=True)
-class HyperRl2Config(TrialPpoConfig):
+class HyperRl2Config(MemoryConfig, TrialPpoConfig):
     """Settings of Hyper-RL²."""
 
     hidden_size: int = 64
-    """Units of the recurrent network."""
+    """Units of the memory."""
     policy_sizes: tuple[int, ...] = (32,)
     """Units of the generated policy's hidden layers."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_counts(self, "hidden_size")
+        self.check_memory(self.hidden_size)
         require_layers(self, "policy_sizes")
 
 
@@ -106,6 +107,6 @@ class HyperRl2(TrialPpoLearner):
 
     def make_network(self, family: TaskFamily) -> TrialNetwork:
         """Return the memory with the policy that it generates."""
-        memory = Gru(self.inputs.size, self.config.hidden_size)
+        memory = make_memory(self.config, self.inputs.size, self.config.hidden_size)
         head = ActionHead(family.action_space)
         return HyperActorCritic(memory, self.inputs.observation_size, self.config.policy_sizes, head)

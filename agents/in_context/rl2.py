@@ -4,62 +4,31 @@ It reads observation, previous action, previous reward and the beginnings of epi
 episodes of a trial. What it does with a new task is in what it remembers; its weights stay.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from metarl.agents.in_context.memories.external import ExternalMemory
-from metarl.agents.in_context.memories.memory import Gru, Memory, MemoryNetwork
-from metarl.agents.in_context.memories.transformer import Transformer
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
 from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
-from metarl.validation import require_choice, require_counts
-
-MemoryKind = Literal["gru", "transformer", "external"]
+from metarl.validation import require_counts
 
 
 @dataclass(frozen=True)
-class Rl2Config(TrialPpoConfig):
+class Rl2Config(MemoryConfig, TrialPpoConfig):
     """Settings of RL²."""
 
-    memory: MemoryKind = "gru"
-    """What remembers: gru (recurrent units), transformer (attention to past steps) or external (units with slots)."""
     hidden_size: int = 64
-    """Recurrent units, or the transformer's width."""
-    layers: int = 2
-    """Blocks of the transformer."""
-    heads: int = 4
-    """Attention heads of each of its blocks."""
-    window: int = 128
-    """Steps that its attention reaches back, the present one included."""
-    slots: int = 32
-    """Vectors of the external memory."""
-    slot_size: int = 32
-    """Numbers in each of them."""
+    """Units of the memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_counts(self, "hidden_size", "layers", "heads", "window", "slots", "slot_size")
-        require_choice(self, "memory", MemoryKind)
-        if self.memory == "transformer" and self.hidden_size % (2 * self.heads):
-            multiple = f"a multiple of 2 * heads = {2 * self.heads}"
-            raise InputError(f"a transformer's hidden_size must be {multiple}, not {self.hidden_size}")
-
-
-# The memory of each kind for a size of inputs.
-MEMORIES: dict[MemoryKind, Callable[[Rl2Config, int], MemoryNetwork]] = {
-    "gru": lambda config, inputs: Gru(inputs, config.hidden_size),
-    "transformer": lambda config, inputs: Transformer(
-        inputs, config.hidden_size, config.layers, config.heads, config.window
-    ),
-    "external": lambda config, inputs: ExternalMemory(inputs, config.hidden_size, config.slots, config.slot_size),
-}
+        require_counts(self, "hidden_size")
+        self.check_memory(self.hidden_size)
 
 
 class RecurrentActorCritic(TrialNetwork):
@@ -92,5 +61,5 @@ class Rl2(TrialPpoLearner):
 
     def make_network(self, family: TaskFamily) -> TrialNetwork:
         """Return the memory with a policy and a critic on it."""
-        memory = MEMORIES[self.config.memory](self.config, self.inputs.size)
+        memory = make_memory(self.config, self.inputs.size, self.config.hidden_size)
         return RecurrentActorCritic(memory, ActionHead(family.action_space))

@@ -277,5 +277,16 @@ class TrialLearner(Learner):
         return {"network": {name: value.cpu().clone() for name, value in self.network.state_dict().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over parameters; their names and shapes must be the network's."""
+        """Take over parameters.
+
+        Raises:
+            InputError: when their names or shapes are not the network's.
+        """
+        own = {name: value.shape for name, value in self.network.state_dict().items()}
+        given = {name: value.shape for name, value in state["network"].items()}
+        if others := sorted(dict(own.items() ^ given.items())):
+            raise InputError(
+                f"the checkpoint is of another network: {others[0]} is not the same in both; the code of its memory "
+                "has changed since, so train it again"
+            )
         self.network.load_state_dict(state["network"])

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
 from metarl.agents.in_context.trial_learner import ActionHead
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner, selected
-from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder
+from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder, perceptron
 from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
@@ -40,7 +41,7 @@ RewardInputs = Literal["transition", "next-observation"]
 
 
 @dataclass(frozen=True)
-class VariBadConfig(TrialPpoConfig):
+class VariBadConfig(MemoryConfig, TrialPpoConfig):
     """Settings of VariBAD."""
 
     discount: float = 0.95
@@ -48,7 +49,7 @@ class VariBadConfig(TrialPpoConfig):
     hidden_sizes: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of policy and critic."""
     encoder_size: int = 64
-    """Recurrent units of the encoder, and units of its embedding."""
+    """Units of the encoder's memory, and of the layer that embeds a step's inputs."""
     latent_size: int = 5
     """Dimensions of the latent variable that describes a task."""
     decoder_sizes: tuple[int, ...] = (32, 32)
@@ -78,6 +79,7 @@ class VariBadConfig(TrialPpoConfig):
         require_counts(self, "model_prefixes", "model_targets", "buffer_trials")
         require_positive(self, "model_learning_rate")
         require_not_negative(self, "transition_weight", "kl_weight")
+        self.check_memory(self.encoder_size)
         if not self.decoder_sizes:
             raise InputError("decoder_sizes must name at least one layer")
         require_choice(self, "reward_inputs", RewardInputs)
@@ -114,11 +116,13 @@ class VariBad(TrialPpoLearner):
     def make_network(self, family: TaskFamily) -> BeliefActorCritic:
         """Return encoder, decoders, policy and critic."""
         config, seen, acted = self.config, self.inputs.observation_size, self.inputs.action_size
-        told = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
-        decoders = {"reward": Decoder(config.latent_size, told, config.decoder_sizes, 1)}
+        decoded = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
+        decoders = {"reward": Decoder(config.latent_size, decoded, config.decoder_sizes, 1)}
         if config.transition_weight:
             decoders["transition"] = Decoder(config.latent_size, seen + acted, config.decoder_sizes, seen)
-        encoder = Encoder(self.inputs.size, config.encoder_size, config.latent_size)
+        embedding = perceptron([self.inputs.size, config.encoder_size], nn.ReLU)
+        memory = make_memory(config, config.encoder_size, config.encoder_size)
+        encoder = Encoder(embedding, memory, config.latent_size)
         head = ActionHead(family.action_space)
         return BeliefActorCritic(encoder, nn.ModuleDict(decoders), seen, config.latent_size, config.hidden_sizes, head)
 

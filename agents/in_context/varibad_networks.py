@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.memories.memory import Gru, Memory
+from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
 from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
 from metarl.distributions import Categorical, DiagonalGaussian
 
@@ -18,20 +18,20 @@ def perceptron(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequenti
 
 
 class Encoder(nn.Module):
-    """Reads a trial into a Gaussian belief about its task: inputs embedded, recurrent units, a mean and a log variance.
+    """Reads a trial into a Gaussian belief about its task: inputs embedded, a memory, a mean and a log variance.
 
     Before anything is learned every belief is close to the standard normal.
 
     Args:
-        inputs: size of a step's inputs.
-        hidden: units of the embedding and of the memory.
+        embedding: layer of a step's inputs.
+        memory: reads the embedded steps.
         latent: size of what describes a task.
     """
 
-    def __init__(self, inputs: int, hidden: int, latent: int) -> None:
+    def __init__(self, embedding: nn.Module, memory: MemoryNetwork, latent: int) -> None:
         super().__init__()
-        self.embedding, self.memory = perceptron([inputs, hidden], nn.ReLU), Gru(hidden, hidden)
-        self.mean, self.log_variance = small_layer(hidden, latent), small_layer(hidden, latent)
+        self.embedding, self.memory = embedding, memory
+        self.mean, self.log_variance = small_layer(memory.size, latent), small_layer(memory.size, latent)
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[DiagonalGaussian, Memory]:
         """Read on in B trials; see ``MemoryNetwork``.
@@ -48,7 +48,7 @@ class Decoder(nn.Module):
 
     Args:
         latent: size of a task's description.
-        features: size of what is told of a step.
+        features: size of a step's features.
         hidden_sizes: of layers with rectified units.
         outputs: size of a prediction.
     """
@@ -75,7 +75,7 @@ class BeliefActorCritic(TrialNetwork):
     Args:
         encoder: of the beliefs.
         decoders: what trains it; they do not act.
-        observation_size: of the part of a step's inputs that stands first.
+        observation_size: of the part of a step's inputs that comes first.
         latent: size of what describes a task.
         hidden_sizes: of policy and of critic.
         head: makes action distributions.

@@ -4,16 +4,19 @@ Slots are written where they were least used or last read (Santoro et al. 2016, 
 contents resemble a key, by a softmax that the controller sharpens (Graves et al. 2014, equations 5 and 6).
 """
 
+from typing import ClassVar, Self
+
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
 
 USAGE_DECAY = 0.95
 # Added to products of lengths, which are 0 for empty slots.
 SMALL = 1e-6
 
 
+@register_memory
 class ExternalMemory(MemoryNetwork):
     """Gated recurrent units with M slots of vectors. Outputs are the units and what was last read.
 
@@ -34,12 +37,19 @@ class ExternalMemory(MemoryNetwork):
         width: of a slot's vector.
     """
 
+    name: ClassVar[str] = "external"
+
     def __init__(self, inputs: int, units: int, slots: int, width: int) -> None:
         super().__init__()
         self.size = units + width
         self._units, self._slots, self._width = units, slots, width
         self.controller = nn.GRUCell(inputs + width, units)
         self.interface = nn.Linear(units, 2 * width + 2)
+
+    @classmethod
+    def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
+        """Return a new network."""
+        return cls(inputs, size, config.slots, config.slot_size)
 
     def initial(self, trials: int) -> Memory:
         """Return zeros.

@@ -1,22 +1,81 @@
 """What a memory is: a network that reads a trial, all at once or step by step, to the same numbers."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from metarl.registry import Registry
+from metarl.validation import require_choice, require_counts
+
 # What is remembered of B trials: named tensors ``[B, ...]``.
 Memory = dict[str, Tensor]
+PreviousStep = Literal["auto", "yes", "no"]
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Settings of the memory of a learner; its size is the learner's own setting."""
+
+    memory: str = "gru"
+    """Memory of the trial: gru, lstm, min-gru, transformer, external, or your own as module:name."""
+    previous_step: PreviousStep = "auto"
+    """Read the inputs of the step before with each step's own: yes, no, or auto (yes for the transformer)."""
+    layers: int = 2
+    """Blocks of transformer and min-gru."""
+    heads: int = 4
+    """Attention heads of each of the transformer's blocks."""
+    window: int = 128
+    """Steps that its attention reaches back, the present one included."""
+    slots: int = 32
+    """Vectors of the external memory."""
+    slot_size: int = 32
+    """Numbers in each of them."""
+
+    def check_memory(self, size: int) -> None:
+        """Check these settings.
+
+        Args:
+            size: of the memory, in units.
+
+        Raises:
+            InputError: when one is out of its range, or there is no such memory.
+        """
+        require_counts(self, "layers", "heads", "window", "slots", "slot_size")
+        require_choice(self, "previous_step", PreviousStep)
+        MEMORIES.find(self.memory).check(self, size)
 
 
 class MemoryNetwork(nn.Module, ABC):
     """A causal network over the steps of trials.
 
     Attributes:
+        name: what it is called in settings.
+        wants_previous_step: whether it reads the inputs of the step before with each step's own, unless settings say
+            otherwise.
         size: of its outputs.
     """
 
+    name: ClassVar[str]
+    wants_previous_step: ClassVar[bool] = False
     size: int
+
+    @classmethod
+    def check(cls, config: MemoryConfig, size: int) -> None:
+        """Raise ``InputError`` where this memory cannot be made with the settings."""
+
+    @classmethod
+    @abstractmethod
+    def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
+        """Return a new network.
+
+        Args:
+            config: settings, of which it takes its own.
+            inputs: size D of a step's inputs.
+            size: units.
+        """
 
     @abstractmethod
     def initial(self, trials: int) -> Memory:
@@ -29,36 +88,73 @@ class MemoryNetwork(nn.Module, ABC):
         Args:
             inputs: ``[B, L, D]``.
             memory: what is remembered of the steps before them. A single step without gradients may be written into
-                it, and it be returned again; else it is not changed.
-            lengths: how many of the steps are each trial's own ``[B]``, at least 1; by default all. What stands behind
-                them is neither remembered nor seen by any step before.
+                it in place, and it be returned again; else it is not changed.
+            lengths: how many of the steps belong to each trial ``[B]``, at least 1; by default all. The steps after
+                them are padding: they change neither the memory nor the outputs of the steps before.
 
         Returns:
             Outputs ``[B, L, size]`` and the memory after each trial's last step.
         """
 
 
-class Gru(MemoryNetwork):
-    """One layer of gated recurrent units (Cho et al. 2014).
+MEMORIES: Registry[type[MemoryNetwork]] = Registry("memory", "docs/rl2.md")
+NetworkT = TypeVar("NetworkT", bound=MemoryNetwork)
+
+
+def register_memory(network: type[NetworkT]) -> type[NetworkT]:
+    """Make a memory known by its name; used as a class decorator."""
+    MEMORIES[network.name] = network
+    return network
+
+
+class TransitionReader(MemoryNetwork):
+    """A memory that reads the inputs of the step before together with each step's own.
+
+    What an action did is in the inputs of the step after it, which hold the previous action and reward, but not the
+    previous observation. With both, a step holds one transition whole: observation, action, reward, next observation.
 
     Args:
-        inputs: size of a step's inputs.
-        size: units.
+        memory: reads ``2 * inputs`` numbers a step.
+        inputs: size D of a step's own inputs.
     """
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, memory: MemoryNetwork, inputs: int) -> None:
         super().__init__()
-        self.size = size
-        self.gru = nn.GRU(inputs, size, batch_first=True)
+        self.memory, self.size, self._inputs = memory, memory.size, inputs
+
+    @classmethod
+    def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
+        """Return a new network around the one that settings name."""
+        return cls(MEMORIES.find(config.memory).make(config, 2 * inputs, size), inputs)
 
     def initial(self, trials: int) -> Memory:
-        """Return zeros ``hidden`` ``[B, size]``."""
-        return {"hidden": next(self.gru.parameters()).new_zeros(trials, self.size)}
+        """Return what the memory does, and zeros as the ``previous`` inputs ``[B, D]``."""
+        previous = next(self.memory.parameters()).new_zeros(trials, self._inputs)
+        return {"previous": previous, **self.memory.initial(trials)}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read on in B trials."""
-        outputs, last = self.gru(inputs, memory["hidden"].unsqueeze(0))
-        if lengths is None:
-            return outputs, {"hidden": last[0]}
-        rows = torch.arange(len(lengths), device=lengths.device)
-        return outputs, {"hidden": outputs[rows, lengths - 1]}
+        own = {name: value for name, value in memory.items() if name != "previous"}
+        before = torch.cat([memory["previous"].unsqueeze(1), inputs[:, :-1]], 1)
+        outputs, own = self.memory(torch.cat([inputs, before], -1), own, lengths)
+        return outputs, {"previous": last_steps(inputs, lengths), **own}
+
+
+def make_memory(config: MemoryConfig, inputs: int, size: int) -> MemoryNetwork:
+    """Return a new network; its numbers come from torch's global stream.
+
+    Args:
+        config: which memory, and its settings.
+        inputs: size of a step's inputs.
+        size: of the memory, in units.
+    """
+    kind = MEMORIES.find(config.memory)
+    both = config.previous_step == "yes" or (config.previous_step == "auto" and kind.wants_previous_step)
+    return (TransitionReader if both else kind).make(config, inputs, size)
+
+
+def last_steps(values: Tensor, lengths: Tensor | None) -> Tensor:
+    """Return values ``[B, L, H]`` at the last step of each trial ``[B, H]``; ``lengths`` as in ``MemoryNetwork``."""
+    if lengths is None:
+        return values[:, -1]
+    return values[torch.arange(len(lengths), device=lengths.device), lengths - 1]

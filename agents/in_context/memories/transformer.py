@@ -4,28 +4,33 @@ Blocks normalise before attention and before the perceptron (Parisotto et al. 20
 of queries and keys (Su et al. 2021, section 3.2): attention depends on how many steps ago something was, not on when in
 the trial that was, and a trial may be of any length.
 
-A step is embedded together with the one before it. What an action did stands in the inputs of the step after it, which
-know the previous action and reward, but not the previous observation; with both, each step holds one transition whole
-(observation, action, reward, next observation), and a single block can look up what was done in the present state.
+Attention is local: every step attends to itself and to the ``window - 1`` steps before it. A sequence is read in pieces
+of that length, each of which attends to itself and to the piece before it, so the cost is linear in the sequence.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
-from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
+from metarl.errors import InputError
 
 RINGS = ("keys", "values")
 
 
+@register_memory
 class Transformer(MemoryNetwork):
     """A stack of blocks in which every step attends to itself and to the ``window - 1`` steps before it.
 
-    The memory is the last step's inputs, and two rings for each block: the key and the value of a trial's step p stand
-    at place ``p % window``, until the step that comes ``window`` later takes it. So acting costs the same at every step
-    of a trial.
+    The memory is two rings for each block: the key and the value of a trial's step p are kept at place ``p % window``,
+    until the step that comes ``window`` later takes it. So acting costs the same at every step of a trial.
+
+    By default a step is read together with the inputs of the step before it: each then holds one transition whole, and
+    a single block can look up what was done in the present state.
 
     Args:
         inputs: size of a step's inputs.
@@ -35,39 +40,46 @@ class Transformer(MemoryNetwork):
         window: steps W that attention reaches.
     """
 
+    name: ClassVar[str] = "transformer"
+    wants_previous_step: ClassVar[bool] = True
     _frequencies: Tensor
 
     def __init__(self, inputs: int, size: int, layers: int, heads: int, window: int) -> None:
         super().__init__()
         self.size, self._window, self._heads = size, window, heads
-        self.embed = nn.Linear(2 * inputs, size)
+        self.embed = nn.Linear(inputs, size)
         self.blocks = nn.ModuleList(_Block(size, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
         width = size // heads
         self.register_buffer("_frequencies", 10_000.0 ** (-torch.arange(0, width, 2) / width), persistent=False)
 
-    def initial(self, trials: int) -> Memory:
-        """Return zeros.
+    @classmethod
+    def check(cls, config: MemoryConfig, size: int) -> None:
+        """Raise ``InputError`` where the heads do not share the size evenly, in pairs of numbers."""
+        if size % (2 * config.heads):
+            raise InputError(f"a transformer's size must be a multiple of 2 * heads = {2 * config.heads}, not {size}")
 
-        They are ``steps`` read so far ``[B]``, the ``last`` one's inputs ``[B, D]``, and ``keys_i``, ``values_i``
-        ``[B, heads, W, size / heads]``.
-        """
+    @classmethod
+    def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
+        """Return a new network."""
+        return cls(inputs, size, config.layers, config.heads, config.window)
+
+    def initial(self, trials: int) -> Memory:
+        """Return zeros: ``steps`` read so far ``[B]``, and ``keys_i``, ``values_i`` ``[B, heads, W, size / heads]``."""
         like = self.embed.weight
         shape = (trials, self._heads, self._window, self.size // self._heads)
         rings = {f"{name}_{index}": like.new_zeros(shape) for index in range(len(self.blocks)) for name in RINGS}
-        steps = torch.zeros(trials, dtype=torch.int64, device=like.device)
-        return {"steps": steps, "last": like.new_zeros(trials, self.embed.in_features // 2), **rings}
+        return {"steps": torch.zeros(trials, dtype=torch.int64, device=like.device), **rings}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read on in B trials."""
         own = torch.full_like(memory["steps"], inputs.shape[1]) if lengths is None else lengths
-        reading = _Reading(memory["steps"], own, inputs.shape[1], self._window)
+        kind = _Step if inputs.shape[1] == 1 else _Sequence
+        reading = kind(memory["steps"], own, inputs.shape[1], self._window)
         angles = (reading.positions.unsqueeze(-1) * self._frequencies).unsqueeze(1)
         turns = angles.cos(), angles.sin()
-        before = torch.cat([memory["last"].unsqueeze(1), inputs[:, :-1]], 1)
-        last = inputs[torch.arange(len(own), device=own.device), own - 1]
-        hidden = self.embed(torch.cat([inputs, before], -1))
-        following = {"steps": memory["steps"] + own, "last": last}
+        hidden = self.embed(inputs)
+        following = {"steps": memory["steps"] + own}
         for index, block in enumerate(self.blocks):
             names = [f"{name}_{index}" for name in RINGS]
             hidden, *rings = block(hidden, turns, *(memory[name] for name in names), reading)
@@ -77,14 +89,11 @@ class Transformer(MemoryNetwork):
 
 @dataclass(frozen=True)
 class _Reading:
-    """How L steps of B trials join the rings; the same in all blocks.
-
-    The first step is written into the ring before anyone looks: the step whose place it takes is out of its reach. The
-    others stand behind the ring until they have been attended to.
+    """How L steps of B trials attend to the rings and to each other, and join the rings; the same in all blocks.
 
     Shapes:
         steps: read before ``[B]``.
-        own: how many of the L are each trial's own ``[B]``.
+        own: how many of the L belong to each trial ``[B]``.
     """
 
     steps: Tensor
@@ -97,52 +106,99 @@ class _Reading:
         """Positions of the steps in their trials, ``[B, L]``."""
         return self.steps.unsqueeze(1) + torch.arange(self.length, device=self.steps.device)
 
-    @cached_property
-    def used(self) -> int:
-        """Places of the ring that may hold something, from its beginning on.
+    def _kept(self, last: Tensor) -> Tensor:
+        """Return which position each place of the ring holds after the position ``last`` ``[B]``, ``[B, W]``."""
+        return last.unsqueeze(1) - (last.unsqueeze(1) - torch.arange(self.window, device=last.device)) % self.window
 
-        One step does not ask how many they are: on CUDA that would be to wait.
-        """
-        return self.window if self.length == 1 else min(int(self.steps.max()) + 1, self.window)
 
-    @cached_property
-    def reached(self) -> Tensor:
-        """Whether each step attends to the places of the ring and to the other steps, ``[B, 1, L, used + L - 1]``."""
-        held = torch.cat([self._held(self.steps)[:, : self.used], self.positions[:, 1:]], 1).unsqueeze(1)
-        here = self.positions.unsqueeze(2)
-        return ((held >= 0) & (held <= here) & (held > here - self.window)).unsqueeze(1)
+class _Step(_Reading):
+    """One step, which is written into the ring before it looks: what it overwrites is out of its reach.
+
+    Nothing depends on values on the device, so that acting never waits for it.
+    """
 
     @cached_property
     def place(self) -> Tensor:
-        """The first step's place, ``[B, 1, 1, 1]``."""
+        """The step's place in the ring, ``[B, 1, 1, 1]``."""
         return (self.steps % self.window).view(-1, 1, 1, 1)
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """Whether each place of the ring has been written, ``[B, 1, 1, W]``."""
+        return (self._kept(self.steps) >= 0)[:, None, None]
+
+    def write(self, ring: Tensor, new: Tensor) -> Tensor:
+        """Return the ring with the step in it; without gradients it is written in place."""
+        scatter = ring.scatter if torch.is_grad_enabled() else ring.scatter_
+        return scatter(2, self.place.expand_as(new), new)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        """Return what was found ``[B, heads, 1, d]``, and both rings after the step."""
+        keys, values = self.write(keys, key), self.write(values, value)
+        return scaled_dot_product_attention(query, keys, values, attn_mask=self.reached), keys, values
+
+
+class _Sequence(_Reading):
+    """Several steps, in pieces of W: each piece attends to itself and to the W steps before it.
+
+    The first piece finds the steps before it in the ring.
+    """
+
+    @cached_property
+    def used(self) -> int:
+        """Steps of the ring that any trial has before these."""
+        return min(int(self.steps.max()), self.window)
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Places of the ring's last ``used`` steps, the oldest first, ``[B, 1, used, 1]``."""
+        ago = torch.arange(-self.used, 0, device=self.steps.device)
+        return ((self.steps.unsqueeze(1) + ago) % self.window)[:, None, :, None]
 
     @cached_property
     def source(self) -> Tensor:
         """Which of the steps each place holds after them, below 0 if none of them, ``[B, 1, W, 1]``."""
-        return (self._held(self.steps + self.own - 1) - self.steps.unsqueeze(1))[:, None, :, None]
+        return (self._kept(self.steps + self.own - 1) - self.steps.unsqueeze(1))[:, None, :, None]
 
-    def _held(self, last: Tensor) -> Tensor:
-        """Return which position each place of the ring holds after the position ``last`` ``[B]``, ``[B, W]``."""
-        return last.unsqueeze(1) - (last.unsqueeze(1) - torch.arange(self.window, device=last.device)) % self.window
+    def reached(self, queries: int, before: int) -> Tensor:
+        """Return whether steps attend to those ``before`` them and to each other, ``[queries, before + queries]``."""
+        here = torch.arange(before, before + queries, device=self.steps.device).unsqueeze(1)
+        there = torch.arange(before + queries, device=self.steps.device)
+        return (there <= here) & (there > here - self.window)
 
-    def join(self, ring: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the steps attend to ``[B, heads, used + L - 1, d]``, and the ring after them.
+    @cached_property
+    def first_reached(self) -> Tensor:
+        """As ``reached`` for the first piece; some trials have fewer steps before it, ``[B, 1, queries, keys]``."""
+        queries = min(self.window, self.length)
+        there = torch.arange(self.used + queries, device=self.steps.device) - self.used
+        exists = self.steps.unsqueeze(1) + there >= 0
+        return self.reached(queries, self.used) & exists[:, None, None]
 
-        One step without gradients is written into the ring that is given.
+    @cached_property
+    def later_reached(self) -> Tensor:
+        """As ``reached`` for whole pieces after the first."""
+        return self.reached(self.window, self.window)
 
-        Args:
-            ring: ``[B, heads, W, d]``.
-            new: keys or values of the steps ``[B, heads, L, d]``.
-        """
-        first, alone = new[:, :, :1], self.length == 1
-        begun = ring if alone else ring[:, :, : self.used]
-        write = begun.scatter_ if alone and not torch.is_grad_enabled() else begun.scatter
-        begun = write(2, self.place.expand_as(first), first)
-        if alone:
-            return begun, begun
+    def write(self, ring: Tensor, new: Tensor) -> Tensor:
+        """Return the ring after the steps; what it does not hold any more was in it before, or was never kept."""
         kept = new.gather(2, self.source.clamp(min=0).expand_as(ring))
-        return torch.cat([begun, new[:, :, 1:]], 2), torch.where(self.source < 0, ring, kept)
+        return torch.where(self.source < 0, ring, kept)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+        """Return what was found ``[B, heads, L, d]``, and both rings after the steps."""
+        seen = []
+        for ring, new in ((keys, key), (values, value)):
+            before = ring.gather(2, self.order.expand(*ring.shape[:2], -1, ring.shape[-1]))
+            seen.append(torch.cat([before, new], 2))
+        found = []
+        for start in range(0, self.length, self.window):
+            piece = query[:, :, start : start + self.window]
+            end = self.used + start + piece.shape[2]
+            begin = 0 if start == 0 else self.used + start - self.window
+            mask = self.first_reached if start == 0 else self.later_reached[: piece.shape[2], : end - begin]
+            near_keys, near_values = (each[:, :, begin:end] for each in seen)
+            found.append(scaled_dot_product_attention(piece, near_keys, near_values, mask))
+        return torch.cat(found, 2), self.write(keys, key), self.write(values, value)
 
 
 class _Block(nn.Module):
@@ -154,14 +210,12 @@ class _Block(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(size, 4 * size), nn.ReLU(), nn.Linear(4 * size, size))
 
     def forward(
-        self, hidden: Tensor, turns: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, reading: _Reading
+        self, hidden: Tensor, turns: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, reading: "_Step | _Sequence"
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the outputs ``[B, L, size]``, and the rings of keys and values after the steps."""
         parts = self.project(self.before_attention(hidden)).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
         query, key = _turned(parts[:2], *turns)
-        seen_keys, keys = reading.join(keys, key)
-        seen_values, values = reading.join(values, parts[2])
-        found = nn.functional.scaled_dot_product_attention(query, seen_keys, seen_values, attn_mask=reading.reached)
+        found, keys, values = reading.attend(query, key, parts[2], keys, values)
         hidden = hidden + self.merge(found.transpose(1, 2).flatten(2))
         return hidden + self.perceptron(self.before_perceptron(hidden)), keys, values
 

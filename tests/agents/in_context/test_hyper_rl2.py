@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.hyper_rl2 import GeneratedPolicy, HyperRl2, HyperRl2Config
+from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.errors import InputError
 from metarl.family import make_family
 from metarl.sampler import Sampler
@@ -45,18 +46,19 @@ def test_at_first_all_trials_have_nearly_the_same_policy() -> None:
     assert hidden.std().item() == pytest.approx((2 / 34) ** 0.5, rel=0.3)  # Glorot: 2 / (inputs + outputs)
 
 
-def test_reading_a_trial_at_once_equals_stepping_through_it() -> None:
-    network = learner().network.double()
-    inputs = torch.randn(3, 7, network.memory.gru.input_size, dtype=torch.float64)  # type: ignore[union-attr, operator]
+@pytest.mark.parametrize("memory", list(MEMORIES))
+def test_reading_a_trial_at_once_equals_stepping_through_it(memory: str) -> None:
+    hyper = learner(memory=memory)
+    network, inputs = hyper.network.double(), torch.randn(3, 7, hyper.inputs.size, dtype=torch.float64)
     whole, values, last = network(inputs, network.initial(3))
-    memory, logits, stepped = network.initial(3), [], []
+    remembered, logits, stepped = network.initial(3), [], []
     for step in inputs.split(1, 1):
-        distribution, value, memory = network(step, memory)
+        distribution, value, remembered = network(step, remembered)
         logits.append(distribution.logits)
         stepped.append(value)
     assert torch.allclose(torch.cat(logits, 1), whole.logits)
     assert torch.allclose(torch.cat(stepped, 1), values)
-    assert torch.allclose(memory["hidden"], last["hidden"])
+    assert all(torch.allclose(remembered[name], last[name]) for name in last)
 
 
 def test_the_trial_reaches_the_policy_through_its_weights_alone() -> None:

@@ -1,14 +1,18 @@
+import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 
 import metarl
 from metarl.agents.in_context.memories.external import ExternalMemory
-from metarl.agents.in_context.memories.memory import Gru
+from metarl.agents.in_context.memories.gru import Gru
+from metarl.agents.in_context.memories.lstm import Lstm
+from metarl.agents.in_context.memories.memory import MEMORIES, TransitionReader
+from metarl.agents.in_context.memories.min_gru import MinGru
 from metarl.agents.in_context.memories.transformer import Transformer
-from metarl.agents.in_context.rl2 import MEMORIES, MemoryKind, RecurrentActorCritic, Rl2, Rl2Config
+from metarl.agents.in_context.rl2 import RecurrentActorCritic, Rl2, Rl2Config
 from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError
 from metarl.evaluation import evaluate
@@ -17,20 +21,21 @@ from metarl.family import make_family
 from metarl.run_directory import RunDirectory
 
 CPU = torch.device("cpu")
-KINDS = get_args(MemoryKind)
+KINDS = ("gru", "lstm", "min-gru", "transformer", "external")
 every_memory = pytest.mark.parametrize("memory", KINDS)
 
 
 def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> RecurrentActorCritic:
-    learner = Rl2(make_family(family), Rl2Config(memory=memory, **settings), 1, CPU)  # type: ignore[arg-type]
+    learner = Rl2(make_family(family), Rl2Config(memory=memory, **settings), 1, CPU)
     assert isinstance(learner.network, RecurrentActorCritic)
     return learner.network
 
 
 def test_every_kind_of_memory_can_be_made() -> None:
-    assert tuple(MEMORIES) == KINDS
-    made = [type(network_of(kind).memory) for kind in KINDS]
-    assert made == [Gru, Transformer, ExternalMemory]
+    assert set(MEMORIES) == set(KINDS)
+    made = [type(network_of(kind, previous_step="no").memory) for kind in KINDS]
+    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory]
+    assert isinstance(network_of("transformer").memory, TransitionReader)
 
 
 def test_a_memory_takes_its_settings() -> None:
@@ -42,7 +47,7 @@ def test_a_memory_takes_its_settings() -> None:
     assert attending.memory.size == 12
     remembered = attending.initial(2)
     assert remembered.pop("steps").shape == (2,)
-    assert remembered.pop("last").shape == (2, 9)  # cell, last of five actions, last reward, start
+    assert remembered.pop("previous").shape == (2, 9)  # cell, last of five actions, last reward, start
     rings = {name: tuple(value.shape) for name, value in remembered.items()}
     assert rings == {f"{ring}_{layer}": (2, 2, 9, 6) for layer in range(3) for ring in ("keys", "values")}
 
@@ -70,7 +75,7 @@ def test_bounded_actions_have_gaussians_of_one_deviation(memory: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"memory": "lstm"}, "memory must be one of gru, transformer, external, not 'lstm'"),
+        ({"memory": "lstn"}, r"no memory is called 'lstn'; did you mean lstm\? \(docs/rl2.md lists them\)"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
         ({"layers": 0}, "layers must be at least 1, not 0"),
         ({"heads": 0}, "heads must be at least 1, not 0"),
@@ -79,7 +84,7 @@ def test_bounded_actions_have_gaussians_of_one_deviation(memory: str) -> None:
         ({"slot_size": 0}, "slot_size must be at least 1, not 0"),
         (
             {"memory": "transformer", "hidden_size": 60},
-            r"a transformer's hidden_size must be a multiple of 2 \* heads = 8, not 60",
+            r"a transformer's size must be a multiple of 2 \* heads = 8, not 60",
         ),
     ],
     ids=str,
@@ -108,6 +113,51 @@ def test_it_trains_and_is_evaluated_from_the_command_line(memory: str, tmp_path:
     assert curve.env_steps.tolist() == [0, 1, 2]
 
 
+OWN_MEMORY = """
+import torch
+from metarl.agents.in_context.memories.memory import MemoryNetwork, register_memory
+
+@register_memory
+class Sums(MemoryNetwork):
+    name = "sums"
+
+    def __init__(self, inputs, size):
+        super().__init__()
+        self.size, self.embed = size, torch.nn.Linear(inputs, size)
+
+    @classmethod
+    def make(cls, config, inputs, size):
+        return cls(inputs, size)
+
+    def initial(self, trials):
+        return {"sum": self.embed.weight.new_zeros(trials, self.size)}
+
+    def forward(self, inputs, memory, lengths=None):
+        outputs = memory["sum"].unsqueeze(1) + self.embed(inputs).cumsum(1)
+        last = outputs[:, -1] if lengths is None else outputs[torch.arange(len(lengths)), lengths - 1]
+        return outputs, {"sum": last}
+"""
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("learner", ["rl2", "hyper-rl2", "varibad"])
+def test_a_memory_of_ones_own_trains_and_is_found_again(
+    learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_memories.py").write_text(OWN_MEMORY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = str(tmp_path / "run")
+    words = "--memory own_memories:sums --iterations 1 --tasks-per-batch 2 --episodes-per-task 4 --track disabled"
+    try:
+        assert main(["train", learner, "bandit", *words.split(), "--out", run]) == 0
+        # Another process knows nothing of it but what config.json says.
+        del MEMORIES["sums"], sys.modules["own_memories"]
+        assert evaluate(run, tasks=2).returns.shape == (2, 2)
+    finally:
+        MEMORIES.pop("sums", None)
+        sys.modules.pop("own_memories", None)
+
+
 @pytest.mark.slow
 @every_memory
 def test_later_episodes_of_a_trial_are_better_on_gridnavi(memory: str, tmp_path: Path) -> None:
@@ -117,7 +167,7 @@ def test_later_episodes_of_a_trial_are_better_on_gridnavi(memory: str, tmp_path:
         metarl.RunConfig(
             iterations=80, tasks_per_batch=16, episodes_per_task=16, track="disabled", out=str(tmp_path / "run")
         ),
-        Rl2Config(memory=memory, episodes_per_trial=4, discount=0.95, window=64),  # type: ignore[arg-type]
+        Rl2Config(memory=memory, episodes_per_trial=4, discount=0.95, window=64),
     )
     metarl.train(config)
     means = evaluate(str(tmp_path / "run")).returns.mean(0)

@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_learner import StepInputs, Trial, Unknown, Working
 from metarl.errors import InputError
@@ -20,6 +21,7 @@ from tests.fakes import EchoFamily, echo_tasks
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 CPU = torch.device("cpu")
+every_memory = pytest.mark.parametrize("memory", list(MEMORIES))
 
 
 class Watched(Rl2):
@@ -167,7 +169,7 @@ def test_a_recorded_trial_has_the_inputs_that_were_acted_on(lifetimes: list[int]
         torch.testing.assert_close(whole[row, trials.valid[row]], torch.stack(steps))
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external"])
+@every_memory
 def test_adapting_remembers_what_acting_remembered(memory: str) -> None:
     # The sampler worked on a copy; the recorded episode leads to the same state, of which the next one is opened.
     learner = echo_learner(memory=memory)
@@ -181,7 +183,7 @@ def test_adapting_remembers_what_acting_remembered(memory: str) -> None:
         assert (working.starts.unique().tolist(), state.starts.unique().tolist()) == ([0], [1])
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external"])
+@every_memory
 def test_collecting_leaves_the_callers_state_alone(memory: str) -> None:
     learner = echo_learner(memory=memory)
     rollouts, states = run_trial(learner, [9, 9])
@@ -194,7 +196,7 @@ def test_collecting_leaves_the_callers_state_alone(memory: str) -> None:
     assert same(state, before)
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external"])
+@every_memory
 def test_a_state_can_be_gone_on_from_again_and_again(memory: str) -> None:
     learner = echo_learner(memory=memory)
     rollouts, states = run_trial(learner, [9, 9])
@@ -204,7 +206,7 @@ def test_a_state_can_be_gone_on_from_again_and_again(memory: str) -> None:
     assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external"])
+@every_memory
 def test_a_second_episode_goes_on_from_the_first(memory: str) -> None:
     learner = echo_learner(memory=memory)
     rollouts, states = run_trial(learner, [9, 9])
@@ -213,7 +215,7 @@ def test_a_second_episode_goes_on_from_the_first(memory: str) -> None:
     assert (fresh != later).any(-1).all()
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external"])
+@every_memory
 def test_a_fresh_trial_is_as_the_first_ever(memory: str) -> None:
     # After a whole trial, a new one begins where the first one did.
     learner = echo_learner(memory=memory)
@@ -229,7 +231,7 @@ def test_a_fresh_trial_is_as_the_first_ever(memory: str) -> None:
     assert opened.starts.all()
 
 
-@pytest.mark.parametrize("memory", ["gru", "transformer", "external"])
+@every_memory
 def test_a_working_copy_stays_where_it_is(memory: str) -> None:
     # A captured graph reads and writes it there.
     learner, observations = echo_learner(memory=memory), torch.ones(2, 3, 3)
@@ -285,3 +287,10 @@ def test_building_a_network_leaves_the_global_stream_alone() -> None:
 def test_a_trial_has_episodes(episodes: int) -> None:
     with pytest.raises(InputError, match=f"^episodes_per_trial must be at least 1, not {episodes}$"):
         Rl2Config(episodes_per_trial=episodes)
+
+
+def test_a_checkpoint_of_another_network_is_refused() -> None:
+    one, other = echo_learner(memory="transformer"), echo_learner(memory="transformer", previous_step="no")
+    message = r"the checkpoint is of another network: memory\.blocks\.0\..* is not the same in both; the code"
+    with pytest.raises(InputError, match=message):
+        one.load_state_dict(other.state_dict())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import metarl
+from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_ppo import share_ahead
 from metarl.config import RunConfig, TrainConfig
@@ -23,8 +24,7 @@ from metarl.trials import Trials
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import numbers
 
-KINDS = ["gru", "transformer", "external"]
-every_memory = pytest.mark.parametrize("memory", KINDS)
+every_memory = pytest.mark.parametrize("memory", list(MEMORIES))
 TASKS, EPISODES = 3, 2
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.varibad import VariBad, VariBadConfig, drawn_steps, newest
 from metarl.agents.in_context.varibad_networks import Decoder
 from metarl.config import RunConfig, TrainConfig
@@ -83,9 +84,10 @@ def gradients(module: torch.nn.Module) -> list[Tensor | None]:
     return [parameter.grad for parameter in module.parameters()]
 
 
+@pytest.mark.parametrize("memory", list(MEMORIES))
 @pytest.mark.parametrize("family", ["gridnavi", "navigation-2d", "bandit"])
-def test_acting_step_by_step_meets_the_beliefs_of_the_whole_trial(family: str) -> None:
-    chosen = config(family)
+def test_acting_step_by_step_meets_the_beliefs_of_the_whole_trial(family: str, memory: str) -> None:
+    chosen = config(family, memory=memory)
     learner = made(chosen)
     rollouts = collected(learner, chosen)
     trials = Trials.of(rollouts)

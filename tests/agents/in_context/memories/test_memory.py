@@ -1,7 +1,6 @@
-"""All memories: what they must have in common, and each against its equations written out a second time."""
+"""What all memories must have in common."""
 
-import math
-from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -9,44 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metarl.agents.in_context.memories.external import ExternalMemory
-from metarl.agents.in_context.memories.memory import Gru, Memory, MemoryNetwork
-from metarl.agents.in_context.memories.transformer import Transformer
+from metarl.agents.in_context.memories.gru import Gru
+from metarl.agents.in_context.memories.memory import (
+    MEMORIES,
+    Memory,
+    MemoryConfig,
+    TransitionReader,
+    make_memory,
+    register_memory,
+)
+from metarl.errors import InputError
+from tests.agents.in_context.memories.reading import INPUTS, NETWORKS, STEPS, TRIALS, made, read
 
-TRIALS, STEPS, INPUTS = 4, 17, 3
-WINDOW = 5
-MEMORIES: dict[str, Callable[[], MemoryNetwork]] = {
-    "gru": lambda: Gru(INPUTS, 6),
-    "transformer": lambda: Transformer(INPUTS, 8, layers=2, heads=2, window=64),
-    "transformer of a short window": lambda: Transformer(INPUTS, 8, layers=2, heads=2, window=WINDOW),
-    "external": lambda: ExternalMemory(INPUTS, 6, slots=4, width=5),
-}
-every_memory = pytest.mark.parametrize("name", MEMORIES)
+pytestmark = pytest.mark.usefixtures("float64_by_default")
+every_memory = pytest.mark.parametrize("name", NETWORKS)
 CUTS = st.lists(st.integers(1, STEPS - 1), max_size=6, unique=True).map(sorted)
 LENGTHS = st.lists(st.integers(1, STEPS), min_size=TRIALS, max_size=TRIALS)
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def made(name: str, seed: int = 0) -> tuple[MemoryNetwork, Tensor]:
-    """Return a network and the inputs of some trials, all in float64."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return MEMORIES[name](), torch.randn(TRIALS, STEPS, INPUTS)
-
-
-def read(network: MemoryNetwork, pieces: list[Tensor], memory: Memory | None = None) -> tuple[Tensor, Memory]:
-    """Read pieces of trials one after the other."""
-    memory, outputs = network.initial(len(pieces[0])) if memory is None else memory, []
-    for piece in pieces:
-        found, memory = network(piece, memory)
-        outputs.append(found)
-    return torch.cat(outputs, 1), memory
 
 
 def cloned(memory: Memory) -> Memory:
@@ -163,157 +140,60 @@ def test_the_given_memory_stays_but_for_a_single_step_without_gradients(name: st
         assert all(torch.equal(memory[key], before[key]) for key in memory)
 
 
-def test_acting_writes_the_rings_where_they_are() -> None:
-    network, inputs = made("transformer")
-    memory = network.initial(TRIALS)
-    with torch.no_grad():
-        _, following = network(inputs[:, :1], memory)
-    rings = [key for key in memory if key not in ("steps", "last")]
-    assert len(rings) == 4
-    assert all(following[key] is memory[key] for key in rings)
-
-
-@pytest.mark.parametrize("name", ["gru", "external"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "min-gru", "external"])
 def test_the_first_step_counts_to_the_end(name: str) -> None:
     network, inputs = made(name)
     free = inputs.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(network(free, network.initial(TRIALS))[0][:, -1].sum(), free)
+    (slope,) = torch.autograd.grad(network(free, network.initial(TRIALS))[0][:, -1, 0].sum(), free)
     assert (slope[:, 0].abs().sum(-1) > 0).all()
 
 
-def test_a_transformers_step_knows_the_inputs_before_it() -> None:
-    # Out of reach of a window of one step, only the embedding can bring them.
-    network, inputs = one_block(window=1), torch.randn(TRIALS, 3, INPUTS, generator=torch.Generator().manual_seed(2))
-    free = inputs.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(network(free, network.initial(TRIALS))[0][:, -1, 0].sum(), free)
-    assert [bool((slope[:, step].abs().sum(-1) > 0).all()) for step in range(3)] == [False, True, True]
+@pytest.mark.parametrize("name", ["gru that reads transitions", "transformer that reads transitions"])
+def test_a_transition_reader_knows_the_inputs_of_the_step_before(name: str) -> None:
+    network, inputs = made(name)
+    assert isinstance(network, TransitionReader)
+    forgetful = network.initial(TRIALS)
+    changed = {**forgetful, "previous": torch.ones(TRIALS, INPUTS)}
+    one, other = (network(inputs, memory)[0] for memory in (forgetful, changed))
+    assert (one[:, 0] != other[:, 0]).any(-1).all()
+    before = torch.cat([torch.zeros(TRIALS, 1, INPUTS), inputs[:, :-1]], 1)
+    expected, _ = network.memory(torch.cat([inputs, before], -1), network.memory.initial(TRIALS))
+    assert torch.equal(one, expected)
 
 
-def one_block(window: int = WINDOW) -> Transformer:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        return Transformer(INPUTS, 8, layers=1, heads=2, window=window)
+@pytest.mark.parametrize("name", list(MEMORIES))
+@pytest.mark.parametrize("previous_step", ["auto", "yes", "no"])
+def test_every_memory_can_be_given_the_step_before(name: str, previous_step: Any) -> None:
+    network = make_memory(MemoryConfig(memory=name, previous_step=previous_step), INPUTS, 8)
+    given_both = previous_step == "yes" or (previous_step == "auto" and name == "transformer")
+    assert isinstance(network, TransitionReader) == given_both
+    outputs, _ = network(torch.randn(2, 3, INPUTS), network.initial(2))
+    assert outputs.shape == (2, 3, network.size)
 
 
-def last_output(network: MemoryNetwork, inputs: Tensor) -> Tensor:
-    return network(inputs, network.initial(len(inputs)))[0][:, -1]
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory": "gro"}, r"no memory is called 'gro'; did you mean gru\? \(docs/rl2.md lists them\)"),
+        ({"previous_step": "maybe"}, "previous_step must be one of auto, yes, no, not 'maybe'"),
+        ({"layers": 0}, "layers must be at least 1, not 0"),
+        ({"heads": 0}, "heads must be at least 1, not 0"),
+        ({"window": 0}, "window must be at least 1, not 0"),
+        ({"slots": 0}, "slots must be at least 1, not 0"),
+        ({"slot_size": 0}, "slot_size must be at least 1, not 0"),
+        ({"memory": "transformer", "heads": 3}, r"a transformer's size must be a multiple of 2 \* heads = 6, not 8"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}$"):
+        MemoryConfig(**settings).check_memory(8)
 
 
-@pytest.mark.parametrize(("ago", "seen"), [(WINDOW - 1, True), (WINDOW, True), (WINDOW + 1, False)])
-def test_attention_reaches_back_to_the_windows_end(ago: int, seen: bool) -> None:
-    # The step at its end brings the inputs before it.
-    network, (_, inputs) = one_block(), made("gru")
-    changed = inputs.clone()
-    changed[:, -1 - ago] += 1.0
-    difference = (last_output(network, inputs) - last_output(network, changed)).abs().amax(-1)
-    assert (difference > 1e-6).all() if seen else (difference == 0).all()
+def test_a_memory_of_ones_own_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEMORIES, "mine", Gru)  # which undoes the registration after the test
 
+    @register_memory
+    class Mine(Gru):
+        name = "mine"
 
-def test_attention_knows_how_long_ago_things_were() -> None:
-    network, (_, inputs) = one_block(), made("gru")
-    swapped = inputs.clone()
-    swapped[:, [-2, -4]] = inputs[:, [-4, -2]]
-    assert ((last_output(network, inputs) - last_output(network, swapped)).abs().amax(-1) > 1e-6).all()
-
-
-@pytest.mark.parametrize("before", [1, 8, 300])
-def test_attention_does_not_know_when_in_the_trial_it_is(before: int) -> None:
-    # The same window, after another number of steps that it does not reach; the last of them is as no step.
-    network, (_, inputs) = one_block(), made("gru")
-    window, earlier = inputs[:, -WINDOW:], torch.ones(TRIALS, before, INPUTS)
-    earlier[:, -1] = 0
-    longer = torch.cat([earlier, window], 1)
-    torch.testing.assert_close(last_output(network, longer), last_output(network, window), rtol=0, atol=1e-9)
-
-
-def attention_by_hand(network: Transformer, inputs: Tensor) -> Tensor:
-    """Read one trial ``[L, D]``, query by query, with positions as complex numbers turned."""
-    hidden = network.embed(torch.cat([inputs, torch.cat([torch.zeros(1, INPUTS), inputs[:-1]])], -1))
-    for block in network.blocks:
-        parts = block.project(block.before_attention(hidden)).view(STEPS, 3, 2, 4)  # type: ignore[operator, union-attr]
-        rows = []
-        for here in range(STEPS):
-            heads = []
-            for head in range(2):
-                first = max(0, here - WINDOW + 1)
-
-                def turned(part: int, position: int) -> Tensor:
-                    vector = parts[position, part, head]  # noqa: B023
-                    angles = position * torch.tensor([1.0, 0.01])  # 10000^(-2i/4)
-                    return torch.complex(vector[:2], vector[2:]) * torch.polar(torch.ones(2), angles)
-
-                likenesses = [
-                    (turned(0, here) * turned(1, position).conj()).real.sum() / 2  # the root of 4 entries
-                    for position in range(first, here + 1)
-                ]
-                weights = torch.stack(likenesses).softmax(0)
-                heads.append(weights @ parts[first : here + 1, 2, head])
-            rows.append(torch.cat(heads))
-        hidden = hidden + block.merge(torch.stack(rows))  # type: ignore[operator]
-        hidden = hidden + block.perceptron(block.before_perceptron(hidden))  # type: ignore[operator]
-    return network.norm(hidden)
-
-
-def test_a_transformer_is_its_equations() -> None:
-    network, inputs = made("transformer of a short window")
-    assert isinstance(network, Transformer)
-    outputs, _ = network(inputs, network.initial(TRIALS))
-    for trial in range(TRIALS):
-        torch.testing.assert_close(outputs[trial], attention_by_hand(network, inputs[trial]), rtol=0, atol=1e-12)
-
-
-def slots_by_hand(network: ExternalMemory, inputs: Tensor) -> Tensor:
-    """Read one trial ``[L, D]``, slot by slot."""
-    slots, hidden, found = [torch.zeros(5) for _ in range(4)], torch.zeros(6), torch.zeros(5)
-    read, usage, outputs = [0.0] * 4, [0.0] * 4, []
-    for entries in inputs:
-        hidden = network.controller(torch.cat([entries, found]), hidden)
-        told = network.interface(hidden)
-        key, vector = told[:5], told[5:10].tanh()
-        gate, sharpness = torch.sigmoid(told[10]).item(), 1 + math.log1p(math.exp(told[11].item()))
-        cosines = [float(slot @ key / ((slot @ slot) * (key @ key) + 1e-6).sqrt()) for slot in slots]
-        total = sum(math.exp(sharpness * cosine) for cosine in cosines)
-        reading = [math.exp(sharpness * cosine) / total for cosine in cosines]
-        found = torch.stack([weight * slot for weight, slot in zip(reading, slots, strict=True)]).sum(0)
-        least = usage.index(min(usage))
-        slots[least] = torch.zeros(5)
-        writing = [gate * last + (1 - gate) * (slot == least) for slot, last in enumerate(read)]
-        slots = [slot + weight * vector for slot, weight in zip(slots, writing, strict=True)]
-        usage = [0.95 * u + r + w for u, r, w in zip(usage, reading, writing, strict=True)]
-        read = reading
-        outputs.append(torch.cat([hidden, found]))
-    return torch.stack(outputs)
-
-
-@torch.no_grad()
-def test_an_external_memory_is_its_equations() -> None:
-    network, inputs = made("external")
-    assert isinstance(network, ExternalMemory)
-    outputs, _ = network(inputs, network.initial(TRIALS))
-    for trial in range(TRIALS):
-        torch.testing.assert_close(outputs[trial], slots_by_hand(network, inputs[trial]), rtol=0, atol=1e-12)
-
-
-def test_slots_are_filled_one_after_the_other() -> None:
-    network, inputs = made("external")
-    assert isinstance(network, ExternalMemory)
-    with torch.no_grad():
-        network.interface.bias[-2] = -50.0  # the gate: nothing goes to where was read
-    memory = network.initial(TRIALS)
-    for step in range(4):
-        _, memory = network(inputs[:, step : step + 1], memory)
-        filled = memory["slots"].abs().sum(-1) > 1e-9
-        assert filled.int().tolist() == [[1] * (step + 1) + [0] * (3 - step)] * TRIALS
-
-
-@torch.no_grad()
-def test_what_was_written_is_found_by_a_key_that_resembles_it() -> None:
-    network, _ = made("external")
-    assert isinstance(network, ExternalMemory)
-    memory = network.initial(1)
-    memory["slots"][0] = torch.eye(4, 5)
-    network.interface.weight.zero_()
-    network.interface.bias.copy_(torch.tensor([0, 0, 3.0, 0, 0, 0, 0, 0, 0, 0, 0, 40.0]))
-    _, memory = network(torch.zeros(1, 1, INPUTS), memory)
-    torch.testing.assert_close(memory["read"], torch.tensor([[0, 0, 1.0, 0]]), rtol=0, atol=1e-9)
-    torch.testing.assert_close(memory["found"], torch.tensor([[0, 0, 1.0, 0, 0]]), rtol=0, atol=1e-9)
+    assert isinstance(make_memory(MemoryConfig(memory="mine"), INPUTS, 8), Mine)

@@ -1,0 +1,47 @@
+"""Gated recurrent units."""
+
+from typing import ClassVar, Self
+
+from torch import Tensor, gru_cell, nn
+
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
+from metarl.agents.in_context.memories.recurrence import read_gru
+
+
+@register_memory
+class Gru(MemoryNetwork):
+    """One layer of gated recurrent units (Cho et al. 2014).
+
+    On CUDA whole trials are read by cuDNN, whose kernels hold the loop over steps; on the CPU by ``recurrence``.
+
+    Args:
+        inputs: size of a step's inputs.
+        size: units.
+    """
+
+    name: ClassVar[str] = "gru"
+
+    def __init__(self, inputs: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        self.gru = nn.GRU(inputs, size, batch_first=True)
+
+    @classmethod
+    def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
+        """Return a new network."""
+        return cls(inputs, size)
+
+    def initial(self, trials: int) -> Memory:
+        """Return zeros ``hidden`` ``[B, size]``."""
+        return {"hidden": next(self.gru.parameters()).new_zeros(trials, self.size)}
+
+    def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """Read on in B trials."""
+        hidden = memory["hidden"]
+        if inputs.shape[1] == 1:
+            outputs = gru_cell(inputs[:, 0], hidden, *self.gru.parameters()).unsqueeze(1)
+        elif inputs.is_cuda:
+            outputs, _ = self.gru(inputs, hidden.unsqueeze(0))
+        else:
+            outputs = read_gru(inputs, hidden, self.gru)
+        return outputs, {"hidden": last_steps(outputs, lengths)}
