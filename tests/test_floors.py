@@ -12,6 +12,7 @@ FLOORS = [
         "pictures",
         "seeding",
         "params",
+        "places",
         "distributions",
         "rollout",
         "returns",

@@ -23,7 +23,7 @@ import tyro
 from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS, Variant, find_comparison_reference
 from metarl.experiments.learning.figure import draw
 from metarl.experiments.learning.records import (

@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from metarl.experiments.compare.figures import COLORS, MARKERS, WIDE
-from metarl.experiments.learning.records import Record, some
+from metarl.experiments.learning.records import Record, list_counts
 from metarl.references import Reference
 from metarl.run_directory import write_whole
 
@@ -37,8 +37,8 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
     """
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
-        tasks = some([len(record.tasks) for record in records.values()])
-        seeds = some([len(record.runs) for record in records.values()])
+        tasks = list_counts([len(record.tasks) for record in records.values()])
+        seeds = list_counts([len(record.runs) for record in records.values()])
         figure.suptitle(f"{name}: {tasks} test tasks, mean and range of {seeds} seeds", fontsize=11)
         training, adaptation = figure.subplots(1, 2, sharey=True)
         handles = []

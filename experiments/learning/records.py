@@ -1,4 +1,4 @@
-"""What ``learning/curve.py`` leaves in files: the evaluations of every seed of a variant, and the reading of them."""
+"""The files that ``learning/curve.py`` writes, with the evaluations of every seed of a variant, and their reading."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
+from metarl.learner import LEARNERS
 from metarl.run_directory import write_whole
 
 
@@ -20,12 +21,12 @@ class Point:
     """One evaluation on the held-out tasks. Lists have an entry before adaptation and one after each step of it.
 
     Attributes:
-        iteration: how many there had been.
-        env_steps: of the training up to there.
+        iteration: number of iterations before it.
+        env_steps: of training before it.
         spent: env steps of a task before the entry's episodes.
         returns: mean over tasks.
-        success: share of episodes that met the task's goal, where the family tells.
-        training_cpu_seconds: up to there; None where the training was cut off between two evaluations.
+        success: share of episodes that met the task's goal, where the family defines success.
+        training_cpu_seconds: before it; None where the training was interrupted between two evaluations.
     """
 
     iteration: int
@@ -78,8 +79,10 @@ class Record:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether it is a baseline that learns each task anew."""
-        return bool(self.config["settings"].get("variant") == "scratch")
+        """Whether the learner learns each task anew, so that training on other tasks changes nothing."""
+        learner = LEARNERS.find(self.config["learner"])
+        settings: Any = TypeAdapter(learner.config_class).validate_python(self.config["settings"])
+        return learner.from_scratch(settings)
 
     def points(self) -> list[tuple[Point, ...]]:
         """Return the evaluations after the iterations that every run was evaluated after, each a point of every run."""
@@ -105,8 +108,8 @@ class Record:
     @property
     def totals(self) -> np.ndarray | None:
         """Returns of whole trials at the end of training, ``[runs, tasks]``, of learners that remember trials."""
-        told = [run.final_totals for run in self.runs if run.final_totals is not None]
-        return np.array(told) if told else None
+        totals = [run.final_totals for run in self.runs if run.final_totals is not None]
+        return np.array(totals) if totals else None
 
 
 def write(path: Path, content: Record | SeedRun) -> None:
@@ -152,8 +155,8 @@ def read_comparison(folder: Path, labels: Iterable[str]) -> dict[str, Record]:
     return {label: read_record(folder / f"{label}.json") for label in found}
 
 
-def some(counts: Iterable[int]) -> str:
-    """Return different counts in words: ``3``, or ``1 or 3``."""
+def list_counts(counts: Iterable[int]) -> str:
+    """Return the different counts in words: ``3``, or ``1 or 3``."""
     return " or ".join(map(str, sorted(set(counts))))
 
 

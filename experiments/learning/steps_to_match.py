@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.records import Record, read_comparison, read_record
 from metarl.registry import find_by_name

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
-from metarl.experiments.learning.records import Record, read_comparison, some
+from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
 from metarl.run_directory import write_whole
 from metarl.statistics import interval, mean
@@ -46,7 +46,7 @@ def results_of(name: str, results: Path) -> str:
     records = read_comparison(results / name, COMPARISONS.get(name, ()))
     if not records:
         return f"No runs of this comparison are committed; `python experiments/learning/curve.py {name}` makes them."
-    tasks = some(len(record.tasks) for record in records.values())
+    tasks = list_counts(len(record.tasks) for record in records.values())
     parts = [f"![{name}: return against training and against adaptation](results/{name}.png)"]
     parts.append(f"{tasks} test tasks. {_references(name)}".strip())
     parts.append(results_table(records))
