@@ -70,7 +70,7 @@ def title(comparison: Comparison) -> str:
 
 
 def _protocol_text(comparison: Comparison) -> str:
-    """Return in a paragraph how it was measured."""
+    """Return the protocol of the measurement in a paragraph."""
     protocol, run = comparison.protocol, comparison.example
     config, count = run.config, len(comparison.tasks)
     few = "" if count == protocol.tasks else ", all that there are"
@@ -102,7 +102,7 @@ def number(value: float) -> str:
 
 
 def _cost(measure: Measure) -> str:
-    """Return how much experience of a task had been used up to there."""
+    """Return the adaptation steps and the env steps used on a task by then."""
     steps = "step" if measure.step == 1 else "steps"
     return f"{measure.step} {steps}, {measure.env_steps:,.0f} env steps"
 
@@ -123,7 +123,7 @@ def _intervals(comparison: Comparison) -> str:
 
 def _reading(comparison: Comparison) -> Iterator[str]:
     yield (
-        "Mean return with its 95 % interval; below it the interquartile mean (IQM) and the experience of a task used. "
+        "Mean return with its 95 % interval; below it the interquartile mean (IQM) and the env steps used on a task. "
         "Gain: after the last step minus before."
     )
     if any(not entry.runs[0].learner.pools_episodes for entry in comparison.entries):

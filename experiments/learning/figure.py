@@ -33,7 +33,7 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
     Args:
         name: of the comparison.
         records: what was measured, by variant.
-        reference: what it is held against.
+        reference: the returns without adaptation and with the task known.
     """
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
@@ -97,7 +97,7 @@ def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -
 
 
 def _scale(axes: Axes, spent: Sequence[np.ndarray]) -> None:
-    """Make the axis of env steps spent logarithmic behind the first adaptation step, if it must reach far."""
+    """Make the axis of env steps logarithmic from the first adaptation step on, if it has to reach far."""
     last = [each[-1] for each in spent]
     if last and max(last) > WIDE * min(last):
         first = min(each[1] for each in spent)

@@ -42,7 +42,7 @@ class SeedRun:
     """One training run: its evaluations, and the returns ``[task][column]`` of the last one.
 
     Attributes:
-        versions: of the packages it ran under.
+        versions: of the packages it ran with.
         final_totals: the return of a whole trial of each task, if the columns are the episodes of a trial.
     """
 
@@ -58,12 +58,12 @@ class Record:
     """What was measured of a variant.
 
     Attributes:
-        command: that makes this file.
+        command: writes this file.
         config: of the runs; it has no seed and no place.
         steps: adaptation steps measured.
-        inner_steps: those of training, of these.
-        columns: the steps of which the last evaluation's returns of each task are kept.
-        tasks: the parameters of each held-out task, but for long ones; the config's split hash covers them all.
+        inner_steps: those of training, as far as measured.
+        columns: the steps whose returns of each task are kept from the last evaluation.
+        tasks: the parameters of each held-out task, except long ones; the config's split hash covers them all.
         runs: by seed.
     """
 

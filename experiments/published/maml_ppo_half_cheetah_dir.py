@@ -1,9 +1,9 @@
-"""MAML-PPO on HalfCheetahDir, with the settings of ProMP: Rothfuss et al. 2019 and the authors' script.
+"""MAML-PPO on HalfCheetahDir, with the settings of ProMP (Rothfuss et al. 2019) and its authors' script.
 
     metarl train --published maml-ppo-half-cheetah-dir --seed 1
 
 40 tasks, forward or backward, x 20 episodes x 100 steps, one inner step of size 0.1, 5 steps of Adam with step size
-1e-3, clip 0.3, weight 5e-4 of the inner KL and 1001 iterations (160 million env steps). The policy is 64-64 tanh.
+1e-3, clip range 0.3, weight 5e-4 of the inner KL and 1001 iterations (160 million env steps). The policy is 64-64 tanh.
 """
 
 from metarl.agents.gradient.maml_ppo import MamlPpoConfig
