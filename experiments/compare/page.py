@@ -127,7 +127,7 @@ def _reading(comparison: Comparison) -> Iterator[str]:
         "Gain: after the last step minus before."
     )
     if any(not entry.runs[0].learner.pools_episodes for entry in comparison.entries):
-        yield "Of a learner that remembers a trial, the steps are the trial's episodes, one after the other."
+        yield "For a learner with a memory, the steps are the trial's episodes, one after the other."
     if reference := comparison.reference:
         full = "" if reference.full_knowledge is None else f", with full knowledge {reference.full_knowledge:g}"
         yield f"For reference: without adaptation {reference.no_adaptation:g}{full} ({reference.source})."

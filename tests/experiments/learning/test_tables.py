@@ -66,7 +66,10 @@ def test_a_comparison_without_results_says_so(tmp_path: Path) -> None:
 def test_baselines_from_scratch_have_a_table_of_steps_to_match(tmp_path: Path) -> None:
     (tmp_path / "gridnavi").mkdir()
     write(tmp_path / "gridnavi" / "maml-trpo.json", CURVE)
-    write(tmp_path / "gridnavi" / "dqn-scratch.json", record(seed_run(1, [point(1, [-9, 0])]), variant="scratch"))
+    write(
+        tmp_path / "gridnavi" / "dqn-scratch.json",
+        record(seed_run(1, [point(1, [-9, 0])]), learner="dqn", variant="scratch"),
+    )
     shown = results_of("gridnavi", tmp_path)
     assert shown.count("| env steps of dqn-scratch to match |") == 1
     assert "`dqn-scratch` needs" in shown
