@@ -9,9 +9,9 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
-from metarl.family import TaskFamily, make_family
+from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.learner import LEARNERS, Learner
-from metarl.references import Reference, find_reference
+from metarl.references import Reference
 from metarl.splits import TaskSplit
 from metarl.validation import require_counts, require_not_negative
 
@@ -90,12 +90,12 @@ class TrainConfig:
         """Make the family with the run's preset and horizon, as the learner is to meet it."""
         overrides = {} if self.run.horizon is None else {"horizon": self.run.horizon}
         family = make_family(self.family, self.run.preset, **overrides)
-        return LEARNERS[self.learner].view(family, self.settings)
+        return LEARNERS.find(self.learner).view(family, self.settings)
 
     def make_learner(self) -> Learner:
         """Make the learner, untrained."""
         device = resolve_device(self.run.device)
-        return LEARNERS[self.learner](self.make_family(), self.settings, self.run.seed, device)
+        return LEARNERS.find(self.learner)(self.make_family(), self.settings, self.run.seed, device)
 
     def split(self) -> TaskSplit:
         """Return the family's training, validation and test tasks."""
@@ -107,8 +107,9 @@ class TrainConfig:
         return self.run.preset or next(iter(self.make_family().presets))
 
     def find_reference(self) -> Reference | None:
-        """Return what is known of the family's preset, if anything is, and episodes are the preset's."""
-        return find_reference(self.family, self.preset, self.make_family().horizon)
+        """Return the references of the family's preset, if any are known, and episodes have the preset's horizon."""
+        found = FAMILIES.find(self.family).references.get(self.preset)
+        return found if found is not None and found.horizon == self.make_family().horizon else None
 
     @property
     def group(self) -> str:

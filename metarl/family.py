@@ -20,6 +20,8 @@ from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.pictures import text_picture
+from metarl.places import Map, Staying
+from metarl.references import Reference
 from metarl.registry import Registry
 from metarl.validation import require_count
 
@@ -85,12 +87,14 @@ class TaskFamily(ABC):
         name: on the command line, in kebab case.
         env_id: in Gymnasium's registry.
         presets: field values by preset name; the first is the default.
+        references: returns to compare learners with, by preset name, where they are known.
         horizon: steps after which an episode is truncated.
     """
 
     name: ClassVar[str]
     env_id: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    references: ClassVar[Mapping[str, Reference]] = {}
     horizon: int
 
     @property
@@ -147,6 +151,24 @@ class TaskFamily(ABC):
         """Return to which part each task belongs, int64 ``[count]`` into (train, validation, test), else None.
 
         For families of countably many tasks, whose independent draws may meet the same task twice.
+        """
+        return None
+
+    def places(self, observations: Tensor) -> Tensor | None:
+        """Return the places (x, y) ``[..., 2]`` at which observations were made, if they show them, else None.
+
+        ``metarl compare`` draws the paths of families that return places, on ``map_of`` a task.
+        """
+        return None
+
+    def map_of(self, task: TensorDict) -> Map:
+        """Return what is drawn under the paths of a task ``[]``: an empty plane unless overridden."""
+        return Map()
+
+    def staying(self) -> Staying | None:
+        """Return the steps of staying in each cell, if the family is a grid whose cells are observed, else None.
+
+        ``metarl compare`` draws the rewards that a learner with a model of rewards expects of them.
         """
         return None
 

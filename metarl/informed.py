@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
+from metarl.places import Map
 from metarl.spaces import features
 
 # Wider ranges are bounds for form's sake, such as those of float32: scaling by them would leave nothing to see.
@@ -64,6 +65,10 @@ class FamilyView(TaskFamily):
         """Return the parts that the other family tells."""
         return self.family.part_of(tasks, seed)
 
+    def map_of(self, task: TensorDict) -> Map:
+        """Return the other family's map."""
+        return self.family.map_of(task)
+
     def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
         """Make a task of the other family."""
         return self.family.make_task(parameters)
@@ -88,6 +93,14 @@ class InformedFamily(FamilyView):
         )
         low, high = np.append(low, np.full(width, -np.inf)), np.append(high, np.full(width, np.inf))
         return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+    def places(self, observations: Tensor) -> Tensor | None:
+        """Return the places that the other family's part of the observations shows."""
+        given = self.family.observation_space
+        if not isinstance(given, spaces.Box):
+            return None
+        seen = observations[..., : spaces.flatdim(given)]
+        return self.family.places(seen.view(*seen.shape[:-1], *given.shape))
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make the other family's worlds, and tell of their tasks."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from metarl.family import TaskFamily
 from metarl.processes import ONE_PROCESS, Processes
 from metarl.registry import Registry
 from metarl.rollout import Rollout
+from metarl.trials import Trials
 
 
 class Learner(ABC):
@@ -28,6 +29,7 @@ class Learner(ABC):
         pools_episodes: whether a task's episodes side by side are one experience. Else each goes on in a trial of its
             own, by ``sampler.RememberingActor``.
         baseline: whether it is there to be compared with; a tracked run says so.
+        label_settings: names of settings that a comparison's label of the learner always shows, such as a variant.
         metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
         processes: those that train the learner together, each on its own tasks. Whatever ``update`` computes from
             tasks goes through their means, so that all end up with the same parameters and return the same metrics.
@@ -39,6 +41,7 @@ class Learner(ABC):
     evaluation_steps: int = 3
     pools_episodes: ClassVar[bool] = True
     baseline: ClassVar[bool] = False
+    label_settings: ClassVar[Sequence[str]] = ()
     metrics: ClassVar[Mapping[str, str]] = {}
     processes: Processes = ONE_PROCESS
 
@@ -53,6 +56,11 @@ class Learner(ABC):
         Its tasks, and their split, are the family's.
         """
         return family
+
+    @classmethod
+    def from_scratch(cls, config: Any) -> bool:
+        """Return whether it learns each task anew, so that training on other tasks changes nothing."""
+        return False
 
     @abstractmethod
     def begin(self, num_tasks: int) -> Any:
@@ -86,6 +94,24 @@ class Learner(ABC):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """A learner that predicts rewards from its belief about the task; ``metarl compare`` draws what it expects."""
+
+    def expected_rewards(
+        self, trials: Trials, observations: Tensor, actions: Tensor, next_observations: Tensor, seed: int
+    ) -> Tensor:
+        """Return the reward that is expected of each of M steps before each step of B trials, ``[B, L, M]``.
+
+        Args:
+            trials: what has been experienced of B tasks, up to L steps.
+            observations: ``[M, *observation]``, before the steps.
+            actions: ``[M, *action]``, as a policy draws them.
+            next_observations: ``[M, *observation]``, after the steps.
+            seed: of samples of the belief.
+        """
 
 
 LEARNERS: Registry[type[Learner]] = Registry("learner", "metarl learners")

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
@@ -17,11 +17,14 @@ import metarl
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
 from metarl.experiments.commands.compare import CompareOptions
+from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.families import ShowOptions
-from metarl.experiments.commands.main import EvaluateOptions, ResumeOptions, main
+from metarl.experiments.commands.main import COMMANDS, main, usage
 from metarl.experiments.commands.render import RenderOptions
-from metarl.experiments.learning import curve as learning_curve
-from metarl.experiments.learning import steps_to_match
+from metarl.experiments.commands.train import ResumeOptions
+from metarl.experiments.learning import curve, steps_to_match, tables
+from metarl.experiments.learning.comparisons import COMPARISONS
+from metarl.experiments.published import MODULES
 from metarl.experiments.tools import belief_pictures, metaworld_evaluation
 from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
@@ -30,6 +33,33 @@ from metarl.trust_region import TrustRegionConfig
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
 TRAIN_CONFIGS = (RunConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
+# The commands of the manual, by their first words, with the dataclasses that hold their options.
+OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
+    ("metarl", "train"): TRAIN_CONFIGS,
+    ("metarl", "train", "--published"): TRAIN_CONFIGS,
+    ("metarl", "train", "--resume"): (ResumeOptions,),
+    ("metarl", "evaluate"): (EvaluateOptions,),
+    ("metarl", "compare"): (CompareOptions,),
+    ("metarl", "render"): (RenderOptions,),
+    ("metarl", "families"): (),
+    ("metarl", "families", "show"): (ShowOptions,),
+    ("metarl", "learners"): (),
+    ("python", "experiments/learning/curve.py"): (curve.Options,),
+    ("python", "experiments/learning/steps_to_match.py"): (steps_to_match.Options,),
+    ("python", "experiments/learning/tables.py"): (tables.Options,),
+    ("python", "experiments/tools/belief_pictures.py"): (belief_pictures.Options,),
+    ("python", "experiments/tools/demo.py"): (),
+    ("python", "experiments/tools/metaworld_evaluation.py"): (metaworld_evaluation.Options,),
+    ("python", "experiments/tools/metrics_table.py"): (),
+}
+# What the words after them are names of.
+NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
+    ("metarl", "train"): (LEARNERS, FAMILIES),
+    ("metarl", "train", "--published"): (MODULES,),
+    ("metarl", "families", "show"): (FAMILIES,),
+    ("python", "experiments/learning/curve.py"): (COMPARISONS,),
+    ("python", "experiments/learning/steps_to_match.py"): (COMPARISONS,),
+}
 # The page of each learner, and of what several of them share.
 LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl")
 SETTINGS = [(LEARNERS[name].config_class, name) for name in LEARNER_PAGES]
@@ -109,46 +139,40 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, page, "exec"), vars(module))
 
 
+def entry(words: list[str]) -> tuple[str, ...]:
+    """Return the entry of ``OPTIONS`` that a command is: the longest that it begins with."""
+    return max((known for known in OPTIONS if known == tuple(words[: len(known)])), key=len, default=())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_commands_and_their_options_exist(page: Path) -> None:
     for words in commands(page):
-        given = {word.split("=")[0] for word in words if word.startswith("--")}
+        command, script = " ".join(words), ROOT / words[1]
         if words[0] == "python":
-            script = words[1]
-            if script.startswith(("experiments/", "benchmarks/")):
-                assert (ROOT / script).exists(), " ".join(words)
-            if script.startswith("benchmarks/"):
-                continue
-            words = words if script.startswith("experiments/") else ["metarl", *words[2:]]  # noqa: PLW2901
-        if words[:2] == ["metarl", "evaluate"]:
-            known = options(EvaluateOptions)
-        elif words[:2] == ["metarl", "compare"]:
-            known = options(CompareOptions)
-        elif words[:2] == ["metarl", "render"]:
-            known = options(RenderOptions)
-        elif "--resume" in given:
-            known = options(ResumeOptions)
-        elif words[:2] == ["metarl", "train"]:
-            assert words[2] in set(LEARNERS) | own_names(page), " ".join(words)
-            assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
-            known = options(*TRAIN_CONFIGS)
-        elif words[:2] == ["python", "experiments/learning/curve.py"]:
-            known = options(learning_curve.Options)
-        elif words[:2] == ["python", "experiments/tools/belief_pictures.py"]:
-            known = options(belief_pictures.Options)
-        elif words[:2] == ["python", "experiments/learning/steps_to_match.py"]:
-            known = options(steps_to_match.Options)
-        elif words[:2] == ["python", "experiments/tools/metaworld_evaluation.py"]:
-            known = options(metaworld_evaluation.Options)
-        elif words[1:3] == ["families", "show"]:
-            assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
-            known = options(ShowOptions)
-        elif words[0] == "python" and words[1] != "experiments/tools/demo.py":
-            known = options(*TRAIN_CONFIGS)
-        else:
-            known = {"--help"}
-            assert words[0] == "python" or words[1] in ("families", "learners"), " ".join(words)
-        assert given <= known, f"{' '.join(words)}: unknown {sorted(given - known)}"
+            assert script.exists(), command
+        if script.parent.name == "benchmarks":  # they have no options
+            continue
+        known = entry(words)
+        assert known, f"{command} is in no entry of OPTIONS"
+        given = {word.split("=")[0] for word in words[len(known) :] if word.startswith("--")}
+        assert given <= options(*OPTIONS[known]), f"{command}: unknown {sorted(given - options(*OPTIONS[known]))}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_what_commands_name_exists(page: Path) -> None:
+    own = own_names(page)
+    for words in commands(page):
+        known = entry(words)
+        for word, table in zip(words[len(known) :], NAMES.get(known, ()), strict=False):
+            assert word.rpartition(":")[2] in {*table, *own}, " ".join(words)
+
+
+def test_every_command_of_metarl_is_checked() -> None:
+    assert {known[1] for known in OPTIONS if known[0] == "metarl"} == set(COMMANDS)
+
+
+def test_the_manual_shows_the_usage() -> None:
+    assert f"```text\n{usage()}\n```" in text("index")
 
 
 @pytest.mark.parametrize(("config", "page"), SETTINGS)
@@ -165,11 +189,11 @@ def test_families_stand_in_the_manual_with_their_presets(name: str) -> None:
     assert f"| `{name}` | `{family.env_id}` |" in text("families")
     assert [row["preset"] for row in rows] == [f"`{preset}`" for preset in family.presets]
     for preset, row in zip(family.presets, rows, strict=True):
-        told = {column.strip("`"): cell for column, cell in row.items() if column.startswith("`")}
+        shown = {column.strip("`"): cell for column, cell in row.items() if column.startswith("`")}
         made = make_family(name, preset)
-        assert {field: str(made.settings()[field]) for field in told} == told
+        assert {field: str(made.settings()[field]) for field in shown} == shown
         assert row.get("observation", size := f"`{list(made.observation_space.shape)}`") == size
-        assert set(family.presets[preset]) <= set(told)  # what a preset sets is told
+        assert set(family.presets[preset]) <= set(shown)  # what a preset sets is shown
 
 
 def test_the_files_and_keys_that_a_run_leaves_stand_in_the_manual(

@@ -14,6 +14,7 @@ FLOORS = [
         "params",
         "processes",
         "rollback",
+        "places",
         "distributions",
         "rollout",
         "returns",

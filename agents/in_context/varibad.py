@@ -38,6 +38,8 @@ from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
 
 RewardInputs = Literal["transition", "next-observation"]
+# Samples of a belief whose decoded rewards are averaged.
+BELIEF_SAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,18 @@ class VariBad(TrialPpoLearner):
             features += [self.inputs.observations(observations), self.inputs.actions(actions)]
         predicted: Tensor = self.network.decoders["reward"](latents, torch.cat(features, -1))
         return predicted.squeeze(-1) * self.reward_scale
+
+    @torch.no_grad()
+    def expected_rewards(
+        self, trials: Trials, observations: Tensor, actions: Tensor, next_observations: Tensor, seed: int
+    ) -> Tensor:
+        """Return the mean decoded reward of M steps over samples of each belief; see ``learner.RewardModel``."""
+        belief = self.beliefs(trials).map(
+            lambda tensor: tensor.flatten(0, 1).unsqueeze(1).expand(-1, BELIEF_SAMPLES, -1)
+        )
+        latents = belief.sample(generator(seed, "belief pictures", device=self._device))
+        steps = (tensor.expand(len(latents), *tensor.shape) for tensor in (observations, actions, next_observations))
+        return self.predicted_rewards(latents, *steps).mean(1).view(*trials.rewards.shape, -1)
 
     def _errors(self, latents: Tensor, steps: Trials) -> dict[str, Tensor]:
         """Return the squared errors ``[B, K, M]`` of each decoder, in units of its likelihood."""

@@ -14,8 +14,11 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.pictures import BLACK, GOAL, SIDE, draw
+from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.tensor_family import State, uniform
+
+_SOURCE = "any arm, 1 / 2; the best of k, k / (k + 1). Totals of 1000 tasks in Duan et al. (2016), table 1, by pull"
 
 
 @register_family
@@ -37,6 +40,10 @@ class Bandit(SolvedFamily):
     name: ClassVar[str] = "bandit"
     env_id: ClassVar[str] = "metarl/Bandit-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"k5": {"arms": 5}, "k10": {"arms": 10}}
+    references: ClassVar[Mapping[str, Reference]] = {
+        "k5": Reference(1, 1 / 2, 5 / 6, _SOURCE),
+        "k10": Reference(1, 1 / 2, 10 / 11, _SOURCE),
+    }
 
     def __post_init__(self) -> None:
         if self.arms < 2:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.pictures import AGENT, GOAL, SIDE, Colour, draw
+from metarl.places import Map, Place, as_place
+from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.tensor_family import State, uniform
 
@@ -26,7 +28,6 @@ FAINT: Colour = (215, 215, 215)
 GOAL_AREA: Colour = (210, 235, 210)
 
 Range = tuple[float, float]
-Place = Sequence[float]
 
 
 class PointRobot(SolvedFamily):
@@ -91,10 +92,18 @@ class PointRobot(SolvedFamily):
         """Return moves ``[B, 2]`` at full speed on each axis until it is the goal's: no way is ever nearer to it."""
         return ((plan - state["position"]) / MAX_MOVE).clamp(-1, 1)
 
+    def places(self, observations: Tensor) -> Tensor:
+        """Return the observations, which are positions ``[..., 2]``."""
+        return observations
+
+    def map_of(self, task: TensorDict) -> Map:
+        """Return the view, with the goal and where the goals of all tasks lie."""
+        x, y, half = self.view
+        return Map((x, y), half, goal=self._goal(task), goal_radius=self.goal_radius, goal_line=self.goal_line())
+
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw where goals and starts lie (grey), the goal within its radius (green) and the point (blue)."""
-        goal, position = self.goals(task[None])[0].tolist(), state["position"].tolist()
-        return draw(lambda pen: self._paint(pen, goal, position))
+        return draw(lambda pen: self._paint(pen, self._goal(task), as_place(state["position"])))
 
     def _paint(self, pen: ImageDraw, goal: Place, position: Place) -> None:
         corners = zip(*self.starts, strict=True)
@@ -104,6 +113,9 @@ class PointRobot(SolvedFamily):
         pen.circle(self._pixel(goal), self.goal_radius * self._pixels_per_unit, GOAL_AREA)
         pen.circle(self._pixel(goal), 4, GOAL)
         pen.circle(self._pixel(position), 5, AGENT)
+
+    def _goal(self, task: TensorDict) -> Place:
+        return as_place(self.goals(task[None])[0])
 
     @property
     def _pixels_per_unit(self) -> float:
@@ -133,6 +145,11 @@ class Navigation2D(PointRobot):
     name: ClassVar[str] = "navigation-2d"
     env_id: ClassVar[str] = "metarl/Navigation2D-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"maml": {"horizon": 100}}
+    references: ClassVar[Mapping[str, Reference]] = {
+        "maml": Reference(
+            100, -38.4, -0.51, "staying at the origin, as published (-38.26 by formula); straight to a known goal"
+        )
+    }
     view: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.7)
     goal_radius = ARRIVED
 

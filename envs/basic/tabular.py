@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
+from metarl.references import Reference
 from metarl.solved import SolvedFamily, looked_up
 from metarl.tensor_family import State
 
@@ -44,6 +45,11 @@ class TabularMDP(SolvedFamily):
     name: ClassVar[str] = "tabular-mdp"
     env_id: ClassVar[str] = "metarl/TabularMDP-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"rl2": {"states": 10, "actions": 5, "horizon": 10}}
+    references: ClassVar[Mapping[str, Reference]] = {
+        "rl2": Reference(
+            10, 10.0, 21.8, "any actions, 10 rewards of mean 1; best policy, Duan et al. (2016), table 2, by episode"
+        )
+    }
 
     def __post_init__(self) -> None:
         if self.states < 1 or self.actions < 2:

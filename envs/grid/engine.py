@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 from metarl.envs.grid.pictures import Stamp, draw_door, draw_goal, draw_key, grid_picture
 from metarl.errors import InputError
 from metarl.family import Transition
+from metarl.places import Map
 from metarl.tensor_family import State, TensorFamily
 
 # stay, up, right, down, left, as steps in (x, y)
@@ -133,6 +134,14 @@ class GridFamily(TensorFamily):
         carried = [stamp for number, stamp in stamps if number == self.hand]
         return grid_picture(walls, self._place(int(state["cell"])), lying, carried, self._reach)
 
+    def map_of(self, task: TensorDict) -> Map:
+        """Return the world as it is drawn at the start of an episode; the units of its places are cells."""
+        task = task.cpu()
+        start = self.initial_state(task[None], torch.Generator())
+        image = self.picture({key: value[0] for key, value in start.items()}, task)
+        middle = (self.size - 1) / 2
+        return Map((middle, middle), self.size / 2, image)
+
     @property
     def _reach(self) -> int | None:
         """How far the agent sees to each side; None if it sees no window."""
@@ -190,6 +199,10 @@ class SightedGrid(GridFamily):
         """Return the map or the window, and the flags, float32 ``[B, n]``."""
         pieces = self._map(state) if self.view is None else self._window(state)
         return torch.cat([*pieces, *self.flags(state)], 1).clamp_(max=1).float()
+
+    def places(self, observations: Tensor) -> Tensor | None:
+        """Return the cells (x, y) ``[..., 2]`` of the agent, where the whole map is observed."""
+        return None if self.view is not None else self.cells(observations[..., : self.hand].argmax(-1))
 
     def codes(self, state: State) -> Tensor:
         """Return what is in every cell, uint8 ``[B, numbers]``."""

@@ -1,5 +1,6 @@
 """The gridworld of VariBAD (GridNavi: Zintgraf et al. 2020, section 5.1)."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,10 +12,14 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid.engine import drawn_from
+from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, drawn_from
 from metarl.envs.grid.paths import GoalGrid
 from metarl.family import Part, register_family
+from metarl.places import Map, Staying, as_place
+from metarl.references import Reference
 from metarl.tensor_family import State
+
+_REFERENCE = Reference(15, -0.77, 11.07, "best goal-blind policy; shortest way to a known goal")
 
 
 @register_family
@@ -43,6 +48,7 @@ class GridNavi(GoalGrid):
         "varibad": {"size": 5, "horizon": 15},
         "varibad-shared": {"size": 5, "horizon": 15, "shared_goals": True},
     }
+    references: ClassVar[Mapping[str, Reference]] = {"varibad": _REFERENCE, "varibad-shared": _REFERENCE}
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -71,6 +77,20 @@ class GridNavi(GoalGrid):
     def observation(self, state: State) -> Tensor:
         """Return cells ``[B, 2]``."""
         return _coordinates(self, state["cell"].device).index_select(0, state["cell"])
+
+    def places(self, observations: Tensor) -> Tensor:
+        """Return the observations, which are cells ``[..., 2]``."""
+        return observations
+
+    def map_of(self, task: TensorDict) -> Map:
+        """Return the grid at the start of an episode, with the goal."""
+        return dataclasses.replace(super().map_of(task), goal=as_place(task["goal"]))
+
+    def staying(self) -> Staying:
+        """Return the steps of staying in each cell."""
+        cells = self.cells(torch.arange(self.size**2)).float().view(self.size, self.size, 2)
+        stay = torch.full((self.size, self.size), MOVES.index((0, 0)))
+        return Staying(cells, stay, (STEP_REWARD, GOAL_REWARD))
 
 
 @cache

@@ -15,6 +15,7 @@ from metarl.envs.locomotion.robots import ANT, HALF_CHEETAH, HUMANOID, Robot, ne
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.errors import InputError
 from metarl.family import Part, register_family
+from metarl.references import Reference
 from metarl.tensor_family import uniform
 
 
@@ -40,6 +41,9 @@ class HalfCheetahDir(LocomotionFamily):
     name: ClassVar[str] = "half-cheetah-dir"
     env_id: ClassVar[str] = "metarl/HalfCheetahDir-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"h200": {"horizon": 200}, "h100": {"horizon": 100}}
+    references: ClassVar[Mapping[str, Reference]] = {
+        "h100": Reference(100, 0.0, None, "what one direction earns the other one costs")
+    }
     robot: ClassVar[Robot] = HALF_CHEETAH
 
     @property

@@ -14,7 +14,10 @@ from metarl.envs.locomotion.robots import ANT, HALF_CHEETAH, HOPPER, SWIMMER, WA
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.errors import InputError
 from metarl.family import register_family
+from metarl.references import Reference
 from metarl.tensor_family import uniform
+
+_CONSTANT_SPEED = "constant speed in the middle of the range, without control costs"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class HalfCheetahVel(TargetVelocity):
         "0-3-h1000": {"max_velocity": 3.0, "horizon": 1000},
         "0-2-h200": {"max_velocity": 2.0, "horizon": 200},
         "0-2-h100": {"max_velocity": 2.0, "horizon": 100},
+    }
+    references: ClassVar[Mapping[str, Reference]] = {
+        # Published runs reach about -20 to -40: the upper end, so that no score is flattered.
+        "0-3-h200": Reference(200, -150.0, -20.0, f"{_CONSTANT_SPEED}; upper end of about -20 to -40"),
+        "0-2-h200": Reference(200, -100.0, None, _CONSTANT_SPEED),
+        "0-2-h100": Reference(100, -50.0, None, _CONSTANT_SPEED),
     }
     robot: ClassVar[Robot] = HALF_CHEETAH
     control_cost: ClassVar[float] = 0.05

@@ -1,23 +1,18 @@
 """``metarl compare``: runs of several learners, measured alike, in one report."""
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
 from metarl.errors import InputError
-from metarl.experiments.compare.data import (
-    Comparison,
-    Entry,
-    Protocol,
-    check_protocol,
-    grouped,
-    measure,
-    read_runs,
-)
+from metarl.experiments.commands.parsing import parse
+from metarl.experiments.compare.comparison import Comparison, Entry, Protocol, check_protocol, measure
 from metarl.experiments.compare.page import number, title
 from metarl.experiments.compare.report import ReportFolder
+from metarl.experiments.compare.runs import group_runs, read_runs
 from metarl.experiments.compare.statistics import (
     GAIN,
     LAST,
@@ -42,33 +37,39 @@ class CompareOptions:
     out: str = "report"
     """Folder of the report: new, empty, or that of a report, which is replaced."""
     tasks: int = 40
-    """Number of tasks; a finite family may have fewer to give."""
+    """Number of tasks; a finite family may have fewer."""
     part: Source = "test"
     """Which tasks: test, validation, train, or ood, outside the distribution."""
     steps: str | None = None
-    """Adaptation steps: a number, or numbers for single learners, such as 3,dqn=50; by default what metarl evaluate
-    takes."""
+    """Adaptation steps: a number, or numbers for single learners, such as 3,dqn=50; by default those of metarl
+    evaluate."""
     episodes: int | None = None
     """Episodes of each task before each step and after the last; by default those of each run's training."""
     deterministic: bool = False
-    """Measure the policy's mode, in further episodes, instead of sampled actions."""
+    """Measure the policy's mode, in additional episodes, instead of sampled actions."""
     seed: int = 0
-    """Of environments and actions; the tasks do not depend on it."""
+    """Seed of environments and actions; the tasks do not depend on it."""
     device: str | None = None
-    """Torch device; by default those that the runs were trained on."""
+    """Torch device; by default each run's own."""
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint of each run: the latest, or the best on validation tasks."""
     videos: bool = True
     """Record the first run of each learner on the first task, before and after adaptation."""
 
 
+def run(words: Sequence[str]) -> None:
+    """Compare, and print a summary of the report."""
+    command = shlex.join(["metarl", "compare", *words])
+    print(compare(parse(CompareOptions, "metarl compare", words), command))
+
+
 def compare(options: CompareOptions, command: str) -> str:
-    """Measure every run, write the report, and return what a person wants to know of it.
+    """Measure every run, write the report, and return a summary of it.
 
     The run directories are only read.
 
     Args:
-        options: of the command.
+        options: the command's.
         command: as it was called, for the report.
 
     Raises:
@@ -80,18 +81,18 @@ def compare(options: CompareOptions, command: str) -> str:
     protocol = Protocol(
         options.tasks, steps, options.episodes, options.part, options.deterministic, options.seed, options.checkpoint
     )
-    groups = grouped(read_runs(options.runs, options.device, options.checkpoint))
+    groups = group_runs(read_runs(options.runs, options.device, options.checkpoint))
     check_protocol(groups, protocol)
     folder = ReportFolder(Path(options.out))
     folder.prepare(options.runs)
     comparison = measure(groups, protocol)
     summary = summarize(comparison)
     folder.write(comparison, summary, command, options.videos)
-    return "\n".join([*terminal_summary(comparison, summary), "", *folder.where()])
+    return "\n".join([*terminal_summary(comparison, summary), "", *folder.list_files()])
 
 
 def terminal_summary(comparison: Comparison, summary: Summary) -> Iterator[str]:
-    """Return the lines of a table: each learner at each stage, its gain, and what it is held against."""
+    """Return the lines of a table: each learner at each stage, its gain, and the family's references."""
     protocol = comparison.protocol
     acting = "the policy's mode" if protocol.deterministic else "actions sampled"
     yield title(comparison)
@@ -113,7 +114,7 @@ def terminal_summary(comparison: Comparison, summary: Summary) -> Iterator[str]:
 
 
 def _labels(entry: Entry) -> dict[str, str]:
-    """Return what stands in front of the line of each stage, in order."""
+    """Return the first words of each stage's line, in order."""
     steps = stages(entry)
     labels = {stage: f"after step {step}" if step else "before adaptation" for stage, step in steps.items()}
     if TRAINING in labels:

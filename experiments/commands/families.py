@@ -1,5 +1,6 @@
-"""``metarl families``: what there is, and what one family looks like."""
+"""``metarl families``: list the task families, or describe and draw one of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -12,6 +13,7 @@ from PIL import Image
 from tensordict import TensorDict
 
 from metarl.errors import InputError
+from metarl.experiments.commands.parsing import parse, refuse_words
 from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.pictures import captioned, side_by_side
 from metarl.run_directory import write_whole
@@ -35,7 +37,16 @@ class ShowOptions:
     tasks: int = 4
     """How many tasks to draw."""
     seed: int = 0
-    """Of the tasks that are drawn and of their episodes."""
+    """Seed of the tasks that are drawn and of their episodes."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Print all families, or after ``show`` one of them."""
+    if words and words[0] == "show":
+        print(show_family(parse(ShowOptions, "metarl families show", words[1:])))
+        return
+    refuse_words(words, "families")
+    print(list_families())
 
 
 def list_families() -> str:
@@ -44,7 +55,7 @@ def list_families() -> str:
 
 
 def show_family(options: ShowOptions) -> str:
-    """Return the description of a family; draw some of its tasks if ``options.render`` says where.
+    """Return the description of a family; draw some of its tasks if ``options.render`` is a file.
 
     Raises:
         InputError: for an unknown family or preset, fewer than one task, or a file that is no PNG.

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 
 from metarl.errors import InputError
 from metarl.evaluation import load_run
+from metarl.experiments.commands.parsing import parse
 from metarl.family import TaskFamily
 from metarl.recording import record_run, task_text
 from metarl.run_directory import CheckpointChoice
@@ -28,19 +29,25 @@ class RenderOptions:
     steps: int = 1
     """Adaptation steps."""
     episodes: int | None = None
-    """Episodes that each adaptation step learns from; by default those of the training run, or one of a trial."""
+    """Episodes that each adaptation step learns from; by default those of the training run, or one for a learner with a
+    memory."""
     deterministic: bool = False
     """Show the policy's mode instead of sampled actions."""
     seed: int = 0
-    """Of environments and actions."""
+    """Seed of environments and actions."""
     device: str | None = None
     """Torch device; by default the one the run was trained on."""
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint: the latest, or the best on validation tasks."""
 
 
+def run(words: Sequence[str]) -> None:
+    """Record the video, and print a summary of it."""
+    print(render(parse(RenderOptions, "metarl render", words)))
+
+
 def render(options: RenderOptions) -> str:
-    """Write the video, and return what a person wants to know of it.
+    """Write the video, and return a summary of it.
 
     Raises:
         InputError: for a directory that is no run, a task outside the family, a name that is no video's, counts that

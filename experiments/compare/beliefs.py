@@ -1,4 +1,8 @@
-"""What VariBAD believes on GridNavi while it searches: the reward that it expects of every cell, step by step."""
+"""What a learner believes while it searches a grid: the reward that it expects in every cell, step by step.
+
+It is drawn for learners with a model of rewards (``learner.RewardModel``) on families that are a grid whose cells are
+observed (``TaskFamily.staying``).
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +16,20 @@ from matplotlib.image import AxesImage
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.in_context.varibad import VariBad
 from metarl.config import TrainConfig
-from metarl.envs.grid.gridnavi import GridNavi
-from metarl.learner import Learner
+from metarl.experiments.compare.comparison import Comparison
+from metarl.experiments.compare.figures import Picture, slug
+from metarl.experiments.compare.runs import Run
+from metarl.family import TaskFamily
+from metarl.learner import Learner, RewardModel
+from metarl.places import Place, Staying
+from metarl.recording import task_text
 from metarl.sampler import Sampler
-from metarl.seeding import derive_seed, generator
+from metarl.seeding import derive_seed
 from metarl.trials import Trials
 
-SAMPLES = 200
-STAY = 0
+# Steps and episodes of a trial that a comparison draws.
+STEPS, EPISODES = 4, 2
 # Inches of a panel's side.
 SIDE = 1.3
 
@@ -31,47 +39,67 @@ class Beliefs:
     """Trials on N tasks in episodes of ``horizon`` steps, and what was believed of them.
 
     Shapes:
-        goals: cells (x, y), ``[N, 2]``.
+        goals: cells (x, y), N of them; None for a task without a goal.
         places: the agent's cells (x, y) before each of L steps, ``[N, L, 2]``.
-        rewards: expected of each cell before each step, ``[N, L, size, size]``, indexed (y, x).
+        rewards: expected in each cell before each step, ``[N, L, rows, columns]``, indexed (y, x).
+
+    Attributes:
+        reward_range: lowest and highest reward, the ends of the scale of colours.
     """
 
-    goals: Tensor
+    goals: list[Place | None]
     places: Tensor
     rewards: Tensor
     horizon: int
+    reward_range: tuple[float, float]
 
 
-def tells_beliefs(config: TrainConfig, learner: Learner) -> bool:
-    """Return whether a learner's beliefs can be drawn: that of a run of VariBAD on GridNavi."""
-    return isinstance(learner, VariBad) and isinstance(config.make_family(), GridNavi)
+def has_beliefs(family: TaskFamily, learner: Learner) -> bool:
+    """Return whether a learner's beliefs about a family's tasks can be drawn."""
+    return isinstance(learner, RewardModel) and family.staying() is not None
+
+
+def belief_figures(comparison: Comparison) -> list[Picture]:
+    """Draw the beliefs of the entries that have them, over the first episodes of a trial."""
+    runs = {entry.label: entry.runs[0] for entry in comparison.entries}
+    return [_draw(comparison, label, run) for label, run in runs.items() if has_beliefs(run.family, run.learner)]
+
+
+def _draw(comparison: Comparison, label: str, run: Run) -> Picture:
+    task = comparison.tasks[:1]
+    beliefs = observe_beliefs(run.config, run.learner, task, EPISODES, comparison.protocol.seed)
+    what = f"{label}: the reward that it expects of every cell while it searches"
+    alt = f"{what}, at {STEPS} steps of the first {EPISODES} episodes of the task {task_text(task[0])}."
+    caption = f"{what}, seed {run.config.run.seed}; the star is the goal, the line the path of the episode so far."
+    return Picture(f"beliefs-{slug(label)}", make_figure(beliefs, STEPS), alt, caption)
 
 
 @torch.no_grad()
-def watch(config: TrainConfig, learner: Learner, tasks: TensorDict, episodes: int, seed: int) -> Beliefs:
-    """Let a learner whose beliefs can be drawn go through the first episodes of trials on tasks ``[N]``."""
+def observe_beliefs(config: TrainConfig, learner: Learner, tasks: TensorDict, episodes: int, seed: int) -> Beliefs:
+    """Let a learner that has beliefs go through the first episodes of trials on tasks ``[N]``."""
     family = config.make_family()
-    assert isinstance(learner, VariBad)
-    assert isinstance(family, GridNavi)
+    staying = family.staying()
+    assert staying is not None, "the family is a grid whose cells are observed"
     sampler, rollouts = Sampler(family, config.run.device), []
     state: Any = learner.begin(len(tasks))
     for episode in range(episodes):
         rollouts.append(sampler.collect(learner, state, tasks, 1, derive_seed(seed, "pictures", episode)))
         state = learner.adapt(state, rollouts[-1])
     trials = Trials.of(rollouts)
-    rewards = expected_rewards(learner, family, trials, seed)
-    return Beliefs(tasks["goal"].cpu(), trials.observations.cpu(), rewards, family.horizon)
+    places = family.places(trials.observations)
+    assert places is not None, "a family whose cells are observed shows places"
+    goals = [family.map_of(task).goal for task in tasks.cpu()]
+    rewards = expected_rewards(learner, staying, trials, seed)
+    return Beliefs(goals, places.cpu(), rewards, family.horizon, staying.rewards)
 
 
-def expected_rewards(learner: VariBad, family: GridNavi, trials: Trials, seed: int) -> Tensor:
-    """Return the mean decoded reward of staying in each cell over samples of each belief: ``[B, L, size, size]``."""
-    device = trials.rewards.device
-    belief = learner.beliefs(trials).map(lambda tensor: tensor.flatten(0, 1).unsqueeze(1).expand(-1, SAMPLES, -1))
-    latents = belief.sample(generator(seed, "belief pictures", device=device))
-    cells = family.cells(torch.arange(family.size**2, device=device)).float().expand(len(latents), -1, -1)
-    actions = torch.full(cells.shape[:2], STAY, device=device)
-    rewards = learner.predicted_rewards(latents, cells, actions, cells).mean(1)
-    return rewards.view(*trials.rewards.shape, family.size, family.size).cpu()
+def expected_rewards(learner: Learner, staying: Staying, trials: Trials, seed: int) -> Tensor:
+    """Return the reward that is expected of staying in each cell before each step, ``[B, L, rows, columns]``."""
+    assert isinstance(learner, RewardModel)
+    steps = (staying.observations, staying.actions)
+    observations, actions = (tensor.flatten(0, 1).to(trials.rewards.device) for tensor in steps)
+    rewards = learner.expected_rewards(trials, observations, actions, observations, seed)
+    return rewards.view(*trials.rewards.shape, *staying.actions.shape[:2]).cpu()
 
 
 def make_figure(beliefs: Beliefs, panels: int) -> Figure:
@@ -92,8 +120,10 @@ def make_figure(beliefs: Beliefs, panels: int) -> Figure:
 def _panel(axes: Axes, beliefs: Beliefs, row: int, step: int) -> AxesImage:
     """Draw what was believed at one step, the episode's path up to there, and the goal; return the heat map."""
     path = beliefs.places[row, step - step % beliefs.horizon : step + 1].numpy()
-    axes.plot(*beliefs.goals[row].tolist(), "*", color="tab:red", markeredgecolor="white", markersize=14)
+    if (goal := beliefs.goals[row]) is not None:
+        axes.plot(*goal, "*", color="tab:red", markeredgecolor="white", markersize=14)
     axes.plot(*path.T, color="white", linewidth=1.5)
     axes.plot(*path[-1], "o", color="white", markeredgecolor="black", markersize=7)
     axes.set(xticks=[], yticks=[])
-    return axes.imshow(beliefs.rewards[row, step].numpy(), origin="lower", vmin=-0.1, vmax=1.0)
+    low, high = beliefs.reward_range
+    return axes.imshow(beliefs.rewards[row, step].numpy(), origin="lower", vmin=low, vmax=high)

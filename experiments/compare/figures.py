@@ -1,7 +1,8 @@
-"""The figures of a comparison: each narrow enough to be read on a telephone, with a text that says what it shows."""
+"""The figures of a comparison: each narrow enough for a phone, with a text that says what it shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,16 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, FuncFormatter
 from matplotlib.transforms import blended_transform_factory
 
-from metarl.experiments.compare.data import Comparison, Entry
+from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.statistics import curve_interval, profiles, success_interval
 from metarl.references import Reference
 from metarl.run_directory import RunDirectory, write_whole
 from metarl.statistics import Interval
 
-# Okabe and Ito's colours, which colour-blind readers tell apart, with brown for yellow; markers tell a second time.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, with brown for yellow; markers differ as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-# One learner may spend so many times what another spends before the axis becomes logarithmic.
+# The axis of env steps is logarithmic if one learner uses more than this many times what another uses.
 WIDE = 10
 WIDTH, HEIGHT = 5.2, 3.9
 STYLE: dict[Any, Any] = {
@@ -34,17 +35,17 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.color": "0.92",
     "lines.markersize": 4,
-    "svg.hashsalt": "metarl",  # else every file has other names in it
+    "svg.hashsalt": "metarl",  # without it, the ids in a file are random
 }
 GREY = "0.55"
 MARKED = 25
-# Percent of the tasks at either end whose colours are no longer told apart.
+# Percent of the tasks at either end that share the end's colour.
 OUTLIERS = 2
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure under the name of its files, what it shows in words, and what a reader needs to know beside it."""
+    """A figure under the name of its files, what it shows in words, and a caption."""
 
     name: str
     figure: Figure
@@ -62,47 +63,48 @@ class Picture:
 
 
 def curve_figures(comparison: Comparison) -> list[Picture]:
-    """Return how return, and success where it is told, go with adaptation, and how the last returns are spread."""
+    """Return return, and success where it is defined, against adaptation, and the distribution of the last returns."""
     drawn = [_adaptation(comparison)]
     if comparison.entries[0].success is not None:
         drawn.append(_success(comparison))
     return [*drawn, _profile(comparison)]
 
 
-def looks(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
+def styles_of(entries: Sequence[Entry]) -> dict[str, tuple[str, str]]:
     """Return a colour and a marker for each label."""
-    return {entry.label: (COLORS[at % len(COLORS)], MARKERS[at % len(MARKERS)]) for at, entry in enumerate(entries)}
+    pairs = zip(cycle(COLORS), cycle(MARKERS), strict=False)
+    return {entry.label: pair for entry, pair in zip(entries, pairs, strict=False)}
 
 
 def _adaptation(comparison: Comparison) -> Picture:
     figure, axes = _figure()
-    told = {entry.label: curve_interval(entry, comparison.over) for entry in comparison.entries}
-    _draw_curves(axes, comparison, told)
+    intervals = {entry.label: curve_interval(entry, comparison.over) for entry in comparison.entries}
+    _draw_curves(axes, comparison, intervals)
     _draw_references(axes, comparison.reference)
     axes.set_ylabel("mean return of an episode")
     _legend(figure, comparison)
-    alt = "Mean return against env steps spent on the new task, with 95 % intervals. " + _ends(comparison, told)
+    alt = "Mean return against env steps spent on the new task, with 95 % intervals. " + _ends(comparison, intervals)
     caption = "Mean return before adaptation (0 env steps) and after each step of it. Bands: 95 % intervals."
     return Picture("adaptation", figure, alt, caption)
 
 
 def _success(comparison: Comparison) -> Picture:
     figure, axes = _figure()
-    intervals = {entry.label: success_interval(entry, comparison.over) for entry in comparison.entries}
-    told = {label: value for label, value in intervals.items() if value is not None}
-    _draw_curves(axes, comparison, told)
+    found = {entry.label: success_interval(entry, comparison.over) for entry in comparison.entries}
+    intervals = {label: interval for label, interval in found.items() if interval is not None}
+    _draw_curves(axes, comparison, intervals)
     axes.set_ylim(-0.02, 1.02)
     axes.set_ylabel("share of successful episodes")
     _legend(figure, comparison)
-    alt = "Share of successful episodes against env steps spent on the new task. " + _ends(comparison, told)
+    alt = "Share of successful episodes against env steps spent on the new task. " + _ends(comparison, intervals)
     return Picture("success", figure, alt, "Share of episodes that met the task's goal. Bands: 95 % intervals.")
 
 
-def _draw_curves(axes: Axes, comparison: Comparison, told: Mapping[str, Interval]) -> None:
-    styles = looks(comparison.entries)
+def _draw_curves(axes: Axes, comparison: Comparison, intervals: Mapping[str, Interval]) -> None:
+    styles = styles_of(comparison.entries)
     for entry in comparison.entries:
         color, marker = styles[entry.label]
-        estimate, low, high = told[entry.label]
+        estimate, low, high = intervals[entry.label]
         every = max(1, len(estimate) // MARKED)
         axes.fill_between(entry.env_steps, low, high, color=color, alpha=0.18, linewidth=0)
         axes.plot(entry.env_steps, estimate, color=color, marker=marker, markevery=every, linewidth=1.8)
@@ -115,19 +117,19 @@ def _draw_curves(axes: Axes, comparison: Comparison, told: Mapping[str, Interval
 
 
 def _draw_references(axes: Axes, reference: Reference | None) -> None:
-    """Draw what is known of the family as lines across, and name them."""
+    """Draw the family's references as labelled horizontal lines."""
     place = blended_transform_factory(axes.transAxes, axes.transData)
     for label, value in reference.lines.items() if reference else ():
         axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
-        told = f"{label} {value:.4g}"
-        name = axes.text(1, value, told, transform=place, ha="right", va="bottom", color="0.35", size=8)
+        text = f"{label} {value:.4g}"
+        name = axes.text(1, value, text, transform=place, ha="right", va="bottom", color="0.35", size=8)
         name.set(path_effects=[withStroke(linewidth=2, foreground="white")], zorder=5)
 
 
 def _profile(comparison: Comparison) -> Picture:
     figure, axes = _figure()
     thresholds, shares, normalised = profiles(comparison)
-    styles = looks(comparison.entries)
+    styles = styles_of(comparison.entries)
     for entry, (estimate, low, high) in zip(comparison.entries, shares, strict=True):
         color, _ = styles[entry.label]
         axes.fill_between(thresholds, low, high, color=color, alpha=0.18, linewidth=0)
@@ -138,8 +140,9 @@ def _profile(comparison: Comparison) -> Picture:
     axes.set_ylim(-0.02, 1.02)
     _legend(figure, comparison, markers=False)
     middles = [thresholds[np.argmin(np.abs(estimate - 0.5))] for estimate, _, _ in shares]
-    told = "; ".join(f"{entry.label} {middle:.3g}" for entry, middle in zip(comparison.entries, middles, strict=True))
-    alt = f"Performance profiles: the share of tasks and seeds above each {what}. Half of them lie above: {told}."
+    named = zip(comparison.entries, middles, strict=True)
+    medians = "; ".join(f"{entry.label} {middle:.3g}" for entry, middle in named)
+    alt = f"Performance profiles: the share of tasks and seeds above each {what}. Half of them lie above: {medians}."
     caption = f"Performance profiles: how many tasks and seeds end above a {what}. Further right and up is better."
     return Picture("profile", figure, alt, caption)
 
@@ -151,7 +154,7 @@ def training_figure(comparison: Comparison) -> Picture:
         panels = dict(zip(("before", "after"), figure.subplots(2, 1, sharex=True, sharey=True), strict=True))
     for when, axes in panels.items():
         for entry in comparison.entries:
-            _draw_training(axes, entry, when, *looks(comparison.entries)[entry.label])
+            _draw_training(axes, entry, when, *styles_of(comparison.entries)[entry.label])
         axes.set_ylabel(f"return {when} adaptation")
         axes.tick_params(labelbottom=True)
     panels["after"].set_xlabel("env steps of training")
@@ -190,7 +193,7 @@ def _scatter(comparison: Comparison, entry: Entry, parameters: Sequence[str]) ->
         figure = Figure(figsize=(WIDTH, 2.9 * len(parameters)), layout="constrained")
         panels = figure.subplots(len(parameters), 1, squeeze=False)[:, 0]
     before, after = (entry.returns[..., step].mean(0) for step in (0, -1))
-    color, marker = looks(comparison.entries)[entry.label]
+    color, marker = styles_of(comparison.entries)[entry.label]
     for parameter, axes in zip(parameters, panels, strict=True):
         values = comparison.tasks[parameter].double().numpy()
         axes.vlines(values, before, after, color=color, alpha=0.25, linewidth=1)
@@ -251,17 +254,17 @@ def _figure() -> tuple[Figure, Axes]:
 def _legend(figure: Figure, comparison: Comparison, markers: bool = True) -> None:
     handles = [
         matplotlib.lines.Line2D([], [], color=color, marker=marker if markers else "", linewidth=1.8, label=label)
-        for label, (color, marker) in looks(comparison.entries).items()
+        for label, (color, marker) in styles_of(comparison.entries).items()
     ]
     longest = max(len(entry.label) for entry in comparison.entries)
     figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(4, 66 // (longest + 8))), frameon=False)
 
 
-def _ends(comparison: Comparison, told: Mapping[str, Interval]) -> str:
+def _ends(comparison: Comparison, intervals: Mapping[str, Interval]) -> str:
     """Return where each curve begins and ends, in words."""
     words = []
     for entry in comparison.entries:
-        estimate = told[entry.label].estimate
+        estimate = intervals[entry.label].estimate
         spent = f"{entry.env_steps[-1]:,.0f}"
         words.append(f"{entry.label} from {estimate[0]:.2f} to {estimate[-1]:.2f} after {spent} env steps")
     return "; ".join(words) + "."

@@ -15,7 +15,7 @@ TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell of a table, lines of small print below it, and the number that it is sorted by, if any."""
+    """The text of a table's cell, lines of small print below it, and the number that it is sorted by, if any."""
 
     text: str
     below: Sequence[str] = ()
@@ -34,12 +34,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its name is read to who does not see it, its first column holds the names of the rows.
+    """A table: screen readers announce its name; its first column holds the names of the rows.
 
     Attributes:
         sortable: whether a click on a column's name sorts by it.
-        folded: whether it is to be opened first.
-        words: whether it is of words, which stand to the left.
+        folded: whether it is closed until a reader opens it.
+        words: whether its cells hold words, which are aligned to the left.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What stands on the page of a comparison: its words and tables."""
+"""The content of a comparison's page: its sections, sentences and tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from metarl.experiments.compare.data import Comparison, Entry, Run
-from metarl.experiments.compare.figures import looks
+from metarl.experiments.compare.comparison import Comparison, Entry
+from metarl.experiments.compare.figures import styles_of
 from metarl.experiments.compare.html import Cell, Image, Page, Row, Section, Table
+from metarl.experiments.compare.runs import Run
 from metarl.experiments.compare.statistics import (
     BEATS,
     BEFORE,
@@ -44,7 +45,7 @@ def make_page(
         comparison: what was measured.
         summary: its statistics.
         command: that makes the page.
-        images: by the id of the section that they stand in.
+        images: by the id of the section that they belong to.
         remark: why there are no videos, if there are none for a reason.
     """
     sections = [
@@ -69,7 +70,7 @@ def title(comparison: Comparison) -> str:
 
 
 def _protocol_text(comparison: Comparison) -> str:
-    """Return in a paragraph how it was measured."""
+    """Return the protocol of the measurement in a paragraph."""
     protocol, run = comparison.protocol, comparison.example
     config, count = run.config, len(comparison.tasks)
     few = "" if count == protocol.tasks else ", all that there are"
@@ -88,7 +89,7 @@ def _protocol_text(comparison: Comparison) -> str:
     )
 
 
-def _told(measure: Measure | None) -> str:
+def _with_interval(measure: Measure | None) -> str:
     """Return a measure with its interval, or a dash."""
     if measure is None:
         return NONE.text
@@ -96,12 +97,12 @@ def _told(measure: Measure | None) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with two digits behind the point, but for large ones."""
+    """Return a number with two decimals, large ones with none."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:z.2f}"
 
 
 def _cost(measure: Measure) -> str:
-    """Return what had been spent on a task up to there."""
+    """Return the adaptation steps and the env steps used on a task by then."""
     steps = "step" if measure.step == 1 else "steps"
     return f"{measure.step} {steps}, {measure.env_steps:,.0f} env steps"
 
@@ -122,14 +123,14 @@ def _intervals(comparison: Comparison) -> str:
 
 def _reading(comparison: Comparison) -> Iterator[str]:
     yield (
-        "Mean return with its 95 % interval; below it the interquartile mean (IQM) and what had been spent on a task. "
+        "Mean return with its 95 % interval; below it the interquartile mean (IQM) and the env steps used on a task. "
         "Gain: after the last step minus before."
     )
     if any(not entry.runs[0].learner.pools_episodes for entry in comparison.entries):
-        yield "Of a learner that remembers a trial, the steps are the trial's episodes, one after the other."
+        yield "For a learner with a memory, the steps are the trial's episodes, one after the other."
     if reference := comparison.reference:
         full = "" if reference.full_knowledge is None else f", with full knowledge {reference.full_knowledge:g}"
-        yield f"Held against: without adaptation {reference.no_adaptation:g}{full} ({reference.source})."
+        yield f"For reference: without adaptation {reference.no_adaptation:g}{full} ({reference.source})."
 
 
 def _behaviour(comparison: Comparison, remark: str, images: Mapping[str, Sequence[Image]]) -> list[str]:
@@ -138,7 +139,7 @@ def _behaviour(comparison: Comparison, remark: str, images: Mapping[str, Sequenc
 
 
 def _summary_tables(comparison: Comparison, summary: Summary) -> Iterator[Table]:
-    styles = looks(comparison.entries)
+    styles = styles_of(comparison.entries)
 
     def row(entry: Entry, cells: Sequence[Cell]) -> Row:
         return Row(entry.label, cells, styles[entry.label][0])
@@ -150,7 +151,7 @@ def _summary_tables(comparison: Comparison, summary: Summary) -> Iterator[Table]
     )
     if any(measure.statistic == SCORE for measure in summary.measures):
         yield Table(
-            "Normalised score: 0 is what is earned without adaptation, 1 with full knowledge",
+            "Normalised score: 0 is the return without adaptation, 1 with full knowledge",
             ["normalised score", *STAGES.values()],
             [row(entry, [_score(summary, entry, stage) for stage in STAGES]) for entry in comparison.entries],
         )
@@ -169,23 +170,24 @@ def _returns(summary: Summary, entry: Entry) -> list[Cell]:
         if mean is None:
             cells.append(NONE)
             continue
-        below = [f"IQM {_told(summary.find(entry, stage, IQM))}"]
-        below += [f"success {_told(success)}"] if success else []
-        cells.append(Cell(_told(mean), [*below, _cost(mean)]))
+        below = [f"IQM {_with_interval(summary.find(entry, stage, IQM))}"]
+        below += [f"success {_with_interval(success)}"] if success else []
+        cells.append(Cell(_with_interval(mean), [*below, _cost(mean)]))
     gain = summary.find(entry, GAIN, MEAN)
-    return [*cells, Cell(_told(gain), [f"IQM {_told(summary.find(entry, GAIN, IQM))}"])]
+    return [*cells, Cell(_with_interval(gain), [f"IQM {_with_interval(summary.find(entry, GAIN, IQM))}"])]
 
 
 def _score(summary: Summary, entry: Entry, stage: str) -> Cell:
     mean = summary.find(entry, stage, SCORE)
     if mean is None:
         return NONE
-    below = [f"{name} {_told(summary.find(entry, stage, which))}" for name, which in (("IQM", SCORE_IQM), (GAP, GAP))]
-    return Cell(_told(mean), below)
+    others = {"IQM": SCORE_IQM, GAP: GAP}
+    below = [f"{name} {_with_interval(summary.find(entry, stage, which))}" for name, which in others.items()]
+    return Cell(_with_interval(mean), below)
 
 
 def _beats(summary: Summary, one: Entry, other: Entry) -> Cell:
-    return Cell(_told(summary.find(one, LAST, BEATS, other.label)))
+    return Cell(_with_interval(summary.find(one, LAST, BEATS, other.label)))
 
 
 def _task_rows(comparison: Comparison) -> Table:
@@ -195,7 +197,7 @@ def _task_rows(comparison: Comparison) -> Table:
     columns = ["learner", "task", *names, "before", "as in training", "last", "gain", *success]
     rows = []
     for entry in comparison.entries:
-        color = looks(comparison.entries)[entry.label][0]
+        color = styles_of(comparison.entries)[entry.label][0]
         for task, values in enumerate(parameters):
             cells = [Cell(str(task), value=task), *map(_parameter, values), *_task_cells(entry, task)]
             rows.append(Row(entry.label, cells, color))
@@ -239,7 +241,7 @@ def _config_tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def _runs_note(comparison: Comparison) -> list[str]:
-    """Return a line for each entry on its runs, with what is out of the ordinary about them."""
+    """Return a line for each entry on its runs, with what is unusual about them."""
     return [f"{entry.label}: {', '.join(_run_words(run) for run in entry.runs)}." for entry in comparison.entries]
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import InputError
-from metarl.experiments.compare.behaviour import belief_figures, path_figures, record_video
-from metarl.experiments.compare.data import Comparison
+from metarl.experiments.compare.beliefs import belief_figures
+from metarl.experiments.compare.comparison import Comparison
 from metarl.experiments.compare.figures import Picture, curve_figures, task_figures, training_figure
 from metarl.experiments.compare.html import Image, embedded, write_page
 from metarl.experiments.compare.page import make_page
+from metarl.experiments.compare.paths import path_figures
 from metarl.experiments.compare.statistics import Summary
+from metarl.experiments.compare.videos import record_video
 from metarl.run_directory import make_folder, write_json, write_whole
 
 FORMAT = "metarl comparison 1"
@@ -21,7 +23,7 @@ RECORD, PAGE, RESULTS, SUMMARY = "comparison.json", "index.html", "results.csv",
 
 
 class ReportFolder:
-    """Where a report is, or shall be; it takes the place of a report that is there, and of nothing else.
+    """The folder of a report; an earlier report in it is replaced, and nothing else.
 
     Args:
         path: of the folder.
@@ -32,7 +34,7 @@ class ReportFolder:
         self._files: list[str] = []
 
     def prepare(self, runs: Sequence[str]) -> None:
-        """Make the folder, unless it is there.
+        """Make the folder, unless it exists.
 
         Raises:
             InputError: when it lies in one of the run directories, holds what is no report, or cannot be written.
@@ -46,9 +48,9 @@ class ReportFolder:
             raise InputError(f"{self.path} holds something that is no report of metarl compare; choose another --out")
 
     def write(self, comparison: Comparison, summary: Summary, command: str, videos: bool) -> None:
-        """Write all files, and remove those of an earlier report that this one has not."""
+        """Write all files, and remove those of an earlier report that this one does not have."""
         earlier = self._read_record().get("files", [])
-        write_json(self.path / RECORD, {"format": FORMAT, "files": earlier})  # ours, should this be cut off
+        write_json(self.path / RECORD, {"format": FORMAT, "files": earlier})  # a report, even if writing is interrupted
         self._write_rows(RESULTS, result_rows(comparison))
         self._write_rows(SUMMARY, map(dataclasses.asdict, summary.measures))
         images = {
@@ -56,16 +58,16 @@ class ReportFolder:
             "tasks": self._images(task_figures(comparison)),
             "training": self._images([training_figure(comparison)]),
         }
-        films, remark = self._films(comparison) if videos else ([], "")
-        images |= {"behaviour": films, "paths": self._images([*path_figures(comparison), *belief_figures(comparison)])}
+        images["behaviour"], remark = self._videos(comparison) if videos else ([], "")
+        images["paths"] = self._images([*path_figures(comparison), *belief_figures(comparison)])
         write_page(make_page(comparison, summary, command, images, remark), self.path / PAGE)
         self._files.append(PAGE)
         for name in set(earlier) - set(self._files):
             (self.path / Path(name).name).unlink(missing_ok=True)
         write_json(self.path / RECORD, {"format": FORMAT, **record(comparison, command), "files": self._files})
 
-    def where(self) -> list[str]:
-        """Return lines that tell where there is what to look at."""
+    def list_files(self) -> list[str]:
+        """Return the paths of what there is to look at, one a line."""
         numbers = f"{self.path / SUMMARY} (statistics), {self.path / RESULTS} (every task and step)"
         return [f"{'report':<10}{self.path / PAGE}", f"{'numbers':<10}{numbers}"]
 
@@ -77,8 +79,8 @@ class ReportFolder:
             images.append(embedded(self.path / svg, picture.alt, picture.caption))
         return images
 
-    def _films(self, comparison: Comparison) -> tuple[list[Image], str]:
-        """Return a film of each entry, or none and the reason."""
+    def _videos(self, comparison: Comparison) -> tuple[list[Image], str]:
+        """Return a video of each entry, or none and the reason."""
         images = []
         for entry in comparison.entries:
             try:
@@ -109,7 +111,10 @@ class ReportFolder:
 
 
 def result_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """Return what was measured: a row for each run, task and step, ``success`` being empty where it is not told."""
+    """Return what was measured: a row for each run, task and step.
+
+    ``success`` is empty where the family does not define it.
+    """
     names, parameters = comparison.parameters()
     for entry in comparison.entries:
         for run, curve in zip(entry.runs, entry.curves, strict=True):
@@ -128,7 +133,7 @@ def result_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def record(comparison: Comparison, command: str) -> dict[str, Any]:
-    """Return what was compared and how, as JSON takes it."""
+    """Return what was compared and how, ready for JSON."""
     config, protocol = comparison.example.config, comparison.protocol
     resolved = config.to_json()
     return {

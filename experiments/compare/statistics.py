@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarl.experiments.compare.data import Comparison, Entry
+from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.references import Reference
 from metarl.statistics import (
     Interval,
@@ -23,13 +23,13 @@ from metarl.statistics import (
 BEFORE, TRAINING, LAST, GAIN = "before", "as in training", "last", "gain"
 MEAN, IQM, SUCCESS = "mean return", "IQM return", "success"
 SCORE, SCORE_IQM, GAP, BEATS = "mean score", "IQM score", "optimality gap", "probability of improvement"
-# Profiles begin where so many percent of all scores lie below: a few very low ones would leave no room for the others.
+# Profiles begin at this percentile of all scores: a few very low ones would leave no room for the others.
 THRESHOLDS, FEWEST = 61, 2
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A statistic of an entry at a stage: after ``step`` adaptation steps, that had cost ``env_steps`` on each task.
+    """A statistic of an entry at a stage: after ``step`` adaptation steps, which had taken ``env_steps`` on each task.
 
     Attributes:
         over: the label of the entry that it is compared with, if it is.
@@ -53,7 +53,7 @@ class Summary:
     measures: Sequence[Measure]
 
     def find(self, entry: Entry, stage: str, statistic: str, over: str = "") -> Measure | None:
-        """Return a measure, if there is such a one."""
+        """Return a measure, if there is one."""
         wanted = (entry.label, stage, statistic, over)
         found = (each for each in self.measures if (each.entry, each.stage, each.statistic, each.over) == wanted)
         return next(found, None)
@@ -79,7 +79,7 @@ def curve_interval(entry: Entry, over: Over) -> Interval:
 
 
 def success_interval(entry: Entry, over: Over) -> Interval | None:
-    """Return the share of successful episodes at each step, with intervals, where the family tells."""
+    """Return the share of successful episodes at each step, with intervals, where the family defines success."""
     return None if entry.success is None else share_interval(mean, _by_step(entry.success), over=over)
 
 

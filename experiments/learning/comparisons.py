@@ -29,7 +29,7 @@ from metarl.experiments.published import (
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
 
-# Adaptation steps of which all are kept for each task, and how many are kept of more.
+# Up to so many adaptation steps, all columns are kept for each task; of more steps, so many columns.
 MOST_COLUMNS, SOME_COLUMNS = 40, 12
 
 
@@ -40,7 +40,7 @@ class Variant:
     Attributes:
         config: its training run; ``run.iterations`` is the length of the training.
         steps: adaptation steps to measure.
-        evaluations: how often it is evaluated, at even intervals, the last time at the end of training.
+        evaluations: number of evaluations, at even intervals, the last one at the end of training.
 
     Raises:
         InputError: for negative steps, and unless there are 1 to ``iterations`` evaluations.
@@ -85,13 +85,13 @@ def _shortened(config: TrainConfig, iterations: int) -> TrainConfig:
 
 
 def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
-    """Return what learns each held-out task anew: before, there is no training, and its run is only a record."""
+    """Return a variant that learns each held-out task anew: it has no training, and its run is only a record."""
     record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
     return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
 
 
 def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str = "gridnavi") -> Variant:
-    """Return what adapts within its trial: the steps are the episodes after the first."""
+    """Return a variant that adapts within its trial: the steps are the episodes after the first."""
     return Variant(TrainConfig(learner, family, run, settings), settings.episodes_per_trial - 1, evaluations=10)
 
 
@@ -267,6 +267,6 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
 
 
 def find_comparison_reference(name: str) -> Reference | None:
-    """Return what is known of the tasks of a comparison, if there is one of that name, and anything is known."""
+    """Return the references of a comparison's tasks, if there is a comparison of that name, and they are known."""
     variants = COMPARISONS.get(name)
     return next(iter(variants.values())).config.find_reference() if variants else None

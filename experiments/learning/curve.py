@@ -4,9 +4,9 @@
     python experiments/learning/curve.py gridnavi --variants maml-trpo dqn-scratch --seeds 1
 
 Each variant is trained with every seed, stopped at even intervals, evaluated on the same test tasks, and resumed. All
-evaluations are reported; none of them steers anything. OUT/NAME/LABEL.json tells what was measured of each variant,
-OUT/NAME.png shows all of them. What is there is not done again: a seed in the file is left out, a whole run in
-RUNS/LABEL-seedSEED is only evaluated, a part of one is resumed.
+evaluations are reported; none of them influences training. OUT/NAME/LABEL.json holds the results of each variant,
+OUT/NAME.png shows all of them. Nothing is done twice: a seed that is in the file is skipped, a finished run in
+RUNS/LABEL-seedSEED is only evaluated, an unfinished one is resumed.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ import tyro
 from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS, Variant, find_comparison_reference
 from metarl.experiments.learning.figure import draw
 from metarl.experiments.learning.records import (
@@ -44,13 +44,13 @@ from metarl.validation import require_counts
 LISTED = "experiments/learning/comparisons.py"
 NOTES = "learning_curve.json"
 LONGEST_PARAMETER = 16
-# Settings of a run that change no number in it.
+# Settings of a run that do not affect its numbers.
 PLACE = ("out", "track", "checkpoint_every", "validate_every", "group")
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measure adaptation on held-out tasks while training goes on."""
+    """Measure adaptation on held-out tasks in the course of training."""
 
     name: tyro.conf.Positional[str]
     """One of the comparisons in experiments/learning/comparisons.py."""
@@ -59,7 +59,7 @@ class Options:
     seeds: tuple[int, ...] = (1, 2, 3)
     """Training runs of each variant."""
     tasks: int = 40
-    """Test tasks of each evaluation; a finite family may have fewer to give."""
+    """Test tasks of each evaluation; a finite family may have fewer."""
     out: str = "experiments/results"
     """Folder of the results."""
     runs: str | None = None
@@ -83,7 +83,7 @@ class Job:
 
     @cached_property
     def tasks(self) -> list[dict[str, Any]]:
-        """The parameters of the held-out tasks, but for long ones."""
+        """The parameters of the held-out tasks, except long ones."""
         found = self.variant.config.split().held_out_tasks("test", self.asked_tasks)
         return [
             {key: rounded(value.tolist()) for key, value in task.items() if value.numel() <= LONGEST_PARAMETER}
@@ -94,7 +94,7 @@ class Job:
         """Refuse results and runs of other settings.
 
         Raises:
-            InputError: naming what stands in the way.
+            InputError: naming the file or run in question.
         """
         if self.results.exists():
             found = read_record(self.results)
@@ -111,14 +111,14 @@ class Job:
                 raise InputError(f"{directory.path} is a run of other settings; remove it, or choose another --runs")
 
     def measure(self, seed: int) -> None:
-        """Train and evaluate with a seed, unless that was done, and add what came of it to the results."""
+        """Train and evaluate with a seed, unless that was done, and add the evaluations to the results."""
         runs = {run.seed: run for run in self._measured()}
         if seed in runs:
             print(f"{self.label}, seed {seed}: already in {self.results}", flush=True)
             return
         print(f"{self.label}, seed {seed}", flush=True)
         new = measure_run(self._config(seed), self.variant, len(self.tasks))
-        runs = {run.seed: run for run in self._measured()} | {seed: new}  # others may have written meanwhile
+        runs = {run.seed: run for run in self._measured()} | {seed: new}  # others may have written since
         write(self.results, self._record([runs[number] for number in sorted(runs)]))
 
     def _config(self, seed: int) -> TrainConfig:
@@ -148,9 +148,9 @@ class Job:
 
 
 def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
-    """Train what is missing of a run, stopping for each evaluation that is missing; return all that there are.
+    """Train a run to its end, stopping for each evaluation that is missing; return all evaluations.
 
-    An evaluation of a stage that the run has left behind cannot be made any more, and is left out.
+    A stage that the run has passed can no longer be evaluated, and is left out.
     """
     directory = RunDirectory(str(config.run.out))
     run = read_run(directory.path / NOTES)
@@ -160,14 +160,14 @@ def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
         evaluated = run is not None and run.points[-1].iteration >= stop
         if not evaluated and _iterations(directory) <= stop:
             run = _measure_stage(config, directory, run.points if run else [], stop, tasks, variant)
-    assert run is not None, "no run has left its last stage behind"
+    assert run is not None, "no run has passed its last stage"
     return run
 
 
 def _measure_stage(
     config: TrainConfig, directory: RunDirectory, points: list[Point], stop: int, tasks: int, variant: Variant
 ) -> SeedRun:
-    """Train to iteration ``stop``, evaluate, and note what is known of the run by then."""
+    """Train to iteration ``stop``, evaluate, and write the evaluations of the run up to then."""
     done = _iterations(directory)
     before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
     seconds = _train_to(directory, config, done, stop)
@@ -192,11 +192,11 @@ def _train_to(directory: RunDirectory, config: TrainConfig, done: int, stop: int
     if 0 < done < stop:
         resume(directory.path, stop)
     elif done < stop:
-        if directory.path.exists():  # it ended before its first checkpoint
+        if directory.path.exists():  # it was stopped before its first checkpoint
             shutil.rmtree(directory.path)
         train(dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=stop)))
     if (done := _iterations(directory)) < stop:
-        raise RunError(f"{directory.path} was stopped after {done} iterations; the same command goes on from there")
+        raise RunError(f"{directory.path} was stopped after {done} iterations; the same command continues it")
     return time.process_time() - began
 
 
@@ -212,7 +212,7 @@ def _point(directory: RunDirectory, iteration: int, curve: AdaptationCurve, seco
 
 
 def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
-    """Return whether a recorded configuration is this one, but for the place and these settings of the run."""
+    """Return whether a recorded configuration is this one, except for its place and these settings of the run."""
     if content.get("split_hash") != config.split().fingerprint():
         return False
     found = TrainConfig.from_json(content)
@@ -221,7 +221,7 @@ def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
 
 
 def run(options: Options) -> None:
-    """Measure the variants with every seed, and draw all that is known of the comparison."""
+    """Measure the variants with every seed, and draw all results of the comparison."""
     known = find_by_name(COMPARISONS, options.name, "comparison", LISTED)
     labels = options.variants or tuple(known)
     variants = {label: find_by_name(known, label, f"variant of {options.name}", LISTED) for label in labels}

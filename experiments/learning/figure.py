@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from metarl.experiments.compare.figures import COLORS, MARKERS, WIDE
-from metarl.experiments.learning.records import Record, some
+from metarl.experiments.learning.records import Record, list_counts
 from metarl.references import Reference
 from metarl.run_directory import write_whole
 
@@ -33,12 +33,12 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
     Args:
         name: of the comparison.
         records: what was measured, by variant.
-        reference: what it is held against.
+        reference: the returns without adaptation and with the task known.
     """
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
-        tasks = some([len(record.tasks) for record in records.values()])
-        seeds = some([len(record.runs) for record in records.values()])
+        tasks = list_counts([len(record.tasks) for record in records.values()])
+        seeds = list_counts([len(record.runs) for record in records.values()])
         figure.suptitle(f"{name}: {tasks} test tasks, mean and range of {seeds} seeds", fontsize=11)
         training, adaptation = figure.subplots(1, 2, sharey=True)
         handles = []
@@ -97,7 +97,7 @@ def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -
 
 
 def _scale(axes: Axes, spent: Sequence[np.ndarray]) -> None:
-    """Make the axis of env steps spent logarithmic behind the first adaptation step, if it must reach far."""
+    """Make the axis of env steps logarithmic from the first adaptation step on, if it has to reach far."""
     last = [each[-1] for each in spent]
     if last and max(last) > WIDE * min(last):
         first = min(each[1] for each in spent)

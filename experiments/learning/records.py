@@ -1,4 +1,4 @@
-"""What ``learning/curve.py`` leaves in files: the evaluations of every seed of a variant, and the reading of them."""
+"""The files that ``learning/curve.py`` writes, with the evaluations of every seed of a variant, and their reading."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
+from metarl.learner import LEARNERS
 from metarl.run_directory import write_whole
 
 
@@ -20,12 +21,12 @@ class Point:
     """One evaluation on the held-out tasks. Lists have an entry before adaptation and one after each step of it.
 
     Attributes:
-        iteration: how many there had been.
-        env_steps: of the training up to there.
+        iteration: number of iterations before it.
+        env_steps: of training before it.
         spent: env steps of a task before the entry's episodes.
         returns: mean over tasks.
-        success: share of episodes that met the task's goal, where the family tells.
-        training_cpu_seconds: up to there; None where the training was cut off between two evaluations.
+        success: share of episodes that met the task's goal, where the family defines success.
+        training_cpu_seconds: before it; None where the training was interrupted between two evaluations.
     """
 
     iteration: int
@@ -41,7 +42,7 @@ class SeedRun:
     """One training run: its evaluations, and the returns ``[task][column]`` of the last one.
 
     Attributes:
-        versions: of the packages it ran under.
+        versions: of the packages it ran with.
         final_totals: the return of a whole trial of each task, if the columns are the episodes of a trial.
     """
 
@@ -57,12 +58,12 @@ class Record:
     """What was measured of a variant.
 
     Attributes:
-        command: that makes this file.
+        command: writes this file.
         config: of the runs; it has no seed and no place.
         steps: adaptation steps measured.
-        inner_steps: those of training, of these.
-        columns: the steps of which the last evaluation's returns of each task are kept.
-        tasks: the parameters of each held-out task, but for long ones; the config's split hash covers them all.
+        inner_steps: those of training, as far as measured.
+        columns: the steps whose returns of each task are kept from the last evaluation.
+        tasks: the parameters of each held-out task, except long ones; the config's split hash covers them all.
         runs: by seed.
     """
 
@@ -78,8 +79,10 @@ class Record:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether it is a baseline that learns each task anew."""
-        return bool(self.config["settings"].get("variant") == "scratch")
+        """Whether the learner learns each task anew, so that training on other tasks changes nothing."""
+        learner = LEARNERS.find(self.config["learner"])
+        settings: Any = TypeAdapter(learner.config_class).validate_python(self.config["settings"])
+        return learner.from_scratch(settings)
 
     def points(self) -> list[tuple[Point, ...]]:
         """Return the evaluations after the iterations that every run was evaluated after, each a point of every run."""
@@ -105,8 +108,8 @@ class Record:
     @property
     def totals(self) -> np.ndarray | None:
         """Returns of whole trials at the end of training, ``[runs, tasks]``, of learners that remember trials."""
-        told = [run.final_totals for run in self.runs if run.final_totals is not None]
-        return np.array(told) if told else None
+        totals = [run.final_totals for run in self.runs if run.final_totals is not None]
+        return np.array(totals) if totals else None
 
 
 def write(path: Path, content: Record | SeedRun) -> None:
@@ -152,8 +155,8 @@ def read_comparison(folder: Path, labels: Iterable[str]) -> dict[str, Record]:
     return {label: read_record(folder / f"{label}.json") for label in found}
 
 
-def some(counts: Iterable[int]) -> str:
-    """Return different counts in words: ``3``, or ``1 or 3``."""
+def list_counts(counts: Iterable[int]) -> str:
+    """Return the different counts in words: ``3``, or ``1 or 3``."""
     return " or ".join(map(str, sorted(set(counts))))
 
 

@@ -1,9 +1,9 @@
-"""How many env steps a baseline needs on a new task to reach what others reach by adaptation.
+"""The env steps that a baseline needs on a new task to reach the return that others reach by adaptation.
 
     python experiments/learning/steps_to_match.py gridnavi --baseline dqn-scratch
 
 Reads what ``learning/curve.py`` wrote. The baseline's curve is its return at the end of its training, mean over
-held-out tasks and seeds, against env steps spent on a task; between two evaluations it is taken as straight.
+held-out tasks and seeds, against env steps used on a task, interpolated linearly between two evaluations.
 """
 
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.records import Record, read_comparison, read_record
 from metarl.registry import find_by_name
@@ -33,7 +33,7 @@ class Options:
 
 
 def first_reached(spent: np.ndarray, returns: np.ndarray, target: float) -> float | None:
-    """Return where the straight pieces between points first reach ``target``; None if they do not.
+    """Return where the linear interpolation between points first reaches ``target``; None if it does not.
 
     Shapes: ``spent`` and ``returns`` ``[points]``.
     """
@@ -45,7 +45,7 @@ def first_reached(spent: np.ndarray, returns: np.ndarray, target: float) -> floa
 
 
 def steps_to_match(records: Mapping[str, Record], baseline: str) -> str:
-    """Return a Markdown table: what each learner reaches after each adaptation step, and the baseline's steps to it.
+    """Return a Markdown table: each learner's return after each adaptation step, and the baseline's env steps to it.
 
     Other baselines from scratch are left out.
     """
@@ -69,7 +69,7 @@ def run(options: Options) -> None:
     known = find_by_name(COMPARISONS, options.name, "comparison", "experiments/learning/comparisons.py")
     find_by_name(known, options.baseline, f"variant of {options.name}", "experiments/learning/comparisons.py")
     folder = Path(options.results) / options.name
-    read_record(folder / f"{options.baseline}.json")  # says so if there is none
+    read_record(folder / f"{options.baseline}.json")  # raises if there are no results
     print(steps_to_match(read_comparison(folder, known), options.baseline))
 
 

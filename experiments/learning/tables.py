@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
-from metarl.experiments.learning.records import Record, read_comparison, some
+from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
 from metarl.run_directory import write_whole
 from metarl.statistics import interval, mean
@@ -36,17 +36,17 @@ class Options:
     """Folder of the results."""
 
 
-def filled(page: str, results: Path) -> str:
-    """Return a page with what stands between its markers made anew."""
+def fill_page(page: str, results: Path) -> str:
+    """Return a page with the text between its markers written anew."""
     return MARKERS.sub(lambda found: f"{found[1]}\n{results_of(found[2], results)}\n\n{found[3]}", page)
 
 
 def results_of(name: str, results: Path) -> str:
-    """Return what is known of a comparison: the picture, the table, and a table for each baseline from scratch."""
+    """Return the results of a comparison: the picture, the table, and a table for each baseline from scratch."""
     records = read_comparison(results / name, COMPARISONS.get(name, ()))
     if not records:
         return f"No runs of this comparison are committed; `python experiments/learning/curve.py {name}` makes them."
-    tasks = some(len(record.tasks) for record in records.values())
+    tasks = list_counts(len(record.tasks) for record in records.values())
     parts = [f"![{name}: return against training and against adaptation](results/{name}.png)"]
     parts.append(f"{tasks} test tasks. {_references(name)}".strip())
     parts.append(results_table(records))
@@ -82,7 +82,7 @@ def _seeds(returns: np.ndarray) -> str:
 
 
 def _with_interval(scores: np.ndarray, sign: str = "") -> str:
-    """Tell the mean of scores ``[seeds, tasks]`` and its 95 % interval, over other seeds and tasks."""
+    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, over other seeds and tasks."""
     estimate, low, high = (value.item() for value in interval(mean, scores))
     return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
 
@@ -97,14 +97,15 @@ def _training(record: Record) -> str:
 
 def _references(name: str) -> str:
     reference = find_comparison_reference(name)
-    held = ", ".join(f"{label} {value:.4g}" for label, value in reference.lines.items()) if reference else ""
-    return f"For comparison: {held}." if held else ""
+    if reference is None:
+        return ""
+    return f"For comparison: {', '.join(f'{label} {value:.4g}' for label, value in reference.lines.items())}."
 
 
 def run(options: Options) -> None:
     """Write the page."""
     page = Path(options.page)
-    text = filled(page.read_text(), Path(options.results))
+    text = fill_page(page.read_text(), Path(options.results))
     write_whole(page, lambda part: part.write_text(text))
 
 

@@ -1,15 +1,14 @@
-"""DQN of Stable-Baselines3 on GridNavi, trained on the training goals, then on each held-out one: metarl's settings.
+"""DQN of Stable-Baselines3 on GridNavi, trained on the training goals, then on each held-out one: our own settings.
 
-    python experiments/published/dqn_gridnavi.py --seed 1
-    python experiments/published/dqn_gridnavi.py --variant oracle --out runs/dqn-oracle
+    metarl train --published dqn-gridnavi --seed 1
+    metarl train --published dqn-gridnavi --variant oracle --out runs/dqn-oracle
 
-20 training goals, drawn with replacement, x 20 episodes x 15 steps an iteration. With ``--variant oracle`` it sees the
-goal, with ``--variant scratch`` it knows nothing of the training goals.
+20 training goals, drawn with replacement, x 20 episodes x 15 steps an iteration. With ``--variant oracle`` it observes
+the goal, with ``--variant scratch`` it is not trained on the training goals.
 """
 
 from metarl.agents.baselines.sb3.algorithms import DqnConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "dqn",
@@ -17,6 +16,3 @@ EXPERIMENT = TrainConfig(
     RunConfig(iterations=50, preset="varibad", tasks_per_batch=20, episodes_per_task=20),
     DqnConfig(variant="pretrained"),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

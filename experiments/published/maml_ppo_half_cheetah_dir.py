@@ -1,14 +1,13 @@
-"""MAML-PPO on HalfCheetahDir, with the settings of ProMP: Rothfuss et al. 2019 and the authors' script.
+"""MAML-PPO on HalfCheetahDir, with the settings of ProMP (Rothfuss et al. 2019) and its authors' script.
 
-    python experiments/published/maml_ppo_half_cheetah_dir.py --seed 1
+    metarl train --published maml-ppo-half-cheetah-dir --seed 1
 
 40 tasks, forward or backward, x 20 episodes x 100 steps, one inner step of size 0.1, 5 steps of Adam with step size
-1e-3, clip 0.3, weight 5e-4 of the inner KL and 1001 iterations (160 million env steps). The policy is 64-64 tanh.
+1e-3, clip range 0.3, weight 5e-4 of the inner KL and 1001 iterations (160 million env steps). The policy is 64-64 tanh.
 """
 
 from metarl.agents.gradient.maml_ppo import MamlPpoConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "maml-ppo",
@@ -16,6 +15,3 @@ EXPERIMENT = TrainConfig(
     RunConfig(iterations=1001, preset="h100", tasks_per_batch=40, episodes_per_task=20),
     MamlPpoConfig(inner_lr=0.1, outer_lr=1e-3, epochs=5, clip_range=0.3, inner_kl=5e-4),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

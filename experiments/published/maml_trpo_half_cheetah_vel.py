@@ -1,6 +1,6 @@
 """MAML-TRPO on HalfCheetahVel, with the settings of Finn et al. 2017, section 5.3 and appendix A.2.
 
-    python experiments/published/maml_trpo_half_cheetah_vel.py --seed 1
+    metarl train --published maml-trpo-half-cheetah-vel --seed 1
 
 40 tasks with v* in [0, 2] m/s x 20 episodes x 200 steps, one inner step of size 0.1, TRPO with maximum KL 0.01 and 500
 iterations are the paper's (160 million env steps). The policy is 64-64 tanh, as in the field since, where the paper's
@@ -9,7 +9,6 @@ was 100-100 ReLU.
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",
@@ -17,6 +16,3 @@ EXPERIMENT = TrainConfig(
     RunConfig(iterations=500, preset="0-2-h200", tasks_per_batch=40, episodes_per_task=20),
     MamlTrpoConfig(inner_lr=0.1),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

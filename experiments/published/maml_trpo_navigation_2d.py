@@ -1,6 +1,6 @@
 """MAML-TRPO on 2D navigation, with the settings of Finn et al. 2017, section 5.3 and appendix A.2.
 
-    python experiments/published/maml_trpo_navigation_2d.py --seed 1
+    metarl train --published maml-trpo-navigation-2d --seed 1
 
 20 tasks x 20 episodes x 100 steps, one inner step of size 0.5, TRPO with maximum KL 0.01 and 100 iterations are the
 paper's. The policy is 64-64 tanh, as in the field since, where the paper's was 100-100 ReLU.
@@ -8,7 +8,6 @@ paper's. The policy is 64-64 tanh, as in the field since, where the paper's was 
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",
@@ -16,6 +15,3 @@ EXPERIMENT = TrainConfig(
     RunConfig(iterations=100, preset="maml", tasks_per_batch=20, episodes_per_task=20),
     MamlTrpoConfig(inner_lr=0.5),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

@@ -1,16 +1,15 @@
 """PEARL on HalfCheetahVel, with the settings of Rakelly et al. 2019, section 6.1, and the authors' script.
 
-    python experiments/published/pearl_half_cheetah_vel.py --seed 1
+    metarl train --published pearl-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, horizon 200, 5 tasks an iteration, 2000 steps of soft actor-critic on 16 tasks x 256 transitions,
 networks of 3 x 300 units, step size 3e-4, 5 latent variables, KL weight 0.1, reward scale 5 and 2.7 million env steps
-are the paper's. A task is met in 2 trials of 2 episodes: 400 steps from the prior, as in the paper, and 400 from the
-belief, of which the paper takes 600. As many tasks are replayed as the paper trains on, 100.
+are the paper's. Each task is collected in 2 trials of 2 episodes: 400 steps from the prior, as in the paper, and 400
+from the belief, of which the paper takes 600. As many tasks are replayed as the paper trains on, 100.
 """
 
 from metarl.agents.in_context.pearl import PearlConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "pearl",
@@ -23,6 +22,3 @@ EXPERIMENT = TrainConfig(
         replay_size=80_000,
     ),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

@@ -1,6 +1,6 @@
 """PEARL on the sparse point, after Rakelly et al. 2019, section 6.2, at a size for a CPU.
 
-    python experiments/published/pearl_sparse_point.py --seed 1
+    metarl train --published pearl-sparse-point --seed 1
 
 5 latent variables, discount 0.9 and reward scale 100 are those of the paper and the authors' script. Their critics
 learn from dense rewards; here there are none, and the first iterations act at random until some have met a goal.
@@ -10,7 +10,6 @@ over the tasks) and 5 episodes a trial (50 of training tasks) are metarl's own, 
 
 from metarl.agents.in_context.pearl import PearlConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "pearl",
@@ -29,6 +28,3 @@ EXPERIMENT = TrainConfig(
         random_iterations=10,
     ),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

@@ -1,6 +1,6 @@
 """Reptile on 2D navigation, with metarl's own settings: Nichol et al. 2018 has no reinforcement learning.
 
-    python experiments/published/reptile_navigation_2d.py --seed 1
+    metarl train --published reptile-navigation-2d --seed 1
 
 Task batch, horizon and step size of the inner policy-gradient steps are those of MAML's experiment (Finn et al. 2017,
 section 5.3); every task takes four inner steps on fresh rollouts.
@@ -8,7 +8,6 @@ section 5.3); every task takes four inner steps on fresh rollouts.
 
 from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "reptile",
@@ -16,6 +15,3 @@ EXPERIMENT = TrainConfig(
     RunConfig(iterations=60, preset="maml", tasks_per_batch=20, episodes_per_task=20),
     ReptileConfig(inner_optimizer="sgd", inner_lr=0.5, inner_epochs=1, inner_steps=4),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

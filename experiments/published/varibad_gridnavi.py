@@ -1,16 +1,15 @@
 """VariBAD on GridNavi, four episodes of 15 steps a trial (Zintgraf et al. 2020, section 5.1).
 
-    python experiments/published/varibad_gridnavi.py --seed 1
-    python experiments/published/varibad_gridnavi.py --preset varibad --out runs/varibad-held-out
+    metarl train --published varibad-gridnavi --seed 1
+    metarl train --published varibad-gridnavi --preset varibad --out runs/varibad-held-out
 
-Published are task, trial, sizes of encoder, latent, decoder and policy, discount, and what rewards are decoded from;
-all goals are met in training, as there. The paper trains for 2e7 env steps on 16 trials at a time; here it is 256, and
-550 iterations are 8.4e6 env steps. The rest is metarl's own. With ``--preset varibad`` test goals are held out.
+The task, the trial, the sizes of encoder, latent, decoder and policy, the discount and the decoder's inputs are the
+paper's; all goals are met in training, as there. The paper trains for 2e7 env steps on 16 trials at a time; here it is
+256, and 550 iterations are 8.4e6 env steps. The rest is our own. With ``--preset varibad`` test goals are held out.
 """
 
 from metarl.agents.in_context.varibad import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import run_published
 
 EXPERIMENT = TrainConfig(
     "varibad",
@@ -30,6 +29,3 @@ EXPERIMENT = TrainConfig(
         model_learning_rate=0.002,
     ),
 )
-
-if __name__ == "__main__":
-    run_published(EXPERIMENT)

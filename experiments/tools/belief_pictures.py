@@ -1,9 +1,9 @@
-"""What VariBAD believes on GridNavi while it searches: the reward that it expects of every cell, step by step.
+"""What VariBAD believes on GridNavi while it searches: the reward that it expects in every cell, step by step.
 
     python experiments/tools/belief_pictures.py runs/varibad-gridnavi-seed1 --out belief.png --tasks 3
 
-A row of the picture is the beginning of a trial on one test task. Its panels stand at even intervals: the
-reward of every cell, decoded from samples of the belief at that step, under the path of the episode so far.
+A row of the picture is the beginning of a trial on one test task. Its panels are at even intervals: the reward of
+every cell, decoded from samples of the belief at that step, under the path of the episode so far.
 """
 
 import sys
@@ -14,28 +14,28 @@ import tyro
 
 from metarl.errors import InputError
 from metarl.evaluation import load_run
-from metarl.experiments.commands.main import guarded, parse
-from metarl.experiments.compare.beliefs import make_figure, tells_beliefs, watch
+from metarl.experiments.commands.parsing import guarded, parse
+from metarl.experiments.compare.beliefs import has_beliefs, make_figure, observe_beliefs
 from metarl.run_directory import make_folder, write_whole
 from metarl.validation import require_counts
 
 
 @dataclass(frozen=True)
 class Options:
-    """Draw the reward that VariBAD expects of every cell of GridNavi, at some steps of a trial."""
+    """Draw the reward that VariBAD expects in every cell of GridNavi, at some steps of a trial."""
 
     run: tyro.conf.Positional[str]
     """Directory of a run of varibad on gridnavi."""
     out: str = "belief.png"
     """PNG file to write."""
     tasks: int = 3
-    """Test tasks, one row each; the family may have fewer to give."""
+    """Test tasks, one row each; the family may have fewer."""
     episodes: int = 2
     """Episodes of the trial to draw, the first ones."""
     panels: int = 9
     """Steps to draw of each task."""
     seed: int = 0
-    """Of actions and of the beliefs' samples."""
+    """Seed of actions and of the samples of beliefs."""
 
     def __post_init__(self) -> None:
         require_counts(self, "tasks", "episodes", "panels")
@@ -44,19 +44,19 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Draw the picture, and say where it is.
+    """Draw the picture, and print its path.
 
     Raises:
         InputError: when the run is not one of VariBAD on GridNavi, or the picture cannot be written.
     """
     make_folder(Path(options.out).parent, "a picture")
     config, learner, _ = load_run(options.run)
-    if not tells_beliefs(config, learner):
+    if not has_beliefs(config.make_family(), learner):
         raise InputError(
             f"{options.run} is {config.learner} on {config.family}, not varibad on gridnavi; choose another run"
         )
     tasks = config.split().held_out_tasks("test", options.tasks)
-    figure = make_figure(watch(config, learner, tasks, options.episodes, options.seed), options.panels)
+    figure = make_figure(observe_beliefs(config, learner, tasks, options.episodes, options.seed), options.panels)
     write_whole(Path(options.out), lambda part: figure.savefig(part, format="png", dpi=150))
     print(f"picture   {options.out} ({len(tasks)} test tasks, actions sampled)")
 

@@ -1,4 +1,4 @@
-"""What ``make demo`` shows: train, adapt to tasks that were never seen, and look at the difference.
+"""What ``make demo`` shows: training, adaptation to tasks that were never seen, and the difference it makes.
 
 Two real runs under ``runs/demo-DATE``: 2D navigation with the MAML paper's settings until adaptation works well, and
 HalfCheetahVel until adaptation begins to show, which is a small part of what published runs take.
@@ -12,7 +12,9 @@ from pathlib import Path
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.commands.main import guarded, main, run_training
+from metarl.experiments.commands.main import main
+from metarl.experiments.commands.parsing import guarded
+from metarl.experiments.commands.train import train_and_report
 from metarl.training import train
 
 EXPERIMENTS = {
@@ -27,7 +29,7 @@ def run(out: Path) -> None:
         config = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, out=str(out / name)))
         print(f"\n=== {config.learner} on {name}: {config.run.iterations} iterations ===", flush=True)
         began = time.monotonic()
-        run_training(lambda: train(config))  # noqa: B023 (called at once)
+        train_and_report(lambda: train(config))  # noqa: B023 (called at once)
         print(f"training took {time.monotonic() - began:.0f} s; now adapting to held-out tasks:\n", flush=True)
         if main(["evaluate", str(out / name)]) != 0:
             sys.exit(1)

@@ -21,7 +21,7 @@ from metarl.distributions import Distribution
 from metarl.envs.wrapped.meta_world import DRAWS, MetaWorldFamily, load_package
 from metarl.errors import InputError
 from metarl.evaluation import load_run
-from metarl.experiments.commands.main import guarded, parse
+from metarl.experiments.commands.parsing import guarded, parse
 from metarl.family import TaskFamily
 from metarl.learner import Learner
 from metarl.rollout import Rollout

@@ -1,8 +1,8 @@
-"""The table of all metrics in docs/tracking.md, made of what the code says of them.
+"""The table of all metrics in docs/tracking.md, made from their declarations in the code.
 
     python experiments/tools/metrics_table.py
 
-writes it anew, between its two marks.
+writes it again, between its two marks.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ BEGIN, END = "<!-- metrics: made by experiments/tools/metrics_table.py -->", "<!
 
 def metrics_table() -> str:
     """Return a row for each metric of a run, and for each of a learner; those that mean the same share a row."""
-    lines = ["| metric | of | stands against | in metrics.csv | meaning |", "|---|---|---|---|---|"]
+    lines = ["| metric | of | logged against | in metrics.csv | meaning |", "|---|---|---|---|---|"]
     for name, metric in METRICS.items():
         in_file = "yes" if metric.in_file else "no"
         lines.append(f"| `{name}` | every run | `{metric.axis}` | {in_file} | {metric.meaning} |")

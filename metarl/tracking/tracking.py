@@ -101,7 +101,7 @@ def name_run(config: TrainConfig) -> tuple[str, str]:
 def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
     """Make the tracker of a training run: of job type ``baseline`` where the learner says so, else ``train``."""
     content = directory.read_config()
-    job_type = "baseline" if LEARNERS[config.learner].baseline else "train"
+    job_type = "baseline" if LEARNERS.find(config.learner).baseline else "train"
     about = {**content, **_identity(config)}
     return make_tracker(config.run.track, directory.path, about, config.group, job_type, content["tracking_id"])
 

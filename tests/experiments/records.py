@@ -26,9 +26,9 @@ def seed_run(seed: int, points: Sequence[Point], tasks: int = 2, of_trials: bool
     return SeedRun(seed, {"torch": "2"}, list(points), [returns] * tasks, totals)
 
 
-def record(*runs: SeedRun, inner_steps: int = 1, **settings: Any) -> Record:
+def record(*runs: SeedRun, inner_steps: int = 1, learner: str = "maml-trpo", **settings: Any) -> Record:
     """Return what was measured of a variant."""
     tasks = [{"goal": [number, 0]} for number in range(len(runs[0].final_returns))]
-    config = {"run": {"episodes_per_task": 2}, "settings": settings}
+    config = {"learner": learner, "run": {"episodes_per_task": 2}, "settings": settings}
     steps = len(runs[0].points[-1].spent) - 1
     return Record("python ...", config, steps, inner_steps, [*range(steps + 1)], tasks, list(runs))

@@ -10,7 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from metarl.config import TrainConfig
-from metarl.experiments.commands.main import parse_train
+from metarl.experiments.commands.train import parse_train
 from metarl.metrics import METRICS
 
 SWEEPS = sorted((Path(__file__).parents[2] / "experiments" / "sweeps").glob("*.yaml"))
@@ -56,7 +56,7 @@ def test_a_sampled_point_is_a_command_that_parses(path: Path, seed: int) -> None
     point = {name: sample(parameter, stream) for name, parameter in sweep["parameters"].items()}
     program, verb, learner, family, *words = command(sweep, point)
     assert (program, verb) == ("metarl", "train")
-    parsed = settings(parse_train(learner, family, words))
+    parsed = settings(parse_train(TrainConfig(learner, family), "metarl train", words))
     assert {name: parsed[name] for name in point} == point
 
 

@@ -4,33 +4,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.family import FAMILIES, make_family
-from metarl.references import REFERENCES, Reference, find_reference
+from metarl.references import Reference
+
+REFERENCES = {
+    (name, preset): reference for name, family in FAMILIES.items() for preset, reference in family.references.items()
+}
+
+
+def found(family: str, preset: str, horizon: int | None = None) -> Reference | None:
+    """Return the reference of a run."""
+    return TrainConfig("random", family, RunConfig(preset=preset, horizon=horizon)).find_reference()
+
+
+def test_families_have_references() -> None:
+    assert {name for name, _ in REFERENCES} >= {"bandit", "gridnavi", "navigation-2d", "tabular-mdp"}
 
 
 @pytest.mark.parametrize(("name", "preset"), REFERENCES)
 def test_references_are_of_presets_that_exist_at_their_horizons(name: str, preset: str) -> None:
-    reference, family = REFERENCES[name, preset], make_family(name, preset)
     assert preset in FAMILIES[name].presets
-    assert reference.horizon == family.horizon
-    assert find_reference(name, preset, family.horizon) is reference
-    assert find_reference(name, preset, family.horizon + 1) is None
+    assert REFERENCES[name, preset].horizon == make_family(name, preset).horizon
+    assert found(name, preset) is REFERENCES[name, preset]
 
 
-def test_families_without_references_have_none() -> None:
-    assert find_reference("four-rooms", "11x11", 40) is None
-    assert find_reference("half-cheetah-vel", "0-3-h100", 100) is None
+def test_there_is_no_reference_at_another_horizon() -> None:
+    assert found("gridnavi", "varibad", 15) is FAMILIES["gridnavi"].references["varibad"]
+    assert found("gridnavi", "varibad", 16) is None
+
+
+def test_presets_without_references_have_none() -> None:
+    assert found("four-rooms", "11x11") is None
+    assert found("half-cheetah-vel", "0-3-h100") is None
 
 
 def test_the_manual_has_them_all() -> None:
     page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text()
-    told = re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `([\w-]+)` \| `([\w-]+)` \| (\S+) \| (\S+) \|$", page, re.MULTILINE)
 
     def cell(value: float | None) -> str:
         return "unknown" if value is None else f"{round(value, 3):g}"
 
-    assert told == [(*key, cell(found.no_adaptation), cell(found.full_knowledge)) for key, found in REFERENCES.items()]
+    values = [(reference.no_adaptation, reference.full_knowledge) for reference in REFERENCES.values()]
+    expected = [(*key, *map(cell, pair)) for key, pair in zip(REFERENCES, values, strict=True)]
+    assert sorted(rows) == sorted(expected)
 
 
 # Totals as tests/envs/test_reference_values.py has them, by the episodes that they are of.
@@ -46,9 +65,9 @@ def test_the_manual_has_them_all() -> None:
 def test_references_are_published_totals_by_episode(
     name: str, preset: str, episodes: int, no_adaptation: float, full_knowledge: float
 ) -> None:
-    found = REFERENCES[name, preset]
-    assert episodes * found.no_adaptation == pytest.approx(no_adaptation, rel=3e-3)
-    assert episodes * found.full_knowledge == pytest.approx(full_knowledge, rel=1e-3)  # type: ignore[operator]
+    reference = REFERENCES[name, preset]
+    assert episodes * reference.no_adaptation == pytest.approx(no_adaptation, rel=3e-3)
+    assert episodes * reference.full_knowledge == pytest.approx(full_knowledge, rel=1e-3)  # type: ignore[operator]
 
 
 def test_published_learners_lie_between_their_references() -> None:
@@ -61,8 +80,8 @@ def test_published_learners_lie_between_their_references() -> None:
 
 
 def test_returns_are_normalised_between_the_two() -> None:
-    found = REFERENCES["half-cheetah-vel", "0-3-h200"].normalize([[-150.0, -20.0], [-85.0, -280.0]])
-    np.testing.assert_allclose(found, [[0.0, 1.0], [0.5, -1.0]])
+    scores = REFERENCES["half-cheetah-vel", "0-3-h200"].normalize([[-150.0, -20.0], [-85.0, -280.0]])
+    np.testing.assert_allclose(scores, [[0.0, 1.0], [0.5, -1.0]])
 
 
 def test_unknown_full_knowledge_is_refused() -> None:

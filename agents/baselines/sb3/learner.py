@@ -98,6 +98,7 @@ class Sb3Learner(Learner):
     loss: ClassVar[str] = "train/value_loss"
     inner_steps = 0
     baseline: ClassVar[bool] = True
+    label_settings: ClassVar[Sequence[str]] = ("variant",)
     metrics: ClassVar[Mapping[str, str]] = {
         "learned_env_steps": "environment steps that the shared model has learned from so far",
         "sb3_updates": "updates of the shared model so far, as Stable-Baselines3 counts them",
@@ -118,6 +119,11 @@ class Sb3Learner(Learner):
     def view(cls, family: TaskFamily, config: Any) -> TaskFamily:
         """Return the family, to an oracle with its tasks in the observations."""
         return InformedFamily(family) if config.variant == "oracle" else family
+
+    @classmethod
+    def from_scratch(cls, config: Any) -> bool:
+        """Return whether the variant is scratch."""
+        return bool(config.variant == "scratch")
 
     def begin(self, num_tasks: int) -> Models:
         """Return new models in the variant scratch, else the trained one for all tasks."""

@@ -14,12 +14,13 @@ from metarl.envs.simulation import rendering
 from metarl.errors import InputError
 from metarl.experiments.commands.compare import CompareOptions, compare, parse_steps
 from metarl.experiments.commands.main import main
-from metarl.experiments.compare.data import Entry, Protocol, grouped, measure, read_runs
+from metarl.experiments.compare.comparison import Entry, Protocol, measure
 from metarl.experiments.compare.page import make_page
 from metarl.experiments.compare.report import record
+from metarl.experiments.compare.runs import group_runs, read_runs
 from metarl.experiments.compare.statistics import summarize
+from metarl.family import FAMILIES
 from metarl.pictures import SIDE
-from metarl.references import find_reference
 from metarl.statistics import interquartile_mean, interval, mean, probability_of_improvement, share_interval
 from tests.experiments.compared import trained
 
@@ -77,7 +78,7 @@ def contents(folder: Path | str) -> dict[str, bytes]:
 
 def measured(paths: Sequence[str], **protocol: Any) -> Any:
     usual = {"tasks": 4, "steps": {}, "episodes": None, "part": "test", "deterministic": False, "seed": 0}
-    return measure(grouped(read_runs(paths)), Protocol(**{**usual, **protocol}))
+    return measure(group_runs(read_runs(paths)), Protocol(**{**usual, **protocol}))
 
 
 def test_the_matrices_are_those_of_evaluate(four: tuple[str, ...], report: Path) -> None:
@@ -145,9 +146,7 @@ def test_the_terminal_says_what_was_compared(runs: dict[str, str], capsys: pytes
     assert said[-2] == "report    report/index.html"
     summary = {(row["entry"], row["stage"], row["statistic"]): row for row in rows("report/summary.csv")}
     score, value = (float(summary["rl2", "last", name]["estimate"]) for name in ("mean score", "mean return"))
-    reference = find_reference("gridnavi", "varibad", 15)
-    assert reference is not None
-    assert reference.full_knowledge == 11.07
+    assert FAMILIES["gridnavi"].references["varibad"].full_knowledge == 11.07
     assert score == pytest.approx((value + 0.77) / (11.07 + 0.77))
     (line,) = [line for line in said if line.startswith("  after step 1, as in training")]
     assert line.split()[6:8] == ["15", f"{value:.2f}"]
@@ -160,7 +159,7 @@ def test_runs_that_differ_only_in_their_seed_and_place_are_one_entry(tmp_path: P
 
     place = {"checkpoint_every": 3, "group": "mine", "validate_every": 1}
     paths = [run("b", 2), run("a", 1, **place), run("c", 1, inner_lr=0.5), run("d", 1, inner_lr=0.5, inner_steps=2)]
-    groups = grouped(read_runs(paths))
+    groups = group_runs(read_runs(paths))
     assert {label: [run.path for run in found] for label, found in groups.items()} == {
         "maml-trpo (inner_lr 0.1, inner_steps 1)": [paths[1], paths[0]],
         "maml-trpo (inner_lr 0.5, inner_steps 1)": [paths[2]],
@@ -175,12 +174,12 @@ def test_a_label_has_no_more_settings_than_there_is_room_for(tmp_path: Path) -> 
         trained(tmp_path / "b", "maml-trpo", "bandit", 1, **many),
         trained(tmp_path / "c", "maml-trpo", "bandit", 1, **{**many, "inner_lr": 0.7}),
     ]
-    assert list(grouped(read_runs(paths))) == [f"maml-trpo (inner_lr {rate}, ...)" for rate in (0.1, 0.5, 0.7)]
+    assert list(group_runs(read_runs(paths))) == [f"maml-trpo (inner_lr {rate}, ...)" for rate in (0.1, 0.5, 0.7)]
 
 
 def test_a_variant_is_enough_to_tell_baselines_apart(runs: dict[str, str], tmp_path: Path) -> None:
     oracle = trained(tmp_path / "oracle", "dqn", "gridnavi", 1, variant="oracle", iterations=2)
-    assert list(grouped(read_runs([runs["dqn-1"], oracle]))) == ["dqn (scratch)", "dqn (oracle)"]
+    assert list(group_runs(read_runs([runs["dqn-1"], oracle]))) == ["dqn (scratch)", "dqn (oracle)"]
 
 
 def test_steps_are_chosen_by_learner(runs: dict[str, str]) -> None:

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,9 +5,10 @@ import torch
 from numpy import asarray
 
 from metarl.agents.in_context.varibad import VariBad
+from metarl.config import TrainConfig
 from metarl.envs.grid.gridnavi import GridNavi
 from metarl.evaluation import load_run
-from metarl.experiments.compare.beliefs import Beliefs, expected_rewards, make_figure, tells_beliefs, watch
+from metarl.experiments.compare.beliefs import Beliefs, expected_rewards, has_beliefs, make_figure, observe_beliefs
 from metarl.sampler import Sampler
 from metarl.trials import Trials
 from tests.experiments.compared import trained
@@ -22,13 +22,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def watched(run: str, seed: int = 0) -> Beliefs:
     config, learner, _ = load_run(run)
-    return watch(config, learner, config.split().held_out_tasks("test", 3), 2, seed)
+    return observe_beliefs(config, learner, config.split().held_out_tasks("test", 3), 2, seed)
 
 
 def test_what_was_believed_at_every_step_of_some_episodes(run: str) -> None:
     beliefs = watched(run)
     assert beliefs.horizon == 6
-    assert beliefs.goals.shape == (3, 2)
+    tasks = load_run(run)[0].split().held_out_tasks("test", 3)
+    assert beliefs.goals == [(x, y) for x, y in tasks["goal"].tolist()]
     assert beliefs.places.shape == (3, 12, 2)
     assert not beliefs.places[:, [0, 6]].any()  # episodes begin in the corner
     assert beliefs.rewards.shape == (3, 12, 5, 5)
@@ -42,7 +43,7 @@ def test_the_same_seed_gives_the_same_beliefs(run: str) -> None:
 
 
 def test_every_cells_own_reward_stands_in_its_place(run: str) -> None:
-    # A decoder that tells of each cell x + 10 y, with rewards in units of 1.
+    # A decoder that predicts x + 10 y for each cell, with rewards in units of 1.
     config, _, _ = load_run(run)
     family, learner = GridNavi(), config.make_learner()
     assert isinstance(learner, VariBad)
@@ -56,7 +57,7 @@ def test_every_cells_own_reward_stands_in_its_place(run: str) -> None:
         decoder.last.weight[0, 0] = 1.0
     rollout = Sampler(family).collect(learner, learner.begin(1), family.all_tasks()[:1], 1, seed=0)
     with torch.no_grad():
-        rewards = expected_rewards(learner, family, Trials.of([rollout]), seed=0)
+        rewards = expected_rewards(learner, family.staying(), Trials.of([rollout]), seed=0)
     assert rewards.shape == (1, 15, 5, 5)
     assert rewards[0, 7, 3, 1] == pytest.approx(31.0)  # y = 3, x = 1
     assert rewards[0, 0, 0, 4] == pytest.approx(4.0)
@@ -65,15 +66,23 @@ def test_every_cells_own_reward_stands_in_its_place(run: str) -> None:
 def test_a_row_shows_steps_of_both_episodes_under_the_path_so_far() -> None:
     places = torch.tensor([[[0, 0], [1, 0], [2, 0], [0, 0], [0, 1], [0, 2]]])
     rewards = torch.arange(6.0).view(1, 6, 1, 1).expand(1, 6, 5, 5)
-    *panels, _ = make_figure(Beliefs(torch.tensor([[2, 3]]), places, rewards, 3), 2).axes
+    *panels, _ = make_figure(Beliefs([(2, 3)], places, rewards, 3, (0.0, 5.0)), 2).axes
     assert [axes.get_title() for axes in panels] == ["episode 1\nstep 0", "episode 2\nstep 2"]
     assert [asarray(axes.images[0].get_array()).max() for axes in panels] == [0, 5]
     path = panels[1].lines[1]
     assert [[*path.get_xdata()], [*path.get_ydata()]] == [[0, 0, 0], [0, 1, 2]]
 
 
-def test_runs_that_tell_beliefs_are_known(run: str, tmp_path: Path) -> None:
-    assert tells_beliefs(*load_run(run)[:2])
-    for learner, family in (("random", "gridnavi"), ("varibad", "navigation-2d")):
-        other = trained(tmp_path / learner, learner, family, 1, horizon=3)
-        assert not tells_beliefs(*load_run(other)[:2])
+def test_a_task_without_a_goal_has_no_star() -> None:
+    places, rewards = torch.zeros(1, 2, 2), torch.zeros(1, 2, 5, 5)
+    panel, _ = make_figure(Beliefs([None], places, rewards, 2, (0.0, 1.0)), 1).axes
+    assert [line.get_marker() for line in panel.lines] == ["None", "o"]
+
+
+@pytest.mark.parametrize(
+    ("learner", "family", "expected"),
+    [("varibad", "gridnavi", True), ("random", "gridnavi", False), ("varibad", "navigation-2d", False)],
+)
+def test_beliefs_need_a_model_of_rewards_and_a_grid(learner: str, family: str, expected: bool) -> None:
+    config = TrainConfig(learner, family)
+    assert has_beliefs(config.make_family(), config.make_learner()) is expected

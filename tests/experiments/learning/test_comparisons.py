@@ -8,7 +8,7 @@ from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.experiments.learning.comparisons import COMPARISONS, Variant, find_comparison_reference
-from metarl.references import find_reference
+from metarl.family import FAMILIES
 
 EVERY = [(name, label) for name, variants in COMPARISONS.items() for label in variants]
 
@@ -75,5 +75,5 @@ def test_variants_of_a_comparison_meet_the_same_tasks(name: str) -> None:
 
 
 def test_the_reference_is_that_of_the_tasks() -> None:
-    assert find_comparison_reference("gridnavi") is find_reference("gridnavi", "varibad", 15)
+    assert find_comparison_reference("gridnavi") is FAMILIES["gridnavi"].references["varibad"]
     assert find_comparison_reference("no-such-thing") is None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metarl.errors import InputError
-from metarl.experiments.learning.records import read_comparison, read_record, read_run, rounded, some, write
+from metarl.experiments.learning.records import list_counts, read_comparison, read_record, read_run, rounded, write
 from tests.experiments.records import point, record, seed_run
 
 MEASURED = record(
@@ -43,10 +43,17 @@ def test_means_are_over_runs() -> None:
 
 
 def test_returns_of_tasks_are_found_by_their_step() -> None:
-    some = dataclasses.replace(MEASURED, columns=[0, 5])
-    assert some.returns(5).tolist() == [[-2, -2], [-1, -1]]
-    assert some.totals is None
+    found = dataclasses.replace(MEASURED, columns=[0, 5])
+    assert found.returns(5).tolist() == [[-2, -2], [-1, -1]]
+    assert found.totals is None
     assert record(seed_run(1, [point(2, [1, 2])], of_trials=True)).totals == pytest.approx(np.full((1, 2), 3))
+
+
+def test_learners_from_scratch_are_known_by_their_settings() -> None:
+    run = seed_run(1, [point(2, [1, 2])])
+    assert record(run, learner="dqn", variant="scratch").from_scratch
+    assert not record(run, learner="dqn", variant="oracle").from_scratch
+    assert not record(run, learner="maml-trpo").from_scratch
 
 
 def test_a_comparison_has_the_order_of_its_variants(tmp_path: Path) -> None:
@@ -82,5 +89,5 @@ def test_numbers_keep_five_digits() -> None:
     assert rounded([3, None]) == [3, None]
 
 
-def test_counts_are_told_once_each_in_order() -> None:
-    assert (some([3, 3]), some(iter([40, 6, 40]))) == ("3", "6 or 40")
+def test_counts_are_listed_once_each_in_order() -> None:
+    assert (list_counts([3, 3]), list_counts(iter([40, 6, 40]))) == ("3", "6 or 40")

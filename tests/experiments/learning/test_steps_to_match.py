@@ -9,8 +9,8 @@ from metarl.experiments.learning.steps_to_match import Options, first_reached, r
 from tests.experiments.records import point, record, seed_run
 
 FAST = record(seed_run(1, [point(4, [-4, -2])]), seed_run(2, [point(4, [-4, 2])]))
-SLOW = record(seed_run(1, [point(1, [-6, -2, 2], spent=100)]), variant="scratch")
-LOW = record(seed_run(1, [point(1, [-6, -3], spent=500)]), variant="scratch")
+SLOW = record(seed_run(1, [point(1, [-6, -2, 2], spent=100)]), learner="dqn", variant="scratch")
+LOW = record(seed_run(1, [point(1, [-6, -3], spent=500)]), learner="dqn", variant="scratch")
 
 
 @pytest.mark.parametrize(

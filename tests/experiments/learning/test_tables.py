@@ -3,7 +3,7 @@ from pathlib import Path
 
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.records import write
-from metarl.experiments.learning.tables import Options, filled, results_of, results_table, run
+from metarl.experiments.learning.tables import Options, fill_page, results_of, results_table, run
 from tests.experiments.records import point, record, seed_run
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +18,7 @@ def cells(table: str) -> list[list[str]]:
 
 
 def test_the_manual_has_the_numbers_of_the_committed_files() -> None:
-    assert PAGE.read_text() == filled(PAGE.read_text(), RESULTS), "python experiments/learning/tables.py"
+    assert PAGE.read_text() == fill_page(PAGE.read_text(), RESULTS), "python experiments/learning/tables.py"
 
 
 def test_every_comparison_and_every_result_stands_in_the_manual() -> None:
@@ -66,7 +66,10 @@ def test_a_comparison_without_results_says_so(tmp_path: Path) -> None:
 def test_baselines_from_scratch_have_a_table_of_steps_to_match(tmp_path: Path) -> None:
     (tmp_path / "gridnavi").mkdir()
     write(tmp_path / "gridnavi" / "maml-trpo.json", CURVE)
-    write(tmp_path / "gridnavi" / "dqn-scratch.json", record(seed_run(1, [point(1, [-9, 0])]), variant="scratch"))
+    write(
+        tmp_path / "gridnavi" / "dqn-scratch.json",
+        record(seed_run(1, [point(1, [-9, 0])]), learner="dqn", variant="scratch"),
+    )
     shown = results_of("gridnavi", tmp_path)
     assert shown.count("| env steps of dqn-scratch to match |") == 1
     assert "`dqn-scratch` needs" in shown

@@ -55,6 +55,7 @@ def test_it_learns_in_training_unless_it_starts_from_scratch(name: str, variant:
     metrics = learner.update([rollout])
     learned = numbers(knowledge(learner.model)) != before
     assert learned == (variant != "scratch")
+    assert learner.from_scratch(learner.config) == (not learned)
     assert (metrics["learned_env_steps"] > 0) == learned
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ from tensordict import TensorDict
 
 from metarl.config import RunConfig, TrainConfig
 from metarl.evaluation import AdaptationCurve
-from metarl.experiments.commands.evaluation_report import table, training_of, where
+from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
 from metarl.references import Reference
 from metarl.run_directory import RunDirectory
 
@@ -20,8 +21,8 @@ def curve(returns: list[list[float]]) -> AdaptationCurve:
 
 def rows(returns: list[list[float]]) -> list[list[str]]:
     """Return the words of each row of a table."""
-    return [line.replace("[", " ").replace("]", " ").replace(",", " ").split() for line in
-            table(curve(returns)).splitlines()[1:]]  # fmt: skip
+    lines = adaptation_table(curve(returns)).splitlines()[1:]
+    return [re.sub(r"[\[\],]", " ", line).split() for line in lines]
 
 
 # Two equal tasks: the mean is theirs, and the interval is that one point.
@@ -51,29 +52,16 @@ def test_the_difference_has_an_interval_of_its_own() -> None:
 
 
 def test_columns_stand_under_each_other() -> None:
-    lines = table(curve([[-1234.5, 3.0], [-1230.0, 12345.0]])).splitlines()
+    lines = adaptation_table(curve([[-1234.5, 3.0], [-1230.0, 12345.0]])).splitlines()
     assert len({line.index("[") for line in lines[1:]}) == 1
-
-
-def test_only_files_that_are_there_are_named(tmp_path: Path) -> None:
-    directory = RunDirectory(tmp_path)
-    directory.metrics.write_text("")
-    assert where(directory) == f"metrics   {directory.metrics}"
-
-
-def test_the_wandb_run_is_named_where_there_is_one_and_how_to_upload_it_if_it_was_offline(tmp_path: Path) -> None:
-    (run := tmp_path / "wandb" / "run-1").mkdir(parents=True)
-    assert where(RunDirectory(tmp_path)) == f"W&B run   {run}"
-    offline = run.rename(run.with_name("offline-run-1"))
-    assert where(RunDirectory(tmp_path)) == f"W&B run   {offline}\nupload    wandb sync {tmp_path / 'wandb'}"
 
 
 def test_success_has_a_column_where_it_is_known() -> None:
     known = dataclasses.replace(curve(EQUAL), success=np.array([[0.0, 0.5, 1.0], [0.0, 1.0, 1.0]]))
-    lines = table(known).splitlines()
+    lines = adaptation_table(known).splitlines()
     assert lines[0].endswith("success")
     assert [line.split("]")[1].strip() for line in lines[1:]] == ["0.0 %", "75.0 %", "100.0 %", ""]
-    assert "success" not in table(curve(EQUAL))
+    assert "success" not in adaptation_table(curve(EQUAL))
 
 
 def test_of_many_steps_the_first_the_last_and_some_between_have_rows() -> None:
@@ -83,20 +71,20 @@ def test_of_many_steps_the_first_the_last_and_some_between_have_rows() -> None:
 
 def test_a_trial_has_the_sum_of_its_episodes() -> None:
     of_trials = dataclasses.replace(curve([[1.0, 2.0, 4.0], [3.0, 2.0, 4.0]]), of_trials=True)
-    assert table(of_trials).splitlines()[-1].split()[:3] == ["whole", "trial", "8.00"]
-    assert "whole trial" not in table(curve(EQUAL))
+    assert adaptation_table(of_trials).splitlines()[-1].split()[:3] == ["whole", "trial", "8.00"]
+    assert "whole trial" not in adaptation_table(curve(EQUAL))
 
 
 def test_what_the_return_is_held_against_stands_in_its_column() -> None:
-    lines = table(curve(EQUAL), Reference(100, -38.4, -0.51, "known")).splitlines()
+    lines = adaptation_table(curve(EQUAL), Reference(100, -38.4, -0.51, "known")).splitlines()
     assert [line.split() for line in lines[-2:]] == [["no", "adaptation", "-38.40"], ["full", "knowledge", "-0.51"]]
     assert len({len(line.split("[")[0].rstrip()) for line in lines[1:]}) == 1
 
 
-def test_the_training_is_told_up_to_the_checkpoint(tmp_path: Path) -> None:
+def test_the_training_is_described_up_to_the_checkpoint(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.metrics.write_text("iteration,env_steps,time_iteration\n0,6000,30\n1,12000,60\n2,18000,900\n")
     config = TrainConfig("random", "bandit", RunConfig(seed=7))
     told = "random on bandit (k5), seed 7, trained for 2 iterations, 12,000 env steps, 1.5 min"
-    assert training_of(directory, config, 2) == told
-    assert training_of(RunDirectory(tmp_path / "no-metrics"), config, 2) == told.split(", 12", maxsplit=1)[0]
+    assert describe_training(directory, config, 2) == told
+    assert describe_training(RunDirectory(tmp_path / "no-metrics"), config, 2) == told.split(", 12", maxsplit=1)[0]

@@ -1,0 +1,49 @@
+"""What ``metarl evaluate`` prints: the run in a line, and the table of returns by adaptation step."""
+
+import numpy as np
+
+from metarl.config import TrainConfig
+from metarl.evaluation import AdaptationCurve
+from metarl.references import Reference
+from metarl.run_directory import RunDirectory
+
+# Steps that a table has rows for.
+MOST_ROWS = 12
+
+
+def adaptation_table(curve: AdaptationCurve, reference: Reference | None = None) -> str:
+    """Return the adaptation table: return before, after each step, and the difference, with 95 % intervals.
+
+    Of many steps some are shown, at even intervals. Learners with a memory have a row for the whole trial's return.
+    Where the family defines success, its rate has a column of its own. The references come last.
+    """
+    last = curve.returns.shape[1] - 1
+    header = f"{'':<20}{'env steps per task':>20}{'mean return':>14}   {'95 % interval over tasks':<26}"
+    lines = [header + ("" if curve.success is None else "success")]
+    for step in sorted({round(step) for step in np.linspace(0, last, min(last + 1, MOST_ROWS))}):
+        name, spent = f"after step {step}" if step else "before adaptation", f"{curve.env_steps[step]:,.0f}"
+        rate = "" if curve.success is None else f"{100 * curve.success[:, step].mean():.1f} %"
+        lines.append(_row(curve, name, spent, curve.returns[:, step]) + rate)
+    if last:
+        lines.append(_row(curve, "difference", f"{curve.env_steps[-1]:,.0f}", curve.gains, "+"))
+    if last and curve.of_trials:
+        lines.append(_row(curve, "whole trial", "", curve.returns.sum(1)))
+    lines += [f"{name:<40}{value:>14.2f}" for name, value in (reference.lines.items() if reference else ())]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign: str = "") -> str:
+    low, high = curve.interval(values)
+    interval = f"[{low:z.2f}, {high:z.2f}]"
+    return f"{name:<20}{spent:>20}{values.mean():>{sign}z14.2f}   {interval:<26}"
+
+
+def describe_training(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:
+    """Return in a line what was trained on what, and for how long, as far as metrics.csv has it."""
+    what = f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}"
+    rows = directory.read_metrics()[:iteration]
+    if len(rows) < iteration:
+        return f"{what}, trained for {iteration} iterations"
+    minutes = sum(float(row["time_iteration"]) for row in rows) / 60
+    steps = int(rows[-1]["env_steps"])
+    return f"{what}, trained for {iteration} iterations, {steps:,} env steps, {minutes:,.1f} min"

@@ -1,0 +1,70 @@
+"""What every command and script needs: options read into a dataclass, and failures printed in one line."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import TypeVar
+
+from metarl.errors import InputError, MetarlError
+
+Options = TypeVar("Options")
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run a command; turn a failure meant for a person into one line on standard error, and return the exit code."""
+    warnings.formatwarning = lambda message, *_, **__: f"metarl: {message}\n"
+    try:
+        command()
+    except MetarlError as error:
+        print(f"metarl: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # what read our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"metarl: {error.strerror or error}{place}; what was whole before is still there", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -> Options:
+    """Parse the options of a command into a dataclass.
+
+    Args:
+        options: the dataclass; each field is an option, and the sentence under it its help.
+        command: as it is called, for the help and for messages.
+        words: the options as given.
+
+    Raises:
+        InputError: with the first sentence of tyro's message, which is a box of many lines.
+    """
+    import tyro  # here, so that the usage is printed without it
+
+    message = StringIO()
+    try:
+        with redirect_stderr(message):
+            return tyro.cli(options, prog=command, args=words, config=(tyro.conf.OmitArgPrefixes,))
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        lines = [line.strip("│ ") for line in message.getvalue().splitlines()[1:]]
+        # The box's first sentence ends at a horizontal rule, or with the box.
+        rule = next((index for index, line in enumerate(lines) if not line.strip("─╰╯")), len(lines))
+        raise InputError(f"{' '.join(lines[:rule])} ({command} --help explains the options)") from None
+
+
+def refuse_words(words: Sequence[str], command: str) -> None:
+    """Make sure that a command without arguments got none.
+
+    Raises:
+        InputError: when it got some.
+    """
+    if words:
+        raise InputError(f"metarl {command} takes nothing more, not {' '.join(words)}")

@@ -1,0 +1,40 @@
+"""The files in a run directory that commands write and print the paths of."""
+
+from pathlib import Path
+
+from metarl.config import TrainConfig
+from metarl.evaluation import AdaptationCurve
+from metarl.figures import draw_adaptation_curve
+from metarl.run_directory import RunDirectory, write_json
+from metarl.tracking.tracking import where_tracked
+
+
+def save_evaluation(
+    directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int
+) -> None:
+    """Write the numbers and the adaptation curve of an evaluation into the run directory."""
+    picture, numbers = evaluation_files(directory, curve)
+    record = {
+        "learner": config.learner,
+        "family": config.family,
+        "preset": config.preset,
+        "horizon": config.make_family().horizon,
+        "split_hash": config.split().fingerprint(),
+        "iteration": iteration,
+        "seed": seed,
+    }
+    write_json(numbers, {**record, **curve.to_json()})
+    draw_adaptation_curve(curve, picture, f"{config.learner} on {config.family} ({config.preset})")
+
+
+def evaluation_files(directory: RunDirectory, curve: AdaptationCurve) -> tuple[Path, Path]:
+    """Return the picture and the numbers of an evaluation; those on test tasks have the plain names."""
+    return directory.evaluated("" if curve.part == "test" else curve.part)
+
+
+def list_files(directory: RunDirectory, curve: AdaptationCurve | None = None) -> str:
+    """Return the paths of what there is to look at, after an evaluation or a training, one a line."""
+    picture, numbers = evaluation_files(directory, curve) if curve else (directory.curve, directory.evaluation)
+    found = [("picture", picture), ("numbers", numbers), ("metrics", directory.metrics)]
+    lines = [f"{name:<10}{path}" for name, path in found if path.exists()]
+    return "\n".join(lines + where_tracked(directory.path))

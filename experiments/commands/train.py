@@ -1,0 +1,118 @@
+"""``metarl train``: train a learner on a family, repeat a published experiment, or continue a run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, make_dataclass
+from typing import Any
+
+from metarl.config import RunConfig, TrainConfig
+from metarl.errors import InputError
+from metarl.experiments.commands.main import usage
+from metarl.experiments.commands.parsing import parse
+from metarl.experiments.commands.run_files import list_files
+from metarl.experiments.published import find_published, list_published
+from metarl.run_directory import RunDirectory
+from metarl.training import resume, train
+
+PUBLISHED = "--published"
+
+
+@dataclass(frozen=True)
+class ResumeOptions:
+    """Continue a run from its checkpoint."""
+
+    resume: str
+    """Directory of the run."""
+    iterations: int | None = None
+    """New total number of iterations; by default the number the run was started with."""
+    device: str | None = None
+    """Torch device to continue on; by default the one the run was started on."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Train what the words name.
+
+    Raises:
+        InputError: for unknown names, options that make no sense, and a directory that cannot be written.
+        RunError: when sampling or an update fails.
+    """
+    options = [word.split("=")[0] for word in words]
+    if PUBLISHED in options:
+        _train_published(words)
+        return
+    if "--resume" in options:
+        chosen = parse(ResumeOptions, "metarl train", words)
+        train_and_report(lambda: resume(chosen.resume, chosen.iterations, chosen.device))
+        return
+    names = [word for word in words[:2] if not word.startswith("-")]
+    if len(names) == 2:
+        learner, family = names
+        config = parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
+        train_and_report(lambda: train(config))
+        return
+    print(usage())
+    if not _asks_for_help(words):
+        raise InputError("train needs a learner and a family, in this order, before any option")
+
+
+def _train_published(words: Sequence[str]) -> None:
+    """Train a published experiment with the options after its name, or list the experiments if none is named.
+
+    Raises:
+        InputError: unless ``--published NAME`` comes first, and for an unknown name.
+    """
+    option, equals, name = words[0].partition("=")
+    if option != PUBLISHED:
+        raise InputError(
+            f"{PUBLISHED} names learner and family as well: put it first, as in metarl train {PUBLISHED} NAME [options]"
+        )
+    name, rest = (name, words[1:]) if equals else (" ".join(words[1:2]), words[2:])
+    if not equals and (not name or _asks_for_help(words[1:2])):
+        print("\n".join(f"{each.name}\n  {each.summary}" for each in list_published()))
+        return
+    if not name or name.startswith("-"):
+        raise InputError(
+            f"{PUBLISHED} needs the name of an experiment before any option; metarl train {PUBLISHED} lists them"
+        )
+    found = find_published(name)
+    config = parse_train(found.config, f"metarl train {PUBLISHED} {name}", rest, found.description)
+    train_and_report(lambda: train(config))
+
+
+def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], description: str = "") -> TrainConfig:
+    """Parse the options of a training run, every field of its two configurations being one.
+
+    Args:
+        defaults: of the options: of the learner, or of a published experiment.
+        command: as it is called, for the help and for messages.
+        words: the options.
+        description: for the help; by default what is trained on what.
+
+    Raises:
+        InputError: for options that are unknown or make no sense.
+    """
+    fields = [("run", RunConfig, defaults.run), ("settings", type(defaults.settings), defaults.settings)]
+    options = make_dataclass("Options", fields, frozen=True)
+    options.__doc__ = description or f"Train {defaults.learner} on {defaults.family}."
+    parsed: Any = parse(options, command, words)
+    return TrainConfig(defaults.learner, defaults.family, parsed.run, parsed.settings)
+
+
+def train_and_report(start: Callable[[], RunDirectory]) -> None:
+    """Train, and print how it ended and what to do next."""
+    directory = start()
+    rows = directory.read_metrics()
+    total = directory.read_config()["run"]["iterations"]
+    if len(rows) < total:
+        print(f"stopped after {len(rows)} of {total} iterations; metarl train --resume {directory.path} continues")
+        return
+    last = rows[-1]
+    print(
+        f"trained {total} iterations, {int(last['env_steps']):,} env steps; training tasks in the last one: "
+        f"{float(last['return_before']):.2f} before, {float(last['return_after']):.2f} after adaptation"
+    )
+    print(list_files(directory))
+    print(f"next: metarl evaluate {directory.path}")
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words

@@ -1,0 +1,142 @@
+"""The runs that ``metarl compare`` reads: which are of the same tasks, and which are one learner with several seeds."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from metarl.config import TrainConfig
+from metarl.errors import InputError
+from metarl.evaluation import load_run
+from metarl.family import TaskFamily
+from metarl.learner import Learner
+from metarl.run_directory import CheckpointChoice
+
+# Settings of a run that make a learner what it is; the others say where it ran and on which tasks.
+TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task")
+LONGEST_LABEL = 48
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run: its directory, its configuration, its learner, and the iterations that it was trained for."""
+
+    path: str
+    config: TrainConfig
+    learner: Learner
+    iteration: int
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings that make its learner what it is, by name; nested ones as ``outer.inner``."""
+        own = {name: getattr(self.config.run, name) for name in TRAINING_SETTINGS}
+        return own | dict(_flat(dataclasses.asdict(self.config.settings)))
+
+    @cached_property
+    def family(self) -> TaskFamily:
+        """The task family, as the learner meets it."""
+        return self.config.make_family()
+
+
+def read_runs(paths: Sequence[str], device: str | None = None, checkpoint: CheckpointChoice = "latest") -> list[Run]:
+    """Read run directories that can be compared.
+
+    Raises:
+        InputError: when there is none; when one is missing, damaged or given twice; when two are of different tasks.
+    """
+    if not paths:
+        raise InputError("compare needs the directories of the runs, one or more")
+    places = [Path(path).resolve() for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise InputError(f"{paths[number]} is given twice; a run counts once")
+    runs = [Run(path, *load_run(path, device, checkpoint)) for path in paths]
+    for run in runs[1:]:
+        _require_same_tasks(runs[0], run)
+    return runs
+
+
+def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each entry, by seed, under its label: the learner, and how it differs from others of its name.
+
+    Raises:
+        InputError: for two runs of an entry with the same seed, which are one run and its copy.
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        alike = (group for group in groups if _same_learner(group[0], run))
+        if (group := next(alike, None)) is None:
+            groups.append([run])
+            continue
+        if twin := next((other for other in group if other.config.run.seed == run.config.run.seed), None):
+            raise InputError(
+                f"{twin.path} and {run.path} are both {run.config.learner} of seed {run.config.run.seed} with the "
+                "same settings; intervals need runs of different seeds"
+            )
+        group.append(run)
+    first = [group[0] for group in groups]
+    return {_label(group[0], first): sorted(group, key=lambda run: run.config.run.seed) for group in groups}
+
+
+def _require_same_tasks(one: Run, other: Run) -> None:
+    """Refuse runs of different tasks.
+
+    Raises:
+        InputError: naming the two and the first thing in which they differ.
+    """
+    first, second = (_task_settings(run) for run in (one, other))
+    for name in first:
+        if first[name] != second.get(name):
+            raise InputError(
+                f"{one.path} and {other.path} cannot be compared, their tasks are not the same: {name} is "
+                f"{first[name]} in the first and {second.get(name)} in the second"
+            )
+
+
+def _task_settings(run: Run) -> dict[str, Any]:
+    config = run.config
+    chosen = {"family": config.family, "preset": config.preset}
+    return chosen | dict(_flat(run.family.settings())) | {"split_seed": config.run.split_seed}
+
+
+def _same_learner(one: Run, other: Run) -> bool:
+    return one.config.learner == other.config.learner and one.settings == other.settings
+
+
+def _label(run: Run, others: Sequence[Run]) -> str:
+    """Return the learner's name, and the settings in which its namesakes differ: all, or enough to distinguish them.
+
+    Settings that the learner's label always shows come first, by their value alone; if they are enough, no others do.
+    """
+    namesakes = [other for other in others if other.config.learner == run.config.learner]
+    always = list(run.learner.label_settings)
+    shown = [*always]
+    if not always or not _are_distinct(namesakes, always):
+        shown += [name for name in _differing_settings(namesakes) if name not in always]
+    words = [str(run.settings[name]) if name in always else f"{name} {run.settings[name]}" for name in shown]
+    if sum(map(len, words)) > LONGEST_LABEL:
+        enough = (count for count in range(1, len(shown) + 1) if _are_distinct(namesakes, shown[:count]))
+        kept = next(enough)
+        words = [*words[:kept], "..."] if kept < len(words) else words
+    return f"{run.config.learner} ({', '.join(words)})" if words else run.config.learner
+
+
+def _differing_settings(runs: Sequence[Run]) -> list[str]:
+    """Return the settings that are not the same in all runs of a learner, first those with the most values."""
+    values = {name: len({str(run.settings[name]) for run in runs}) for name in runs[0].settings}
+    return sorted((name for name, count in values.items() if count > 1), key=lambda name: -values[name])
+
+
+def _are_distinct(runs: Sequence[Run], names: Sequence[str]) -> bool:
+    """Return whether no two runs have the same values of these settings."""
+    return len({tuple(str(run.settings[name]) for name in names) for run in runs}) == len(runs)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

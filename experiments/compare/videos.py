@@ -1,0 +1,48 @@
+"""The videos of a comparison: for each learner an episode of the first task before adaptation and one after it."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from metarl.experiments.compare.comparison import Comparison, Entry
+from metarl.experiments.compare.figures import slug
+from metarl.recording import record_run, task_text
+from metarl.video import write_video
+
+MOST_FRAMES = 60
+
+
+@dataclass(frozen=True)
+class Video:
+    """A GIF in the report's folder, with a text that says what it shows."""
+
+    name: str
+    alt: str
+    caption: str
+
+
+def record_video(comparison: Comparison, entry: Entry, folder: Path) -> Video:
+    """Record an episode of the first task before adaptation and one after the last step, by the entry's first run.
+
+    Raises:
+        InputError: when this machine lacks what drawing needs.
+    """
+    run, task, protocol = entry.runs[0], comparison.tasks[:1], comparison.protocol
+    recording = record_run(
+        run.config,
+        run.learner,
+        task,
+        entry.last,
+        protocol.episodes if run.learner.pools_episodes else None,  # None is the run's own number
+        protocol.seed,
+        protocol.deterministic,
+        shown=(0, entry.last),
+    )
+    frames = recording.frames()
+    stride = math.ceil(len(frames) / MOST_FRAMES)
+    kept = [*range(0, len(frames) - 1, stride), len(frames) - 1]
+    name = f"behaviour-{slug(entry.label)}.gif"
+    write_video(frames[kept], folder / name, recording.fps / stride)
+    returns = ", ".join(f"{take.label} return {take.returns[-1]:.2f}" for take in recording.takes)
+    alt = f"{entry.label} on {run.config.family}, {task_text(task[0])}: an episode each, {returns}."
+    return Video(name, alt, f"{entry.label}, seed {run.config.run.seed}: {returns}.")

@@ -1,0 +1,203 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metarl.config import RunConfig
+from metarl.experiments.commands.main import main
+from metarl.experiments.published import MODULES
+from metarl.learner import LEARNERS
+from metarl.run_directory import RunDirectory
+from metarl.trust_region import TrustRegionConfig
+from tests.experiments.messages import complaint, help_of, sentences
+from tests.runs import SMALL, numbers, run_python, train_words
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return a trained run; evaluations may write into it."""
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert main(train_words("bandit", "--iterations", 2, out=path)) == 0
+    return str(path)
+
+
+def test_an_out_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "cannot write the run to" in complaint(train_words("bandit", out="file/run"), capsys)
+
+
+def test_an_occupied_out_is_refused(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(train_words("bandit", out=run), capsys)
+    assert f"{run} is not empty" in said
+    assert f"metarl train --resume {run}" in said
+
+
+def test_a_run_that_is_done_is_not_resumed(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "has its 2 iterations" in complaint(["train", "--resume", run], capsys)
+
+
+def test_a_failure_while_running_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metarl.agents.gradient.maml_trpo import MamlTrpo
+    from metarl.errors import RunError
+
+    def fail(self: MamlTrpo, rollouts: Any) -> None:
+        raise RunError("the update is not finite")
+
+    monkeypatch.setattr(MamlTrpo, "update", fail)
+    assert main(train_words("bandit", out="run")) == 1
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith("metarl: iteration 0: the update is not finite")
+
+
+TRAINING = [
+    (learner, config, field.name)
+    for learner, found in LEARNERS.items()
+    for config in (found.config_class, *([RunConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
+    for field in dataclasses.fields(config)
+    if field.name != "trust_region"
+]
+
+
+@pytest.mark.parametrize(("learner", "config", "name"), TRAINING)
+def test_help_explains_every_setting(learner: str, config: type, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(["train", learner, "navigation-2d"], capsys)
+    sentence = "".join(sentences(config)[name].split())
+    assert f"--{name.replace('_', '-')}" in shown
+    assert sentence in shown
+
+
+def test_training_says_what_came_of_it_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(train_words("bandit", "--iterations", 1, out="run")) == 0
+    said = capsys.readouterr()
+    # 2 tasks, 3 episodes of 1 step, before and after adaptation.
+    assert "trained 1 iterations, 12 env steps" in said.out
+    assert "next: metarl evaluate run" in said.out
+    assert "run/adaptation_curve.png" in said.out
+    assert said.err == ""
+
+
+def test_options_reach_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--iterations 1 --seed 5 --horizon 4 --inner-lr 0.3 --inner-steps 2 --max-kl 0.02 --preset maml"
+    assert main(train_words("navigation-2d", *options.split(), out="run")) == 0
+    content = RunDirectory("run").read_config()
+    assert {key: content["run"][key] for key in ("iterations", "seed", "horizon", "preset", "tasks_per_batch")} == {
+        "iterations": 1, "seed": 5, "horizon": 4, "preset": "maml", "tasks_per_batch": 2}  # fmt: skip
+    settings = content["settings"]
+    assert (settings["inner_lr"], settings["inner_steps"], settings["hidden_sizes"]) == (0.3, 2, [8])
+    assert settings["trust_region"]["max_kl"] == 0.02
+
+
+def test_a_stopped_run_is_resumed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main(train_words("bandit", "--iterations", 1, out="run"))
+    assert main(["train", "--resume", "run", "--iterations", "3"]) == 0
+    assert "trained 3 iterations, 36 env steps" in capsys.readouterr().out
+    assert len(numbers("run")) == 3
+
+
+SHORT = "--iterations 1 --tasks-per-batch 2 --episodes-per-task 2 --horizon 5 --track disabled --out run"
+
+
+@pytest.mark.parametrize("words", ["--published maml-trpo-navigation-2d", "--published=maml-trpo-navigation-2d"])
+def test_a_published_experiment_is_trained_with_its_settings_but_for_the_options(words: str, tmp_path: Path) -> None:
+    assert main(["train", *words.split(), *SHORT.split()]) == 0
+    content = RunDirectory(tmp_path / "run").read_config()
+    assert (content["learner"], content["family"], content["preset"]) == ("maml-trpo", "navigation-2d", "maml")
+    assert (content["settings"]["inner_lr"], content["run"]["horizon"]) == (0.5, 5)
+
+
+@pytest.mark.parametrize("words", ["--published", "--published --help", "--published -h"])
+def test_published_experiments_are_listed(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *words.split()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == sorted(MODULES)
+    assert "  MAML-TRPO on 2D navigation, with the settings of Finn et al. 2017, section 5.3 and appendix A.2." in lines
+
+
+def test_the_help_of_a_published_experiment_has_its_source_and_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(["train", "--published", "maml-trpo-navigation-2d"], capsys)
+    assert "Finnetal.2017,section5.3" in shown
+    assert "".join(["(default:", "0.5)"]) in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--published varibad", "no published experiment is called 'varibad'; did you mean varibad-gridnavi"),
+        ("--published chess", "no published experiment is called 'chess'; known: "),
+        ("--published varibad_gridnavi", "did you mean varibad-gridnavi"),
+        ("--published=", "--published needs the name of an experiment before any option"),
+        ("--published --seed 1", "--published needs the name of an experiment before any option"),
+        ("--published=--seed", "--published needs the name of an experiment before any option"),
+        ("--seed 1 --published varibad-gridnavi", "put it first, as in metarl train --published NAME [options]"),
+        ("varibad gridnavi --published varibad-gridnavi", "--published names learner and family as well: put it first"),
+        ("--resume run --published varibad-gridnavi", "--published names learner and family as well: put it first"),
+        ("--published varibad-gridnavi --resume run", "Unrecognized options: --resume"),
+        ("--published varibad-gridnavi gridnavi", "Unrecognized options: gridnavi"),
+        ("--published varibad-gridnavi --published pearl-sparse-point", "Unrecognized options: --published"),
+        ("--published varibad-gridnavi --inner-lr 0.1", "Unrecognized options: --inner-lr"),
+        ("--published varibad-gridnavi --iterations 0", "iterations must be at least 1, not 0"),
+        ("--published varibad-gridnavi --preset rl2", "gridnavi has no preset 'rl2'"),
+        ("--published varibad-gridnavi --device toaster", "there is no device called 'toaster'"),
+    ],
+)
+def test_a_published_experiment_that_makes_no_sense_is_refused(
+    words: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in complaint(["train", *words.split()], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+OWN = '''
+from dataclasses import dataclass
+
+from metarl.agents.gradient.maml_trpo import MamlTrpo
+from metarl.envs.basic.navigation import Navigation2D
+from metarl.family import register_family
+from metarl.learner import register_learner
+
+
+@register_family
+@dataclass(frozen=True)
+class Mine(Navigation2D):
+    """A family of one's own."""
+
+    name = "mine"
+    env_id = "mine/Mine-v0"
+    presets = {"short": {"horizon": 4}}
+
+
+@register_learner
+class MyLearner(MamlTrpo):
+    """A learner of one's own."""
+
+    name = "my-learner"
+'''
+
+
+@pytest.mark.parametrize("learner", ["maml-trpo", "own_tasks:my-learner"])
+def test_a_family_and_a_learner_of_a_file_in_the_current_folder_are_trained_and_evaluated(
+    learner: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_tasks.py").write_text(OWN)
+    # -P keeps the current folder out of the path of Python itself, as it is for the installed command.
+    command = ["-P", "-m", "metarl.experiments.commands.main"]
+    trained = run_python(
+        *command, "train", learner, "own_tasks:mine", *SMALL, "--iterations", "1", "--out", "run", cwd=tmp_path
+    )
+    assert (trained.returncode, trained.stderr) == (0, "")
+    evaluated = run_python(*command, "evaluate", "run", "--tasks", "2", "--steps", "1", cwd=tmp_path)
+    assert (evaluated.returncode, evaluated.stderr) == (0, "")
+    assert evaluated.stdout.startswith(f"{learner} on own_tasks:mine (short), seed 1, trained for 1 iterations")
+
+
+def test_a_module_that_is_nowhere_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot import 'nowhere' for the task family" in complaint(["train", "maml-trpo", "nowhere:mine"], capsys)
