@@ -84,7 +84,7 @@ class TrainConfig:
             object.__setattr__(self, "settings", chosen())
         if not isinstance(self.settings, chosen):
             raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
-        self.make_family().dynamics(1, resolve_device(self.run.device))  # its engine may refuse the device
+        self.make_family().check_device(resolve_device(self.run.device))
 
     def make_family(self) -> TaskFamily:
         """Make the family with the run's preset and horizon, as the learner is to meet it."""

@@ -117,7 +117,14 @@ class TaskFamily(ABC):
         """Make ``num_envs`` worlds on ``device``.
 
         Raises:
-            InputError: when the family's engine does not run on ``device``.
+            InputError: as ``check_device`` does.
+        """
+
+    def check_device(self, device: torch.device) -> None:  # noqa: B027 (torch runs everywhere)
+        """Make sure, without making a world, that the family's worlds can run on ``device``.
+
+        Raises:
+            InputError: when they cannot, or a package that they need is not installed.
         """
 
     def settings(self) -> dict[str, Any]:

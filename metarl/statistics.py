@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from metarl.errors import InputError
 
@@ -190,6 +189,8 @@ def _without_each_task(statistic: Statistic, matrices: list[Scores]) -> list[Sco
 
 def _quantile(variances: Scores, counts: NDArray[np.int64]) -> Scores:
     """Return Student's quantile ``[...]`` at the degrees of freedom of a sum of variances ``[..., K]``."""
+    from scipy.special import stdtrit
+
     total = variances.sum(-1, keepdims=True)
     shares = np.divide(variances, total, out=np.full_like(variances, 1 / len(counts)), where=total > 0)
     return np.asarray(stdtrit(1 / (shares**2 / (counts - 1)).sum(-1), (1 + LEVEL) / 2))

@@ -4,7 +4,6 @@ import math
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -55,6 +54,8 @@ def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:
 
 
 def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
+    import av
+
     height, width = frames.shape[1:3]
     with av.open(str(path), "w", format="mp4", container_options={"movflags": "faststart"}) as file:
         stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20"})

@@ -30,6 +30,19 @@ DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invw
 DERIVED_GROUPS = mjw.SetConstGroup.FIXED | mjw.SetConstGroup.INERT0
 
 
+def check_driver(device: torch.device) -> wp.Device:
+    """Return Warp's name for torch's device.
+
+    Raises:
+        InputError: when the driver of the device is too old for the graphs.
+    """
+    # Of a tensor, because torch's "cuda" is its current device, and Warp's another.
+    found = wp.get_device(str(torch.empty(0, device=device).device))
+    if found.is_cuda and not wp.is_conditional_graph_supported():
+        raise InputError(f"MuJoCo on {device} needs a driver for CUDA 12.4 or later; use --device cpu")
+    return found
+
+
 class WarpSim:
     """B simulations on a CUDA device, in float32; for tests also on the CPU.
 
@@ -59,10 +72,7 @@ class WarpSim:
         *,
         captured: bool = True,
     ) -> None:
-        # Of a tensor, because torch's "cuda" is its current device, and Warp's another.
-        self._device = wp.get_device(str(torch.empty(0, device=device).device))
-        if self._device.is_cuda and not wp.is_conditional_graph_supported():
-            raise InputError(f"MuJoCo on {device} needs a driver for CUDA 12.4 or later; use --device cpu")
+        self._device = check_driver(device)
         self._captured, self._graphs, self._num_sims = captured, dict[Hashable, wp.Graph](), num_sims
         warp_kernels.lay_tangents_along_capsules()
         with self._scope():

@@ -63,6 +63,7 @@ class EnvironmentFamily(TaskFamily):
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds on the CPU, whose tensors live on ``device``; they start at the first reset."""
+        self.check_device(device)
         if self.vectorization not in get_args(Vectorization):
             raise InputError(f"{self.name}: vectorization must be sync or async, not {self.vectorization!r}")
         return VectorDynamics(self, num_envs, device)

@@ -23,6 +23,7 @@ from metarl.family import Source
 from metarl.learner import LEARNERS
 from metarl.registry import find_by_name
 from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.runtime import keep_freed_memory
 from metarl.tracking.tracking import track_evaluation, tracking_mode
 from metarl.training import resume, train
 
@@ -209,6 +210,7 @@ def _evaluate(words: list[str]) -> None:
     tracking_mode(options.track)
     config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
     count, part = options.chosen
+    keep_freed_memory()
     curve = evaluate_learner(
         config, learner, count, options.steps, options.episodes, options.seed, part, options.deterministic
     )
@@ -228,6 +230,7 @@ def _evaluate(words: list[str]) -> None:
 
 
 def _compare(words: list[str]) -> None:
+    keep_freed_memory()
     print(compare(parse(CompareOptions, "metarl compare", words), shlex.join(["metarl", "compare", *words])))
 
 

@@ -1,14 +1,10 @@
 """DQN, PPO, A2C and SAC of Stable-Baselines3, as baselines of meta-learning (``sb3_learner`` has what they share)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from gymnasium import spaces
-from stable_baselines3 import A2C, DQN, PPO, SAC
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
 from metarl.agents.baselines.sb3.learner import Plan, Sb3Config, Sb3Learner
@@ -16,6 +12,11 @@ from metarl.distributions import Categorical, DiagonalGaussian, Distribution, Sq
 from metarl.errors import InputError
 from metarl.learner import register_learner
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
+
+if TYPE_CHECKING:
+    from stable_baselines3 import DQN, SAC
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.policies import ActorCriticPolicy
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,9 @@ class OnPolicy(Sb3Learner):
         }
         return Plan(rounds * length * num_envs, arguments)
 
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Distribution:
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
         """Return the policy's Gaussian, or its categorical."""
-        policy = cast(ActorCriticPolicy, model.policy)
+        policy = cast("ActorCriticPolicy", model.policy)
         features = cast(Tensor, policy.extract_features(observations))
         outputs = policy.action_net(policy.mlp_extractor.forward_actor(features))
         if isinstance(model.action_space, spaces.Discrete):
@@ -159,7 +160,7 @@ class Ppo(OnPolicy):
 
     name: ClassVar[str] = "ppo"
     config_class: ClassVar[type] = PpoConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = PPO
+    algorithm: ClassVar[str] = "PPO"
 
     def arguments(self) -> dict[str, Any]:
         """Return those of the clipped epochs."""
@@ -173,7 +174,7 @@ class A2c(OnPolicy):
 
     name: ClassVar[str] = "a2c"
     config_class: ClassVar[type] = A2cConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = A2C
+    algorithm: ClassVar[str] = "A2C"
 
 
 class OffPolicy(Sb3Learner):
@@ -203,7 +204,7 @@ class Dqn(OffPolicy):
 
     name: ClassVar[str] = "dqn"
     config_class: ClassVar[type] = DqnConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = DQN
+    algorithm: ClassVar[str] = "DQN"
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Discrete,)
     instead: ClassVar[str] = "sac, ppo or a2c"
     loss: ClassVar[str] = "train/loss"
@@ -213,17 +214,19 @@ class Dqn(OffPolicy):
         # SB3 counts environment steps, of which a gradient step takes more or less as the config wants.
         return {"target_update_interval": self.config.target_update_interval * self.config.steps_per_gradient}
 
-    def prepare(self, model: BaseAlgorithm, steps: int, shared: bool) -> None:
+    def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
         """Let exploration follow the steps taken in all, where SB3 counts each call of ``learn`` for itself."""
-        assert isinstance(model, DQN)
-        config, total = self.config, model.num_timesteps + steps
-        over = config.shared_exploration_steps if shared else config.exploration_steps
-        model.exploration_schedule = LinearSchedule(1.0, config.exploration_final_eps, over / total)
-        model.exploration_rate = model.exploration_schedule(1 - model.num_timesteps / total)
+        from stable_baselines3.common.utils import LinearSchedule
 
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Categorical:
+        dqn = cast("DQN", model)
+        config, total = self.config, dqn.num_timesteps + steps
+        over = config.shared_exploration_steps if shared else config.exploration_steps
+        dqn.exploration_schedule = LinearSchedule(1.0, config.exploration_final_eps, over / total)
+        dqn.exploration_rate = dqn.exploration_schedule(1 - dqn.num_timesteps / total)
+
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Categorical:
         """Return the greedy action with a share of random ones."""
-        values = cast(DQN, model).q_net(observations)
+        values = cast("DQN", model).q_net(observations)
         share = self.config.exploration_final_eps
         greedy = torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1])
         chances = share / values.shape[-1] + (1 - share) * greedy
@@ -236,7 +239,7 @@ class Sac(OffPolicy):
 
     name: ClassVar[str] = "sac"
     config_class: ClassVar[type] = SacConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = SAC
+    algorithm: ClassVar[str] = "SAC"
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
     instead: ClassVar[str] = "dqn, ppo or a2c"
     loss: ClassVar[str] = "train/critic_loss"
@@ -245,7 +248,7 @@ class Sac(OffPolicy):
         """Return that of the target critics."""
         return {"tau": self.config.tau}
 
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> SquashedGaussian:
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> SquashedGaussian:
         """Return the actor's squashed Gaussian."""
-        mean, log_std, _ = cast(SAC, model).actor.get_action_dist_params(observations)
+        mean, log_std, _ = cast("SAC", model).actor.get_action_dist_params(observations)
         return SquashedGaussian(mean, log_std)
