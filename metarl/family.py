@@ -94,6 +94,11 @@ class TaskFamily(ABC):
     horizon: int
 
     @property
+    def base(self) -> "TaskFamily":
+        """The family itself; of a view (``metarl.views``), the family that is viewed."""
+        return self
+
+    @property
     @abstractmethod
     def observation_space(self) -> spaces.Space[Any]:
         """The observation space of one environment."""

@@ -22,7 +22,7 @@ FLOORS = [
         "trials",
         "validation",
     },
-    {"family", "informed", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env"},
+    {"family", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env", "views"},
     {"policies", "baselines", "trust_region", "sampler"},
     {
         "learner",

@@ -11,7 +11,8 @@ from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily
 from metarl.learner import register_learner
-from metarl.solved import AdvisedFamily, SolvedFamily
+from metarl.solved import SolvedFamily
+from metarl.views import AdvisedFamily
 
 
 @dataclass(frozen=True)

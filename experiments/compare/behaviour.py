@@ -25,8 +25,8 @@ from metarl.recording import record_run, task_text
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.solved import AdvisedFamily
 from metarl.video import write_video
+from metarl.views import AdvisedFamily
 
 MOST_FRAMES = 60
 MOST_STEPS, MOST_EPISODES = 4, 2

@@ -15,7 +15,6 @@ from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve, evaluate_learner, load_run
 from metarl.family import Source, TaskFamily
-from metarl.informed import FamilyView
 from metarl.learner import Learner
 from metarl.metrics import task_table
 from metarl.references import Reference
@@ -46,8 +45,7 @@ class Run:
     @cached_property
     def family(self) -> TaskFamily:
         """The task family, as it is for a learner without a view of its own."""
-        family = self.config.make_family()
-        return family.family if isinstance(family, FamilyView) else family
+        return self.config.make_family().base
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from metarl.agents.baselines.sb3.models import finite, for_new_task, global_stre
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.informed import InformedFamily
 from metarl.learner import Learner
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
 from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
 from metarl.vector_env import TaskVectorEnv
+from metarl.views import InformedFamily
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
