@@ -38,6 +38,8 @@ usage: metarl COMMAND ...
   metarl families                         list the task families
   metarl families show FAMILY [options]   describe one of them, and draw some of its tasks with --render FILE.png
   metarl learners                         list the learners
+
+A LEARNER or FAMILY of your own is MODULE:NAME, where MODULE is imported and registers it.
 """
 
 
@@ -98,6 +100,8 @@ class ResumeOptions:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:  # as for python -m: MODULE:NAME may be a file in this folder
+        sys.path.insert(0, "")
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if words else 2
