@@ -25,6 +25,7 @@ from metarl.experiments.learning import steps_to_match
 from metarl.experiments.tools import belief_pictures, metaworld_evaluation
 from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
+from metarl.registry import own_name
 from metarl.trust_region import TrustRegionConfig
 
 ROOT = Path(__file__).parent.parent
@@ -129,8 +130,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         elif "--resume" in given:
             known = options(ResumeOptions)
         elif words[:2] == ["metarl", "train"]:
-            assert words[2] in set(LEARNERS) | own_names(page), " ".join(words)
-            assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
+            assert own_name(words[2]) in set(LEARNERS) | own_names(page), " ".join(words)
+            assert own_name(words[3]) in set(FAMILIES) | own_names(page), " ".join(words)
             known = options(*TRAIN_CONFIGS)
         elif words[:2] == ["python", "experiments/learning/curve.py"]:
             known = options(learning_curve.Options)
@@ -141,7 +142,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         elif words[:2] == ["python", "experiments/tools/metaworld_evaluation.py"]:
             known = options(metaworld_evaluation.Options)
         elif words[1:3] == ["families", "show"]:
-            assert words[3] in set(FAMILIES) | own_names(page), " ".join(words)
+            assert own_name(words[3]) in set(FAMILIES) | own_names(page), " ".join(words)
             known = options(ShowOptions)
         elif words[0] == "python" and words[1] != "experiments/tools/demo.py":
             known = options(*TRAIN_CONFIGS)

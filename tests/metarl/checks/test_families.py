@@ -104,7 +104,7 @@ class Spoilt(Line):
 
 def broken(**methods: Any) -> TaskFamily:
     """Return the family with other methods."""
-    return dataclass(frozen=True)(type("Broken", (Line,), {"__annotations__": {}, **methods}))()  # type: ignore[no-any-return]
+    return dataclass(frozen=True)(type("Broken", (Line,), {"__annotations__": {}, **methods}))()  # type: ignore[misc]
 
 
 def drawn(low: float = -1.0, high: float = 1.0, dtype: torch.dtype = torch.float32, key: str = "goal") -> Any:
