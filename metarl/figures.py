@@ -1,4 +1,4 @@
-"""The pictures that a run draws of itself."""
+"""The figures in a run directory."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ EntryT = TypeVar("EntryT")
 
 
 class Registry(dict[str, EntryT], Generic[EntryT]):
-    """A table of things by name, which also finds those of modules that nobody has imported yet.
+    """A table of things by name, which also finds those of modules that have not been imported yet.
 
     Args:
         kind: what an entry is called in a message.

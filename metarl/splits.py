@@ -16,7 +16,7 @@ from metarl.validation import require_count
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
-# Draws after which a held-out part is taken to have no more tasks than were found.
+# After so many draws for each task a held-out part is assumed to have no more tasks than were found.
 DRAWS_PER_TASK = 5
 # Of five equally likely remainders of a hash three are training, one validation, one test.
 REMAINDERS, TRAINING_REMAINDERS = 5, 3

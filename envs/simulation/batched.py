@@ -60,7 +60,7 @@ class BatchedSim(Protocol):
         ...
 
     def check(self) -> None:
-        """Make sure that no contact or constraint was dropped for want of memory since the last check.
+        """Make sure that no contact or constraint was dropped for lack of memory since the last check.
 
         Raises:
             RunError: if one was.

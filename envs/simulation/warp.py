@@ -46,8 +46,8 @@ def check_driver(device: torch.device) -> wp.Device:
 class WarpSim:
     """B simulations on a CUDA device, in float32; for tests also on the CPU.
 
-    Model files that ask for the PGS solver get Newton's, the integrator is the file's. Where a simulation meets a bad
-    state, it goes on from the model's rest position; the others do not notice.
+    Model files that ask for the PGS solver get Newton's, the integrator is the file's. A simulation that meets a
+    bad state goes on from the model's rest position; the others are not affected.
 
     On a CUDA device two runs differ in the last bits, and drift apart: contacts are in the order in which threads
     happen to find them, so sums are rounded differently, and MuJoCo Warp 4.0 cannot sort them.
@@ -93,7 +93,7 @@ class WarpSim:
         count = self._num_sims
         batched = dict.fromkeys([*fields, *DERIVED], count) if fields else {}
         self._model = mjw.put_model(model, batch_sizes=batched)
-        self._model.opt.warn_overflow = 0  # printed by every kernel; check() tells
+        self._model.opt.warn_overflow = 0  # every kernel would print it; check() raises
         pairs = len(self._model.nxn_geom_pair_filtered)
         contacts, rows = _room(model, pairs)
         # All simulations share the room for contacts; a few of them could each have the most.

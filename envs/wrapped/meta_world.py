@@ -52,8 +52,8 @@ def load_package() -> ModuleType:
 class MetaWorldFamily(EnvironmentFamily):
     """A benchmark: its environments, each with 50 training or test tasks that the package draws.
 
-    The goal is hidden, and the observation ``[39]`` does not tell the environment. The reward is the package's second
-    version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
+    The goal is hidden, and the observation ``[39]`` does not identify the environment. The reward is the package's
+    second version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
     episode as a success that has one such step. Episodes never terminate.
 
     The last 10 of each training environment's 50 tasks are those for validation, so that 40 are left for training.
@@ -94,7 +94,7 @@ class MetaWorldFamily(EnvironmentFamily):
     def task_space(self) -> spaces.Dict:
         """``environment``, by its index in the package's list, and ``placement``, where its objects and goal are.
 
-        Placements are the package's random vectors, of 3 or 6 numbers, with zeros behind.
+        Placements are the package's random vectors, of 3 or 6 numbers, padded with zeros.
         """
         placement = spaces.Box(-1.0, 1.0, (LONGEST_VECTOR,), np.float64)
         return spaces.Dict({"environment": spaces.Discrete(ENVIRONMENTS), "placement": placement})

@@ -57,7 +57,9 @@ def _made(family: TaskFamily | type[TaskFamily] | str) -> TaskFamily:
         return family
     if isinstance(family, str):
         return make_family(family)
-    require(issubclass(family, TaskFamily), family.__name__, "is no TaskFamily", "derive it from metarl.family.TaskFamily")
+    require(
+        issubclass(family, TaskFamily), family.__name__, "is no TaskFamily", "derive it from metarl.family.TaskFamily"
+    )
     require(
         FAMILIES.get(getattr(family, "name", "")) is family,
         family.__name__,

@@ -129,7 +129,7 @@ class SacConfig(OffPolicyConfig):
 class OnPolicy(Sb3Learner):
     """PPO or A2C: a policy, trained on rounds of its own steps."""
 
-    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+    def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return rounds of equal length."""
         together = steps // num_envs
         rounds = max(1, together // max(self.config.round_steps, 2 // num_envs))
@@ -156,7 +156,7 @@ class OnPolicy(Sb3Learner):
 
 @register_learner
 class Ppo(OnPolicy):
-    """Stable-Baselines3's PPO: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's PPO: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "ppo"
     config_class: ClassVar[type] = PpoConfig
@@ -170,7 +170,7 @@ class Ppo(OnPolicy):
 
 @register_learner
 class A2c(OnPolicy):
-    """Stable-Baselines3's A2C: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's A2C: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "a2c"
     config_class: ClassVar[type] = A2cConfig
@@ -180,7 +180,7 @@ class A2c(OnPolicy):
 class OffPolicy(Sb3Learner):
     """DQN or SAC: values learned from a memory of transitions."""
 
-    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+    def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return as many gradient steps for each environment step as the config wants, whatever the environments."""
         config = self.config
         frequency = max(1, config.steps_per_gradient // num_envs)
@@ -190,7 +190,7 @@ class OffPolicy(Sb3Learner):
             "train_freq": frequency,
             "gradient_steps": max(1, round(frequency * num_envs / config.steps_per_gradient)),
             # Room for what there will be, and no more: every task has a buffer.
-            "buffer_size": min(config.buffer_size, held + taken + num_envs),
+            "buffer_size": min(config.buffer_size, remembered + taken + num_envs),
             "batch_size": config.batch_size,
             "learning_starts": config.learning_starts,
             **self.arguments(),
@@ -200,7 +200,7 @@ class OffPolicy(Sb3Learner):
 
 @register_learner
 class Dqn(OffPolicy):
-    """Stable-Baselines3's DQN: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's DQN: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "dqn"
     config_class: ClassVar[type] = DqnConfig
@@ -235,7 +235,7 @@ class Dqn(OffPolicy):
 
 @register_learner
 class Sac(OffPolicy):
-    """Stable-Baselines3's SAC: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's SAC: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "sac"
     config_class: ClassVar[type] = SacConfig

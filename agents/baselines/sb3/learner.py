@@ -16,7 +16,14 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.agents.baselines.sb3.models import finite, for_new_task, global_streams, held, knowledge, teach
+from metarl.agents.baselines.sb3.models import (
+    count_transitions,
+    finite,
+    for_new_task,
+    global_streams,
+    knowledge,
+    teach,
+)
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
@@ -171,26 +178,26 @@ class Sb3Learner(Learner):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the model knows, as SB3's ``get_parameters`` tells it, the seed and the accounts."""
+        """Return what the model knows, as SB3's ``get_parameters`` returns it, the seed and the counters."""
         accounts = {"seed": self._seed, "updates": self._updates, "waiting": self._waiting}
         return {"model": knowledge(self.model), **accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         known = state["model"]
-        model = self._make(self._env(1), 0, self.plan(0, 1, held(known)))
+        model = self._make(self._env(1), 0, self.plan(0, 1, count_transitions(known)))
         teach(model, known)
         self.model, self._seed = model, int(state["seed"])
         self._updates, self._waiting = int(state["updates"]), int(state["waiting"])
 
     @abstractmethod
-    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+    def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return how to spend up to ``steps`` environment steps in ``num_envs`` environments.
 
         Args:
             steps: that may be taken.
             num_envs: that take them together.
-            held: transitions that the model remembers already.
+            remembered: transitions that the model has in its replay buffer already.
         """
 
     @abstractmethod
@@ -217,7 +224,7 @@ class Sb3Learner(Learner):
         self, known: Mapping[str, Any], env: "Sb3VecEnv", steps: int, seed: int, shared: bool = False
     ) -> "tuple[BaseAlgorithm, int]":
         """Return a new model that went on from what is known, and the steps that are left."""
-        plan = self.plan(steps, env.num_envs, held(known))
+        plan = self.plan(steps, env.num_envs, count_transitions(known))
         model = self._make(env, seed, plan)
         teach(model, known)
         if plan.steps:

@@ -43,7 +43,7 @@ def for_new_task(model: "BaseAlgorithm") -> dict[str, Any]:
     return known
 
 
-def held(known: Mapping[str, Any]) -> int:
+def count_transitions(known: Mapping[str, Any]) -> int:
     """Return how many transitions belong to what is known."""
     return len(known["transitions"]["rewards"]) if "transitions" in known else 0
 
