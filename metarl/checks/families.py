@@ -136,6 +136,9 @@ def _check_sampling(family: TaskFamily) -> None:
         _global_streams() == before, family.name, "sample_tasks draws from the global stream of torch or NumPy", DRAW
     )
     _require_tasks(family, tasks, "sample_tasks", TASKS)
+    require(
+        len(tasks) == TASKS, family.name, f"sample_tasks returns {len(tasks)} tasks of {TASKS}", "return all of them"
+    )
     same = all(torch.equal(tasks[key], again[key]) for key in tasks.keys())
     require(same, family.name, "sample_tasks gives other tasks for the same seed", DRAW)
     require(len(_rows(tasks)) > 1, family.name, f"all of {TASKS} sampled tasks are the same", DRAW)
@@ -152,11 +155,11 @@ def _global_streams() -> tuple[bytes, bytes]:
 
 
 def _require_tasks(family: TaskFamily, tasks: Any, source: str, count: int, inside: bool = True) -> None:
-    """Make sure that ``source`` returned at most ``count`` tasks of the task space, or beside it unless ``inside``."""
+    """Make sure that ``source`` returned 1 to ``count`` tasks; ``inside``: within the bounds of the task space."""
     require(isinstance(tasks, TensorDict), family.name, f"{source} returns no TensorDict", "return one of CPU tensors")
-    whole = len(tasks.batch_size) == 1 and 0 < len(tasks) <= count and (source != "sample_tasks" or len(tasks) == count)
     size = list(tasks.batch_size)
-    require(whole, family.name, f"{source} returns tasks {size} where {count} are asked for", f"return [{count}]")
+    one_axis = len(size) == 1 and 0 < size[0] <= count
+    require(one_axis, family.name, f"{source} returns tasks {size} where {count} are asked for", f"return [{count}]")
     keys, expected = sorted(map(str, tasks.keys())), sorted(family.task_space)
     require(keys == expected, family.name, f"{source} returns the parameters {keys}", f"the task space has {expected}")
     for key, space in family.task_space.items():

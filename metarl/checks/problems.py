@@ -27,7 +27,7 @@ def attempt(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except MetarlError as error:
-        raise InputError(f"{name}: {what} failed ({_first_line(error)}); see its own message") from error
+        raise InputError(f"{name}: {what} failed: {_first_line(error)}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise InputError(f"{name}: {what} failed ({reason}); the traceback has the place") from error

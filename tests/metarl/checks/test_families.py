@@ -147,6 +147,7 @@ PROBLEMS: list[tuple[TaskFamily, str]] = [
     (broken(sample_tasks=drawn(key="gaol")), r"returns the parameters \['gaol'\]; the task space has \['goal'\]"),
     (broken(sample_tasks=drawn(high=-1.0)), "all of 200 sampled tasks are the same; draw everything"),
     (broken(sample_tasks=lambda self, count, generator: None), "sample_tasks returns no TensorDict"),
+    (broken(sample_tasks=lambda self, count, generator: Line().sample_tasks(3, generator)), "returns 3 tasks of 200"),
     (broken(sample_tasks=of_few), "training and held-out tasks share 2 tasks; list the tasks in all_tasks"),
     (
         broken(part_of=lambda self, tasks, seed: torch.ones(len(tasks))),
