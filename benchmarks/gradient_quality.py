@@ -1,11 +1,11 @@
-"""How well the gradient of one batch points, by how advantages are estimated: the measurement behind docs/adaptation.md.
+"""How well a batch's policy gradient points, by how advantages are estimated: the measurement behind docs/adaptation.md.
 
     python benchmarks/gradient_quality.py
     python benchmarks/gradient_quality.py four-rooms random-mazes --batches 10
 
-For a policy's initial parameters, the policy gradient of the mean discounted return over the tasks is estimated from very
-many episodes, by returns from which the mean return of the same step of the same task is subtracted: it is unbiased and
-depends on no choice. Printed is the cosine of single batches' gradients (as one inner or outer step of a meta-learner
+For a policy's initial parameters, the policy gradient of the mean discounted return over the tasks is estimated from
+very many episodes, by returns from which the mean return of the same step of the same task is subtracted: it is unbiased
+and depends on no choice. Printed is the cosine of single batches' gradients (as one inner or outer step of a meta-learner
 sees them) with it, mean and standard deviation over batches, for each way to estimate advantages:
 
 - what follows the horizon: ``bootstrap`` values the observation after the last step by the fitted baseline, which was
@@ -113,7 +113,8 @@ def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> 
     print(f"{'':<10}{'lambda':>7}" + "".join(f"{f'floor {floor:g}':>16}" for floor in FLOORS))
     for end, gae_lambda in itertools.product(("bootstrap", "finite"), LAMBDAS):
         cells = [torch.tensor(found[end, gae_lambda, floor]) for floor in FLOORS]
-        print(f"{end:<10}{gae_lambda:>7}" + "".join(f"{cell.mean():>9.3f} ± {cell.std():.3f}" for cell in cells), flush=True)
+        numbers = "".join(f"{cell.mean():>9.3f} ± {cell.std():.3f}" for cell in cells)
+        print(f"{end:<10}{gae_lambda:>7}{numbers}", flush=True)
 
 
 def cosine(one: Tensor, other: Tensor) -> float:

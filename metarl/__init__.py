@@ -1,18 +1,21 @@
 """Meta-reinforcement learning: policies that adapt to a new task within a few episodes.
 
-This is the front door: it registers every task family and learner, and offers what a script needs. It stands above
-the floors of ARCHITECTURE.md; modules import each other directly, never from here.
+This is the front door: it registers every task family and learner, and offers what a script needs. It is above the
+floors of ARCHITECTURE.md; modules import each other directly, never from here. Simulators, Stable-Baselines3, and what
+draws, records and tracks are imported when they are used.
 """
 
 import os
 
-# Read by OpenMP when torch is loaded, here or never. By default its idle workers spin for long on their cores, and a
-# neighbour on one of them (another run, a browser) makes an update many times slower: see docs/performance.md.
+# OpenMP reads it when torch is loaded, so it must be set before. By default idle workers spin for long on their cores,
+# and a neighbour on one of them (another run, a browser) makes an update many times slower: see docs/performance.md.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import metarl.agents
 import metarl.envs  # noqa: F401 (registers the families)
+from metarl.checks.families import check_family
+from metarl.checks.learners import check_learner
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
@@ -31,6 +34,8 @@ __all__ = [
     "TaskSplit",
     "TrainConfig",
     "adaptation_curve",
+    "check_family",
+    "check_learner",
     "evaluate",
     "load_run",
     "make_family",

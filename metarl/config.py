@@ -12,6 +12,7 @@ from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.learner import LEARNERS, Learner
 from metarl.references import Reference
+from metarl.registry import own_name
 from metarl.splits import TaskSplit
 from metarl.validation import require_counts, require_not_negative
 
@@ -27,7 +28,7 @@ class RunConfig:
     iterations: int = 100
     """Outer updates."""
     seed: int = 1
-    """Of everything random in the run but the choice of held-out tasks."""
+    """Of all randomness in the run but the choice of held-out tasks."""
     device: str = "cpu"
     """Torch device that environments, policies and updates live on: cpu, cuda, cuda:1 ..."""
     out: str | None = None
@@ -49,7 +50,7 @@ class RunConfig:
     validate_every: int = 0
     """Iterations between measurements on validation tasks, which choose best.pt; 0 measures at the end alone."""
     group: str | None = None
-    """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, so that seeds stand together."""
+    """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, which groups the seeds."""
 
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
@@ -64,8 +65,8 @@ class TrainConfig:
     """A whole training run: which learner on which family, the run's settings and the learner's.
 
     Attributes:
-        learner: name of a registered learner.
-        family: name of a registered family.
+        learner: name of a registered learner, or ``module:name``, which imports the module that registers it.
+        family: name of a registered family, or ``module:name``.
         run: settings of the run.
         settings: an instance of the learner's ``config_class``; None takes its defaults.
 
@@ -79,23 +80,38 @@ class TrainConfig:
     settings: Any = None
 
     def __post_init__(self) -> None:
-        chosen = LEARNERS.find(self.learner).config_class
+        chosen = self.learner_class.config_class
         if self.settings is None:
             object.__setattr__(self, "settings", chosen())
         if not isinstance(self.settings, chosen):
             raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
-        self.make_family().dynamics(1, resolve_device(self.run.device))  # its engine may refuse the device
+        self.make_family().check_device(resolve_device(self.run.device))
+
+    @property
+    def learner_class(self) -> type[Learner]:
+        """The class of the learner."""
+        return LEARNERS.find(self.learner)
+
+    @property
+    def learner_name(self) -> str:
+        """The learner's own name, without a module."""
+        return own_name(self.learner)
+
+    @property
+    def family_name(self) -> str:
+        """The family's own name, without a module."""
+        return own_name(self.family)
 
     def make_family(self) -> TaskFamily:
-        """Make the family with the run's preset and horizon, as the learner is to meet it."""
+        """Make the family with the run's preset and horizon, as the learner's view shows it."""
         overrides = {} if self.run.horizon is None else {"horizon": self.run.horizon}
         family = make_family(self.family, self.run.preset, **overrides)
-        return LEARNERS.find(self.learner).view(family, self.settings)
+        return self.learner_class.view(family, self.settings)
 
     def make_learner(self) -> Learner:
         """Make the learner, untrained."""
         device = resolve_device(self.run.device)
-        return LEARNERS.find(self.learner)(self.make_family(), self.settings, self.run.seed, device)
+        return self.learner_class(self.make_family(), self.settings, self.run.seed, device)
 
     def split(self) -> TaskSplit:
         """Return the family's training, validation and test tasks."""
@@ -107,14 +123,14 @@ class TrainConfig:
         return self.run.preset or next(iter(self.make_family().presets))
 
     def find_reference(self) -> Reference | None:
-        """Return the references of the family's preset, if any are known, and episodes have the preset's horizon."""
+        """Return the reference returns of the family's preset; None where there are none, or the horizon is another."""
         found = FAMILIES.find(self.family).references.get(self.preset)
         return found if found is not None and found.horizon == self.make_family().horizon else None
 
     @property
     def group(self) -> str:
         """The W&B group of the run."""
-        return self.run.group or f"{self.learner}-{self.family}-{self.preset}"
+        return self.run.group or f"{self.learner_name}-{self.family_name}-{self.preset}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the configuration, resolved, with the split's hash and the versions it ran under."""
@@ -153,7 +169,7 @@ class TrainConfig:
         if config.split().fingerprint() != expected:
             raise InputError(
                 f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "
-                f"{config.split().fingerprint()}): its held-out tasks cannot be told from its training tasks"
+                f"{config.split().fingerprint()}): tasks that were trained on may now be held out; train it anew"
             )
         return config
 

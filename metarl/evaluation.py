@@ -14,7 +14,6 @@ from metarl.errors import InputError
 from metarl.family import Source
 from metarl.learner import Learner
 from metarl.run_directory import CheckpointChoice, RunDirectory
-from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.statistics import interval, mean
@@ -110,7 +109,6 @@ def adaptation_curve(
     """
     if steps < 0 or episodes < 1:
         raise InputError(f"evaluation needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
-    keep_freed_memory()
     state = learner.begin(len(tasks))
     returns, successes, spent = [], [], [0.0]
     for step in range(steps + 1):

@@ -31,7 +31,7 @@ Source = Literal["train", "validation", "test", "ood"]
 
 
 class Transition(NamedTuple):
-    """What a step gives besides the next observation.
+    """What a step returns besides the next observation.
 
     Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B]``.
     """
@@ -42,7 +42,7 @@ class Transition(NamedTuple):
 
 
 class Dynamics(ABC):
-    """B worlds of one family, stepped together on one device. The horizon is not their business.
+    """B worlds of one family, stepped together on one device. They do not know the horizon.
 
     Attributes:
         capturable: whether a CUDA graph can hold a step: it runs wholly on the device, and in place while captured.
@@ -72,10 +72,10 @@ class Dynamics(ABC):
         Raises:
             InputError: when this machine lacks what drawing needs.
         """
-        return text_picture(described(tasks[world], self.observe()[world]))
+        return text_picture(describe(tasks[world], self.observe()[world]))
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to give back)
-        """Give back what the worlds hold beyond memory: processes, windows."""
+    def close(self) -> None:  # noqa: B027 (most have nothing to release)
+        """Release what the worlds hold besides memory: processes, windows."""
 
 
 class TaskFamily(ABC):
@@ -96,6 +96,11 @@ class TaskFamily(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     references: ClassVar[Mapping[str, Reference]] = {}
     horizon: int
+
+    @property
+    def base(self) -> "TaskFamily":
+        """The family itself; of a view (``metarl.views``), the family that is viewed."""
+        return self
 
     @property
     @abstractmethod
@@ -121,7 +126,14 @@ class TaskFamily(ABC):
         """Make ``num_envs`` worlds on ``device``.
 
         Raises:
-            InputError: when the family's engine does not run on ``device``.
+            InputError: as ``check_device`` does.
+        """
+
+    def check_device(self, device: torch.device) -> None:  # noqa: B027 (torch runs everywhere)
+        """Make sure, without making a world, that the family's worlds can run on ``device``.
+
+        Raises:
+            InputError: when they cannot, or a package that they need is not installed.
         """
 
     def settings(self) -> dict[str, Any]:
@@ -133,7 +145,7 @@ class TaskFamily(ABC):
         return None
 
     def own_split(self) -> Mapping[Part, TensorDict] | None:
-        """Return the train, validation and test tasks that the benchmark itself lays down, else None.
+        """Return the train, validation and test tasks that the benchmark itself fixes, else None.
 
         Only a family that cannot have disjoint parts, having two tasks, or a preset that repeats a published protocol
         may return parts that share tasks.
@@ -148,9 +160,10 @@ class TaskFamily(ABC):
         return None
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
-        """Return to which part each task belongs, int64 ``[count]`` into (train, validation, test), else None.
+        """Return the part of each task, int64 ``[count]`` into (train, validation, test), else None.
 
-        For families of countably many tasks, whose independent draws may meet the same task twice.
+        For families of countably many tasks, of which independent draws may find the same one twice; see
+        ``splits.hashed_part``.
         """
         return None
 
@@ -204,8 +217,8 @@ def _brief(value: Any) -> str:
     return shorten(str(value), 80)
 
 
-def described(task: TensorDict, observation: Tensor) -> list[str]:
-    """Return lines that tell a task ``[]`` and an observation ``[...]``."""
+def describe(task: TensorDict, observation: Tensor) -> list[str]:
+    """Return lines of text with the parameters of a task ``[]`` and an observation ``[...]``."""
     values = {**{str(key): task[key] for key in task.keys()}, "observation": observation}
     return [f"{key} {np.array2string(value.cpu().numpy(), precision=2)}" for key, value in values.items()]
 
@@ -215,7 +228,7 @@ FamilyT = TypeVar("FamilyT", bound=TaskFamily)
 
 
 def register_family(family: type[FamilyT]) -> type[FamilyT]:
-    """Make a family known by its name here and by its id in Gymnasium; used as a class decorator."""
+    """Register a family by its name here and by its id in Gymnasium; used as a class decorator."""
     FAMILIES[family.name] = family
     gymnasium.register(
         family.env_id,
@@ -228,7 +241,12 @@ def register_family(family: type[FamilyT]) -> type[FamilyT]:
 
 
 def make_family(name: str, preset: str | None = None, **overrides: Any) -> TaskFamily:
-    """Make a family by name from one of its presets (the first if None), with single fields overridden.
+    """Make a family by name, also ``module:name``, from one of its presets (the first if None).
+
+    Args:
+        name: of a registered family.
+        preset: whose field values it gets.
+        overrides: field values that replace the preset's.
 
     Raises:
         InputError: for an unknown family, preset or field, or a field value that makes no sense.

@@ -1,11 +1,8 @@
-"""The pictures that a run draws of itself."""
+"""The figures in a run directory."""
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from metarl.evaluation import AdaptationCurve
 from metarl.run_directory import write_whole
@@ -21,6 +18,10 @@ def draw_adaptation_curve(curve: AdaptationCurve, path: Path, title: str) -> Non
         path: of the PNG.
         title: above the picture.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
     steps = np.arange(curve.returns.shape[1])
     low, high = zip(*(curve.interval(column) for column in curve.returns.T), strict=True)
     mean = curve.returns.mean(0)

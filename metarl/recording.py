@@ -13,7 +13,6 @@ from tensordict import TensorDict
 from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.family import TaskFamily
-from metarl.informed import FamilyView
 from metarl.learner import Learner
 from metarl.pictures import captioned, side_by_side
 from metarl.sampler import Sampler
@@ -197,8 +196,7 @@ def _take(
 
 
 def _seconds_per_step(family: TaskFamily) -> float | None:
-    told = family.family if isinstance(family, FamilyView) else family
-    return getattr(told, "dt", None)
+    return getattr(family.base, "dt", None)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ EntryT = TypeVar("EntryT")
 
 
 class Registry(dict[str, EntryT], Generic[EntryT]):
-    """A table of things by name, which also finds those of modules that nobody has imported yet.
+    """A table of things by name, which also finds those of modules that have not been imported yet.
 
     Args:
         kind: what an entry is called in a message.
@@ -33,10 +33,15 @@ class Registry(dict[str, EntryT], Generic[EntryT]):
             InputError: naming the nearest known names and the command that lists them all, or the module that cannot
                 be imported.
         """
-        module, colon, own = name.rpartition(":")
+        module, colon, _ = name.rpartition(":")
         if colon:
             import_named(module, f"{self.kind} {name!r}")
-        return find_by_name(self, own, self.kind, self.listing)
+        return find_by_name(self, own_name(name), self.kind, self.listing)
+
+
+def own_name(name: str) -> str:
+    """Return the name without the module of ``module:name``: what the thing itself is called."""
+    return name.rpartition(":")[2]
 
 
 def find_by_name(table: Mapping[str, EntryT], name: str, kind: str, listing: str) -> EntryT:
@@ -77,7 +82,7 @@ def import_all(package: str, path: Iterable[str], skip: Iterable[str] = ()) -> N
     Args:
         package: its dotted name.
         path: its ``__path__``.
-        skip: names of packages directly in it that are left out.
+        skip: modules and packages in it that are left out, by their dotted names in it.
     """
     left_out = [f"{package}.{name}" for name in skip]
     for found in walk_packages(path, f"{package}."):

@@ -14,9 +14,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> None:
     """Let glibc's malloc keep large freed blocks for reuse, instead of returning them to the kernel.
 
-    A rollout's activations are blocks of megabytes that are freed and asked for again at once. By default each of them
-    is mapped anew and every page of it faults, which costs more than the arithmetic on it. Other C libraries are
-    left alone.
+    A rollout's activations are blocks of megabytes that are freed and allocated again at once. By default each of them
+    is mapped anew and every page of it faults, which costs more than the arithmetic on it. It is a setting of the whole
+    process, for a program to choose; other C libraries than glibc are left alone.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

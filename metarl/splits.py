@@ -2,29 +2,33 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.family import Part, Source, TaskFamily
-from metarl.seeding import generator
+from metarl.seeding import derive_seed, generator
 from metarl.validation import require_count
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
-# Draws after which a held-out part is taken to have no more tasks than were found.
+# After so many draws for each task a held-out part is assumed to have no more tasks than were found.
 DRAWS_PER_TASK = 5
+# Of five equally likely remainders of a hash three are training, one validation, one test.
+REMAINDERS, TRAINING_REMAINDERS = 5, 3
 
 
 @dataclass(frozen=True)
 class TaskSplit:
     """Three sources of tasks that share none.
 
-    A family whose benchmark lays down the parts keeps them. A family with finitely many tasks is partitioned (60, 20
+    A family whose benchmark fixes the parts keeps them. A family with finitely many tasks is partitioned (60, 20
     and 20 % of a seeded permutation, at least one each) and each part draws from its own tasks; one with countably
-    many tells of each draw to which part it belongs. Any other family has three streams of independent draws.
+    many assigns each draw to a part by a hash. Any other family has three streams of independent draws.
 
     Args:
         family: where the tasks come from.
@@ -39,9 +43,9 @@ class TaskSplit:
         return self._draw("train", count, *keys)
 
     def held_out_tasks(self, part: Part, count: int) -> TensorDict:
-        """Return the first ``count`` validation or test tasks, the same at every call; no task stands in it twice.
+        """Return the first ``count`` validation or test tasks, the same at every call; no task is in it twice.
 
-        A family with finitely many tasks has no more of them to give than it has: the result may be shorter.
+        A family with finitely many tasks may have fewer.
 
         Raises:
             InputError: for a count below 1.
@@ -111,3 +115,43 @@ class TaskSplit:
 
 def _bytes(tasks: TensorDict) -> bytes:
     return b"".join(tasks[key].numpy().tobytes() for key in sorted(tasks.keys()))
+
+
+def hashed_part(seed: int, *numbers: Tensor) -> Tensor:
+    """Return the part of each task, for families of countably many tasks: about 60, 20 and 20 % of them.
+
+    A task's part depends on ``seed`` and on its numbers alone: on no other task, device or stream.
+
+    Args:
+        seed: of the split.
+        numbers: integers ``[count, ...]`` that identify a task.
+
+    Returns:
+        int64 ``[count]`` into (train, validation, test).
+    """
+    columns = torch.cat([number.long().view(len(number), -1) for number in numbers], 1)
+    hashes = torch.full_like(columns[:, 0], derive_seed(seed, "parts"))
+    for column in columns.unbind(1):
+        hashes = _mixed(hashes ^ column)
+    return _part_of_hash(hashes)
+
+
+def hashed_text_part(seed: int, texts: Sequence[str]) -> Tensor:
+    """Return the part of each task as ``hashed_part`` does, of tasks that are identified by a text each."""
+    return _part_of_hash(torch.tensor([derive_seed(seed, "part", text) for text in texts]))
+
+
+def _part_of_hash(hashes: Tensor) -> Tensor:
+    return (hashes.remainder(REMAINDERS) - TRAINING_REMAINDERS + 1).clamp(min=0)
+
+
+def _mixed(numbers: Tensor) -> Tensor:
+    """Scatter 64-bit integers one to one (the finaliser of SplitMix64: Steele, Lea and Flood 2014, figure 17)."""
+    numbers = (numbers ^ _shifted(numbers, 30)) * -0x40A7B892E31B1A47
+    numbers = (numbers ^ _shifted(numbers, 27)) * -0x6B2FB644ECCEEE15
+    return numbers ^ _shifted(numbers, 31)
+
+
+def _shifted(numbers: Tensor, by: int) -> Tensor:
+    """Shift right as if unsigned; torch's own shift repeats the sign."""
+    return (numbers >> by) & ((1 << (64 - by)) - 1)

@@ -1,7 +1,7 @@
 """Statistics of scores ``[seeds, tasks]``, with intervals.
 
-A row is one trained learner, a column one task; every learner met the same tasks. All functions take any axes in front
-of the two, ``[..., seeds, tasks]``, and keep them. The metrics are those of Agarwal et al. (2021, "Deep RL at the edge
+A row is one trained learner, a column one task; every learner met the same tasks. All functions take leading axes,
+``[..., seeds, tasks]``, and keep them. The metrics are those of Agarwal et al. (2021, "Deep RL at the edge
 of the statistical precipice", section 4). Their runs are independent from task to task; here one learner is measured on
 all tasks, and its scores share the luck of its training. So whole seeds and whole tasks are the units of ``interval``
 and ``share_interval``; ``stratified_bootstrap`` is the paper's own interval.
@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from metarl.errors import InputError
 
@@ -92,7 +91,7 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike, over: Over = "
 def normalize(scores: ArrayLike, no_adaptation: float, full_knowledge: float) -> Scores:
     """Put scores on the scale on which a learner that cannot adapt earns 0 and one that knows the task 1.
 
-    Both are means over the family's tasks: on a task that pays more than most a score may lie above 1.
+    Both are means over the family's tasks: on a task with higher returns than most a score may exceed 1.
 
     Raises:
         InputError: unless full knowledge is worth more than no adaptation.
@@ -106,25 +105,25 @@ def normalize(scores: ArrayLike, no_adaptation: float, full_knowledge: float) ->
 
 
 def interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> Interval:
-    """Return a statistic with its 95 % interval for what would come of other seeds and other tasks.
+    """Return a statistic with its 95 % confidence interval over other seeds and other tasks.
 
-    Student's t interval with jackknife variances: the statistic is computed without each seed in turn, and without each
-    task; the variances that these values speak of add up, and so do their degrees of freedom, as Satterthwaite (1946)
-    has it. Noise of the single scores is in both and counts twice: where there is nothing else, the interval is longer
-    than need be. Of a mean over seeds alone, or tasks alone, it is the textbook's t interval.
+    Student's t interval with jackknife variances. The statistic is computed without each seed in turn, and without each
+    task; each of the two gives a variance, and the interval is that of their sum, with the effective degrees of freedom
+    of Satterthwaite (1946). Noise of the single scores is in both variances and counts twice: where there is no other,
+    the interval is too long. For a mean over seeds alone, or tasks alone, it is the textbook's t interval.
 
-    An axis of length 1 tells nothing of its own spread. With one seed the interval speaks of that trained learner on
+    The spread along an axis of length 1 is unknown. With one seed the interval is that of this one trained learner over
     other tasks.
 
     Args:
         statistic: a smooth function of the samples, such as those above but for ``median``.
         samples: ``[..., seeds, tasks]`` each; all on the same tasks, each with seeds of its own.
-        over: what would be drawn anew: ``both``; ``seeds``, where the tasks measured are all that there are; or
-            ``tasks``, of the learners trained.
+        over: what is taken as a sample: ``both``; ``seeds`` alone, where the measured tasks are all that there are; or
+            ``tasks`` alone, for the learners that were trained.
 
     Raises:
-        InputError: when there are not two of what would be drawn anew, and for the median, of whose variance the
-            jackknife is no estimate (Efron 1982, section 3.4).
+        InputError: when there are not two of what is sampled, and for the median, whose variance the jackknife does
+            not estimate (Efron 1982, section 3.4).
     """
     estimate, variances, counts = _jackknife(statistic, _checked(*samples), over)
     half = _quantile(variances, counts) * np.sqrt(variances.sum(-1))
@@ -132,7 +131,7 @@ def interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> 
 
 
 def share_interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> Interval:
-    """Return a share or probability with its 95 % interval, which stays in [0, 1] and has a length at its ends too.
+    """Return a share or probability with its 95 % interval, which lies in [0, 1] and has a length even at 0 and 1.
 
     Wilson's (1927) score interval, for as many independent trials as would have the jackknife variance of ``interval``
     (the effective sample size: Korn and Graubard 1998). Where no seed and no task makes a difference, as at 0 and 1,
@@ -190,6 +189,8 @@ def _without_each_task(statistic: Statistic, matrices: list[Scores]) -> list[Sco
 
 def _quantile(variances: Scores, counts: NDArray[np.int64]) -> Scores:
     """Return Student's quantile ``[...]`` at the degrees of freedom of a sum of variances ``[..., K]``."""
+    from scipy.special import stdtrit
+
     total = variances.sum(-1, keepdims=True)
     shares = np.divide(variances, total, out=np.full_like(variances, 1 / len(counts)), where=total > 0)
     return np.asarray(stdtrit(1 / (shares**2 / (counts - 1)).sum(-1), (1 + LEVEL) / 2))
@@ -201,13 +202,13 @@ def stratified_bootstrap(
     """Return a statistic with the 95 % interval that the field reports: percentiles of a stratified bootstrap.
 
     Within each task, independently of the other tasks, as many scores as there are seeds are drawn with replacement. So
-    the interval speaks of other seeds on these very tasks, and of runs that were trained on each task alone. It is too
-    short for few seeds, much too short where a learner's scores share the luck of its training, and silent on other
-    tasks (docs/statistics.md has numbers); it is here for comparison with published ones.
+    the interval is over other seeds on these very tasks, and for runs that were trained on each task alone. It is too
+    short for few seeds, much too short where a learner's scores share the luck of its training, and ignores the choice
+    of tasks (docs/statistics.md has numbers); it is here for comparison with published intervals.
 
     Args:
         statistic: any of the functions above.
-        samples: ``[..., seeds, tasks]`` each, drawn from independently; what stands in front is drawn alike.
+        samples: ``[..., seeds, tasks]`` each, resampled independently; all leading indices are resampled alike.
         resamples: number of draws.
         seed: of the draws.
 

@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.family import Dynamics, TaskFamily, Transition, described
+from metarl.family import Dynamics, TaskFamily, Transition, describe
 from metarl.pictures import text_picture
 
 State = dict[str, Tensor]
@@ -33,7 +33,7 @@ class TensorFamily(TaskFamily):
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
         batched = {key: value[None] for key, value in state.items()}
-        return text_picture(described(task, self.observation(batched)[0]))
+        return text_picture(describe(task, self.observation(batched)[0]))
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds on any torch device."""
@@ -56,7 +56,9 @@ class _TensorDynamics(Dynamics):
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         state, transition = self._family.transition(self._state, actions, tasks, generator)
-        if actions.is_cuda and torch.cuda.is_current_stream_capturing():  # a graph reads its state where it left it
+        if (
+            actions.is_cuda and torch.cuda.is_current_stream_capturing()
+        ):  # a graph reads its state where it was captured
             for key, value in state.items():
                 self._state[key].copy_(value)
         else:

@@ -4,7 +4,6 @@ import math
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 from PIL import Image
 
@@ -12,16 +11,16 @@ from metarl.errors import InputError
 from metarl.pictures import WHITE
 from metarl.run_directory import write_whole
 
-# What a frame of a GIF can last at least, in hundredths of a second: browsers take less for a tenth.
+# The shortest frame of a GIF, in hundredths of a second (browsers show shorter ones for a tenth), and the last frame.
 SHORTEST = 2
-HELD = 100
+LAST_FRAME = 100
 PALETTE_FRAMES = 16
 # Pillow looks a colour up in a palette only this finely, so that white would be whatever is nearest to 252.
 NEARLY_WHITE = 248
 
 
 def check_video_path(path: Path | str) -> None:
-    """Make sure, before anything is recorded, that there is a way to write a video.
+    """Make sure, before anything is recorded, that the video can be written.
 
     Raises:
         InputError: when the name ends in neither .mp4 nor .gif, or its folder is missing.
@@ -36,9 +35,9 @@ def check_video_path(path: Path | str) -> None:
 
 
 def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:
-    """Write frames as MP4 (H.264, yuv420p) or GIF, as the ending of the name says.
+    """Write frames as MP4 (H.264, yuv420p) or GIF, by the ending of the name.
 
-    An MP4 gets a copy of its last row or column where their number is odd, which H.264 cannot hold. A GIF has 256
+    An MP4 gets a copy of its last row or column where their number is odd, which H.264 cannot encode. A GIF has 256
     colours, holds its last frame for a second and then begins again; it counts time in hundredths of a second.
 
     Args:
@@ -55,6 +54,8 @@ def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:
 
 
 def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
+    import av
+
     height, width = frames.shape[1:3]
     with av.open(str(path), "w", format="mp4", container_options={"movflags": "faststart"}) as file:
         stream = file.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "20"})
@@ -73,7 +74,7 @@ def _write_gif(frames: np.ndarray, path: Path, fps: float) -> None:
     palette.putpalette(colours.flatten().tolist())
     first, *others = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     duration = 10 * max(SHORTEST, round(100 / fps))
-    durations = [duration] * len(others) + [10 * HELD]
+    durations = [duration] * len(others) + [10 * LAST_FRAME]
     first.save(path, format="gif", save_all=True, append_images=others, duration=durations, loop=0)
 
 

@@ -11,12 +11,13 @@ from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily
 from metarl.learner import register_learner
-from metarl.solved import AdvisedFamily, SolvedFamily
+from metarl.solved import SolvedFamily
+from metarl.views import AdvisedFamily
 
 
 @dataclass(frozen=True)
 class Certain(Distribution):
-    """One action for certain. Shape: ``action`` int64 ``[...]`` or, of a Box, float32 ``[..., A]``."""
+    """All probability on one action. Shape: ``action`` int64 ``[...]`` or, of a Box, float32 ``[..., A]``."""
 
     action: Tensor
 
@@ -48,7 +49,7 @@ class OptimalConfig:
 
 @register_learner
 class OptimalPolicy(Unlearning):
-    """What is best to do for one who knows the task, where that is known: the most that adaptation can come to."""
+    """The best actions given the task, in families for which they are known: an upper bound for adaptation."""
 
     name: ClassVar[str] = "optimal"
     config_class: ClassVar[type] = OptimalConfig

@@ -1,4 +1,4 @@
-"""The baseline that knows nothing and learns nothing: uniformly random actions."""
+"""The baseline that learns nothing: uniformly random actions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class UniformUnits(Distribution):
 
 
 class Unlearning(Learner):
-    """A policy that is what it is: it neither adapts nor learns, and has nothing to keep."""
+    """A fixed policy: it neither adapts nor learns, and has nothing to save."""
 
     inner_steps = 0
     baseline: ClassVar[bool] = True
@@ -71,7 +71,7 @@ class RandomConfig:
 
 @register_learner
 class RandomPolicy(Unlearning):
-    """Uniformly random actions, whatever it saw: what any learner should do better than."""
+    """Uniformly random actions, whatever is observed: a lower bound for every learner."""
 
     name: ClassVar[str] = "random"
     config_class: ClassVar[type] = RandomConfig

@@ -15,7 +15,7 @@ from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
 from metarl.references import Reference
-from metarl.solved import SolvedFamily, looked_up
+from metarl.solved import SolvedFamily, planned_actions
 from metarl.tensor_family import State
 
 # Rows of float32 probabilities, divided by their sum, sum to 1 within a few roundings of 6e-8.
@@ -132,7 +132,7 @@ class TabularMDP(SolvedFamily):
 
     def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
         """Return the planned actions ``[B]``."""
-        return looked_up(plan, remaining, state["state"])
+        return planned_actions(plan, remaining, state["state"])
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw mean rewards, green above 0 and red below, a column for each state; the present one is framed."""

@@ -11,9 +11,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid.engine import DOOR, GOAL, KEY, WALL, SightedGrid, at, constant
-from metarl.envs.grid.parts import hashed_part
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
+from metarl.splits import hashed_part
 from metarl.tensor_family import State
 
 

@@ -12,10 +12,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, numbered
-from metarl.envs.grid.parts import hashed_part
 from metarl.envs.grid.paths import GoalGrid
 from metarl.errors import InputError
 from metarl.family import register_family
+from metarl.splits import hashed_part
 from metarl.tensor_family import State
 
 

@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, GridFamily, neighbours
-from metarl.solved import SolvedFamily, looked_up
+from metarl.solved import SolvedFamily, planned_actions
 from metarl.tensor_family import State
 
 
@@ -38,4 +38,4 @@ class GoalGrid(GridFamily, SolvedFamily):
 
     def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
         """Return the planned moves ``[B]``."""
-        return looked_up(plan, remaining, state["cell"])
+        return planned_actions(plan, remaining, state["cell"])

@@ -12,10 +12,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, at, neighbours
-from metarl.envs.grid.parts import hashed_part
 from metarl.envs.grid.pictures import COLOURS, SHAPES, Stamp, captioned, object_stamp
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
+from metarl.splits import hashed_part
 from metarl.tensor_family import State
 
 KINDS, HUES = tuple(SHAPES), tuple(COLOURS)

@@ -1,4 +1,4 @@
-"""Robots that are to run in a direction, or to a place, that they are not told."""
+"""Robots that are to run in a hidden direction, or to a hidden place."""
 
 import math
 from collections.abc import Mapping
@@ -125,7 +125,7 @@ class Heading(LocomotionFamily):
 @register_family
 @dataclass(frozen=True)
 class AntDir(Heading):
-    """An ant that is to run in a direction it is not told (Finn et al. 2017; Rakelly et al. 2019).
+    """An ant that is to run in a hidden direction (Finn et al. 2017; Rakelly et al. 2019).
 
     The reward is the speed along the heading - 0.5 |a|² and a constant, 1 (0.05 in MAML). The episode terminates when
     the torso's height leaves [0.2, 1] metres. With the headings 0 and π, both are training and test tasks.
@@ -145,7 +145,7 @@ class AntDir(Heading):
 @register_family
 @dataclass(frozen=True)
 class HumanoidDir(Heading):
-    """A humanoid that is to run in a direction it is not told (Rakelly et al. 2019, section 6.1).
+    """A humanoid that is to run in a hidden direction (Rakelly et al. 2019, section 6.1).
 
     The reward is a quarter of the speed of its centre of mass along the heading - 0.1 |a|² + 5. The episode terminates
     when the torso's height leaves [1, 2] metres.
@@ -164,7 +164,7 @@ class HumanoidDir(Heading):
 @register_family
 @dataclass(frozen=True)
 class AntGoal(LocomotionFamily):
-    """An ant that is to reach a place it is not told (Rothfuss et al. 2019; Rakelly et al. 2019).
+    """An ant that is to reach a hidden place (Rothfuss et al. 2019; Rakelly et al. 2019).
 
     The reward is -|x - x*| - |y - y*| - 0.1 |a|². The episode never terminates. The place on the ground is observed.
 

@@ -1,4 +1,4 @@
-"""Robots that are to run at a speed they are not told."""
+"""Robots that are to run at a hidden speed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class TargetVelocity(LocomotionFamily):
 @register_family
 @dataclass(frozen=True)
 class HalfCheetahVel(TargetVelocity):
-    """A half-cheetah that is to run at a speed it is not told (Finn et al. 2017; Rothfuss et al. 2019).
+    """A half-cheetah that is to run at a hidden speed (Finn et al. 2017; Rothfuss et al. 2019).
 
     The reward is -|v - v*| - 0.05 |a|². The episode never terminates. MAML drew v* from [0, 2]; ProMP, PEARL and
     VariBAD draw from [0, 3], AMAGO with a horizon of 1000.
@@ -101,7 +101,7 @@ class HalfCheetahVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class AntVel(TargetVelocity):
-    """An ant that is to run at a speed it is not told (Finn et al. 2017, section 5.3).
+    """An ant that is to run at a hidden speed (Finn et al. 2017, section 5.3).
 
     The reward is 1 - |v - v*| - 0.005 |a|² + 0.05. The episode terminates when the torso's height leaves
     [0.2, 1] metres.
@@ -119,7 +119,7 @@ class AntVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class HopperVel(TargetVelocity):
-    """A hopper that is to hop at a speed it is not told.
+    """A hopper that is to hop at a hidden speed.
 
     The reward is 1 - |v - v*| - 0.001 |a|², with the ends, the control cost and the constant of Gymnasium's Hopper-v5:
     the episode terminates when the torso is at 0.7 metres or below or leans by 0.2 radians or more. There is no range
@@ -139,7 +139,7 @@ class HopperVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class Walker2dVel(TargetVelocity):
-    """A walker that is to walk at a speed it is not told.
+    """A walker that is to walk at a hidden speed.
 
     The reward is -|v - v*| - 0.001 |a|² and a constant; the episode terminates when the torso leaves heights (0.8, 2)
     metres or leans by more than 1 radian. The preset ``promp`` is that of ProMP's code: v* from [0, 10], the constant
@@ -170,7 +170,7 @@ class Walker2dVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class SwimmerVel(TargetVelocity):
-    """A swimmer that is to swim at a speed it is not told, v* from [0.1, 0.2] (Rothfuss et al. 2019, code).
+    """A swimmer that is to swim at a hidden speed, v* from [0.1, 0.2] (Rothfuss et al. 2019, code).
 
     The reward is -|v - v*| - 0.0001 |a|²; ProMP's code lacks the first minus sign. The episode never terminates.
     """

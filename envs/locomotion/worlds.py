@@ -6,9 +6,8 @@ functions of B worlds, in the engine's precision.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import mujoco
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -16,9 +15,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.locomotion.robots import Robot
-from metarl.envs.simulation.batched import BatchedSim, gymnasium_model, make_simulation
-from metarl.envs.simulation.rendering import StateRenderer
 from metarl.family import Dynamics, TaskFamily, Transition
+
+if TYPE_CHECKING:
+    import mujoco
+
+    from metarl.envs.simulation.batched import BatchedSim
+    from metarl.envs.simulation.rendering import StateRenderer
 
 
 class LocomotionFamily(TaskFamily):
@@ -56,8 +59,10 @@ class LocomotionFamily(TaskFamily):
         return {}
 
     @property
-    def model(self) -> mujoco.MjModel:
+    def model(self) -> "mujoco.MjModel":
         """The compiled model, shared by all; not to be changed."""
+        from metarl.envs.simulation.batched import gymnasium_model
+
         return gymnasium_model(self.robot.model_name)
 
     @property
@@ -82,8 +87,16 @@ class LocomotionFamily(TaskFamily):
         low, high = self.model.actuator_ctrlrange.astype(np.float32).T
         return spaces.Box(low, high, dtype=np.float32)
 
+    def check_device(self, device: torch.device) -> None:
+        """Make sure that the engine for ``device`` is installed and runs there."""
+        from metarl.envs.simulation.batched import check_engine
+
+        check_engine(device)
+
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` simulations on ``device``."""
+        from metarl.envs.simulation.batched import make_simulation
+
         return LocomotionDynamics(self, make_simulation(self.model, num_envs, device, self.model_fields))
 
 
@@ -96,7 +109,7 @@ class LocomotionDynamics(Dynamics):
     # MuJoCo Warp launches graphs of its own. Inside one of torch's, its solver's loop on the device is yet to be seen.
     capturable: ClassVar[bool] = False
 
-    def __init__(self, family: LocomotionFamily, simulation: BatchedSim) -> None:
+    def __init__(self, family: LocomotionFamily, simulation: "BatchedSim") -> None:
         self.simulation = simulation
         self._family = family
         self._renderer: StateRenderer | None = None
@@ -145,6 +158,8 @@ class LocomotionDynamics(Dynamics):
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
         """Draw the robot with MuJoCo's own renderer, from a camera that follows it."""
         if self._renderer is None:
+            from metarl.envs.simulation.rendering import StateRenderer
+
             self._renderer = StateRenderer(self._family.model)
         return self._renderer.draw(self.simulation.qpos[world].cpu().numpy())
 

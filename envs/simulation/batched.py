@@ -60,7 +60,7 @@ class BatchedSim(Protocol):
         ...
 
     def check(self) -> None:
-        """Make sure that no contact or constraint was dropped for want of memory since the last check.
+        """Make sure that no contact or constraint was dropped for lack of memory since the last check.
 
         Raises:
             RunError: if one was.
@@ -146,6 +146,23 @@ def _read_only(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array)
 
 
+def check_engine(device: torch.device) -> None:
+    """Make sure that the engine for ``device`` is installed and runs there.
+
+    Raises:
+        InputError: when a package is missing, or the driver of the device is too old.
+    """
+    if device.type == "cpu":
+        return
+    try:
+        from metarl.envs.simulation.warp import check_driver
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"MuJoCo on {device} needs {error.name}, which is not installed; pip install 'metarl-gym[gpu]'"
+        ) from None
+    check_driver(device)
+
+
 def make_simulation(
     model: mujoco.MjModel, num_sims: int, device: torch.device, fields: Sequence[str] = ()
 ) -> BatchedSim:
@@ -158,14 +175,11 @@ def make_simulation(
         fields: names of the model fields that differ between simulations.
 
     Raises:
-        InputError: when the package that ``device`` needs is not installed.
+        InputError: as ``check_engine`` does.
     """
+    check_engine(device)
     if device.type == "cpu":
         return CpuSim(model, num_sims, fields)
-    try:
-        from metarl.envs.simulation.warp import WarpSim
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"MuJoCo on {device} needs {error.name}, which is not installed; pip install 'metarl-gym[gpu]'"
-        ) from None
+    from metarl.envs.simulation.warp import WarpSim
+
     return WarpSim(model, num_sims, device, fields)

@@ -30,11 +30,24 @@ DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invw
 DERIVED_GROUPS = mjw.SetConstGroup.FIXED | mjw.SetConstGroup.INERT0
 
 
+def check_driver(device: torch.device) -> wp.Device:
+    """Return Warp's name for torch's device.
+
+    Raises:
+        InputError: when the driver of the device is too old for the graphs.
+    """
+    # Of a tensor, because torch's "cuda" is its current device, and Warp's another.
+    found = wp.get_device(str(torch.empty(0, device=device).device))
+    if found.is_cuda and not wp.is_conditional_graph_supported():
+        raise InputError(f"MuJoCo on {device} needs a driver for CUDA 12.4 or later; use --device cpu")
+    return found
+
+
 class WarpSim:
     """B simulations on a CUDA device, in float32; for tests also on the CPU.
 
-    Model files that ask for the PGS solver get Newton's, the integrator is the file's. Where a simulation meets a bad
-    state, it goes on from the model's rest position; the others do not notice.
+    Model files that ask for the PGS solver get Newton's, the integrator is the file's. A simulation that meets a
+    bad state goes on from the model's rest position; the others are not affected.
 
     On a CUDA device two runs differ in the last bits, and drift apart: contacts are in the order in which threads
     happen to find them, so sums are rounded differently, and MuJoCo Warp 4.0 cannot sort them.
@@ -59,10 +72,7 @@ class WarpSim:
         *,
         captured: bool = True,
     ) -> None:
-        # Of a tensor, because torch's "cuda" is its current device, and Warp's another.
-        self._device = wp.get_device(str(torch.empty(0, device=device).device))
-        if self._device.is_cuda and not wp.is_conditional_graph_supported():
-            raise InputError(f"MuJoCo on {device} needs a driver for CUDA 12.4 or later; use --device cpu")
+        self._device = check_driver(device)
         self._captured, self._graphs, self._num_sims = captured, dict[Hashable, wp.Graph](), num_sims
         warp_kernels.lay_tangents_along_capsules()
         with self._scope():
@@ -83,7 +93,7 @@ class WarpSim:
         count = self._num_sims
         batched = dict.fromkeys([*fields, *DERIVED], count) if fields else {}
         self._model = mjw.put_model(model, batch_sizes=batched)
-        self._model.opt.warn_overflow = 0  # printed by every kernel; check() tells
+        self._model.opt.warn_overflow = 0  # every kernel would print it; check() raises
         pairs = len(self._model.nxn_geom_pair_filtered)
         contacts, rows = _room(model, pairs)
         # All simulations share the room for contacts; a few of them could each have the most.

@@ -29,7 +29,8 @@ from metarl.envs.wrapped.gymnasium_worlds import (
     plain_tasks,
 )
 from metarl.errors import InputError, MetarlError
-from metarl.seeding import derive_seed, generator
+from metarl.seeding import generator
+from metarl.splits import hashed_text_part
 from metarl.validation import require_counts
 
 LISTED_TASKS = 10_000
@@ -134,9 +135,7 @@ class GymnasiumFamily(EnvironmentFamily):
         """Return each task's part by a hash, 60, 20 and 20 %, where tasks are countable but too many to list."""
         if not LISTED_TASKS < self._task_count < math.inf:
             return None
-        texts = [str([row[key].tolist() for key in self.task_space]) for row in tasks]
-        fifths = torch.tensor([derive_seed(seed, "part", text) % 5 for text in texts])
-        return (fifths - 2).clamp(min=0)
+        return hashed_text_part(seed, [str([row[key].tolist() for key in self.task_space]) for row in tasks])
 
     def settings(self) -> dict[str, Any]:
         """Return the values of the family's fields by name, spaces and constructors in words."""

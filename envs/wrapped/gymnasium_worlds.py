@@ -63,13 +63,14 @@ class EnvironmentFamily(TaskFamily):
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds on the CPU, whose tensors live on ``device``; they start at the first reset."""
+        self.check_device(device)
         if self.vectorization not in get_args(Vectorization):
             raise InputError(f"{self.name}: vectorization must be sync or async, not {self.vectorization!r}")
         return VectorDynamics(self, num_envs, device)
 
 
 class VectorDynamics(Dynamics):
-    """The worlds of an ``EnvironmentFamily``, behind one of Gymnasium's vector environments."""
+    """The worlds of an ``EnvironmentFamily``, stepped by one of Gymnasium's vector environments."""
 
     capturable: ClassVar[bool] = False
 
@@ -138,7 +139,7 @@ class VectorDynamics(Dynamics):
 class World(gymnasium.Env[np.ndarray, Any]):
     """One environment with a task, whose episode is over when it terminates or reaches the horizon.
 
-    A world that is over stays as it is. It never raises, and never says that it ended but in its info (``terminated``,
+    A world that is over stays as it is. It never raises, and says only in its info that it ended (``terminated``,
     ``failure``, ``terms``): a vector environment refuses to go on with an ended episode, and an asynchronous one
     loses the process of a failed one.
 
@@ -210,7 +211,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
             given, expected = getattr(self._env, kind), getattr(self, kind)
             given = box_of(given) if kind == "observation_space" else given
             if given != expected:
-                found = f"{one_line(given)} in the task {told(task)} and {one_line(expected)} in others"
+                found = f"{one_line(given)} in the task {task_text(task)} and {one_line(expected)} in others"
                 raise InputError(f"{family.name}: tasks must share their spaces, but the {kind} is {found}")
         return self._env
 
@@ -230,9 +231,8 @@ class World(gymnasium.Env[np.ndarray, Any]):
 
     def _failure(self, error: Exception, when: str) -> dict[str, Any]:
         if not isinstance(error, MetarlError):
-            error = RunError(
-                f"{self._family.name} failed at {when}, in the task {told(self.task)}: {first_line(error)}"
-            )
+            where = f"{self._family.name} failed at {when}, in the task {task_text(self.task)}"
+            error = RunError(f"{where}: {first_line(error)}")
         error.add_note(traceback.format_exc())  # Unlike a cause, a note comes through a pipe.
         return {"failure": error, "terminated": False}
 
@@ -269,8 +269,8 @@ def box_of(space: spaces.Space[Any]) -> spaces.Box:
         return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
 
 
-def told(task: Task) -> str:
-    """Return a task in words."""
+def task_text(task: Task) -> str:
+    """Return a task as text."""
     return ", ".join(f"{key}={np.array2string(np.asarray(value), precision=6)}" for key, value in task.items())
 
 

@@ -4,14 +4,12 @@ The package is imported when a benchmark is first used, not when the families ar
 """
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, ClassVar
-from unittest.mock import patch
 
-import mujoco
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -19,7 +17,7 @@ from tensordict import TensorDict
 
 from metarl.envs.wrapped.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
 from metarl.errors import InputError
-from metarl.family import Dynamics, Part, register_family
+from metarl.family import Part, register_family
 
 ENVIRONMENTS, DRAWS = 50, 50
 LONGEST_EPISODE = 500
@@ -42,6 +40,8 @@ def load_package() -> ModuleType:
         import metaworld
     except ImportError as error:
         raise InputError(f"Meta-World is not installed ({error}); pip install 'metarl-gym[metaworld]'") from None
+    import mujoco
+
     if mujoco.mjNEQDATA > 11:
         base: Any = metaworld.sawyer_xyz_env.SawyerMocapBase
         base.reset_mocap_welds = _reset_mocap_welds
@@ -52,8 +52,8 @@ def load_package() -> ModuleType:
 class MetaWorldFamily(EnvironmentFamily):
     """A benchmark: its environments, each with 50 training or test tasks that the package draws.
 
-    The goal is hidden, and the observation ``[39]`` does not tell the environment. The reward is the package's second
-    version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
+    The goal is hidden, and the observation ``[39]`` does not identify the environment. The reward is the package's
+    second version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
     episode as a success that has one such step. Episodes never terminate.
 
     The last 10 of each training environment's 50 tasks are those for validation, so that 40 are left for training.
@@ -94,7 +94,7 @@ class MetaWorldFamily(EnvironmentFamily):
     def task_space(self) -> spaces.Dict:
         """``environment``, by its index in the package's list, and ``placement``, where its objects and goal are.
 
-        Placements are the package's random vectors, of 3 or 6 numbers, with zeros behind.
+        Placements are the package's random vectors, of 3 or 6 numbers, padded with zeros.
         """
         placement = spaces.Box(-1.0, 1.0, (LONGEST_VECTOR,), np.float64)
         return spaces.Dict({"environment": spaces.Discrete(ENVIRONMENTS), "placement": placement})
@@ -133,10 +133,9 @@ class MetaWorldFamily(EnvironmentFamily):
         data = {"rand_vec": vector, "env_cls": kind, "partially_observable": self.partially_observable}
         sawyer.set_task(load_package().Task(env_name=name, data=pickle.dumps(data)))
 
-    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
-        """Make ``num_envs`` worlds on the CPU, whose tensors live on ``device``."""
+    def check_device(self, device: torch.device) -> None:
+        """Make sure that the package is installed; its worlds run on the CPU whatever the device."""
         load_package()
-        return super().dynamics(num_envs, device)
 
 
 @register_family
@@ -196,8 +195,7 @@ def environments() -> list[tuple[str, type[Any]]]:
 def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tuple[TensorDict, TensorDict]:
     """Return the training and the test tasks of a benchmark, its environments taking turns.
 
-    The package draws each task in a reset, which simulates the hand's way to its place; no draw depends on that, and
-    it takes most of the time, so here the hand stays where it is.
+    They are those of the package's own class ``benchmark``, made with ``arguments`` and ``seed``.
 
     Raises:
         InputError: when the package is missing, or has no such environment.
@@ -206,9 +204,30 @@ def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tu
     if unknown := set(arguments) - {name for name, _ in environments()}:
         names = ", ".join(name for name, _ in environments())
         raise InputError(f"Meta-World has no environment {' '.join(unknown)!r}; it has {names}")
-    with patch.object(package.sawyer_xyz_env.SawyerMocapBase, "do_simulation", _stay):
-        made = getattr(package, benchmark)(*arguments, seed=seed)
-    return _as_tensors(made.train_tasks), _as_tensors(made.test_tasks)
+    if arguments:  # one environment, whose test tasks the package draws from the next seed
+        return _draw_tasks(arguments, seed), _draw_tasks(arguments, seed + 1)
+    parts = getattr(package.env_dict, f"{benchmark}_V3")
+    return _draw_tasks(parts["train"], seed), _draw_tasks(parts["test"], seed)
+
+
+def _draw_tasks(names: Iterable[str], seed: int) -> TensorDict:
+    """Draw the tasks of environments as the package does.
+
+    It draws each task in a reset, which simulates the hand's way to its place. No draw depends on that, and it takes
+    most of the time, so here the environments are made with a hand that stays where it is.
+    """
+    kinds = dict(environments())
+    makers = {name: partial(_make_still, kinds[name]) for name in names}
+    arguments = {name: {"args": [], "kwargs": {"task_id": index}} for index, name in enumerate(makers)}
+    return _as_tensors(load_package()._make_tasks(makers, arguments, {}, seed=seed))
+
+
+def _make_still(kind: type[Any]) -> Any:
+    import mujoco
+
+    env = kind()
+    env.do_simulation = lambda *_: mujoco.mj_forward(env.model, env.data)
+    return env
 
 
 def _as_tensors(tasks: list[Any]) -> TensorDict:
@@ -223,10 +242,8 @@ def _as_tensors(tasks: list[Any]) -> TensorDict:
     return in_turn
 
 
-def _stay(env: Any, *_: Any) -> None:
-    mujoco.mj_forward(env.model, env.data)
-
-
 def _reset_mocap_welds(env: Any) -> None:
+    import mujoco
+
     welds = env.model.eq_type == mujoco.mjtEq.mjEQ_WELD
     env.model.eq_data[welds, :11] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0]

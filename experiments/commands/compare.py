@@ -26,6 +26,7 @@ from metarl.experiments.compare.statistics import (
 )
 from metarl.family import Source
 from metarl.run_directory import CheckpointChoice
+from metarl.runtime import keep_freed_memory
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class CompareOptions:
 
 def run(words: Sequence[str]) -> None:
     """Compare, and print a summary of the report."""
+    keep_freed_memory()
     command = shlex.join(["metarl", "compare", *words])
     print(compare(parse(CompareOptions, "metarl compare", words), command))
 

@@ -12,6 +12,7 @@ from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import evaluation_files, list_files, save_evaluation
 from metarl.family import Source
 from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.runtime import keep_freed_memory
 from metarl.tracking.tracking import track_evaluation, tracking_mode
 
 TASKS_OF: dict[str, str] = {
@@ -67,6 +68,7 @@ def run(words: Sequence[str]) -> None:
     tracking_mode(options.track)  # refuses a mode that this machine lacks before anything is measured
     config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
     count, part = options.tasks_and_part
+    keep_freed_memory()
     curve = evaluate_learner(
         config, learner, count, options.steps, options.episodes, options.seed, part, options.deterministic
     )

@@ -38,6 +38,8 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if "" not in sys.path:  # as for python -m: MODULE:NAME may be a file in this folder
+        sys.path.insert(0, "")
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2

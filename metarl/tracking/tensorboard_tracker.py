@@ -1,4 +1,4 @@
-"""Reports to TensorBoard's event files; TensorBoard is imported only when a run is tracked by it."""
+"""Reports to TensorBoard's event files; TensorBoard is imported when a run is tracked by it."""
 
 import json
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from metarl.run_directory import CheckpointChoice, RunDirectory
 class TensorBoardTracker:
     """Writes to ``tensorboard/JOB_TYPE-ID`` in the run directory; a resumed run goes on there.
 
-    Scalars stand against what W&B's axes are: env steps, iterations or adaptation steps. TensorBoard has neither
-    artifacts nor links between runs; of these it gets the paths.
+    The step of a scalar is its axis in W&B: env steps, iterations or adaptation steps. TensorBoard has neither
+    artifacts nor links between runs; it gets their paths as text.
 
     Args:
         directory: of the run.

@@ -1,4 +1,4 @@
-"""Experiment tracking: where a run reports to, and as what."""
+"""Experiment tracking: where a run is reported, and under which names."""
 
 import netrc
 import os
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from metarl.config import TrackMode, TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve
-from metarl.learner import LEARNERS
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.tracking.tensorboard_tracker import TensorBoardTracker
 from metarl.tracking.wandb_tracker import WandbTracker
@@ -90,18 +89,18 @@ def tracking_mode(track: TrackMode) -> str:
 
 
 def name_run(config: TrainConfig) -> tuple[str, str]:
-    """Return the directory of a new run and the id it is tracked under; in a sweep W&B's agent has chosen the id."""
+    """Return the directory of a new run and its tracking id, which in a sweep W&B's agent has chosen."""
     sweep, chosen = (os.environ.get(f"WANDB_{name}_ID") for name in ("SWEEP", "RUN"))
     if sweep and chosen:
         return config.run.out or f"runs/{sweep}/{chosen}", chosen
-    out = config.run.out or f"runs/{config.learner}-{config.family}-seed{config.run.seed}"
+    out = config.run.out or f"runs/{config.learner_name}-{config.family_name}-seed{config.run.seed}"
     return out, uuid.uuid4().hex[:12]
 
 
 def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
     """Make the tracker of a training run: of job type ``baseline`` where the learner says so, else ``train``."""
     content = directory.read_config()
-    job_type = "baseline" if LEARNERS.find(config.learner).baseline else "train"
+    job_type = "baseline" if config.learner_class.baseline else "train"
     about = {**content, **_identity(config)}
     return make_tracker(config.run.track, directory.path, about, config.group, job_type, content["tracking_id"])
 
@@ -126,7 +125,7 @@ def track_evaluation(
     """
     content = directory.read_config()
     identity = _identity(config)
-    # By another name: what plots training runs by experiment and environment would find no training in it.
+    # Under another name, or tools that plot training runs by experiment would take the evaluation for one of them.
     identity["exp_name"] += "-evaluate"
     measured = {
         "part": curve.part,
@@ -161,7 +160,7 @@ def offline_run(directory: Path) -> Path | None:
 
 
 def where_tracked(directory: Path) -> list[str]:
-    """Return a line for each place that a run directory's runs have reported to, and what to do with it."""
+    """Return lines that say where the runs of a run directory were reported, and what to do there."""
     lines = []
     if (run := offline_run(directory)) is not None:
         lines.append(f"{'W&B run':<10}{run}")
@@ -173,9 +172,9 @@ def where_tracked(directory: Path) -> list[str]:
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    """Return what openrlbenchmark finds runs by."""
+    """Return the entries by which openrlbenchmark finds runs."""
     env_id = config.make_family().env_id
-    return {"env_id": env_id, "exp_name": config.run.group or config.learner, "seed": config.run.seed}
+    return {"env_id": env_id, "exp_name": config.run.group or config.learner_name, "seed": config.run.seed}
 
 
 def _has_api_key() -> bool:

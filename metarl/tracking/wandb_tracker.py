@@ -92,7 +92,7 @@ class WandbTracker:
     def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
         """Make the training run's artifact an input of this run, and put its name and digest into the config.
 
-        Offline W&B takes no inputs; then the config alone tells.
+        Offline W&B takes no inputs; then only the config names the checkpoint.
         """
         name = f"checkpoint-{run_id}:{choice}"
         digest = self._checkpoint(run_id, directory.find_checkpoint(choice), directory).digest

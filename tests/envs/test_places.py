@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.informed import InformedFamily
 from metarl.seeding import generator
-from metarl.solved import AdvisedFamily, SolvedFamily
+from metarl.solved import SolvedFamily
 from metarl.vector_env import TaskVectorEnv
+from metarl.views import AdvisedFamily, InformedFamily
 
 # Families whose observations show the place of the agent, in their first preset.
 SHOWN = {"navigation-2d", "sparse-point", "gridnavi", "four-rooms"}

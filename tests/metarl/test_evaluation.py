@@ -90,6 +90,14 @@ def test_the_run_does_not_change(run: str) -> None:
     assert {path.name: path.read_bytes() for path in Path(run).iterdir()} == before
 
 
+def test_it_leaves_the_settings_of_the_process_alone(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("malloc was changed")
+
+    monkeypatch.setattr("metarl.runtime.ctypes.CDLL", refuse)
+    evaluate(run, tasks=2, steps=1)
+
+
 def test_test_tasks_are_none_that_was_trained_on(run: str) -> None:
     config, _, _ = load_run(run)
     tested = evaluate(run, tasks=30, steps=0).tasks["goal"]

@@ -13,11 +13,11 @@ from metarl.agents.baselines.random_policy import RandomConfig, RandomPolicy
 from metarl.envs.simulation import rendering
 from metarl.errors import InputError
 from metarl.family import make_family
-from metarl.informed import InformedFamily
 from metarl.learner import Learner
 from metarl.recording import Recording, Take, record, record_run, task_text
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed, generator
+from metarl.views import InformedFamily
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import small
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metarl.errors import InputError
-from metarl.registry import Registry, find_by_name
+from metarl.registry import Registry, find_by_name, own_name
 
 PLUGIN = """
 import tests.metarl.test_registry as here
@@ -54,3 +54,7 @@ def test_the_module_of_a_name_is_imported_first(fruits: Registry[int]) -> None:
 def test_what_is_not_there_is_refused(fruits: Registry[int], name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fruits.find(name)
+
+
+def test_a_name_is_its_own_without_the_module() -> None:
+    assert (own_name("orchard.old:quince"), own_name("pear")) == ("quince", "pear")

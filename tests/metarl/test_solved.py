@@ -10,10 +10,11 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers families)
 from metarl.family import make_family
-from metarl.solved import AdvisedFamily, SolvedFamily, looked_up
+from metarl.solved import SolvedFamily, planned_actions
 from metarl.splits import TaskSplit
 from metarl.tensor_family import State
 from metarl.vector_env import TaskVectorEnv
+from metarl.views import AdvisedFamily
 from tests.fakes import EchoFamily, echo_tasks
 
 
@@ -93,8 +94,8 @@ def test_pictures_are_the_familys() -> None:
     np.testing.assert_array_equal(frames[0], frames[1])
 
 
-def test_plans_are_looked_up_by_steps_left_and_place() -> None:
+def test_plans_are_planned_actions_by_steps_left_and_place() -> None:
     plan = torch.arange(2 * 3 * 4, dtype=torch.uint8).view(2, 3, 4)
-    found = looked_up(plan, torch.tensor([1, 3]), torch.tensor([2, 0]))
+    found = planned_actions(plan, torch.tensor([1, 3]), torch.tensor([2, 0]))
     assert found.tolist() == [2, 20]
     assert found.dtype == torch.int64

@@ -1,14 +1,10 @@
 """DQN, PPO, A2C and SAC of Stable-Baselines3, as baselines of meta-learning (``sb3_learner`` has what they share)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from gymnasium import spaces
-from stable_baselines3 import A2C, DQN, PPO, SAC
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
 from metarl.agents.baselines.sb3.learner import Plan, Sb3Config, Sb3Learner
@@ -16,6 +12,11 @@ from metarl.distributions import Categorical, DiagonalGaussian, Distribution, Sq
 from metarl.errors import InputError
 from metarl.learner import register_learner
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
+
+if TYPE_CHECKING:
+    from stable_baselines3 import DQN, SAC
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.policies import ActorCriticPolicy
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class SacConfig(OffPolicyConfig):
 class OnPolicy(Sb3Learner):
     """PPO or A2C: a policy, trained on rounds of its own steps."""
 
-    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+    def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return rounds of equal length."""
         together = steps // num_envs
         rounds = max(1, together // max(self.config.round_steps, 2 // num_envs))
@@ -143,9 +144,9 @@ class OnPolicy(Sb3Learner):
         }
         return Plan(rounds * length * num_envs, arguments)
 
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Distribution:
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
         """Return the policy's Gaussian, or its categorical."""
-        policy = cast(ActorCriticPolicy, model.policy)
+        policy = cast("ActorCriticPolicy", model.policy)
         features = cast(Tensor, policy.extract_features(observations))
         outputs = policy.action_net(policy.mlp_extractor.forward_actor(features))
         if isinstance(model.action_space, spaces.Discrete):
@@ -155,11 +156,11 @@ class OnPolicy(Sb3Learner):
 
 @register_learner
 class Ppo(OnPolicy):
-    """Stable-Baselines3's PPO: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's PPO: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "ppo"
     config_class: ClassVar[type] = PpoConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = PPO
+    algorithm: ClassVar[str] = "PPO"
 
     def arguments(self) -> dict[str, Any]:
         """Return those of the clipped epochs."""
@@ -169,17 +170,17 @@ class Ppo(OnPolicy):
 
 @register_learner
 class A2c(OnPolicy):
-    """Stable-Baselines3's A2C: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's A2C: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "a2c"
     config_class: ClassVar[type] = A2cConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = A2C
+    algorithm: ClassVar[str] = "A2C"
 
 
 class OffPolicy(Sb3Learner):
     """DQN or SAC: values learned from a memory of transitions."""
 
-    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+    def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return as many gradient steps for each environment step as the config wants, whatever the environments."""
         config = self.config
         frequency = max(1, config.steps_per_gradient // num_envs)
@@ -189,7 +190,7 @@ class OffPolicy(Sb3Learner):
             "train_freq": frequency,
             "gradient_steps": max(1, round(frequency * num_envs / config.steps_per_gradient)),
             # Room for what there will be, and no more: every task has a buffer.
-            "buffer_size": min(config.buffer_size, held + taken + num_envs),
+            "buffer_size": min(config.buffer_size, remembered + taken + num_envs),
             "batch_size": config.batch_size,
             "learning_starts": config.learning_starts,
             **self.arguments(),
@@ -199,11 +200,11 @@ class OffPolicy(Sb3Learner):
 
 @register_learner
 class Dqn(OffPolicy):
-    """Stable-Baselines3's DQN: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's DQN: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "dqn"
     config_class: ClassVar[type] = DqnConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = DQN
+    algorithm: ClassVar[str] = "DQN"
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Discrete,)
     instead: ClassVar[str] = "sac, ppo or a2c"
     loss: ClassVar[str] = "train/loss"
@@ -213,17 +214,19 @@ class Dqn(OffPolicy):
         # SB3 counts environment steps, of which a gradient step takes more or less as the config wants.
         return {"target_update_interval": self.config.target_update_interval * self.config.steps_per_gradient}
 
-    def prepare(self, model: BaseAlgorithm, steps: int, shared: bool) -> None:
+    def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
         """Let exploration follow the steps taken in all, where SB3 counts each call of ``learn`` for itself."""
-        assert isinstance(model, DQN)
-        config, total = self.config, model.num_timesteps + steps
-        over = config.shared_exploration_steps if shared else config.exploration_steps
-        model.exploration_schedule = LinearSchedule(1.0, config.exploration_final_eps, over / total)
-        model.exploration_rate = model.exploration_schedule(1 - model.num_timesteps / total)
+        from stable_baselines3.common.utils import LinearSchedule
 
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Categorical:
+        dqn = cast("DQN", model)
+        config, total = self.config, dqn.num_timesteps + steps
+        over = config.shared_exploration_steps if shared else config.exploration_steps
+        dqn.exploration_schedule = LinearSchedule(1.0, config.exploration_final_eps, over / total)
+        dqn.exploration_rate = dqn.exploration_schedule(1 - dqn.num_timesteps / total)
+
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Categorical:
         """Return the greedy action with a share of random ones."""
-        values = cast(DQN, model).q_net(observations)
+        values = cast("DQN", model).q_net(observations)
         share = self.config.exploration_final_eps
         greedy = torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1])
         chances = share / values.shape[-1] + (1 - share) * greedy
@@ -232,11 +235,11 @@ class Dqn(OffPolicy):
 
 @register_learner
 class Sac(OffPolicy):
-    """Stable-Baselines3's SAC: from scratch on each task, pretrained on all, or told the task (an oracle)."""
+    """Stable-Baselines3's SAC: from scratch on each task, pretrained on all, or observing the task (an oracle)."""
 
     name: ClassVar[str] = "sac"
     config_class: ClassVar[type] = SacConfig
-    algorithm: ClassVar[type[BaseAlgorithm]] = SAC
+    algorithm: ClassVar[str] = "SAC"
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
     instead: ClassVar[str] = "dqn, ppo or a2c"
     loss: ClassVar[str] = "train/critic_loss"
@@ -245,7 +248,7 @@ class Sac(OffPolicy):
         """Return that of the target critics."""
         return {"tau": self.config.tau}
 
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> SquashedGaussian:
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> SquashedGaussian:
         """Return the actor's squashed Gaussian."""
-        mean, log_std, _ = cast(SAC, model).actor.get_action_dist_params(observations)
+        mean, log_std, _ = cast("SAC", model).actor.get_action_dist_params(observations)
         return SquashedGaussian(mean, log_std)

@@ -10,26 +10,35 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
-from metarl.agents.baselines.sb3.models import finite, for_new_task, global_streams, held, knowledge, teach
-from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+from metarl.agents.baselines.sb3.models import (
+    count_transitions,
+    finite,
+    for_new_task,
+    global_streams,
+    knowledge,
+    teach,
+)
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.informed import InformedFamily
 from metarl.learner import Learner
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
 from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
 from metarl.vector_env import TaskVectorEnv
+from metarl.views import InformedFamily
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 
 Variant = Literal["scratch", "pretrained", "oracle"]
 
@@ -76,7 +85,7 @@ class Models:
         adaptations: how many there were.
     """
 
-    models: Sequence[BaseAlgorithm]
+    models: "Sequence[BaseAlgorithm]"
     waiting: Sequence[int] | None = None
     adaptations: int = 0
 
@@ -85,14 +94,14 @@ class Sb3Learner(Learner):
     """An algorithm of Stable-Baselines3 as a learner.
 
     Attributes:
-        algorithm: SB3's class.
+        algorithm: name of SB3's class.
         acts_in: the spaces of actions it is made for.
         instead: what to use for others.
         loss: what SB3's logger calls the loss of the values.
         model: what was trained on all tasks; untrained in the variant scratch.
     """
 
-    algorithm: ClassVar[type[BaseAlgorithm]]
+    algorithm: ClassVar[str]
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box, spaces.Discrete)
     instead: ClassVar[str] = "maml-trpo"
     loss: ClassVar[str] = "train/value_loss"
@@ -175,40 +184,40 @@ class Sb3Learner(Learner):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the model knows, as SB3's ``get_parameters`` tells it, the seed and the accounts."""
+        """Return what the model knows, as SB3's ``get_parameters`` returns it, the seed and the counters."""
         accounts = {"seed": self._seed, "updates": self._updates, "waiting": self._waiting}
         return {"model": knowledge(self.model), **accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         known = state["model"]
-        model = self._make(self._env(1), 0, self.plan(0, 1, held(known)))
+        model = self._make(self._env(1), 0, self.plan(0, 1, count_transitions(known)))
         teach(model, known)
         self.model, self._seed = model, int(state["seed"])
         self._updates, self._waiting = int(state["updates"]), int(state["waiting"])
 
     @abstractmethod
-    def plan(self, steps: int, num_envs: int, held: int) -> Plan:
+    def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return how to spend up to ``steps`` environment steps in ``num_envs`` environments.
 
         Args:
             steps: that may be taken.
             num_envs: that take them together.
-            held: transitions that the model remembers already.
+            remembered: transitions that the model has in its replay buffer already.
         """
 
     @abstractmethod
-    def distribution(self, model: BaseAlgorithm, observations: Tensor) -> Distribution:
+    def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
         """Return what a model does at observations ``[B, *observation]``, in tensors ``[B, A]``."""
 
     def arguments(self) -> dict[str, Any]:
         """Return arguments of the constructor that are the algorithm's alone."""
         return {}
 
-    def prepare(self, model: BaseAlgorithm, steps: int, shared: bool) -> None:
+    def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
         """Ready a model, a task's own or the one shared by all, for training over ``steps`` environment steps."""
 
-    def _adapted(self, state: Models, rollout: Rollout, task: int, granted: int) -> tuple[BaseAlgorithm, int]:
+    def _adapted(self, state: Models, rollout: Rollout, task: int, granted: int) -> "tuple[BaseAlgorithm, int]":
         worlds = min(self.config.worlds, rollout.rewards.shape[1])
         env = self._env(worlds)
         env.set_tasks(rollout.tasks[task : task + 1].expand(worlds))
@@ -218,10 +227,10 @@ class Sb3Learner(Learner):
         return self._trained(known, env, steps, derive_seed(self._seed, "sb3 adaptation", state.adaptations, task))
 
     def _trained(
-        self, known: Mapping[str, Any], env: Sb3VecEnv, steps: int, seed: int, shared: bool = False
-    ) -> tuple[BaseAlgorithm, int]:
+        self, known: Mapping[str, Any], env: "Sb3VecEnv", steps: int, seed: int, shared: bool = False
+    ) -> "tuple[BaseAlgorithm, int]":
         """Return a new model that went on from what is known, and the steps that are left."""
-        plan = self.plan(steps, env.num_envs, held(known))
+        plan = self.plan(steps, env.num_envs, count_transitions(known))
         model = self._make(env, seed, plan)
         teach(model, known)
         if plan.steps:
@@ -234,21 +243,25 @@ class Sb3Learner(Learner):
             raise RunError(f"the update is not finite (NaN or infinity in the parameters of SB3's {self.name})")
         return model, steps - plan.steps
 
-    def _learn(self, model: BaseAlgorithm, steps: int) -> None:
+    def _learn(self, model: "BaseAlgorithm", steps: int) -> None:
         try:
             model.learn(steps, log_interval=sys.maxsize, reset_num_timesteps=False)
         except ValueError:
             if finite(model):  # else it is torch's refusal of a distribution with NaN
                 raise
 
-    def _fresh(self, key: int | str) -> BaseAlgorithm:
+    def _fresh(self, key: int | str) -> "BaseAlgorithm":
         return self._make(self._env(1), derive_seed(self._seed, "sb3 model", key), self.plan(0, 1, 0))
 
-    def _make(self, env: Sb3VecEnv, seed: int, plan: Plan) -> BaseAlgorithm:
+    def _make(self, env: "Sb3VecEnv", seed: int, plan: Plan) -> "BaseAlgorithm":
+        import stable_baselines3
+        from stable_baselines3.common.logger import Logger
+
+        algorithm: type[BaseAlgorithm] = getattr(stable_baselines3, self.algorithm)
         with warnings.catch_warnings(), global_streams(seed, self._device):
             # SB3 warns of minibatches that do not divide a round, and of small networks on a GPU.
             warnings.simplefilter("ignore")
-            model = self.algorithm(
+            model = algorithm(
                 policy="MlpPolicy",
                 env=env,
                 learning_rate=self.config.learning_rate,
@@ -259,7 +272,9 @@ class Sb3Learner(Learner):
         model.set_logger(Logger(None, []))  # SB3's own would make a folder for each
         return model
 
-    def _env(self, num_envs: int) -> Sb3VecEnv:
+    def _env(self, num_envs: int) -> "Sb3VecEnv":
+        from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+
         if num_envs not in self._envs:
             self._envs[num_envs] = Sb3VecEnv(TaskVectorEnv(self._family, num_envs, self._device))
         return self._envs[num_envs]

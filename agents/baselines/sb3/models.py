@@ -8,22 +8,22 @@ different bytes.
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from stable_baselines3 import SAC
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.buffers import ReplayBuffer
 
 # ``_n_calls`` counts steps between updates of DQN's target network.
 COUNTERS = ("num_timesteps", "_n_updates", "_n_calls")
 COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
-def knowledge(model: BaseAlgorithm) -> dict[str, Any]:
+def knowledge(model: "BaseAlgorithm") -> dict[str, Any]:
     """Return what training changed in a model, in tensors of its own.
 
     Returns:
@@ -31,24 +31,24 @@ def knowledge(model: BaseAlgorithm) -> dict[str, Any]:
         logarithm of the entropy's weight, and the transitions ``[M, ...]``, oldest first.
     """
     known = _skills(model)
-    if isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
-        known["transitions"] = transitions(model.replay_buffer)
+    if (buffer := _replay_buffer(model)) is not None:
+        known["transitions"] = transitions(buffer)
     return known
 
 
-def for_new_task(model: BaseAlgorithm) -> dict[str, Any]:
+def for_new_task(model: "BaseAlgorithm") -> dict[str, Any]:
     """Return a model's knowledge without its transitions, whose rewards were other tasks', and with no steps taken."""
     known = _skills(model)
     known["counters"]["num_timesteps"] = 0
     return known
 
 
-def held(known: Mapping[str, Any]) -> int:
+def count_transitions(known: Mapping[str, Any]) -> int:
     """Return how many transitions belong to what is known."""
     return len(known["transitions"]["rewards"]) if "transitions" in known else 0
 
 
-def _skills(model: BaseAlgorithm) -> dict[str, Any]:
+def _skills(model: "BaseAlgorithm") -> dict[str, Any]:
     # The settings of an optimiser are the config's; what it remembers of each parameter is learned.
     parameters = {key: value.get("state", value) for key, value in model.get_parameters().items()}
     known: dict[str, Any] = {
@@ -60,7 +60,7 @@ def _skills(model: BaseAlgorithm) -> dict[str, Any]:
     return known
 
 
-def teach(model: BaseAlgorithm, known: Mapping[str, Any]) -> None:
+def teach(model: "BaseAlgorithm", known: Mapping[str, Any]) -> None:
     """Give a model the knowledge of another one, which may have had another number of worlds.
 
     Raises:
@@ -75,21 +75,20 @@ def teach(model: BaseAlgorithm, known: Mapping[str, Any]) -> None:
     for name, count in known["counters"].items():
         setattr(model, name, int(count))
     if "log_ent_coef" in known:
-        assert isinstance(model, SAC)
-        assert model.log_ent_coef is not None
-        model.log_ent_coef.data.copy_(known["log_ent_coef"])
-    if "transitions" in known and isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
-        remember(model.replay_buffer, known["transitions"])
+        weight: Tensor = getattr(model, "log_ent_coef")  # noqa: B009 (only SAC's has one)
+        weight.data.copy_(known["log_ent_coef"])
+    if "transitions" in known and (buffer := _replay_buffer(model)) is not None:
+        remember(buffer, known["transitions"])
 
 
-def transitions(buffer: ReplayBuffer) -> dict[str, Tensor]:
+def transitions(buffer: "ReplayBuffer") -> dict[str, Tensor]:
     """Return what a buffer holds, oldest first, ``[M, ...]`` by the names of its columns."""
     size, first = buffer.size(), buffer.pos if buffer.full else 0
     order = (np.arange(size) + first) % buffer.buffer_size
     return {name: torch.from_numpy(getattr(buffer, name)[order]).flatten(0, 1) for name in COLUMNS}
 
 
-def remember(buffer: ReplayBuffer, rows: Mapping[str, Tensor]) -> None:
+def remember(buffer: "ReplayBuffer", rows: Mapping[str, Tensor]) -> None:
     """Fill an empty buffer with the latest of transitions ``[M, ...]``, as many as it has room for."""
     steps = min(len(rows["rewards"]) // buffer.n_envs, buffer.buffer_size)
     if steps == 0:
@@ -100,7 +99,12 @@ def remember(buffer: ReplayBuffer, rows: Mapping[str, Tensor]) -> None:
     buffer.pos, buffer.full = steps % buffer.buffer_size, steps == buffer.buffer_size
 
 
-def finite(model: BaseAlgorithm) -> bool:
+def _replay_buffer(model: "BaseAlgorithm") -> "ReplayBuffer | None":
+    """Return the replay buffer that off-policy algorithms have."""
+    return getattr(model, "replay_buffer", None)
+
+
+def finite(model: "BaseAlgorithm") -> bool:
     """Return whether no parameter of a model is NaN or infinite."""
     return all(bool(value.isfinite().all()) for value in model.policy.parameters())
 

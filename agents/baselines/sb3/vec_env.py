@@ -17,7 +17,7 @@ from metarl.vector_env import TaskVectorEnv
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
 Indices = int | Iterable[int] | None
-# What an environment tells whose episode goes on. All share it, so nobody may write into it.
+# The info of an environment whose episode goes on. All share it, so nobody may write into it.
 NOTHING: Any = MappingProxyType({})
 
 
@@ -74,18 +74,18 @@ class Sb3VecEnv(VecEnv):
         actions = self._to_env(torch.as_tensor(self._actions, device=self.worlds.device))
         observations, rewards, terminated, truncated, info = self.worlds.step(actions)
         ended = (terminated | truncated).numpy(force=True)
-        told = self._told(ended, truncated.numpy(force=True), info) if ended.any() else self._nothing.copy()
+        infos = self._infos(ended, truncated.numpy(force=True), info) if ended.any() else self._nothing.copy()
         # SB3 adds to rewards in place, which may be the dynamics' own memory.
-        return observations.numpy(force=True), rewards.numpy(force=True).copy(), ended, told
+        return observations.numpy(force=True), rewards.numpy(force=True).copy(), ended, infos
 
-    def _told(self, ended: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> list[dict[str, Any]]:
-        last, told = info["final_obs"].numpy(force=True), self._nothing.copy()
+    def _infos(self, ended: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> list[dict[str, Any]]:
+        last, infos = info["final_obs"].numpy(force=True), self._nothing.copy()
         for world in ended.nonzero()[0].tolist():
-            told[world] = {"terminal_observation": last[world], "TimeLimit.truncated": bool(truncated[world])}
-        return told
+            infos[world] = {"terminal_observation": last[world], "TimeLimit.truncated": bool(truncated[world])}
+        return infos
 
     def close(self) -> None:
-        """Give back what the worlds hold beyond memory."""
+        """Release what the worlds hold besides memory."""
         self.worlds.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:

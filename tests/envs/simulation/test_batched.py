@@ -9,6 +9,7 @@ import torch
 
 from metarl.envs.simulation.batched import CpuSim, gymnasium_model, make_simulation, quiet_compiler
 from metarl.errors import InputError
+from metarl.family import make_family
 
 
 @pytest.fixture
@@ -281,3 +282,12 @@ def test_without_warp_the_extra_is_named(model: mujoco.MjModel, monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "metarl.envs.simulation.warp", raising=False)
     with pytest.raises(InputError, match=r"needs mujoco_warp, which is not installed; pip install 'metarl-gym\[gpu\]'"):
         make_simulation(model, 2, torch.device("cuda"))
+
+
+def test_a_config_on_cuda_says_what_is_missing_and_makes_no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    monkeypatch.delitem(sys.modules, "metarl.envs.simulation.warp", raising=False)
+    with pytest.raises(InputError, match="MuJoCo on cuda needs mujoco_warp, which is not installed"):
+        make_family("half-cheetah-vel").check_device(torch.device("cuda"))
+    make_family("half-cheetah-vel").check_device(torch.device("cpu"))
+    make_family("navigation-2d").check_device(torch.device("cuda"))

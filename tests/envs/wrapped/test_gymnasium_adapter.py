@@ -25,7 +25,7 @@ from metarl.envs.wrapped.gymnasium_worlds import Environment, Task, VectorDynami
 from metarl.errors import InputError, RunError
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.commands.main import main
-from metarl.family import described
+from metarl.family import describe
 from metarl.pictures import text_picture
 from metarl.sampler import Sampler
 from metarl.splits import PARTS, TaskSplit
@@ -439,7 +439,7 @@ def test_what_draws_no_picture_is_told_in_words(family: GymnasiumFamily, monkeyp
     observations, _ = env.reset(seed=0)
     frames = env.render()
     assert frames is not None
-    assert np.array_equal(frames[0], text_picture(described(env.tasks[0], observations[0])))
+    assert np.array_equal(frames[0], text_picture(describe(env.tasks[0], observations[0])))
 
 
 def test_a_failure_to_draw_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,10 @@ from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.family import make_family
-from metarl.informed import InformedFamily
 from metarl.learner import LEARNERS
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
+from metarl.views import InformedFamily
 from tests.agents.baselines.sb3.test_models import numbers
 from tests.fakes import EchoFamily
 

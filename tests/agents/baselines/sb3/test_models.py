@@ -12,10 +12,10 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers families)
 from metarl.agents.baselines.sb3.models import (
+    count_transitions,
     finite,
     for_new_task,
     global_streams,
-    held,
     knowledge,
     remember,
     teach,
@@ -175,9 +175,9 @@ def test_nothing_is_remembered_of_nothing() -> None:
 
 
 def test_transitions_are_counted() -> None:
-    assert held({"transitions": rows(7)}) == 7
-    assert held({}) == 0
-    assert held(knowledge(trained("dqn", steps=40))) == 40
+    assert count_transitions({"transitions": rows(7)}) == 7
+    assert count_transitions({}) == 0
+    assert count_transitions(knowledge(trained("dqn", steps=40))) == 40
 
 
 def test_the_global_streams_are_put_back() -> None:

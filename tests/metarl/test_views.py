@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import get_annotations
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,13 +12,13 @@ from tensordict import TensorDict
 
 import metarl  # noqa: F401 (registers families)
 from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.informed import InformedFamily, task_features
 from metarl.params import per_task
 from metarl.policies import make_policy
 from metarl.sampler import Sampler
 from metarl.spaces import features
 from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
+from metarl.views import FamilyView, InformedFamily, task_features
 from tests.fakes import EchoFamily, echo_tasks
 
 SLOW_TO_START = {"metaworld-ml10", "metaworld-ml45"}  # metaworld-ml1 is their like
@@ -62,6 +63,19 @@ def test_its_split_is_the_familys(name: str) -> None:
     # Partitioned, its own, countable, and real-valued.
     family = informed(name)
     assert TaskSplit(family).fingerprint() == TaskSplit(family.family).fingerprint()
+
+
+def test_a_view_hands_on_everything_that_a_family_has_but_what_it_changes() -> None:
+    # A hook that is added to the contract and forgotten in the view would be the default's for an oracle.
+    contract = {name for name in {**vars(TaskFamily), **get_annotations(TaskFamily)} if not name.startswith("_")}
+    assert contract - set(vars(FamilyView)) == {"observation_space", "dynamics"}
+
+
+def test_the_base_of_a_view_is_the_family_without_any_view() -> None:
+    plain = make_family("gridnavi")
+    assert plain.base is plain
+    assert InformedFamily(plain).base is plain
+    assert InformedFamily(InformedFamily(plain)).base is plain
 
 
 def test_two_views_of_a_family_are_equal() -> None:

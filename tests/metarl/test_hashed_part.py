@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from metarl.envs.grid.parts import hashed_part
+from metarl.splits import hashed_part, hashed_text_part
 
 NUMBERS = torch.arange(30_000)
 
@@ -45,3 +45,11 @@ def test_the_parts_never_change() -> None:
 
 def test_small_integers_will_do() -> None:
     assert torch.equal(hashed_part(0, NUMBERS[:100].to(torch.int8)), hashed_part(0, NUMBERS[:100]))
+
+
+def test_texts_have_the_same_shares_and_parts_that_stay() -> None:
+    texts = [str(number) for number in range(30_000)]
+    shares = hashed_text_part(0, texts).bincount() / len(texts)
+    assert shares.tolist() == pytest.approx([0.6, 0.2, 0.2], abs=0.015)
+    assert hashed_text_part(0, texts[:12]).tolist() == [1, 0, 0, 2, 2, 0, 0, 0, 2, 0, 2, 0]
+    assert hashed_text_part(0, texts[5:6]).tolist() == [0]

@@ -1,4 +1,9 @@
-"""Views of a family: another one's worlds and tasks, observed otherwise. The oracle's shows the task's parameters."""
+"""Views: another family's worlds and tasks, observed otherwise.
+
+A learner meets a family through the view that its ``Learner.view`` returns. ``InformedFamily`` adds the task to the
+observations, ``AdvisedFamily`` observes the best actions. A view may be of a view; ``TaskFamily.base`` of either is the
+family itself.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +17,19 @@ from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
 from metarl.places import Map
-from metarl.spaces import features
+from metarl.solved import SolvedFamily
+from metarl.spaces import features, unit_space
+from metarl.tensor_family import State, TensorFamily
 
-# Wider ranges are bounds for form's sake, such as those of float32: scaling by them would leave nothing to see.
+# A range wider than this is a formality, such as that of float32: scaled by it, every value would be about 0.
 WIDEST = 1e6
+# Beside the family's own entries in a state, whose names have no spaces.
+PLAN, REMAINING = "best plan", "steps left"
 
 
 @dataclass(frozen=True)
 class FamilyView(TaskFamily):
-    """Another family, its name and all, but for what is observed.
+    """Another family in all but its observations.
 
     Attributes:
         family: the other one.
@@ -28,8 +37,30 @@ class FamilyView(TaskFamily):
 
     family: TaskFamily
 
-    def __post_init__(self) -> None:
-        vars(self).update({key: getattr(self.family, key) for key in ("name", "env_id", "presets", "horizon")})
+    @property
+    def base(self) -> TaskFamily:
+        """The family that is viewed, without any view."""
+        return self.family.base
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The other family's."""
+        return self.family.name
+
+    @property
+    def env_id(self) -> str:  # type: ignore[override]
+        """The other family's."""
+        return self.family.env_id
+
+    @property
+    def presets(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
+        """The other family's."""
+        return self.family.presets
+
+    @property
+    def horizon(self) -> int:  # type: ignore[override]
+        """The other family's."""
+        return self.family.horizon
 
     @property
     def action_space(self) -> spaces.Space[Any]:
@@ -44,6 +75,10 @@ class FamilyView(TaskFamily):
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw tasks of the other family."""
         return self.family.sample_tasks(count, generator)
+
+    def check_device(self, device: torch.device) -> None:
+        """Make sure that the other family's worlds can run on ``device``."""
+        self.family.check_device(device)
 
     def settings(self) -> dict[str, Any]:
         """Return the other family's settings."""
@@ -62,7 +97,7 @@ class FamilyView(TaskFamily):
         return self.family.outside_tasks(count, generator)
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
-        """Return the parts that the other family tells."""
+        """Return the parts to which the other family assigns tasks."""
         return self.family.part_of(tasks, seed)
 
     def map_of(self, task: TensorDict) -> Map:
@@ -76,7 +111,7 @@ class FamilyView(TaskFamily):
 
 @dataclass(frozen=True)
 class InformedFamily(FamilyView):
-    """Another family, but its observations tell the task.
+    """A family whose observations include the task.
 
     Observations are flattened (of a Discrete space: one-hot), and the task's parameters follow, in the order of the
     task space: those with bounds scaled to [-1, 1], Discrete ones one-hot.
@@ -103,23 +138,27 @@ class InformedFamily(FamilyView):
         return self.family.places(seen.view(*seen.shape[:-1], *given.shape))
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
-        """Make the other family's worlds, and tell of their tasks."""
+        """Make the other family's worlds, with their tasks in the observations."""
         return InformedDynamics(self.family, self.family.dynamics(num_envs, device))
 
 
 class InformedDynamics(Dynamics):
-    """Worlds that remember the task of their episode, and show it."""
+    """Worlds that remember the task of their episode, and append it to their observations."""
 
     def __init__(self, family: TaskFamily, worlds: Dynamics) -> None:
-        vars(self).update(capturable=worlds.capturable)
         self._family, self._worlds = family, worlds
-        self._told: Tensor | None = None
+        self._shown: Tensor | None = None
+
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        """Whether a CUDA graph can hold a step of the worlds."""
+        return self._worlds.capturable
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
         """Start episodes under ``mask``, and remember their tasks."""
         self._worlds.reset(tasks, mask, generator)
-        told = task_features(self._family.task_space, tasks)
-        self._told = told if self._told is None else torch.where(mask[:, None], told, self._told)
+        fresh = task_features(self._family.task_space, tasks)
+        self._shown = fresh if self._shown is None else torch.where(mask[:, None], fresh, self._shown)
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         """Advance the worlds."""
@@ -127,12 +166,12 @@ class InformedDynamics(Dynamics):
 
     def observe(self) -> Tensor:
         """Return observations and tasks ``[B, D + P]``."""
-        assert self._told is not None, "reset comes before observe"
+        assert self._shown is not None, "reset comes before observe"
         seen = features(self._family.observation_space, self._worlds.observe()).float()
-        return torch.cat([seen, self._told], -1)
+        return torch.cat([seen, self._shown], -1)
 
     def unstable(self) -> Tensor | None:
-        """Return what the worlds tell."""
+        """Return which worlds are unstable."""
         return self._worlds.unstable()
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
@@ -144,16 +183,50 @@ class InformedDynamics(Dynamics):
         self._worlds.close()
 
 
+@dataclass(frozen=True)
+class AdvisedFamily(FamilyView, TensorFamily):
+    """A solved family whose observations are the best actions."""
+
+    family: SolvedFamily
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """The space of actions as a policy gives them."""
+        return unit_space(self.family.action_space)
+
+    def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
+        """Start as the family does, and plan the episode."""
+        state = self.family.initial_state(tasks, generator)
+        plan = self.family.plan(state, tasks)
+        return {**state, PLAN: plan, REMAINING: torch.full((len(tasks),), self.horizon, device=plan.device)}
+
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        """Advance as the family does, and count the steps."""
+        following, outcome = self.family.transition(state, actions, tasks, generator)
+        return {**state, **following, REMAINING: state[REMAINING] - 1}, outcome
+
+    def observation(self, state: State) -> Tensor:
+        """Return the best actions ``[B, *action]``; after the episode's last step, those with one step left."""
+        return self.family.best_actions(state, state[PLAN], state[REMAINING].clamp(min=1))
+
+    def picture(self, state: State, task: TensorDict) -> np.ndarray:
+        """Draw a world as the family does."""
+        return self.family.picture(state, task)
+
+
 def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:
-    """Return tasks ``[B]`` as numbers of about 1, float32 ``[B, P]``."""
+    """Return tasks ``[B]`` as numbers of magnitude about 1, float32 ``[B, P]``."""
     return torch.cat([_scaled(part, features(part, tasks[key]).float()) for key, part in space.items()], -1)
 
 
 def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:
+    """Scale numbers ``[B, P]`` that have bounds from them to [-1, 1], and leave the others."""
     if not isinstance(space, spaces.Box):
         return flat
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
-    scaled = (high - low > 0) & (high - low < WIDEST)
-    low, high = np.where(scaled, low, -1.0), np.where(scaled, high, 1.0)
+    bounded = (high - low > 0) & (high - low < WIDEST)
+    low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
     middle, half = (torch.as_tensor(values).to(flat) for values in ((low + high) / 2, (high - low) / 2))
     return (flat - middle) / half

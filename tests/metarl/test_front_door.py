@@ -1,0 +1,57 @@
+"""``import metarl`` registers everything and loads no package that it does not need yet."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import metarl
+from metarl.config import RunConfig, TrainConfig
+from metarl.family import FAMILIES, Dynamics, TaskFamily
+from metarl.learner import LEARNERS
+from tests.runs import run_python
+
+HEAVY = {
+    "av",
+    "matplotlib",
+    "metaworld",
+    "mujoco",
+    "mujoco_warp",
+    "scipy",
+    "stable_baselines3",
+    "tensorboard",
+    "wandb",
+    "warp",
+}
+IMPORT = """
+import json, sys
+import metarl
+from metarl.family import FAMILIES
+from metarl.learner import LEARNERS
+print(json.dumps([sorted({name.partition(".")[0] for name in sys.modules}), list(FAMILIES), list(LEARNERS)]))
+"""
+
+
+def test_importing_metarl_loads_no_heavy_package_and_registers_everything(tmp_path: Path) -> None:
+    done = run_python("-c", IMPORT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    modules, families, learners = json.loads(done.stdout)
+    assert HEAVY & set(modules) == set()
+    assert {"half-cheetah-vel", "gridnavi", "metaworld-ml1"} <= set(families)
+    assert {"dqn", "maml-trpo", "optimal"} <= set(learners)
+
+
+def test_all_that_the_front_door_names_is_there() -> None:
+    assert sorted(metarl.__all__) == metarl.__all__
+    assert all(hasattr(metarl, name) for name in metarl.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_config_makes_no_world(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: TaskFamily, num_envs: int, device: torch.device) -> Dynamics:
+        raise AssertionError("a world was made")
+
+    monkeypatch.setattr(FAMILIES[name], "dynamics", refuse)
+    assert TrainConfig("random", name, RunConfig(horizon=1)).family in FAMILIES
+    assert "random" in LEARNERS
