@@ -1,12 +1,12 @@
-"""How well a batch's policy gradient points, by how advantages are estimated: the measurement behind docs/adaptation.md.
+"""How well a batch's policy gradient points, by how advantages are estimated; the measurement behind docs/adaptation.md.
 
     python benchmarks/gradient_quality.py
     python benchmarks/gradient_quality.py four-rooms random-mazes --batches 10
 
-For a policy's initial parameters, the policy gradient of the mean discounted return over the tasks is estimated from
-very many episodes, by returns from which the mean return of the same step of the same task is subtracted: it is unbiased
-and depends on no choice. Printed is the cosine of single batches' gradients (as one inner or outer step of a meta-learner
-sees them) with it, mean and standard deviation over batches, for each way to estimate advantages:
+At a policy's initial parameters, the gradient of the mean discounted return over the tasks is estimated from very many
+episodes, by returns minus the mean return of the same step of the same task: this estimate is unbiased and depends on no
+choice. Printed is the cosine between it and the gradients of single batches, as one step of a meta-learner sees them
+(mean and standard deviation over batches), for each way to estimate advantages:
 
 - what follows the horizon: ``bootstrap`` values the observation after the last step by the fitted baseline, which was
   fitted to returns that end there; ``finite`` takes nothing.
