@@ -45,6 +45,7 @@ IN_CONTEXT: list[Any] = [
     pytest.param("rl2", {"hidden_size": 8, "minibatches": 5, "memory": "external"}, id="rl2 external"),
     pytest.param("hyper-rl2", {"hidden_size": 8, "policy_sizes": (4,), "minibatches": 5}, id="hyper-rl2"),
     pytest.param("varibad", {**SMALL, "minibatches": 5, "transition_weight": 0.5}, id="varibad"),
+    pytest.param("varibad", {**SMALL, "minibatches": 1, "model_trials": 2}, id="varibad draws from some only"),
 ]
 EPISODES, STEPS = 2, 6
 
