@@ -1,9 +1,9 @@
-"""How well a batch's policy gradient points, by how advantages are estimated; the measurement behind docs/adaptation.md.
+"""How well a batch's policy gradient points, by how advantages are estimated (docs/adaptation.md).
 
     python benchmarks/gradient_quality.py
     python benchmarks/gradient_quality.py four-rooms random-mazes --batches 10
 
-At a policy's initial parameters, the gradient of the mean discounted return over the tasks is estimated from very many
+At a policy's initial parameters, the gradient of the mean discounted return over the tasks is estimated from many
 episodes, by returns minus the mean return of the same step of the same task: this estimate is unbiased and depends on no
 choice. Printed is the cosine between it and the gradients of single batches, as one step of a meta-learner sees them
 (mean and standard deviation over batches), for each way to estimate advantages:
