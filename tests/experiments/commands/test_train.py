@@ -188,6 +188,7 @@ def test_a_family_and_a_learner_of_a_file_in_the_current_folder_are_trained_and_
     learner: str, tmp_path: Path
 ) -> None:
     (tmp_path / "own_tasks.py").write_text(OWN)
+    (tmp_path / "random.py").write_text("raise ImportError")  # which does not take the place of Python's own
     # -P keeps the current folder out of the path of Python itself, as it is for the installed command.
     command = ["-P", "-m", "metarl.experiments.commands.main"]
     trained = run_python(

@@ -1,0 +1,40 @@
+from pathlib import Path
+from typing import Any
+
+from metarl.experiments.compare.runs import group_runs, read_runs
+from tests.experiments.compared import trained
+
+
+def test_runs_that_differ_only_in_their_seed_and_place_are_one_entry(tmp_path: Path) -> None:
+    def run(name: str, seed: int, **settings: Any) -> str:
+        return trained(tmp_path / name, "maml-trpo", "bandit", seed, **settings)
+
+    place = {"checkpoint_every": 3, "group": "mine", "validate_every": 1}
+    paths = [run("b", 2), run("a", 1, **place), run("c", 1, inner_lr=0.5), run("d", 1, inner_lr=0.5, inner_steps=2)]
+    groups = group_runs(read_runs(paths))
+    assert {label: [run.path for run in found] for label, found in groups.items()} == {
+        "maml-trpo (inner_lr 0.1, inner_steps 1)": [paths[1], paths[0]],
+        "maml-trpo (inner_lr 0.5, inner_steps 1)": [paths[2]],
+        "maml-trpo (inner_lr 0.5, inner_steps 2)": [paths[3]],
+    }
+
+
+def test_a_label_has_no_more_settings_than_there_is_room_for(tmp_path: Path) -> None:
+    many = {"inner_lr": 0.5, "later_lr_factor": 1.0, "gae_lambda": 0.9, "discount": 0.9, "context_size": 4}
+    paths = [
+        trained(tmp_path / "a", "maml-trpo", "bandit", 1),
+        trained(tmp_path / "b", "maml-trpo", "bandit", 1, **many),
+        trained(tmp_path / "c", "maml-trpo", "bandit", 1, **{**many, "inner_lr": 0.7}),
+    ]
+    assert list(group_runs(read_runs(paths))) == [f"maml-trpo (inner_lr {rate}, ...)" for rate in (0.1, 0.5, 0.7)]
+
+
+def test_a_variant_is_enough_to_distinguish_baselines(tmp_path: Path) -> None:
+    scratch = trained(tmp_path / "scratch", "dqn", "gridnavi", 1, variant="scratch")
+    oracle = trained(tmp_path / "oracle", "dqn", "gridnavi", 1, variant="oracle", iterations=2)
+    assert list(group_runs(read_runs([scratch, oracle]))) == ["dqn (scratch)", "dqn (oracle)"]
+
+
+def test_a_learner_with_a_variant_always_shows_it(tmp_path: Path) -> None:
+    oracle = trained(tmp_path / "oracle", "dqn", "gridnavi", 1, variant="oracle")
+    assert list(group_runs(read_runs([oracle]))) == ["dqn (oracle)"]
