@@ -15,9 +15,10 @@ import metarl.agents
 import metarl.envs  # noqa: F401 (registers the families)
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, MetarlError, RunError
-from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
+from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run, load_session
 from metarl.family import make_family
 from metarl.sampler import Sampler
+from metarl.session import Session
 from metarl.splits import TaskSplit
 from metarl.training import resume, train
 
@@ -28,11 +29,13 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Sampler",
+    "Session",
     "TaskSplit",
     "TrainConfig",
     "adaptation_curve",
     "evaluate",
     "load_run",
+    "load_session",
     "make_family",
     "resume",
     "train",

@@ -23,9 +23,8 @@ FLOORS = [
         "validation",
     },
     {"family", "informed", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env"},
-    {"policies", "baselines", "trust_region", "sampler"},
+    {"policies", "baselines", "trust_region", "learner", "episodes", "session", "sampler"},
     {
-        "learner",
         "run_directory",
         "config",
         "evaluation",

@@ -1,7 +1,6 @@
 """What VariBAD believes on GridNavi while it searches: the reward that it expects of every cell, step by step."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -54,10 +53,10 @@ def watch(config: TrainConfig, learner: Learner, tasks: TensorDict, episodes: in
     assert isinstance(learner, VariBad)
     assert isinstance(family, GridNavi)
     sampler, rollouts = Sampler(family, config.run.device), []
-    state: Any = learner.begin(len(tasks))
+    session = sampler.session(learner, tasks, episodes=1)
     for episode in range(episodes):
-        rollouts.append(sampler.collect(learner, state, tasks, 1, derive_seed(seed, "pictures", episode)))
-        state = learner.adapt(state, rollouts[-1])
+        rollouts.append(sampler.run(session, derive_seed(seed, "pictures", episode)))
+        session.adapt()
     trials = Trials.of(rollouts)
     rewards = expected_rewards(learner, family, trials, seed)
     return Beliefs(tasks["goal"].cpu(), trials.observations.cpu(), rewards, family.horizon)
