@@ -325,7 +325,7 @@ def test_verbs_out_of_order_are_refused() -> None:
     session.observe(SEEN, 0.0, False, False)
     with pytest.raises(InputError, match="observe takes the outcome of an action: call act first"):
         session.observe(SEEN, 0.0, False, False)
-    with pytest.raises(InputError, match="1 of 1 episodes have not ended: go on until session.ended"):
+    with pytest.raises(InputError, match="1 of 1 episodes have not ended: go on until session"):
         session.adapt()
     session.act(SEEN)
     session.observe(SEEN, 0.0, False, True)

@@ -14,7 +14,7 @@ from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from metarl.evaluation import evaluate, load_run
 from metarl.experiments.commands.main import main
-from metarl.learner import LEARNERS
+from metarl.learner import LEARNERS, OpenState
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 from tests.agents.baselines.sb3.test_learner import HOME, collect, every_learner, every_variant, make
