@@ -46,11 +46,13 @@ class Session:
             session.observe(observation, reward, terminated, truncated)
         session.adapt()
 
-    Rounds without ``adapt`` between them all start from what was known before the first of them, and the next ``adapt``
-    learns from all. The learner itself is never changed. Observations, rewards and actions of N tasks are
-    ``[N, E, ...]``, and rows whose episode has ended go on being given until all have: what comes there is ignored. In
-    one environment there are no such axes. Actions are in units of the action space, as ``env.step`` takes them;
-    rollouts hold those of the policy. Tensors are answered by tensors, all else by NumPy.
+    Rounds without ``adapt`` between them all start from what was known before the first of them. They are kept, and the
+    next ``adapt`` learns from all; ``begin`` drops them. The learner itself is never changed.
+
+    Observations, rewards and actions of N tasks are ``[N, E, ...]``. Rows end on their own, and go on being given until
+    all have ended; what comes after a row's end is ignored. In one environment there are no such axes. Actions are in
+    units of the action space, as ``env.step`` takes them; rollouts hold those of the policy. Tensors are answered by
+    tensors, all else by NumPy.
 
     Attributes:
         learner: that acts.
@@ -116,11 +118,6 @@ class Session:
     def tasks(self) -> TensorDict:
         """Parameters of the tasks ``[N]``; empty where they were not given."""
         return self._tasks
-
-    @property
-    def episodes(self) -> int:
-        """Number of episodes E side by side."""
-        return self._shape[1]
 
     @property
     def ended(self) -> bool:

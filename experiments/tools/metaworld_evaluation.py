@@ -173,9 +173,10 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
         max_episode_steps=family.horizon,
     )
     agent = LearnerAgent(learner, family, options.tasks, options.seed, config.run.device)
+    observed: Any = ObservedEnvs(envs, agent)  # the package asks for more than a VectorEnv, which is passed on to it
     counts = (options.evaluations, options.steps, options.episodes, options.evaluation_episodes)
     try:
-        return metalearning_evaluation(agent, ObservedEnvs(envs, agent), *counts)
+        return metalearning_evaluation(agent, observed, *counts)
     finally:
         envs.close()
 

@@ -10,7 +10,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
-from metarl.agents.in_context.trial_learner import OpenTrial, StepInputs, Trial, Unknown
+from metarl.agents.in_context.trial_learner import StepInputs
+from metarl.agents.in_context.trial_state import OpenTrial, Trial, Unknown
 from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
 from metarl.rollout import Rollout
