@@ -31,12 +31,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers the families)
+from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import resolve_device
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.params import per_task
-from metarl.policies import make_policy
 from metarl.sampler import Sampler
 from metarl.seeding import generator
 from metarl.spaces import unit_scale
@@ -113,14 +112,13 @@ def measure(name: str, worlds: int, device: torch.device) -> dict[str, float] | 
 
 def sampling(family: TaskFamily, worlds: int, device: torch.device) -> list[float]:
     """Return the env steps per second of three collections, after one that warms up."""
-    policy = make_policy(family.observation_space, family.action_space)
-    params = per_task(policy.init_params(generator(0, "policy")), TASKS).to(device)
+    learner = MamlTrpo(family, MamlTrpoConfig(), 0, device)
     sampler, tasks = Sampler(family, device), family.sample_tasks(TASKS, generator(0, "tasks"))
     rates = []
     for seed in range(ROUNDS + 1):
         synchronize(device)
         began = time.perf_counter()
-        rollout = sampler.collect(policy, params, tasks, max(1, worlds // TASKS), seed)
+        rollout = sampler.collect(learner, learner.begin(TASKS), tasks, max(1, worlds // TASKS), seed)
         rates.append(rollout.env_steps / (time.perf_counter() - began))  # counting the steps waits for the device
     return rates[1:]
 

@@ -35,9 +35,9 @@ class RecordingSampler(Sampler):
 
     actions: list[np.ndarray]
 
-    def collect(self, *arguments: Any, **options: Any) -> Rollout:
-        """Collect, and keep the actions."""
-        rollout = super().collect(*arguments, **options)
+    def run(self, *arguments: Any, **options: Any) -> Rollout:
+        """Run a round of a session, and keep the actions."""
+        rollout = super().run(*arguments, **options)
         self.actions.append(rollout.actions.flatten(0, 1).transpose(0, 1).clamp(-1, 1).double().numpy())
         return rollout
 

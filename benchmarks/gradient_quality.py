@@ -4,8 +4,8 @@
     python benchmarks/gradient_quality.py four-rooms random-mazes --batches 10
 
 At a policy's initial parameters, the gradient of the mean discounted return over the tasks is estimated from many
-episodes, by returns minus the mean return of the same step of the same task: this estimate is unbiased and depends on no
-choice. Printed is the cosine between it and the gradients of single batches, as one step of a meta-learner sees them
+episodes, by returns minus the mean return of the same step of the same task: this estimate is unbiased and depends on
+no choice. Printed is the cosine between it and the gradients of single batches, as one step of a meta-learner sees them
 (mean and standard deviation over batches), for each way to estimate advantages:
 
 - what follows the horizon: ``bootstrap`` values the observation after the last step by the fitted baseline, which was

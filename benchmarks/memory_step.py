@@ -71,11 +71,12 @@ def acting(learner: Rl2, trials: int, steps: int) -> list[float]:
     """Return the processor's seconds of every step of some trials side by side."""
     stream, observations = generator(0, "actions"), torch.rand(TASKS, trials // TASKS, 2)
     working, seconds = learner.open(learner.begin(TASKS), trials // TASKS, stream), []
+    going_on = torch.zeros(TASKS, trials // TASKS, dtype=torch.bool)  # no episode ends
     with single_torch_thread():
         for _ in range(steps):
             began = time.thread_time()
             actions, _ = learner.act(working, observations, stream)
-            learner.observe(working, actions, observations[..., 0])
+            learner.observe(working, actions, observations[..., 0], going_on)
             seconds.append(time.thread_time() - began)
     return seconds
 
@@ -113,14 +114,15 @@ class Iterations:
     def next(self) -> dict[str, float]:
         """Run an iteration; return the seconds of its parts, and the environment steps per second of the whole."""
         self._count, self._seconds = self._count + 1, {"sampling": 0.0, "adaptation": 0.0, "update": 0.0}
-        tasks, state = self._split.train_tasks(TASKS, 0, self._count), self._learner.begin(TASKS)
+        tasks = self._split.train_tasks(TASKS, 0, self._count)
+        session = self._sampler.session(self._learner, tasks, self._episodes)
         rollouts: list[Rollout] = []
         for number in range(self._learner.inner_steps + 1):
             if number > 0:
                 with self._timed("adaptation"):
-                    state = self._learner.adapt(state, rollouts[-1])
+                    session.adapt()
             with self._timed("sampling"):
-                rollouts.append(self._sampler.collect(self._learner, state, tasks, self._episodes, self._count))
+                rollouts.append(self._sampler.run(session, self._count))
         with self._timed("update"):
             self._learner.update(rollouts)
         steps = sum(rollout.env_steps for rollout in rollouts)

@@ -27,6 +27,7 @@ from torch import Tensor
 import metarl  # noqa: F401 (registers the families)
 from metarl.distributions import DiagonalGaussian
 from metarl.family import make_family
+from metarl.learner import Actor
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import generator
@@ -43,14 +44,14 @@ AGAINST_FIXED = {"hopper-rand-params": "hopper-vel", "walker2d-rand-params": "wa
 Steps = Callable[[int], int]
 
 
-class RandomActor:
+class RandomActor(Actor):
     """Draws standard normal actions, whatever it sees."""
 
     def __init__(self, actions: int) -> None:
         self._actions = actions
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, DiagonalGaussian]:
         """Return actions ``[N, E, A]`` and what they were drawn from."""
         zeros = torch.zeros(*observations.shape[:2], self._actions)

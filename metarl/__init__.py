@@ -18,9 +18,10 @@ from metarl.checks.families import check_family
 from metarl.checks.learners import check_learner
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, MetarlError, RunError
-from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run
+from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run, load_session
 from metarl.family import make_family
 from metarl.sampler import Sampler
+from metarl.session import Session
 from metarl.splits import TaskSplit
 from metarl.training import resume, train
 
@@ -31,6 +32,7 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Sampler",
+    "Session",
     "TaskSplit",
     "TrainConfig",
     "adaptation_curve",
@@ -38,6 +40,7 @@ __all__ = [
     "check_learner",
     "evaluate",
     "load_run",
+    "load_session",
     "make_family",
     "resume",
     "train",

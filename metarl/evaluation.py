@@ -16,6 +16,7 @@ from metarl.learner import Learner
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
+from metarl.session import Session
 from metarl.statistics import interval, mean
 
 
@@ -109,21 +110,21 @@ def adaptation_curve(
     """
     if steps < 0 or episodes < 1:
         raise InputError(f"evaluation needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
-    state = learner.begin(len(tasks))
+    session = sampler.session(learner, tasks, episodes)
     returns, successes, spent = [], [], [0.0]
     for step in range(steps + 1):
-        rollout = sampler.collect(learner, state, tasks, episodes, derive_seed(seed, "evaluation", part, step))
+        rollout = sampler.run(session, derive_seed(seed, "evaluation", part, step))
         measured = rollout
         if deterministic:
             aside = derive_seed(seed, "deterministic evaluation", part, step)
-            measured = sampler.collect(learner, state, tasks, episodes, aside, deterministic=True)
+            measured = sampler.collect(learner, session.state, tasks, episodes, aside, deterministic=True)
         returns.append(measured.episode_returns().mean(1))
         if (success := measured.episode_success()) is not None:
             successes.append(success.float().mean(1))
         sharers = len(tasks) if learner.pools_episodes else len(tasks) * episodes
         spent.append(spent[-1] + rollout.env_steps / sharers)
         if step < steps:
-            state = learner.adapt(state, rollout)
+            session.adapt()
     matrix, rates = (
         torch.stack(columns, 1).cpu().double().numpy() if columns else None for columns in (returns, successes)
     )
@@ -155,6 +156,31 @@ def load_run(
         return config, learner, int(content["iteration"])
     except (KeyError, RuntimeError, TypeError):
         raise InputError(f"{file} does not fit the run's config.json; the run cannot be read") from None
+
+
+def load_session(
+    path: str | Path,
+    tasks: TensorDict | int | None = None,
+    episodes: int = 1,
+    seed: int = 0,
+    device: str | None = None,
+    checkpoint: CheckpointChoice = "latest",
+) -> Session:
+    """Put the trained learner of a run to use; see ``Session``.
+
+    Args:
+        path: the run's directory, which is only read.
+        tasks: number of tasks N, or their parameters ``[N]``; by default one environment, stepped by hand.
+        episodes: of each task side by side.
+        seed: of the learner's draws.
+        device: to act on; by default the one the run was trained on.
+        checkpoint: the latest, or the one that did best on validation tasks.
+
+    Raises:
+        InputError: as ``load_run``, and when a count is below 1.
+    """
+    config, learner, _ = load_run(path, device, checkpoint)
+    return Session(learner, config.make_family(), tasks, episodes, seed, config.run.device)
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from metarl.learner import Learner
 from metarl.pictures import captioned, side_by_side
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
+from metarl.session import Session
 from metarl.vector_env import TaskVectorEnv
 from metarl.video import write_video
 
@@ -139,15 +140,16 @@ def record(
         raise InputError(f"a recording needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
     if episodes > 1 and not learner.pools_episodes:
         raise InputError(f"{learner.name} learns from one episode of its trial at each step; it cannot be {episodes}")
-    sampler, state, takes = Sampler(family, device, render=True), learner.begin(1), []
+    sampler, takes = Sampler(family, device, render=True), []
+    session = sampler.session(learner, task, episodes)
     for step in range(steps + 1):
         if shown is None or step in shown:
             label = "before adaptation" if step == 0 else f"after adaptation step {step}"
             stream = derive_seed(seed, "recorded episode")
-            takes.append(_take(label, sampler, learner, state, task, stream, deterministic))
+            takes.append(_take(label, sampler, session, stream, deterministic))
         if step < steps:
-            rollout = sampler.collect(learner, state, task, episodes, derive_seed(seed, "recorded adaptation", step))
-            state = learner.adapt(state, rollout)
+            sampler.run(session, derive_seed(seed, "recorded adaptation", step))
+            session.adapt()
     return Recording(f"{family.name}: {task_text(task[0])}", takes, _seconds_per_step(family))
 
 
@@ -181,18 +183,17 @@ def task_text(task: TensorDict) -> str:
     return " ".join(f"{key}={value}" for key, value in shown.items())
 
 
-def _take(
-    label: str, sampler: Sampler, learner: Learner, state: object, task: TensorDict, seed: int, deterministic: bool
-) -> Take:
+def _take(label: str, sampler: Sampler, session: Session, seed: int, deterministic: bool) -> Take:
+    """Record an episode beside those that the session adapts to."""
     frames: list[np.ndarray] = []
 
     def watch(env: TaskVectorEnv) -> None:
         frames.extend(env.render() or ())
 
-    rollout = sampler.collect(learner, state, task, 1, seed, deterministic, watch)
+    rollout = sampler.collect(session.learner, session.state, session.tasks, 1, seed, deterministic, watch)
     rewards = rollout.rewards[rollout.valid].cpu().double().numpy()
     returns = np.concatenate([[0.0], rewards.cumsum()])
-    return Take(label, np.stack(frames[: len(returns)]), returns)  # on CUDA worlds go on behind their episode's end
+    return Take(label, np.stack(frames[: len(returns)]), returns)  # on CUDA worlds go on after their episode's end
 
 
 def _seconds_per_step(family: TaskFamily) -> float | None:

@@ -1,50 +1,27 @@
-"""The sampler: the only place that steps environments.
+"""The sampler: steps the environments of a family while a learner acts in them.
 
 All episodes of all tasks run side by side, one environment each, and nothing leaves the device inside the step loop.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.distributions import Distribution
-from metarl.errors import RunError
+from metarl.episodes import RunningEpisodes
+from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
+from metarl.learner import Actor, Learner
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
-from metarl.seeding import derive_seed, generator
-from metarl.spaces import unit_scale
+from metarl.seeding import derive_seed
+from metarl.session import Session
 from metarl.vector_env import TaskVectorEnv
 
-
-class Actor(Protocol):
-    """What the sampler asks of a learner or a policy."""
-
-    def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Choose actions ``[N, E, *action]`` at observations ``[N, E, *observation]``, each task by its own state."""
-        ...
-
-
-@runtime_checkable
-class RememberingActor(Actor, Protocol):
-    """An actor whose state changes with every step that it takes."""
-
-    def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Any:
-        """Return a working copy of the state, for ``episodes`` episodes of each task side by side.
-
-        ``act`` and ``observe`` change it in place, and nothing else does.
-        """
-        ...
-
-    def observe(self, working: Any, actions: Tensor, rewards: Tensor) -> None:
-        """Take note of the last actions ``[N, E, *action]`` and of the rewards ``[N, E]`` that they met."""
-        ...
+Watcher = Callable[[TaskVectorEnv], None]
 
 
 class Sampler:
@@ -68,9 +45,41 @@ class Sampler:
         self._captured = captured and self.device.type == "cuda"
         self._render_mode = "rgb_array" if render else None
         self._envs: dict[int, TaskVectorEnv] = {}
-        self._to_env = unit_scale(family.action_space, self.device)
 
-    @torch.no_grad()
+    def session(self, learner: Learner, tasks: TensorDict, episodes: int) -> Session:
+        """Return a session of a learner in this family, for ``run``.
+
+        Args:
+            learner: trained or not.
+            tasks: ``[N]``.
+            episodes: E of each task side by side.
+        """
+        return Session(learner, self.family, tasks, episodes, device=self.device)
+
+    def run(self, session: Session, seed: int, watch: Watcher | None = None) -> Rollout:
+        """Run a round of a session: one whole episode in each of its rows, to which it can adapt then.
+
+        Args:
+            session: in this family, on this device, with the parameters of its tasks.
+            seed: of everything random in the round; the same seed gives the same rollout.
+            watch: called with the environments after their reset and after each step, which is then not captured.
+
+        Returns:
+            ``Rollout`` of N tasks, on the sampler's device, with as many steps as the longest episode; on CUDA, where
+            to ask would be to wait, as many as the horizon.
+
+        Raises:
+            InputError: when the session does not know its tasks' parameters.
+            RunError: on the first NaN or infinity, or an unstable simulation, naming task, episode, step and seed.
+        """
+        if not session.tasks.keys():
+            raise InputError("a sampler steps the tasks' environments: give their parameters to the session, by begin")
+        with single_torch_thread():
+            env = self._step(session.open(seed), session.tasks, seed, watch)
+            rollout = session.close()
+        self._check(rollout, env.unstable(), seed)
+        return rollout
+
     def collect(
         self,
         actor: Actor,
@@ -79,9 +88,9 @@ class Sampler:
         episodes: int,
         seed: int,
         deterministic: bool = False,
-        watch: Callable[[TaskVectorEnv], None] | None = None,
+        watch: Watcher | None = None,
     ) -> Rollout:
-        """Run ``episodes`` whole episodes of every task.
+        """Run ``episodes`` whole episodes of every task, without a session: nothing is to be learned from them.
 
         Args:
             actor: chooses the actions.
@@ -90,70 +99,44 @@ class Sampler:
             episodes: of each task.
             seed: of everything random in the collection; the same seed gives the same rollout.
             deterministic: take the policy's mode instead of sampling.
-            watch: called with the environments after their reset and after each step, which is then not captured.
+            watch: as in ``run``.
 
         Returns:
-            ``Rollout`` of N tasks, on the sampler's device, with as many steps as the longest episode; on CUDA, where
-            to ask would be to wait, as many as the horizon.
+            As ``run``.
 
         Raises:
-            RunError: on the first NaN or infinity, or an unstable simulation, naming task, episode, step and seed.
+            RunError: as ``run``.
         """
+        tasks = tasks.to(self.device)
         with single_torch_thread():
-            rollout, env = self._run(actor, state, tasks, episodes, seed, deterministic, watch)
+            space, horizon = self.family.action_space, self.family.horizon
+            running = RunningEpisodes(
+                actor, state, space, len(tasks), episodes, seed, deterministic, self.device, horizon
+            )
+            env = self._step(running, tasks, seed, watch)
+            rollout = running.rollout(tasks)
         self._check(rollout, env.unstable(), seed)
         return rollout
 
-    def _run(
-        self,
-        actor: Actor,
-        state: Any,
-        tasks: TensorDict,
-        episodes: int,
-        seed: int,
-        deterministic: bool,
-        watch: Callable[[TaskVectorEnv], None] | None,
-    ) -> tuple[Rollout, TaskVectorEnv]:
-        env = self._env(len(tasks) * episodes)
+    @torch.no_grad()
+    def _step(self, running: RunningEpisodes, tasks: TensorDict, seed: int, watch: Watcher | None) -> TaskVectorEnv:
+        """Step environments of the tasks ``[N]`` until every episode has ended; return the environments."""
+        num_tasks, episodes = running.alive.shape
+        env = self._env(num_tasks * episodes)
         env.set_tasks(tasks.repeat_interleave(episodes, dim=0))
         observations, _ = env.reset(seed=derive_seed(seed, "environments"))
-        noise = generator(seed, "actions", device=self.device)
-        storage = _Storage(len(tasks), episodes, self.family.horizon)
-        remembering = actor if isinstance(actor, RememberingActor) else None
-        if remembering:
-            state = remembering.open(state, episodes, noise, deterministic)
         if watch:
             watch(env)
-
-        def advance(step: int | Tensor, observations: Tensor) -> Tensor:
-            seen = observations.view(len(tasks), episodes, *observations.shape[1:])
-            actions, distribution = actor.act(state, seen, noise, deterministic)
-            observations, rewards, terminated, truncated, info = env.step(self._to_env(actions).flatten(0, 1))
-            if remembering:
-                remembering.observe(state, actions, rewards.view(len(tasks), episodes))
-            storage.put(step, "observations", seen)
-            storage.put(step, "actions", actions)
-            storage.put(step, "rewards", rewards)
-            storage.put(step, "terminated", terminated)
-            storage.put(step, "truncated", truncated)
-            if "success" in info:
-                storage.put(step, "success", info["success"].bool())
-            for index, tensor in enumerate(distribution.tensors()):
-                storage.put(step, f"distribution_{index}", tensor.expand(len(tasks), episodes, *tensor.shape[2:]))
-            storage.distribution = type(distribution)
-            if watch:
-                watch(env)
-            return observations
-
-        observations = advance(0, observations)
+        loop = _StepLoop(env, running, watch)
+        observations = loop.advance(observations)
         if self._captured and env.capturable and not watch:
-            observations = _replay(advance, observations, self.family.horizon - 1, [noise, env.generator])
-        else:
-            for step in range(1, self.family.horizon):
-                if self.device.type == "cpu" and storage.over(step):  # elsewhere to ask would be to wait
-                    break
-                observations = advance(step, observations)
-        return storage.rollout(tasks.to(self.device), observations), env
+            loop.replay(observations, self.family.horizon - 1)
+            return env
+        for _ in range(1, self.family.horizon):
+            if self.device.type == "cpu" and running.over():  # elsewhere to ask would be to wait
+                break
+            observations = loop.advance(observations)
+        return env
 
     def _env(self, num_envs: int) -> TaskVectorEnv:
         if num_envs not in self._envs:
@@ -186,81 +169,49 @@ class Sampler:
 
 
 def _not_finite(values: Tensor, axes: int) -> Tensor:
-    """Return a bool over the first ``axes`` axes: whether any number behind them is NaN or infinite."""
+    """Return a bool over the first ``axes`` axes: whether any number in the axes after them is NaN or infinite."""
     return ~values.isfinite().flatten(axes).all(-1) if values.ndim > axes else ~values.isfinite()
 
 
+class _StepLoop:
+    """Steps environments and the episodes that run in them together."""
+
+    def __init__(self, env: TaskVectorEnv, running: RunningEpisodes, watch: Watcher | None) -> None:
+        self._env, self._running, self._watch = env, running, watch
+
+    def advance(self, observations: Tensor) -> Tensor:
+        """Take one step from observations ``[B, ...]``; return those after it."""
+        actions = self._running.act(self._rows(observations))
+        observations, rewards, terminated, truncated, info = self._env.step(actions.flatten(0, 1))
+        self._running.record(
+            self._rows(observations),
+            self._rows(rewards),
+            self._rows(terminated),
+            self._rows(truncated),
+            self._rows(info["success"].bool()) if "success" in info else None,
+        )
+        if self._watch:
+            self._watch(self._env)
+        return observations
+
+    def replay(self, observations: Tensor, steps: int) -> None:
+        """Capture a step, which reads and writes memory that stays, and replay it."""
+        self._running.step = torch.ones((), dtype=torch.int64, device=observations.device)
+        _replay(self.advance, observations, steps, [self._running.noise, self._env.generator])
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """Return values ``[B, ...]`` as ``[N, E, ...]``."""
+        return values.view(*self._running.alive.shape, *values.shape[1:])
+
+
 def _replay(
-    advance: Callable[[int | Tensor, Tensor], Tensor],
-    observations: Tensor,
-    steps: int,
-    generators: Sequence[torch.Generator],
-) -> Tensor:
-    """Capture one step, which reads and writes memory that stays, and replay it from step 1 on."""
-    step = torch.ones((), dtype=torch.int64, device=observations.device)
+    advance: Callable[[Tensor], Tensor], observations: Tensor, steps: int, generators: Sequence[torch.Generator]
+) -> None:
+    """Capture one step as a CUDA graph, and replay it ``steps`` times from ``observations`` on, which it overwrites."""
     graph = torch.cuda.CUDAGraph()
     for stream in generators:
         graph.register_generator_state(stream)
     with torch.cuda.graph(graph):
-        observations.copy_(advance(step, observations))
-        step += 1
+        observations.copy_(advance(observations))
     for _ in range(steps):
         graph.replay()
-    return observations
-
-
-class _Storage:
-    """Tensors ``[N, E, T, ...]``, allocated when their first step is put; ``distribution`` is the policy's kind."""
-
-    distribution: type[Distribution]
-
-    def __init__(self, tasks: int, episodes: int, steps: int) -> None:
-        self._shape = (tasks, episodes, steps)
-        self._alive = torch.ones(tasks, episodes, dtype=torch.bool)
-        self._tensors: dict[str, Tensor] = {}
-
-    def put(self, step: int | Tensor, name: str, value: Tensor) -> None:
-        """Store one step's values, ``[N, E, ...]`` or (one dimension) ``[B]``."""
-        value = value.view(self._shape[:2]) if value.ndim == 1 else value
-        if name not in self._tensors:
-            self._tensors[name] = value.new_zeros((*self._shape, *value.shape[2:]))
-        self._tensors[name][:, :, step] = value
-
-    def over(self, step: int) -> bool:
-        """Return whether every episode ended before ``step``; to be asked at each, from step 1 on.
-
-        If so, the tensors are cut there.
-        """
-        terminated, truncated = (self._tensors[name][:, :, step - 1] for name in ("terminated", "truncated"))
-        self._alive &= ~(terminated | truncated)
-        if self._alive.any():
-            return False
-        self._tensors = {name: value[:, :, :step] for name, value in self._tensors.items()}
-        return True
-
-    def rollout(self, tasks: TensorDict, last: Tensor) -> Rollout:
-        """Cut each row at the end of its episode; ``last`` ``[B, ...]`` are the observations after the last step."""
-        stored = self._tensors
-        ended = stored["terminated"] | stored["truncated"]
-        valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
-        following = torch.cat([stored["observations"][:, :, 1:], last.view_as(stored["observations"][:, :, :1])], 2)
-        rows = torch.arange(ended.shape[0])[:, None], torch.arange(ended.shape[1])[None]
-        final = following[(*rows, valid.sum(-1) - 1)]
-        inside = {  # what stands behind an episode's end must not reach anything, not even as NaN times zero
-            name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
-            for name, value in stored.items()
-        }
-        distribution = self.distribution(*(inside[name] for name in sorted(stored) if name.startswith("distribution_")))
-        return Rollout(
-            tasks=tasks,
-            observations=inside["observations"],
-            actions=inside["actions"],
-            rewards=inside["rewards"],
-            terminated=inside["terminated"],
-            truncated=inside["truncated"],
-            valid=valid,
-            final_observations=final,
-            log_probs=distribution.log_prob(inside["actions"]),
-            distribution=distribution,
-            success=inside.get("success"),
-        )

@@ -11,7 +11,6 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 from tqdm import tqdm
 
@@ -127,14 +126,14 @@ class _Training:
         watch = self.stopwatch
         watch.start()
         tasks = self.split.train_tasks(count, seed, iteration)
-        state = self.learner.begin(count)
+        session = self.sampler.session(self.learner, tasks, self.run_config.episodes_per_task)
         rollouts: list[Rollout] = []
         try:
             for step in range(self.learner.inner_steps + 1):
                 if step > 0:
-                    state = watch("adaptation", lambda: self.learner.adapt(state, rollouts[-1]))  # noqa: B023
+                    watch("adaptation", session.adapt)
                 episode_seed = derive_seed(seed, "rollout", iteration, step)
-                rollouts.append(watch("sampling", lambda: self._collect(state, tasks, episode_seed)))  # noqa: B023
+                rollouts.append(watch("sampling", lambda: self.sampler.run(session, episode_seed)))  # noqa: B023
             metrics = watch("update", lambda: self.learner.update(rollouts))
         except RunError as error:
             self._save(iteration, env_steps)
@@ -158,9 +157,6 @@ class _Training:
         """Return the mean of ``[N, E]`` over the tasks of all processes."""
         processes = self.learner.processes
         return processes.mean(processes.weight(len(values)) * values.mean()).item()
-
-    def _collect(self, state: Any, tasks: TensorDict, seed: int) -> Rollout:
-        return self.sampler.collect(self.learner, state, tasks, self.run_config.episodes_per_task, seed)
 
     def _save(self, done: int, env_steps: int, curve: AdaptationCurve | None = None) -> None:
         self.directory.save_checkpoint(self._content(done, env_steps, curve))

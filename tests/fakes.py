@@ -10,8 +10,10 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.distributions import DiagonalGaussian
+from metarl.distributions import DiagonalGaussian, Distribution
 from metarl.family import Transition
+from metarl.learner import Actor, OpenState
+from metarl.policies import Policy
 from metarl.rollout import Rollout
 from metarl.tensor_family import State, TensorFamily
 
@@ -81,7 +83,7 @@ def echo_tasks(identities: Sequence[float], lifetimes: Sequence[int] | None = No
 
 
 @dataclass
-class ScriptedActor:
+class ScriptedActor(Actor):
     """Takes the actions ``[N, E, T, A]`` of a script, whatever it sees; NaN observations give NaN actions.
 
     Keeps the observations of every step in ``seen``.
@@ -91,7 +93,7 @@ class ScriptedActor:
     seen: list[Tensor] = field(default_factory=list)
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, DiagonalGaussian]:
         actions = self.script[:, :, len(self.seen)] + 0 * observations.sum(-1, keepdim=True)
         self.seen.append(observations)
@@ -99,7 +101,7 @@ class ScriptedActor:
 
 
 @dataclass
-class NoisyActor:
+class NoisyActor(Actor):
     """Acts with unit Gaussian noise about 0.5, and calls ``before`` (if given) with the step's number first."""
 
     action_size: int = 2
@@ -107,7 +109,7 @@ class NoisyActor:
     steps: int = 0
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, DiagonalGaussian]:
         if self.before is not None:
             self.before(self.steps)
@@ -115,6 +117,22 @@ class NoisyActor:
         mean = torch.full((*observations.shape[:2], self.action_size), 0.5)
         distribution = DiagonalGaussian(mean, torch.zeros(1, 1, self.action_size))
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
+
+
+@dataclass
+class PolicyActor(Actor):
+    """Acts by a policy whose parameters are the state."""
+
+    policy: Policy
+
+    def act(
+        self,
+        working: OpenState[TensorDict],
+        observations: Tensor,
+        generator: torch.Generator,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, Distribution]:
+        return self.policy.act(working.state, observations, generator, deterministic)
 
 
 def made_up_rollout(tasks: int = 2, episodes: int = 3, steps: int = 6, seed: int = 0) -> Rollout:

@@ -18,7 +18,7 @@ from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
 from metarl.evaluation import AdaptationCurve
-from metarl.learner import LEARNERS
+from metarl.learner import LEARNERS, Actor
 from metarl.params import flatten
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -104,16 +104,16 @@ def learner_and_rollouts(
     return learner, rollouts
 
 
-class Float32Actor:
+class Float32Actor(Actor):
     """Acts by a float64 learner on float32 observations."""
 
     def __init__(self, learner: MamlTrpo) -> None:
         self.learner = learner
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Any]:
-        actions, distribution = self.learner.act(state, observations.double(), generator, deterministic)
+        actions, distribution = self.learner.act(working, observations.double(), generator, deterministic)
         actions = actions.float() if actions.is_floating_point() else actions
         return actions, distribution.map(Tensor.float)
 

@@ -26,9 +26,8 @@ FLOORS = [
         "validation",
     },
     {"family", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env", "views"},
-    {"policies", "baselines", "trust_region", "sampler"},
+    {"policies", "baselines", "trust_region", "learner", "episodes", "session", "sampler"},
     {
-        "learner",
         "run_directory",
         "config",
         "checks",

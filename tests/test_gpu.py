@@ -14,11 +14,12 @@ from metarl.distributions import Distribution
 from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.family import FAMILIES, TaskFamily
-from metarl.learner import LEARNERS
+from metarl.learner import LEARNERS, Actor
 from metarl.params import per_task
-from metarl.policies import Policy, make_policy
+from metarl.policies import make_policy
 from metarl.seeding import generator
 from metarl.vector_env import TaskVectorEnv
+from tests.fakes import PolicyActor
 
 pytestmark = [
     pytest.mark.gpu,
@@ -45,26 +46,26 @@ def on_device(name: str, horizon: int = 5) -> TaskFamily:
     return family
 
 
-def policy_and_state(family: TaskFamily) -> tuple[Policy, Any]:
+def policy_and_state(family: TaskFamily) -> tuple[PolicyActor, Any]:
     policy = make_policy(family.observation_space, family.action_space, (8,))
-    return policy, per_task(policy.init_params(generator(0, "policy")), 3).to(CUDA)
+    return PolicyActor(policy), per_task(policy.init_params(generator(0, "policy")), 3).to(CUDA)
 
 
-class Watched:
+class Watched(Actor):
     """Acts by a policy; between its second action and its last, waiting for the device is an error."""
 
-    def __init__(self, policy: Policy, horizon: int) -> None:
+    def __init__(self, policy: PolicyActor, horizon: int) -> None:
         self._policy, self._horizon, self._steps = policy, horizon, 0
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
         self._steps += 1
         if self._steps == 2:
             torch.cuda.set_sync_debug_mode("error")
         if self._steps == self._horizon:
             torch.cuda.set_sync_debug_mode("default")
-        return self._policy.act(state, observations, generator, deterministic)
+        return self._policy.act(working, observations, generator, deterministic)
 
 
 @every_family
@@ -103,9 +104,10 @@ def test_captured_and_eager_trials_are_equal(memory: str) -> None:
     found = []
     for captured in (False, True):
         sampler = metarl.Sampler(config.make_family(), CUDA, captured)
-        first = sampler.collect(learner, learner.begin(3), tasks, episodes=2, seed=0)
-        known = learner.adapt(learner.begin(3), first)
-        found.append((first, sampler.collect(learner, known, tasks, episodes=2, seed=1)))
+        session = sampler.session(learner, tasks, episodes=2)
+        first = sampler.run(session, seed=0)
+        session.adapt()
+        found.append((first, sampler.run(session, seed=1)))
     for eager, replayed in zip(*found, strict=True):
         for quantity in ("observations", "actions", "rewards", "log_probs"):
             torch.testing.assert_close(getattr(replayed, quantity), getattr(eager, quantity))

@@ -10,7 +10,7 @@ from metarl.agents.baselines.random_policy import Unlearning
 from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily
-from metarl.learner import register_learner
+from metarl.learner import OpenState, register_learner
 from metarl.solved import SolvedFamily
 from metarl.views import AdvisedFamily
 
@@ -70,8 +70,6 @@ class OptimalPolicy(Unlearning):
             raise InputError(f"optimal acts in families whose best actions are known ({known}), not in {family.name}")
         return AdvisedFamily(family)
 
-    def act(
-        self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Take the best actions, which are what is observed."""
-        return observations, Certain(observations)
+    def action_distribution(self, working: OpenState[None], observations: Tensor) -> Certain:
+        """Return the best actions for certain, which are what is observed."""
+        return Certain(observations)

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.distributions import Categorical, Distribution
 from metarl.errors import InputError
 from metarl.family import TaskFamily
-from metarl.learner import Learner, register_learner
+from metarl.learner import Learner, OpenState, register_learner
 from metarl.rollout import Rollout
 
 
@@ -82,14 +82,9 @@ class RandomPolicy(Unlearning):
             raise InputError(f"random acts in Discrete spaces and Boxes of one axis, not in {space}")
         self._space = space
 
-    def act(
-        self, state: None, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Draw actions uniformly; deterministic ones are the first, or the middle."""
+    def action_distribution(self, working: OpenState[None], observations: Tensor) -> Categorical | UniformUnits:
+        """Return uniform distributions, whose mode is the first action, or the middle."""
         shape, device = observations.shape[:2], observations.device
-        distribution: Distribution
         if isinstance(self._space, spaces.Discrete):
-            distribution = Categorical(torch.zeros(*shape, int(self._space.n), device=device))
-        else:
-            distribution = UniformUnits(torch.zeros(*shape, *(self._space.shape or ()), device=device))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+            return Categorical(torch.zeros(*shape, int(self._space.n), device=device))
+        return UniformUnits(torch.zeros(*shape, *(self._space.shape or ()), device=device))

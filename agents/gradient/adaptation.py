@@ -9,6 +9,7 @@ which the meta-gradient needs (Rothfuss et al. 2019, section 4; Foerster et al. 
 - ``naive``: the mean over steps of log pi(a|s) A. It drops that dependence, and its meta-gradient is biased.
 """
 
+import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -54,6 +55,24 @@ class Episodes:
         """Return the first ``fraction`` of each task's episodes, at least one."""
         part = self.rollout.first_episodes(fraction)
         return Episodes(part, self.advantages[:, : part.rewards.shape[1]].contiguous())
+
+
+class Advantages:
+    """Estimates the advantages of each rollout once: a support rollout is learned from in ``adapt`` and ``update``.
+
+    They are kept as long as the rollout itself.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, Tensor] = {}
+
+    def of(self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float) -> Episodes:
+        """Return a rollout with its advantages; see ``Episodes.of``. The other arguments are always the same."""
+        key = id(rollout)  # unique among rollouts that exist
+        if key not in self._known:
+            self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda).advantages
+            weakref.finalize(rollout, self._known.pop, key, None)
+        return Episodes(rollout, self._known[key])
 
 
 def likelihood_ratio(distribution: Distribution, rollout: Rollout) -> Tensor:

@@ -13,6 +13,7 @@ from metarl.agents.gradient.adaptation import (
     STEP_SIZE,
     SURROGATES,
     Adapted,
+    Advantages,
     Episodes,
     SurrogateName,
     inner_step,
@@ -21,7 +22,7 @@ from metarl.agents.gradient.adaptation import (
 from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner
+from metarl.learner import Learner, OpenState
 from metarl.params import leaf, names, per_task, tensors
 from metarl.policies import CONTEXT, PolicyKind, make_policy
 from metarl.returns import per_task_mean
@@ -125,6 +126,7 @@ class GradientLearner(Learner):
     def __init__(self, family: TaskFamily, config: GradientConfig, seed: int, device: torch.device) -> None:
         self.config = config
         self.inner_steps = config.inner_steps
+        self._advantages = Advantages()
         context = config.context_size if config.adapted == "context" else 0
         self.policy = make_policy(
             family.observation_space,
@@ -146,11 +148,9 @@ class GradientLearner(Learner):
         """Return the meta-parameters for each task."""
         return Adapted(self._for_tasks(self.params.clone(), num_tasks), 0)
 
-    def act(
-        self, state: Adapted, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Act by each task's parameters."""
-        return self.policy.act(state.params, observations, generator, deterministic)
+    def action_distribution(self, working: OpenState[Adapted], observations: Tensor) -> Distribution:
+        """Return the distribution of each task's own policy."""
+        return self.policy.distribution(working.state.params, observations)
 
     def adapt(self, state: Adapted, rollout: Rollout) -> Adapted:
         """Take one inner step from each task's parameters."""
@@ -170,7 +170,7 @@ class GradientLearner(Learner):
 
     def episodes(self, rollout: Rollout) -> Episodes:
         """Return a rollout with its advantages."""
-        return Episodes.of(rollout, self.policy, self.config.discount, self.config.gae_lambda)
+        return self._advantages.of(rollout, self.policy, self.config.discount, self.config.gae_lambda)
 
     def adaptation(
         self, params: TensorDict, support: Sequence[Episodes], differentiable: bool = True

@@ -16,12 +16,12 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio
+from metarl.agents.gradient.adaptation import Advantages, Episodes, likelihood_ratio
 from metarl.agents.gradient.gradient_learner import PolicyConfig, annealed
 from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner, register_learner
+from metarl.learner import Learner, OpenState, register_learner
 from metarl.params import gradient, leaf, names, per_task, tensors
 from metarl.policies import make_policy
 from metarl.returns import per_task_mean
@@ -92,21 +92,20 @@ class Reptile(Learner):
         )
         self.params = self.policy.init_params(generator(seed, "policy")).to(device)
         self.updates = 0
+        self._advantages = Advantages()
 
     def begin(self, num_tasks: int) -> Inner:
         """Return the meta-parameters for each task."""
         return Inner(per_task(self.params, num_tasks), None)
 
-    def act(
-        self, state: Inner, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Act by each task's parameters."""
-        return self.policy.act(state.params, observations, generator, deterministic)
+    def action_distribution(self, working: OpenState[Inner], observations: Tensor) -> Distribution:
+        """Return the distribution of each task's own policy."""
+        return self.policy.distribution(working.state.params, observations)
 
     def adapt(self, state: Inner, rollout: Rollout) -> Inner:
         """Take one inner step: ``inner_epochs`` steps of each task's optimiser on its clipped surrogate."""
         config = self.config
-        episodes = Episodes.of(rollout, self.policy, config.discount, config.gae_lambda)
+        episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda)
         params = leaf(state.params)
         # Both optimisers work element by element: one over the stacked parameters is one for each task.
         optimizer: torch.optim.Optimizer = (

@@ -23,7 +23,7 @@ from metarl.agents.in_context.trial_learner import StepInputs, TrialConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner, register_learner
+from metarl.learner import Learner, OpenState, register_learner
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 from metarl.trials import Trials
@@ -78,12 +78,12 @@ class PearlConfig(TrialConfig):
         require_layers(self, "hidden_sizes")
 
 
-@dataclass(frozen=True)
-class Acting:
+@dataclass
+class OpenBelief(OpenState[Belief]):
     """What R episodes of each of N tasks act by.
 
     Shapes:
-        latent: ``[N, R, Z]``.
+        latent: sample of the belief that an episode keeps to, ``[N, R, Z]``.
         kept: actions to keep to ``[N, R, A]``, before they are squashed, instead of the policy's.
     """
 
@@ -136,7 +136,7 @@ class Pearl(Learner):
         return Belief(nothing, nothing)
 
     @torch.no_grad()
-    def open(self, state: Belief, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Acting:
+    def open(self, state: Belief, episodes: int, generator: torch.Generator, deterministic: bool = False) -> OpenBelief:
         """Draw latent variables for the next episode of ``episodes`` trials of each task; or take their means.
 
         Raises:
@@ -150,23 +150,14 @@ class Pearl(Learner):
         if self._updates < self.config.random_iterations:
             shape = (*belief.mean.shape[:2], self._inputs.action_size)
             kept = torch.randn(shape, generator=generator, device=self._device)
-        return Acting(belief.mode() if deterministic else belief.sample(generator), kept)
+        return OpenBelief(state, belief.mode() if deterministic else belief.sample(generator), kept)
 
     @torch.no_grad()
-    def act(
-        self, state: Belief | Acting, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, SquashedGaussian]:
-        """Act by the episode's latent variables."""
-        if isinstance(state, Belief):
-            state = self.open(state, observations.shape[1], generator, deterministic)
-        if state.kept is None:
-            distribution = self.networks.policy(self._inputs.observations(observations), state.latent)
-        else:
-            distribution = SquashedGaussian(state.kept, torch.full_like(state.kept, RANDOM_LOG_STD))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
-
-    def observe(self, working: Acting, actions: Tensor, rewards: Tensor) -> None:
-        """Take no note: an episode keeps to its latent variables."""
+    def action_distribution(self, working: OpenBelief, observations: Tensor) -> SquashedGaussian:
+        """Return the policy's distribution by the latent variables of the episode."""
+        if working.kept is None:
+            return self.networks.policy(self._inputs.observations(observations), working.latent)
+        return SquashedGaussian(working.kept, torch.full_like(working.kept, RANDOM_LOG_STD))
 
     @torch.no_grad()
     def adapt(self, state: Belief, rollout: Rollout) -> Belief:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory
 from metarl.agents.in_context.observation_scale import ObservationScale
-from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.agents.in_context.trial_state import OpenTrial, Trial, Unknown
+from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.learner import Learner
@@ -93,34 +94,6 @@ class StepInputs:
         return torch.cat([self.observations(observations), actions, rewards.unsqueeze(-1), flags], -1)
 
 
-@dataclass
-class Trial:
-    """Where R trials of each of N tasks stand.
-
-    Shapes:
-        memory: of N * R trials.
-        actions: features of the last actions ``[N, R, A]``.
-        rewards: the last ones ``[N, R]``.
-        starts: whether the next step begins an episode ``[N, R]``.
-    """
-
-    memory: Memory
-    actions: Tensor
-    rewards: Tensor
-    starts: Tensor
-
-
-class Working(Trial):
-    """A trial that acting and observing move on, in place."""
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """N tasks of which nothing is known."""
-
-    num_tasks: int
-
-
 class TrialNetwork(nn.Module, ABC):
     """Actor and critic that read a trial, all at once or step by step, to the same numbers."""
 
@@ -169,7 +142,7 @@ def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
 
 
 class TrialLearner(Learner):
-    """A learner whose state is where its trials stand, and whose adaptation is to remember.
+    """A learner whose state is its trials so far, and whose adaptation is to remember.
 
     Episodes of a task side by side belong to different trials, which know nothing of each other.
 
@@ -199,50 +172,61 @@ class TrialLearner(Learner):
 
     def open(
         self, state: Unknown | Trial, episodes: int, generator: torch.Generator, deterministic: bool = False
-    ) -> Working:
-        """Return a working copy for the next episode of ``episodes`` trials of each task.
+    ) -> OpenTrial:
+        """Start the next episode of ``episodes`` trials of each task.
 
         Raises:
             InputError: when the state is that of another number of trials.
         """
-        if isinstance(state, Unknown):
-            shape = (state.num_tasks, episodes)
-            return Working(
-                self.network.initial(state.num_tasks * episodes),
-                torch.zeros(*shape, self.inputs.action_size, device=self._device),
-                torch.zeros(shape, device=self._device),
-                torch.ones(shape, device=self._device),
-            )
-        if (trials := state.rewards.shape[1]) != episodes:
-            raise InputError(f"{trials} trials of each task go on in as many episodes, not in {episodes}")
-        memory = {name: value.clone() for name, value in state.memory.items()}
-        return Working(memory, state.actions.clone(), state.rewards.clone(), torch.ones_like(state.starts))
+        return OpenTrial(state, self._next_episode(state, episodes))
+
+    def _next_episode(self, state: Unknown | Trial, trials: int) -> Trial:
+        if isinstance(state, Trial):
+            if (begun := state.rewards.shape[1]) != trials:
+                raise InputError(f"{begun} trials of each task go on in as many episodes, not in {trials}")
+            return state.next_episode()
+        shape = (state.num_tasks, trials)
+        return Trial(
+            self.network.initial(state.num_tasks * trials),
+            torch.zeros(*shape, self.inputs.action_size, device=self._device),
+            torch.zeros(shape, device=self._device),
+            torch.ones(shape, device=self._device),
+        )
 
     @torch.no_grad()
-    def act(
-        self, state: Unknown | Trial, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Read the step and act; a working copy remembers it."""
-        if not isinstance(state, Working):
-            state = self.open(state, observations.shape[1], generator, deterministic)
-        inputs = self.inputs(observations, state.actions, state.rewards, state.starts)
-        flat, _, memory = self.network(inputs.flatten(0, 1).unsqueeze(1), state.memory)
+    def action_distribution(self, working: OpenTrial, observations: Tensor) -> Categorical | DiagonalGaussian:
+        """Read the step into the memory, and return the policy's distribution."""
+        trial = working.trial
+        inputs = self.inputs(observations, trial.actions, trial.rewards, trial.starts)
+        flat, _, memory = self.network(inputs.flatten(0, 1).unsqueeze(1), trial.memory)
         for name, value in memory.items():
-            if value is not state.memory[name]:  # else the network has written it in place
-                state.memory[name].copy_(value)
-        distribution = flat.map(lambda tensor: tensor.view(*observations.shape[:2], -1))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+            if value is not trial.memory[name]:  # else the network has written it in place
+                trial.memory[name].copy_(value)
+        distribution: Categorical | DiagonalGaussian = flat.map(lambda value: value.view(*observations.shape[:2], -1))
+        return distribution
 
-    def observe(self, working: Working, actions: Tensor, rewards: Tensor) -> None:
-        """Take note of the last actions and rewards."""
-        working.actions.copy_(self.inputs.actions(actions))
-        working.rewards.copy_(rewards)
-        working.starts.zero_()
+    def observe(self, working: OpenTrial, actions: Tensor, rewards: Tensor, ended: Tensor) -> None:
+        """Keep the actions and rewards for the next step's inputs, and the trials whose episode has ended."""
+        working.trial.actions.copy_(self.inputs.actions(actions))
+        working.trial.rewards.copy_(rewards)
+        working.trial.starts.zero_()
+        # To ask whether an episode has ended is free on the CPU; elsewhere it would be to wait for the device.
+        if self._device.type != "cpu" or ended.any():
+            working.close(ended)
+
+    def close(self, working: OpenTrial, rollout: Rollout) -> Trial:
+        """Return the trials after their episodes, as they were remembered while acting."""
+        assert working.closed is not None, "every episode of the rollout has ended"
+        return working.closed
 
     @torch.no_grad()
     def adapt(self, state: Unknown | Trial, rollout: Rollout) -> Trial:
-        """Read one more episode of every trial."""
-        trial = self.open(state, rollout.rewards.shape[1], torch.Generator(self._device))
+        """Read one more episode of every trial.
+
+        Raises:
+            InputError: when the state is that of another number of trials.
+        """
+        trial = self._next_episode(state, rollout.rewards.shape[1])
         trials = Trials.of([rollout])
         inputs = self.trial_inputs(trials, trial.actions.flatten(0, 1), trial.rewards.flatten(0, 1))
         *_, memory = self.network(inputs, trial.memory, trials.lengths)

@@ -5,7 +5,6 @@ observed (``TaskFamily.staying``).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -81,10 +80,10 @@ def observe_beliefs(config: TrainConfig, learner: Learner, tasks: TensorDict, ep
     staying = family.staying()
     assert staying is not None, "the family is a grid whose cells are observed"
     sampler, rollouts = Sampler(family, config.run.device), []
-    state: Any = learner.begin(len(tasks))
+    session = sampler.session(learner, tasks, episodes=1)
     for episode in range(episodes):
-        rollouts.append(sampler.collect(learner, state, tasks, 1, derive_seed(seed, "pictures", episode)))
-        state = learner.adapt(state, rollouts[-1])
+        rollouts.append(sampler.run(session, derive_seed(seed, "pictures", episode)))
+        session.adapt()
     trials = Trials.of(rollouts)
     places = family.places(trials.observations)
     assert places is not None, "a family whose cells are observed shows places"

@@ -63,16 +63,18 @@ def _draw_entry(comparison: Comparison, entry: Entry) -> Picture:
 def _rollouts(comparison: Comparison, run: Run, shown: Sequence[int]) -> list[Rollout]:
     """Adapt to the first task as the evaluation does; return its episodes after the steps ``shown``."""
     protocol, task = comparison.protocol, comparison.tasks[:1]
-    sampler, state, found = Sampler(run.family, run.config.run.device), run.learner.begin(1), []
+    sampler, found = Sampler(run.family, run.config.run.device), []
     episodes = protocol.episodes or run.config.run.episodes_per_task
+    session = sampler.session(run.learner, task, episodes)
     for step in range(shown[-1] + 1):
         stream = derive_seed(protocol.seed, "paths", step)
-        rollout = sampler.collect(run.learner, state, task, episodes, stream)
+        rollout = sampler.run(session, stream)
+        if step in shown and protocol.deterministic:
+            rollout = sampler.collect(run.learner, session.state, task, episodes, stream, deterministic=True)
         if step in shown:
-            mode = protocol.deterministic
-            found.append(sampler.collect(run.learner, state, task, episodes, stream, True) if mode else rollout)
+            found.append(rollout)
         if step < shown[-1]:
-            state = run.learner.adapt(state, rollout)
+            session.adapt()
     return found
 
 

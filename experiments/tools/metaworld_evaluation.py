@@ -8,133 +8,118 @@ evaluation is 10 draws of tasks, with 10 episodes of each to adapt on and 3 to b
 
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
-from tensordict import TensorDict
-from torch import Tensor
+from gymnasium.vector import VectorEnv, VectorWrapper
 
-from metarl.distributions import Distribution
 from metarl.envs.wrapped.meta_world import DRAWS, MetaWorldFamily, load_package
 from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.family import TaskFamily
 from metarl.learner import Learner
-from metarl.rollout import Rollout
-from metarl.seeding import generator
-from metarl.spaces import unit_scale
+from metarl.seeding import derive_seed
+from metarl.session import Session
 from metarl.validation import require_counts
 
 
 class LearnerAgent:
-    """A learner as the ``MetaLearningAgent`` of ``metaworld.evaluation``, whose environments are N tasks.
+    """A learner as the ``MetaLearningAgent`` of ``metaworld.evaluation``, in vector environments of N tasks.
 
-    It adapts by sampled actions and is evaluated by the mode of the policy, as the package's own baselines are. The
-    package does not tell the observation after an episode's last step; the one before it stands in its place.
+    It adapts by sampled actions and is evaluated by the mode of the policy, as the package's own baselines are. Every
+    task has a session of its own, because episodes end at different steps in the evaluation. A learner that does not
+    pool episodes goes on in its trial from one adaptation episode to the next; every evaluation episode starts from
+    what was known after them.
 
     Args:
         learner: trained or not; it is not changed.
         family: whose spaces the learner acts in.
+        num_tasks: N.
         seed: of the actions.
         device: that the learner lives on.
     """
 
-    def __init__(self, learner: Learner, family: TaskFamily, seed: int = 0, device: str = "cpu") -> None:
-        self._learner, self._device = learner, torch.device(device)
-        self._to_env = unit_scale(family.action_space, self._device)
-        self._noise = generator(seed, "actions", device=self._device)
-        self._state: Any = None
-        self._steps: list[Any] = []
-        self._distribution: type[Distribution] | None = None
+    def __init__(
+        self, learner: Learner, family: TaskFamily, num_tasks: int, seed: int = 0, device: str = "cpu"
+    ) -> None:
+        self._pools_episodes = learner.pools_episodes
+        self.sessions = [
+            Session(learner, family, seed=derive_seed(seed, "Meta-World", task), device=device)
+            for task in range(num_tasks)
+        ]
 
     def init(self) -> None:
         """Forget the tasks."""
-        self._state, self._steps = None, []
+        for session in self.sessions:
+            session.begin()
 
     def adapt_action(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Sample actions ``[N, A]``; return them with what the learner will want to know of them."""
-        actions, distribution = self._act(observations, deterministic=False)
-        self._distribution = type(distribution)
-        shape = actions.shape[:2]
-        known = [tensor.expand(*shape, *tensor.shape[2:]) for tensor in (actions, *distribution.tensors())]
-        return self._for_env(actions), {str(index): tensor[:, 0].cpu().numpy() for index, tensor in enumerate(known)}
+        """Sample actions ``[N, A]``; a new episode starts wherever the last one has ended."""
+        for session in self.sessions:
+            if session.ended:
+                if not self._pools_episodes and session.recorded:
+                    session.adapt()
+                session.open()
+        return self._act(observations), {}
 
     def step(self, timestep: Any) -> None:
-        """Remember a step of every task."""
-        self._steps.append(timestep)
+        """Do nothing: ``observe`` gets more, and in the evaluation too."""
+
+    def observe(
+        self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
+    ) -> None:
+        """Take in a step of every task; at an episode's end the observations are its last."""
+        outcomes = zip(self.sessions, observations, rewards, terminated, truncated, strict=True)
+        for session, *outcome in outcomes:
+            session.observe(*outcome)
 
     def adapt(self) -> None:
-        """Learn from the whole episodes since the last adaptation."""
-        self._state, self._steps = self._learner.adapt(self._state, self._rollout()), []
+        """Learn from the episodes since the last adaptation, of a trial from its last one."""
+        for session in self.sessions:
+            session.adapt()
 
     def eval_action(self, observations: np.ndarray) -> np.ndarray:
         """Return the most probable actions ``[N, A]``."""
-        return self._for_env(self._act(observations, deterministic=True)[0])
+        return self._act(observations)
 
     def reset(self, env_mask: np.ndarray) -> None:
-        """Do nothing: what a learner knows of a task outlives its episodes."""
+        """Start an evaluation episode of the tasks under the mask, bool ``[N]``."""
+        for task in np.flatnonzero(env_mask):
+            self.sessions[task].open(deterministic=True)
 
-    @torch.no_grad()
-    def _act(self, observations: np.ndarray, deterministic: bool) -> tuple[Tensor, Distribution]:
-        seen = torch.as_tensor(observations, dtype=torch.float32, device=self._device)[:, None]
-        if self._state is None:
-            self._state = self._learner.begin(len(seen))
-        return self._learner.act(self._state, seen, self._noise, deterministic)
-
-    def _for_env(self, actions: Tensor) -> np.ndarray:
-        ready: np.ndarray = self._to_env(actions)[:, 0].cpu().numpy()
-        return ready
-
-    def _rollout(self) -> Rollout:
-        """Lay the steps out as episodes ``[N, E, T]``; episodes that not all tasks have had, or finished, are left."""
-        *columns, aux = zip(*self._steps, strict=True)
-        observations, _, rewards, terminated, truncated = (np.stack(column, 1) for column in columns)
-        episodes = _Episodes(terminated | truncated, self._device)
-        known = [np.stack([entry[str(index)] for entry in aux], 1) for index in range(len(aux[0]))]
-        actions, *parameters = map(episodes.lay_out, known)
-        assert self._distribution is not None, "steps come after actions"
-        distribution = self._distribution(*parameters)
-        seen = episodes.lay_out(observations.astype(np.float32))
-        return Rollout(
-            tasks=TensorDict({}, [len(observations)]),
-            observations=seen,
-            actions=actions,
-            rewards=episodes.lay_out(rewards.astype(np.float32)),
-            terminated=episodes.lay_out(terminated),
-            truncated=episodes.lay_out(truncated),
-            valid=episodes.lay_out(np.ones_like(terminated)),
-            final_observations=episodes.last(seen),
-            log_probs=distribution.log_prob(actions),
-            distribution=distribution,
-        )
+    def _act(self, observations: np.ndarray) -> np.ndarray:
+        return np.stack([session.act(seen) for session, seen in zip(self.sessions, observations, strict=True)])
 
 
-class _Episodes:
-    """Where the episodes of N tasks begin and end within S steps, of which ``ended`` ``[N, S]`` tells the last ones."""
+class ObservedEnvs(VectorWrapper):
+    """The package's environments, which show an agent the outcome of every step.
 
-    def __init__(self, ended: np.ndarray, device: torch.device) -> None:
-        bounds = [np.flatnonzero([True, *row]) for row in ended]
-        self._count = min(map(len, bounds)) - 1
-        self._bounds = [row[: self._count + 1] for row in bounds]
-        self._lengths = np.stack([np.diff(row) for row in self._bounds])
-        self._device = device
+    The package itself does not give the agent rewards in the evaluation, nor the last observation of an episode; a
+    memory needs both.
 
-    def lay_out(self, values: np.ndarray) -> Tensor:
-        """Return values ``[N, S, ...]`` as ``[N, E, T, ...]``, with zeros behind each episode."""
-        laid = np.zeros((*self._lengths.shape, self._lengths.max(), *values.shape[2:]), values.dtype)
-        for task, bounds in enumerate(self._bounds):
-            for episode, (start, end) in enumerate(pairwise(bounds)):
-                laid[task, episode, : end - start] = values[task, start:end]
-        return torch.as_tensor(laid, device=self._device)
+    Args:
+        envs: that start the next episode within the step that ends one.
+        agent: that acts in them.
+    """
 
-    def last(self, laid: Tensor) -> Tensor:
-        """Return what stands at the last step of each episode, ``[N, E, ...]``, of values ``[N, E, T, ...]``."""
-        tasks, episodes = np.indices(self._lengths.shape)
-        return laid[tasks, episodes, self._lengths - 1]
+    def __init__(self, envs: VectorEnv[Any, Any, Any], agent: LearnerAgent) -> None:
+        super().__init__(envs)
+        self._agent = agent
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the environments that a vector environment need not have, such as ``call``."""
+        return getattr(self.env, name)
+
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step all environments."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        after = np.array(observations)
+        for task in np.flatnonzero(terminated | truncated):
+            after[task] = infos["final_obs"][task]
+        self._agent.observe(after, rewards, terminated, truncated)
+        return observations, rewards, terminated, truncated, infos
 
 
 @dataclass(frozen=True)
@@ -187,10 +172,11 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
         vector_strategy=family.vectorization,
         max_episode_steps=family.horizon,
     )
-    agent = LearnerAgent(learner, family, options.seed, config.run.device)
+    agent = LearnerAgent(learner, family, options.tasks, options.seed, config.run.device)
+    observed: Any = ObservedEnvs(envs, agent)  # the package asks for more than a VectorEnv, which is passed on to it
     counts = (options.evaluations, options.steps, options.episodes, options.evaluation_episodes)
     try:
-        return metalearning_evaluation(agent, envs, *counts)
+        return metalearning_evaluation(agent, observed, *counts)
     finally:
         envs.close()
 

@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers families and learners)
+from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, Transition, make_family
 from metarl.learner import LEARNERS, Learner
@@ -118,6 +119,14 @@ def sample(learner: Learner, family: TaskFamily, iteration: int) -> list[Rollout
     return rollouts
 
 
+def act(
+    learner: Learner, state: Any, observations: Tensor, stream: torch.Generator, deterministic: bool = False
+) -> tuple[Tensor, Distribution]:
+    """Act once, at the start of an episode."""
+    working = learner.open(state, observations.shape[1], stream, deterministic)
+    return learner.act(working, observations, stream, deterministic)
+
+
 def numbers(content: Any) -> Tensor:
     """Return all tensors and numbers of a nested state in one vector."""
     if isinstance(content, Mapping):
@@ -186,7 +195,7 @@ def test_acting_gives_actions_of_the_families_shape(name: str, family: TaskFamil
     learner = make(name, family)
     space = learner.view(family, learner.config_class()).observation_space
     observations = torch.zeros(TASKS, EPISODES, *(space.shape or ()), dtype=torch.int64 if space.shape == () else None)
-    actions, _ = learner.act(learner.begin(TASKS), observations, torch.Generator())
+    actions, _ = act(learner, learner.begin(TASKS), observations, torch.Generator())
     assert actions.shape == (TASKS, EPISODES, *(family.action_space.shape or ()))
 
 
@@ -195,7 +204,7 @@ def test_deterministic_actions_do_not_draw(name: str) -> None:
     family = plane(name)
     learner, observations = make(name, family), torch.zeros(TASKS, EPISODES, 2)
     one, other = (
-        learner.act(learner.begin(TASKS), observations, torch.Generator().manual_seed(seed), deterministic=True)[0]
+        act(learner, learner.begin(TASKS), observations, torch.Generator().manual_seed(seed), deterministic=True)[0]
         for seed in (1, 2)
     )
     assert torch.equal(one, other)
@@ -207,7 +216,7 @@ def test_adaptation_changes_how_it_acts(name: str) -> None:
     learner = make(name, family)
     start, observations = learner.begin(TASKS), torch.zeros(TASKS, EPISODES, 2)
     adapted = learner.adapt(start, sample(learner, family, 0)[0])
-    one, other = (learner.act(state, observations, torch.Generator().manual_seed(1))[0] for state in (start, adapted))
+    one, other = (act(learner, state, observations, torch.Generator().manual_seed(1))[0] for state in (start, adapted))
     assert not torch.equal(one, other)
 
 

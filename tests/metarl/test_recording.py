@@ -93,8 +93,8 @@ class Watched(Learner):
         assert num_tasks == 1
         return self.inner.begin(num_tasks)
 
-    def act(self, *arguments: Any, **named: Any) -> Any:
-        return self.inner.act(*arguments, **named)
+    def action_distribution(self, *arguments: Any) -> Any:
+        return self.inner.action_distribution(*arguments)
 
     def adapt(self, state: Any, rollout: Any) -> Any:
         self.rollouts.append(rollout)

@@ -9,14 +9,17 @@ from torch import Tensor
 
 import metarl.envs
 import metarl.sampler
+from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.distributions import Distribution
-from metarl.errors import RunError
+from metarl.errors import InputError, RunError
 from metarl.family import make_family
+from metarl.learner import OpenState
 from metarl.params import per_task
 from metarl.policies import make_policy
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
-from tests.fakes import POISON, EchoFamily, NoisyActor, ScriptedActor, echo_tasks, made_up_rollout
+from metarl.session import Session
+from tests.fakes import POISON, EchoFamily, NoisyActor, PolicyActor, ScriptedActor, echo_tasks, made_up_rollout
 
 # Shapes of the echo family's collections: 3 tasks, 2 episodes, 4 steps, 2 action components.
 SHAPE = (3, 2, 4, 2)
@@ -50,10 +53,14 @@ class CheckingActor(NoisyActor):
     """Knows each task's identity from its state, and finds it in every observation of that task."""
 
     def act(
-        self, state: TensorDict, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self,
+        working: OpenState[TensorDict],
+        observations: Tensor,
+        generator: torch.Generator,
+        deterministic: bool = False,
     ) -> tuple[Tensor, Distribution]:
-        assert torch.equal(observations[..., 0], state["identity"][:, None].expand(3, 2))
-        return super().act(state, observations, generator, deterministic)
+        assert torch.equal(observations[..., 0], working.state["identity"][:, None].expand(3, 2))
+        return super().act(working, observations, generator, deterministic)
 
 
 def test_task_rows_never_mix() -> None:
@@ -175,7 +182,7 @@ def test_final_observations_are_those_at_the_end_of_the_episode() -> None:
     assert collect(lifetimes=[1, 3, 9]).final_observations[..., 1].tolist() == [[1.0, 1.0], [3.0, 3.0], [4.0, 4.0]]
 
 
-def test_zeros_stand_behind_the_end() -> None:
+def test_zeros_come_after_the_end() -> None:
     rollout = collect(lifetimes=[1, 3, 9])
     per_step = [tensor for tensor in tensors(rollout) if tensor.shape[:3] == SHAPE[:3] and tensor.ndim == 4]
     assert len(per_step) == 4  # observations, actions, and the distribution's two
@@ -226,12 +233,12 @@ def test_the_earliest_step_is_named() -> None:
         collect(script)
 
 
-def test_a_nan_behind_an_end_is_no_failure() -> None:
+def test_a_nan_after_an_end_is_no_failure() -> None:
     rollout = collect(poisoned(task=0, episode=0, step=2, component=0), lifetimes=[1, 9, 9])
     assert rollout.env_steps == 18
 
 
-def test_a_nan_behind_an_end_never_reaches_the_returns() -> None:
+def test_a_nan_after_an_end_never_reaches_the_returns() -> None:
     rollout = collect(poisoned(task=0, episode=0, step=2, component=0), lifetimes=[1, 9, 9])
     assert rollout.episode_returns()[0].tolist() == [10.0, 10.0]
 
@@ -295,7 +302,7 @@ def test_collecting_builds_no_graph() -> None:
     params = per_task(policy.init_params(torch.Generator().manual_seed(0)), 2).apply(lambda x: x.requires_grad_())
     tasks = family.sample_tasks(2, torch.Generator().manual_seed(0))
     with torch.enable_grad():
-        rollout = Sampler(family).collect(policy, params, tasks, episodes=1, seed=0)
+        rollout = Sampler(family).collect(PolicyActor(policy), params, tasks, episodes=1, seed=0)
     assert not any(tensor.requires_grad for tensor in tensors(rollout))
 
 
@@ -304,7 +311,7 @@ def test_discrete_actions_keep_their_type_and_shape() -> None:
     policy = make_policy(family.observation_space, family.action_space, (4,))
     params = per_task(policy.init_params(torch.Generator().manual_seed(0)), 2)
     tasks = family.sample_tasks(2, torch.Generator().manual_seed(0))
-    actions = Sampler(family).collect(policy, params, tasks, episodes=5, seed=0).actions
+    actions = Sampler(family).collect(PolicyActor(policy), params, tasks, episodes=5, seed=0).actions
     assert actions.shape == (2, 5, 3)
     assert actions.dtype == torch.int64
 
@@ -333,14 +340,11 @@ def test_stopping_early_changes_nothing() -> None:
         assert torch.equal(getattr(short, name)[:2], getattr(full, name)[:2, :, :2])
 
 
-def replay_by_hand(advance: Any, observations: Tensor, steps: int, generators: list[torch.Generator]) -> Tensor:
+def replay_by_hand(advance: Any, observations: Tensor, steps: int, generators: list[torch.Generator]) -> None:
     """Do what a replayed graph does: the same operations on the same memory, the step's number being a tensor."""
     assert len(generators) == 2
-    step = torch.ones((), dtype=torch.int64)
     for _ in range(steps):
-        observations.copy_(advance(step, observations))
-        step += 1
-    return observations
+        observations.copy_(advance(observations))
 
 
 @pytest.mark.parametrize("name", ["navigation-2d", "gridnavi", "half-cheetah-vel", "hopper-vel"])
@@ -350,20 +354,20 @@ def test_the_captured_data_flow_gives_the_same_rollout(name: str, monkeypatch: p
     policy = make_policy(family.observation_space, family.action_space, (8,))
     state = per_task(policy.init_params(torch.Generator().manual_seed(0)), 3)
     tasks = family.sample_tasks(3, torch.Generator().manual_seed(0))
-    eager = Sampler(family).collect(policy, state, tasks, episodes=2, seed=1)
+    eager = Sampler(family).collect(PolicyActor(policy), state, tasks, episodes=2, seed=1)
     monkeypatch.setattr(metarl.sampler, "_replay", replay_by_hand)
     captured = Sampler(family)
     captured._captured = True
-    assert same_bits(eager, captured.collect(policy, state, tasks, episodes=2, seed=1))
+    assert same_bits(eager, captured.collect(PolicyActor(policy), state, tasks, episodes=2, seed=1))
 
 
 class RememberingScript(NoisyActor):
-    """Notes in a working copy what it is told of, and all calls in ``opened`` and ``noted``."""
+    """Sums up rewards in its open state, and keeps all calls in ``opened`` and ``noted``."""
 
     def __init__(self) -> None:
         super().__init__()
         self.opened: list[tuple[int, bool]] = []
-        self.noted: list[tuple[Tensor, Tensor]] = []
+        self.noted: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def open(
         self, state: dict[str, Tensor], episodes: int, generator: torch.Generator, deterministic: bool = False
@@ -377,8 +381,8 @@ class RememberingScript(NoisyActor):
         assert torch.equal(state["sum"], observations[..., 0] * self.steps)  # its rewards are the task's identity
         return super().act(state, observations, generator, deterministic)
 
-    def observe(self, working: dict[str, Tensor], actions: Tensor, rewards: Tensor) -> None:
-        self.noted.append((actions.clone(), rewards.clone()))
+    def observe(self, working: dict[str, Tensor], actions: Tensor, rewards: Tensor, ended: Tensor) -> None:
+        self.noted.append((actions.clone(), rewards.clone(), ended.clone()))
         working["sum"] += rewards
 
 
@@ -388,12 +392,19 @@ def remembering(deterministic: bool = False) -> tuple[RememberingScript, dict[st
     return actor, state, sampler.collect(actor, state, tasks, episodes=2, seed=3, deterministic=deterministic)
 
 
-def test_an_actor_that_remembers_is_told_of_every_action_and_reward() -> None:
-    # And acts by what it was told so far: the actor itself checks that.
+def test_an_actor_observes_every_action_and_reward() -> None:
+    # And acts by what it has observed so far: the actor itself checks that.
     actor, _, rollout = remembering()
     assert len(actor.noted) == 4
-    assert torch.equal(torch.stack([actions for actions, _ in actor.noted], 2), rollout.actions)
-    assert torch.equal(torch.stack([rewards for _, rewards in actor.noted], 2), rollout.rewards)
+    assert torch.equal(torch.stack([actions for actions, *_ in actor.noted], 2), rollout.actions)
+    assert torch.equal(torch.stack([rewards for _, rewards, _ in actor.noted], 2), rollout.rewards)
+
+
+def test_it_observes_each_end_once() -> None:
+    actor, lifetimes = RememberingScript(), [1, 3, 9]
+    Sampler(EchoFamily()).collect(actor, {"sum": torch.zeros(3)}, echo_tasks([10, 20, 30], lifetimes), 1, seed=3)
+    ended = torch.stack([ended for *_, ended in actor.noted], 2)
+    assert ended[:, 0].int().tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
 def test_what_it_remembers_is_in_a_copy_of_the_state() -> None:
@@ -424,3 +435,22 @@ def test_watching_changes_nothing() -> None:
     tasks = echo_tasks([10, 20, 30])
     watched = Sampler(EchoFamily()).collect(NoisyActor(), None, tasks, 2, seed=3, watch=lambda env: None)
     assert same_bits(watched, collect(seed=3))
+
+
+def test_a_session_is_run_as_a_state_is_collected() -> None:
+    family = make_family("gridnavi", horizon=5)
+    learner = MamlTrpo(family, MamlTrpoConfig(hidden_sizes=(8,)), 0, torch.device("cpu"))
+    sampler, tasks = Sampler(family), family.sample_tasks(2, torch.Generator().manual_seed(0))
+    session = sampler.session(learner, tasks, episodes=3)
+    first = sampler.run(session, seed=4)
+    assert same_bits(first, sampler.collect(learner, learner.begin(2), tasks, 3, seed=4))
+    session.adapt()
+    adapted = learner.adapt(learner.begin(2), first)
+    assert same_bits(sampler.run(session, seed=5), sampler.collect(learner, adapted, tasks, 3, seed=5))
+
+
+def test_a_session_without_its_tasks_parameters_is_refused() -> None:
+    family = make_family("gridnavi", horizon=5)
+    learner = MamlTrpo(family, MamlTrpoConfig(hidden_sizes=(8,)), 0, torch.device("cpu"))
+    with pytest.raises(InputError, match="give their parameters to the session, by begin"):
+        Sampler(family).run(Session(learner, family, 2), seed=0)

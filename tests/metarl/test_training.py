@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
@@ -19,6 +18,7 @@ from metarl.errors import InputError, RunError
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
+from metarl.session import Session
 from metarl.training import resume, train
 from tests.runs import CLI, checkpoint_vector, children_environment, numbers, run_python, small, train_words
 
@@ -38,16 +38,17 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert torch.equal(checkpoint_vector(one), checkpoint_vector(other))
 
 
-def spy_on_collect(monkeypatch: pytest.MonkeyPatch, spy: Callable[[int, Any, Rollout], Rollout]) -> None:
+def spy_on_rounds(monkeypatch: pytest.MonkeyPatch, spy: Callable[[int, Any, Rollout], Rollout]) -> None:
     """Let ``spy`` see (and replace) every rollout: it gets their number so far, the state and the rollout."""
-    collect, calls = Sampler.collect, [0]
+    run, calls = Sampler.run, [0]
 
-    def wrapped(self: Sampler, actor: Any, state: Any, tasks: TensorDict, *rest: Any, **options: Any) -> Rollout:
-        rollout = spy(calls[0], state, collect(self, actor, state, tasks, *rest, **options))
+    def wrapped(self: Sampler, session: Session, seed: int) -> Rollout:
+        state = session.state
+        rollout = spy(calls[0], state, run(self, session, seed))
         calls[0] += 1
         return rollout
 
-    monkeypatch.setattr(Sampler, "collect", wrapped)
+    monkeypatch.setattr(Sampler, "run", wrapped)
 
 
 def test_a_run_leaves_its_files(straight: Path) -> None:
@@ -203,11 +204,11 @@ def test_every_inner_step_has_fresh_rollouts_of_the_parameters_adapted_so_far(
     updated: list[list[Rollout]] = []
     update = MamlTrpo.update
     monkeypatch.setattr(MamlTrpo, "update", lambda self, each: updated.append(list(each)) or update(self, each))
-    spy_on_collect(monkeypatch, spy)
+    spy_on_rounds(monkeypatch, spy)
     settings = MamlTrpoConfig(hidden_sizes=(8,), inner_steps=inner_steps)
     config = small(tmp_path / "run", "navigation-2d", horizon=5, iterations=1, settings=settings)
     train(config)
-    # Training came first; the rollouts behind it are validation's.
+    # Training came first; the rollouts after it are those of validation.
     trained = rollouts[: inner_steps + 1]
     assert [[id(rollout) for rollout in each] for each in updated] == [[id(rollout) for rollout in trained]]
     # Fresh: each has noise of its own, whatever the parameters made of it.
@@ -236,7 +237,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
             rewards[0, 0, 0] = torch.nan
         return dataclasses.replace(rollout, rewards=rewards)
 
-    spy_on_collect(monkeypatch, spy)
+    spy_on_rounds(monkeypatch, spy)
 
 
 # Two rollouts an iteration: number 5 is the second one of iteration 2.

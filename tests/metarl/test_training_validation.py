@@ -11,8 +11,10 @@ from metarl.errors import InputError, RunError
 from metarl.evaluation import adaptation_curve, evaluate, load_run
 from metarl.learner import LEARNERS
 from metarl.metrics import VALIDATION_TASKS
+from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
+from metarl.session import Session
 from metarl.training import resume, train
 from tests.runs import numbers, same, script_validation, small, tiny
 
@@ -57,13 +59,13 @@ def test_what_is_measured_is_the_adaptation_curve_of_the_validation_tasks(often:
 
 def test_the_test_tasks_are_never_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     met: list[TensorDict] = []
-    collect = Sampler.collect
+    run = Sampler.run
 
-    def spy(self: Sampler, actor: Any, state: Any, tasks: TensorDict, *rest: Any, **options: Any) -> Any:
-        met.append(tasks)
-        return collect(self, actor, state, tasks, *rest, **options)
+    def spy(self: Sampler, session: Session, seed: int) -> Rollout:
+        met.append(session.tasks)
+        return run(self, session, seed)
 
-    monkeypatch.setattr(Sampler, "collect", spy)
+    monkeypatch.setattr(Sampler, "run", spy)
     directory = trained(tmp_path / "run", validate_every=2)
     config, _, _ = load_run(directory.path)
     goals = {tuple(goal) for tasks in met for goal in tasks["goal"].tolist()}

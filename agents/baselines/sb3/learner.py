@@ -27,7 +27,7 @@ from metarl.agents.baselines.sb3.models import (
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner
+from metarl.learner import Learner, OpenState
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
@@ -141,23 +141,30 @@ class Sb3Learner(Learner):
         return Models([self.model])
 
     @torch.no_grad()
-    def act(
-        self, state: Models, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        """Act by each task's model."""
-        if len(state.models) == 1:
-            flat = self.distribution(state.models[0], observations.flatten(0, 1))
-            distribution = flat.map(lambda tensor: tensor.view(*observations.shape[:2], *tensor.shape[1:]))
-        else:
-            each = [self.distribution(model, seen) for model, seen in zip(state.models, observations, strict=True)]
-            tensors = zip(*(one.tensors() for one in each), strict=True)
-            distribution = type(each[0])(*(torch.stack(column) for column in tensors))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+    def action_distribution(self, working: OpenState[Models], observations: Tensor) -> Distribution:
+        """Return the distribution of each task's model."""
+        models = working.state.models
+        if len(models) == 1:
+            flat = self.distribution(models[0], observations.flatten(0, 1))
+            return flat.map(lambda tensor: tensor.view(*observations.shape[:2], *tensor.shape[1:]))
+        each = [self.distribution(model, seen) for model, seen in zip(models, observations, strict=True)]
+        tensors = zip(*(one.tensors() for one in each), strict=True)
+        return type(each[0])(*(torch.stack(column) for column in tensors))
 
     def adapt(self, state: Models, rollout: Rollout) -> Models:
-        """Train a copy of each task's model in its task, for as many environment steps as the rollout has of it."""
+        """Train a copy of each task's model in its task, for as many environment steps as the rollout has of it.
+
+        Raises:
+            InputError: when the rollout does not know its tasks' parameters.
+            RunError: when a parameter becomes NaN or infinite.
+        """
         if self.config.variant == "oracle":
             return state
+        if missing := set(self._family.task_space) - set(rollout.tasks.keys()):
+            raise InputError(
+                f"{self.name} adapts by stepping the task's own environment and needs its parameters: the rollout has "
+                f"no {', '.join(sorted(missing))}; give the session the tasks by begin, or use rl2"
+            )
         granted = rollout.valid.sum((1, 2)).tolist()
         learned = [self._adapted(state, rollout, task, steps) for task, steps in enumerate(granted)]
         models, waiting = zip(*learned, strict=True)

@@ -19,6 +19,7 @@ from metarl.errors import InputError
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.commands.main import main
 from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.learner import Actor
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.solved import SolvedFamily
@@ -132,11 +133,11 @@ def test_the_last_step_of_an_mdp_is_greedy_and_the_one_before_is_not() -> None:
     assert collect(TabularMDP(states=2, actions=2, horizon=1), task).actions[0, 0].tolist() == [0]
 
 
-class Swaying:
+class Swaying(Actor):
     """The optimum, but for noise that is the larger the later the episode stands; none in the first."""
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
         scales = torch.linspace(0, 2, observations.shape[1])[:, None].expand_as(observations)
         distribution = DiagonalGaussian(observations, scales.log().clamp(min=-100))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
-from metarl.agents.in_context.trial_learner import StepInputs, Trial, Unknown, Working
+from metarl.agents.in_context.trial_learner import StepInputs
+from metarl.agents.in_context.trial_state import OpenTrial, Trial, Unknown
 from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
 from metarl.rollout import Rollout
@@ -31,10 +32,10 @@ class Watched(Rl2):
         config = Rl2Config(**{"hidden_size": 8, "episodes_per_trial": 3, **settings})
         super().__init__(family, config, 1, CPU)
         self.seen: list[Tensor] = []
-        self.workings: list[Working] = []
+        self.workings: list[OpenTrial] = []
         self.network.register_forward_hook(lambda _, given, __: self.seen.append(given[0].clone()))
 
-    def open(self, *given: Any) -> Working:
+    def open(self, *given: Any) -> OpenTrial:
         self.workings.append(super().open(*given))
         return self.workings[-1]
 
@@ -174,7 +175,8 @@ def test_adapting_remembers_what_acting_remembered(memory: str) -> None:
     # The sampler worked on a copy; the recorded episode leads to the same state, of which the next one is opened.
     learner = echo_learner(memory=memory)
     _, states = run_trial(learner, [9, 9])
-    for working, state in zip(learner.workings[::2], states[1:], strict=True):
+    for opened, state in zip(learner.workings, states[1:], strict=True):
+        working = opened.trial
         assert all((value != 0).any() for value in working.memory.values())
         for name, value in working.memory.items():
             torch.testing.assert_close(value, state.memory[name], rtol=1e-4, atol=1e-5)
@@ -192,7 +194,7 @@ def test_collecting_leaves_the_callers_state_alone(memory: str) -> None:
     before = replace(before, actions=state.actions.clone(), rewards=state.rewards.clone(), starts=state.starts.clone())
     Sampler(EchoFamily()).collect(learner, state, rollouts[0].tasks, 2, seed=8)
     learner.adapt(state, rollouts[1])
-    learner.act(state, rollouts[0].observations[:, :, 0], torch.Generator())
+    learner.act(learner.open(state, 2, torch.Generator()), rollouts[0].observations[:, :, 0], torch.Generator())
     assert same(state, before)
 
 
@@ -211,7 +213,8 @@ def test_a_second_episode_goes_on_from_the_first(memory: str) -> None:
     learner = echo_learner(memory=memory)
     rollouts, states = run_trial(learner, [9, 9])
     seen = rollouts[0].observations[:, :, 0]
-    fresh, later = (learner.act(state, seen, torch.Generator())[1].tensors()[0] for state in states[:2])
+    stream = torch.Generator()
+    fresh, later = (learner.act(learner.open(state, 2, stream), seen, stream)[1].tensors()[0] for state in states[:2])
     assert (fresh != later).any(-1).all()
 
 
@@ -224,7 +227,7 @@ def test_a_fresh_trial_is_as_the_first_ever(memory: str) -> None:
     assert isinstance(states[0], Unknown)
     again = Sampler(EchoFamily()).collect(learner, learner.begin(2), tasks, 2, seed=0)
     assert torch.equal(again.log_probs, first[0].log_probs)
-    opened = learner.open(learner.begin(2), 2, torch.Generator())
+    opened = learner.open(learner.begin(2), 2, torch.Generator()).trial
     assert not any(value.any() for value in opened.memory.values())
     assert not opened.actions.any()
     assert not opened.rewards.any()
@@ -236,14 +239,14 @@ def test_a_working_copy_stays_where_it_is(memory: str) -> None:
     # A captured graph reads and writes it there.
     learner, observations = echo_learner(memory=memory), torch.ones(2, 3, 3)
     working = learner.open(learner.begin(2), 3, torch.Generator())
-    held = [*working.memory.values(), working.actions, working.rewards, working.starts]
-    places = [tensor.data_ptr() for tensor in held]
+    trial = working.trial
+    places = [tensor.data_ptr() for tensor in (*trial.memory.values(), trial.actions, trial.rewards, trial.starts)]
     for _ in range(3):
         actions, _ = learner.act(working, observations, torch.Generator())
-        learner.observe(working, actions, torch.ones(2, 3))
-    now = [*working.memory.values(), working.actions, working.rewards, working.starts]
+        learner.observe(working, actions, torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool))
+    now = [*trial.memory.values(), trial.actions, trial.rewards, trial.starts]
     assert [tensor.data_ptr() for tensor in now] == places
-    assert all(value.any() for value in working.memory.values())
+    assert all(value.any() for value in trial.memory.values())
 
 
 def test_trials_of_a_task_do_not_share_what_they_saw() -> None:

@@ -117,10 +117,10 @@ def test_only_a_new_trial_forgets() -> None:
     learner = made(chosen)
     rollouts = collected(learner, chosen)
     known = learner.adapt(learner.adapt(learner.begin(TASKS), rollouts[0]), rollouts[1])
-    opened = learner.open(known, SIDE_BY_SIDE, stream())
+    opened = learner.open(known, SIDE_BY_SIDE, stream()).trial
     assert torch.equal(opened.memory["hidden"], known.memory["hidden"])
     assert opened.memory["hidden"].abs().min() > 0
-    fresh = learner.open(learner.begin(TASKS), SIDE_BY_SIDE, stream())
+    fresh = learner.open(learner.begin(TASKS), SIDE_BY_SIDE, stream()).trial
     assert not fresh.memory["hidden"].any()
 
 

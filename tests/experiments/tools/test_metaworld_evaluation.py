@@ -1,109 +1,179 @@
+"""Meta-World's own protocol: what an agent does in it, and that a run is evaluated by the package."""
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from metaworld.evaluation import Timestep
 
 import metarl
-from metarl.agents.gradient.adaptation import Adapted
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.errors import InputError
 from metarl.experiments.tools import metaworld_evaluation
-from metarl.experiments.tools.metaworld_evaluation import LearnerAgent, Options, evaluate, run
+from metarl.experiments.tools.metaworld_evaluation import LearnerAgent, ObservedEnvs, Options, evaluate, run
 from metarl.family import make_family
-from metarl.rollout import Rollout
+from metarl.learner import LEARNERS, Learner
 
 FAMILY = make_family("navigation-2d")
 TINY = MamlTrpoConfig(hidden_sizes=(8,))
+CPU = torch.device("cpu")
 
 
-class Recorder(MamlTrpo):
-    """Keeps what it adapts on."""
-
-    def __init__(self) -> None:
-        super().__init__(FAMILY, TINY, 0, torch.device("cpu"))
-        self.rollouts: list[Rollout] = []
-
-    def adapt(self, state: Adapted, rollout: Rollout) -> Adapted:
-        self.rollouts.append(rollout)
-        return super().adapt(state, rollout)
-
-
-def trained(out: Path, family: str, **settings: Any) -> str:
+def trained(out: Path, family: str, name: str = "maml-trpo", **run: Any) -> str:
+    settings = {"maml-trpo": TINY, "pearl": LEARNERS["pearl"].config_class(updates_per_iteration=2)}.get(name)
     config = metarl.RunConfig(
-        iterations=1, tasks_per_batch=2, episodes_per_task=2, out=str(out / "run"), track="disabled", **settings
+        iterations=1, tasks_per_batch=2, episodes_per_task=2, out=str(out / "run"), track="disabled", **run
     )
-    return str(metarl.train(metarl.TrainConfig("maml-trpo", family, config, TINY)).path)
+    return str(metarl.train(metarl.TrainConfig(name, family, config, settings)).path)
+
+
+def maml() -> MamlTrpo:
+    return MamlTrpo(FAMILY, TINY, 0, CPU)
+
+
+def rl2() -> Rl2:
+    return Rl2(FAMILY, Rl2Config(hidden_size=8), 0, CPU)
 
 
 def observed(step: int, tasks: int = 2) -> np.ndarray:
     return np.array([[task, step / 10] for task in range(tasks)])
 
 
-def lived(agent: LearnerAgent, ends: Sequence[tuple[bool, bool]]) -> list[np.ndarray]:
-    """Let an agent live through steps of two tasks, whose rewards count them; return the actions."""
+def agent_of(learner: Learner) -> LearnerAgent:
+    agent = LearnerAgent(learner, FAMILY, num_tasks=2)
+    agent.init()
+    return agent
+
+
+def lived(agent: LearnerAgent, ends: Sequence[tuple[bool, bool]]) -> np.ndarray:
+    """Let an agent explore two tasks, whose rewards count the steps; return its actions ``[S, N, A]``."""
     actions = []
     for step, (first, second) in enumerate(ends):
-        action, aux = agent.adapt_action(observed(step))
+        actions.append(agent.adapt_action(observed(step))[0])
         truncated, terminated = np.array([first, False]), np.array([False, second])
-        agent.step(Timestep(observed(step), action, np.array([step, 10.0 + step]), terminated, truncated, aux))
-        actions.append(action)
-    return actions
+        agent.observe(observed(step + 1), np.array([step, 10.0 + step]), terminated, truncated)
+    return np.stack(actions)
 
 
-def test_episodes_are_laid_out_as_the_learner_wants_them() -> None:
-    learner = Recorder()
-    agent = LearnerAgent(learner, FAMILY)
-    agent.init()
-    lived(agent, [(False, True), (True, False), (False, False), (False, True), (True, False), (True, True)])
+def test_episodes_are_what_the_learner_adapts_to() -> None:
+    # The first task has episodes of 2, 3 and 1 steps; the second of 1, 3 and 2.
+    learner = maml()
+    agent = agent_of(learner)
+    ends = [(False, True), (True, False), (False, False), (False, True), (True, False), (True, True)]
+    lived(agent, ends)
+    assert [session.recorded for session in agent.sessions] == [3, 3]
+    rounds = [session.close() for session in agent.sessions]
+    assert [rollout.rewards[0, 0].tolist() for rollout in rounds] == [[5], [14, 15]]
+    assert rounds[1].final_observations[0, 0].tolist() == [1, pytest.approx(0.6)]
+    assert [bool(rollout.terminated.any()) for rollout in rounds] == [False, True]
     agent.adapt()
-    rollout = learner.rollouts[0]
-    # The first task had episodes of 2, 3 and 1 steps; the second 1, 3 and 2.
-    assert rollout.valid.sum(-1).tolist() == [[2, 3, 1], [1, 3, 2]]
-    assert rollout.rewards.tolist() == [[[0, 1, 0], [2, 3, 4], [5, 0, 0]], [[10, 0, 0], [11, 12, 13], [14, 15, 0]]]
-    assert rollout.truncated.nonzero().tolist() == [[0, 0, 1], [0, 1, 2], [0, 2, 0]]
-    assert rollout.terminated.nonzero().tolist() == [[1, 0, 0], [1, 1, 2], [1, 2, 1]]
-    assert torch.equal(rollout.observations[0, 1], torch.tensor([[0, 0.2], [0, 0.3], [0, 0.4]]))
-    assert torch.equal(rollout.final_observations[1], torch.tensor([[1, 0.0], [1, 0.3], [1, 0.5]]))
+    assert [session.recorded for session in agent.sessions] == [0, 0]
+    assert all(session.state.steps == 1 for session in agent.sessions)
 
 
-def test_the_policys_probabilities_come_with_the_steps() -> None:
-    learner = Recorder()
-    agent = LearnerAgent(learner, FAMILY)
-    agent.init()
-    actions = lived(agent, [(False, False), (True, True)])
-    agent.adapt()
-    rollout = learner.rollouts[0]
-    expected = learner.policy.distribution(learner.begin(2).params, rollout.observations).log_prob(rollout.actions)
-    torch.testing.assert_close(rollout.log_probs, expected)
-    # Actions are in the policy's units for the learner, and in the environment's for the environment.
-    assert torch.equal(torch.from_numpy(np.stack(actions, 1)), rollout.actions[:, 0].clamp(-1, 1) * 0.1)
-
-
-def test_episodes_that_are_not_over_are_left_out() -> None:
-    learner = Recorder()
-    agent = LearnerAgent(learner, FAMILY)
-    agent.init()
-    lived(agent, [(True, True), (True, False), (True, False)])
-    agent.adapt()
-    assert learner.rollouts[0].valid.shape == (2, 1, 1)
+def test_actions_are_in_the_environments_units() -> None:
+    agent = agent_of(maml())
+    actions = lived(agent, [(False, False)] * 20 + [(True, True)])
+    policys = np.concatenate([session.close().actions[0].numpy() for session in agent.sessions])
+    assert np.abs(policys).max() > 1
+    assert np.array_equal(actions.swapaxes(0, 1), np.clip(policys, -1, 1) * np.float32(0.1))
 
 
 def test_it_acts_by_what_it_has_learned_until_it_forgets() -> None:
-    agent = LearnerAgent(Recorder(), FAMILY)
+    agent, everywhere = agent_of(maml()), np.array([True, True])
+
+    def first_actions() -> np.ndarray:
+        agent.reset(everywhere)
+        return agent.eval_action(observed(0))
+
+    before = first_actions()
+    assert np.array_equal(first_actions(), before)
     agent.init()
     lived(agent, [(False, False), (True, True)])
-    before = agent.eval_action(observed(0))
-    assert np.array_equal(agent.eval_action(observed(0)), before)
     agent.adapt()
-    agent.reset(np.array([True, True]))
-    adapted = agent.eval_action(observed(0))
-    assert not np.array_equal(adapted, before)
+    assert not np.array_equal(first_actions(), before)
     agent.init()
-    assert np.array_equal(agent.eval_action(observed(0)), before)
+    assert np.array_equal(first_actions(), before)
+
+
+def test_a_memory_goes_on_through_the_adaptation_episodes() -> None:
+    # After two episodes, the state of reading both in a row.
+    learner = rl2()
+    agent = agent_of(learner)
+    states: list[Any] = [learner.begin(1)]
+    for _ in range(2):
+        lived(agent, [(False, False), (True, True)])
+        states.append(learner.adapt(states[-1], agent.sessions[0].close()))
+    agent.adapt()
+    found = agent.sessions[0].state
+    torch.testing.assert_close(found.memory["hidden"], states[2].memory["hidden"], rtol=1e-4, atol=1e-5)
+    assert found.memory["hidden"].ne(states[1].memory["hidden"]).all()
+
+
+def test_a_memory_remembers_within_an_evaluation_episode_and_not_beyond_it() -> None:
+    agent, everywhere = agent_of(rl2()), np.array([True, True])
+    lived(agent, [(False, False), (True, True)])
+    agent.adapt()
+
+    def act_twice(reward: float) -> tuple[np.ndarray, np.ndarray]:
+        first = agent.eval_action(observed(0))
+        agent.observe(observed(0), np.full(2, reward), ~everywhere, ~everywhere)
+        return first, agent.eval_action(observed(0))
+
+    agent.reset(everywhere)
+    one, after_one = act_twice(1.0)
+    assert not np.array_equal(one, after_one)  # the same observation, one step later
+    agent.reset(everywhere)
+    again, after_five = act_twice(5.0)
+    assert np.array_equal(one, again)  # every evaluation episode starts from the same knowledge
+    assert not np.array_equal(after_one, after_five)  # and it knows its last reward
+
+
+def test_pearl_keeps_to_one_guess_in_an_episode() -> None:
+    learner = LEARNERS["pearl"](FAMILY, LEARNERS["pearl"].config_class(), 0, CPU)
+    agent, nowhere = agent_of(learner), np.array([False, False])
+    working = []
+    for step in range(3):
+        agent.adapt_action(observed(step))
+        agent.observe(observed(step + 1), np.zeros(2), nowhere, nowhere)
+        running = agent.sessions[0]._running
+        assert running is not None
+        working.append(running.working.latent)
+    assert working[0] is working[1] is working[2]
+
+
+class Ending(gymnasium.vector.VectorEnv[Any, Any, Any]):
+    """Two environments, of which the second ends with every step and starts anew at 7."""
+
+    num_envs = 2
+    label = "ending"
+
+    def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        ended = np.array([False, True])
+        last = np.array([None, np.array([3.0, 3.0])], dtype=object)
+        return np.full((2, 2), 7.0), np.ones(2), ended, ~ended & False, {"final_obs": last}
+
+
+def test_the_agent_sees_the_last_observation_of_an_episode_not_the_first_of_the_next() -> None:
+    agent = agent_of(maml())
+    envs = ObservedEnvs(Ending(), agent)
+    actions, _ = agent.adapt_action(observed(0))
+    assert envs.step(actions)[0].tolist() == [[7, 7], [7, 7]]
+    assert agent.sessions[1].close().final_observations.tolist() == [[[3, 3]]]
+    assert not agent.sessions[0].ended
+    assert envs.label == "ending"  # as the package asks of its environments
+
+
+@pytest.mark.parametrize("name", ["rl2", "varibad", "pearl"])
+def test_learners_that_remember_are_evaluated_by_the_package(name: str, tmp_path: Path) -> None:
+    path = trained(tmp_path, "metaworld-ml1", name, preset="reach", horizon=4)
+    success, mean_return, _ = evaluate(Options(path, evaluations=1, episodes=2, evaluation_episodes=1, tasks=2))
+    assert 0 <= success <= 1
+    assert mean_return > 0
 
 
 def test_the_package_evaluates_a_run(

@@ -14,7 +14,7 @@ from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
 from metarl.evaluation import evaluate, load_run
 from metarl.experiments.commands.main import main
-from metarl.learner import LEARNERS
+from metarl.learner import LEARNERS, OpenState
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 from tests.agents.baselines.sb3.test_learner import HOME, collect, every_learner, every_variant, make
@@ -31,7 +31,7 @@ def trained(name: str, family: str | None = None, **settings: Any) -> Any:
 
 
 def act(learner: Any, observations: Tensor = SEEN, deterministic: bool = False) -> Any:
-    return learner.act(learner.begin(2), observations, torch.Generator().manual_seed(1), deterministic)
+    return learner.act(OpenState(learner.begin(2)), observations, torch.Generator().manual_seed(1), deterministic)
 
 
 @pytest.mark.parametrize("name", ["dqn", "ppo", "a2c", "sac"])
@@ -80,7 +80,7 @@ def test_dqn_takes_a_share_of_random_actions(share: float) -> None:
 def test_each_task_acts_by_its_own_model() -> None:
     learner, _ = make("ppo", "scratch", "navigation-2d")
     state = learner.begin(2)
-    together, distribution = learner.act(state, SEEN, torch.Generator(), deterministic=True)
+    together, distribution = learner.act(OpenState(state), SEEN, torch.Generator(), deterministic=True)
     assert distribution.log_std.shape == (2, 40, 2)
     for task, model in enumerate(state.models):
         alone, _ = model.predict(SEEN[task].numpy(), deterministic=True)

@@ -1,0 +1,176 @@
+"""Episodes while they run: N tasks, E episodes of each side by side, acted in, recorded, and laid out as a rollout."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.distributions import Distribution
+from metarl.learner import Actor
+from metarl.rollout import Rollout
+from metarl.seeding import generator
+from metarl.spaces import unit_scale
+
+# What a rollout holds for every step, beside the distribution.
+PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs")
+
+
+class RunningEpisodes:
+    """N x E episodes that start together and end each on its own; rows whose episode has ended idle.
+
+    All of it lives on one device. On CUDA neither ``act`` nor ``record`` waits for it, and from the second step on both
+    work in place, so that a graph can hold them; ``step`` is then a tensor.
+
+    Attributes:
+        working: what the actor opened.
+        noise: generator of the actions.
+        step: number of steps recorded.
+        alive: bool ``[N, E]``, whether an episode is still running.
+
+    Args:
+        actor: chooses the actions.
+        state: what ``actor`` knows of each task, stacked ``[N]``.
+        action_space: of one environment.
+        num_tasks: N.
+        episodes: E.
+        seed: of everything random but the environments.
+        deterministic: take the mode of the policy instead of sampling.
+        device: of all tensors.
+        capacity: steps to make room for; room grows when more are recorded.
+    """
+
+    def __init__(
+        self,
+        actor: Actor,
+        state: Any,
+        action_space: spaces.Space[Any],
+        num_tasks: int,
+        episodes: int,
+        seed: int,
+        deterministic: bool,
+        device: torch.device,
+        capacity: int,
+    ) -> None:
+        self.noise = generator(seed, "actions", device=device)
+        self.working = actor.open(state, episodes, self.noise, deterministic)
+        self.step: int | Tensor = 0
+        self.alive = torch.ones(num_tasks, episodes, dtype=torch.bool, device=device)
+        self._actor, self._deterministic, self._device, self._capacity = actor, deterministic, device, capacity
+        self._to_env = unit_scale(action_space, device)
+        self._tensors: dict[str, Tensor] = {}
+        self._distribution: type[Distribution]
+        self._actions: Tensor
+        self._final: Tensor | None = None
+
+    @torch.no_grad()
+    def act(self, observations: Tensor) -> Tensor:
+        """Choose actions at observations ``[N, E, *observation]``; return them in the environments' units."""
+        actions, distribution = self._actor.act(self.working, observations, self.noise, self._deterministic)
+        self._put("observations", observations)
+        self._put("actions", actions)
+        for index, tensor in enumerate(distribution.tensors()):
+            self._put(f"distribution_{index}", tensor.expand(*self.alive.shape, *tensor.shape[2:]))
+        self._distribution, self._actions = type(distribution), actions
+        return self._to_env(actions)
+
+    @torch.no_grad()
+    def record(
+        self,
+        observations: Tensor,
+        rewards: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        success: Tensor | None = None,
+    ) -> None:
+        """Record the outcome of a step.
+
+        Args:
+            observations: after it, ``[N, E, *observation]``.
+            rewards: float32 ``[N, E]``.
+            terminated: bool ``[N, E]``.
+            truncated: bool ``[N, E]``.
+            success: bool ``[N, E]``, whether it met the task's goal, where the family says so.
+        """
+        ended = (terminated | truncated) & self.alive
+        self._actor.observe(self.working, self._actions, rewards, ended)
+        for name, value in (("rewards", rewards), ("terminated", terminated), ("truncated", truncated)):
+            self._put(name, value)
+        if success is not None:
+            self._put("success", success)
+        # To ask whether an episode has ended is free on the CPU; elsewhere it would be to wait for the device.
+        if self._device.type != "cpu" or ended.any():
+            self._end(ended, observations)
+        self.step += 1
+
+    def over(self) -> bool:
+        """Return whether every episode has ended; on CUDA this waits for the device."""
+        return not self.alive.any()
+
+    def _end(self, ended: Tensor, observations: Tensor) -> None:
+        """Keep the observations after the last step of the episodes that ended; other rows are filled in later."""
+        self.alive &= ~ended
+        if self._final is None:
+            self._final = observations.clone()
+        else:
+            mask = ended.view(*ended.shape, *[1] * (observations.ndim - 2))
+            self._final.copy_(torch.where(mask, observations, self._final))
+
+    def _put(self, name: str, value: Tensor) -> None:
+        """Store one step's values ``[N, E, ...]`` in a tensor ``[N, E, T, ...]``, allocated at the first step."""
+        if name not in self._tensors:
+            self._tensors[name] = value.new_zeros(*self.alive.shape, self._capacity, *value.shape[2:])
+        stored = self._tensors[name]
+        if isinstance(self.step, int) and self.step >= stored.shape[2]:
+            self._tensors[name] = stored = torch.cat([stored, torch.zeros_like(stored)], 2)
+        stored[:, :, self.step] = value
+
+    def rollout(self, tasks: TensorDict) -> Rollout:
+        """Return the episodes of tasks ``[N]``, all of which have ended, each row cut off at its end."""
+        assert self._final is not None, "every episode has ended"
+        stored = {name: value[:, :, : int(self.step)] for name, value in self._tensors.items()}
+        ended = stored["terminated"] | stored["truncated"]
+        valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
+        inside = {  # what comes after an episode's end must not reach anything, not even as NaN times zero
+            name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
+            for name, value in stored.items()
+        }
+        parameters = [inside[name] for name in sorted(stored) if name.startswith("distribution_")]
+        distribution = self._distribution(*parameters)
+        return Rollout(
+            tasks=tasks,
+            observations=inside["observations"],
+            actions=inside["actions"],
+            rewards=inside["rewards"],
+            terminated=inside["terminated"],
+            truncated=inside["truncated"],
+            valid=valid,
+            final_observations=self._final,
+            log_probs=distribution.log_prob(inside["actions"]),
+            distribution=distribution,
+            success=inside.get("success"),
+        )
+
+
+def join_episodes(rollouts: Sequence[Rollout]) -> Rollout:
+    """Return one rollout with the episodes of several of the same tasks side by side.
+
+    Rows are as long as the longest, with zeros after an episode's end. Whether goals were met is left out.
+    """
+    steps = max(rollout.rewards.shape[2] for rollout in rollouts)
+    joined = {name: _side_by_side([getattr(rollout, name) for rollout in rollouts], steps) for name in PER_STEP}
+    parameters = zip(*(rollout.distribution.tensors() for rollout in rollouts), strict=True)
+    distribution = type(rollouts[0].distribution)(*(_side_by_side(values, steps) for values in parameters))
+    final = torch.cat([rollout.final_observations for rollout in rollouts], 1)
+    return Rollout(tasks=rollouts[0].tasks, distribution=distribution, final_observations=final, **joined)
+
+
+def _side_by_side(values: Sequence[Tensor], steps: int) -> Tensor:
+    """Return tensors ``[N, E, T, ...]`` in one, each filled up with zeros to ``steps`` steps."""
+    filled = []
+    for value in values:
+        missing = value.new_zeros(*value.shape[:2], steps - value.shape[2], *value.shape[3:])
+        filled.append(torch.cat([value, missing], 2))
+    return torch.cat(filled, 1)

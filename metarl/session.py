@@ -1,0 +1,291 @@
+"""A learner in use: it acts in episodes of some tasks, whoever steps the environments, and adapts to what it met."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.episodes import RunningEpisodes, join_episodes
+from metarl.errors import InputError
+from metarl.learner import Learner, OpenState
+from metarl.rollout import Rollout
+from metarl.seeding import derive_seed
+from metarl.spaces import is_bounded_box
+from metarl.validation import require_count
+
+# Steps to make room for where the horizon is not known.
+FIRST_CAPACITY = 128
+
+
+class Spaces(Protocol):
+    """What has spaces: a task family, or a ``gymnasium.Env``."""
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Of one environment."""
+        ...
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Of one environment."""
+        ...
+
+
+class Session:
+    """A learner at work on N tasks, in E episodes of each side by side, or in one environment.
+
+    Each round is ``open``, then ``act`` and ``observe`` until all episodes have ended, then ``adapt``::
+
+        observation, _ = env.reset()
+        session.open()
+        while not session.ended:
+            observation, reward, terminated, truncated, _ = env.step(session.act(observation))
+            session.observe(observation, reward, terminated, truncated)
+        session.adapt()
+
+    Rounds without ``adapt`` between them all start from what was known before the first of them. They are kept, and the
+    next ``adapt`` learns from all; ``begin`` drops them. The learner itself is never changed.
+
+    Observations, rewards and actions of N tasks are ``[N, E, ...]``. Rows end on their own, and go on being given until
+    all have ended; what comes after a row's end is ignored. In one environment there are no such axes. Actions are in
+    units of the action space, as ``env.step`` takes them; rollouts hold those of the policy. Tensors are answered by
+    tensors, all else by NumPy.
+
+    Attributes:
+        learner: that acts.
+        ended: whether all episodes have ended, or none was opened.
+
+    Args:
+        learner: trained or not.
+        family: whose spaces it acts in: a task family as the learner meets it, or an environment with these spaces.
+        tasks: their number N, or their parameters ``[N]``; None for one environment.
+        episodes: E; of a learner that does not pool episodes, the number of trials of each task.
+        seed: of everything that the learner draws.
+        device: that the learner lives on.
+
+    Raises:
+        InputError: when a count is below 1.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        family: Spaces,
+        tasks: TensorDict | int | None = None,
+        episodes: int = 1,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        count = len(tasks) if isinstance(tasks, TensorDict) else (1 if tasks is None else tasks)
+        require_count("tasks", count)
+        require_count("episodes", episodes)
+        self.learner = learner
+        self._family, self._seed, self._device = family, seed, torch.device(device)
+        self._shape = (count, episodes)
+        self._plain = tasks is None
+        if self._plain and episodes > 1:
+            raise InputError(f"episodes of one environment follow each other; give tasks=1 for {episodes} side by side")
+        self._opened = 0
+        self.begin(tasks if isinstance(tasks, TensorDict) else None)
+
+    def begin(self, tasks: TensorDict | None = None) -> None:
+        """Start on new tasks, of which nothing is known.
+
+        Args:
+            tasks: their parameters ``[N]``, which only learners need that simulate the task themselves.
+
+        Raises:
+            InputError: when there are not N of them.
+        """
+        count = self._shape[0]
+        if tasks is not None and len(tasks) != count:
+            raise InputError(f"this session is of {count} tasks, not of {len(tasks)}")
+        self._tasks = (TensorDict({}, [count]) if tasks is None else tasks).to(self._device)
+        self._state = self.learner.begin(count)
+        self._running: RunningEpisodes | None = None
+        self._acted = False
+        self._finished: list[tuple[Any, Rollout]] = []
+
+    @property
+    def state(self) -> Any:
+        """What the learner knows of the tasks."""
+        return self._state
+
+    @property
+    def tasks(self) -> TensorDict:
+        """Parameters of the tasks ``[N]``; empty where they were not given."""
+        return self._tasks
+
+    @property
+    def ended(self) -> bool:
+        """Whether no episode is running."""
+        return self._running is None or self._running.over()
+
+    @property
+    def recorded(self) -> int:
+        """Number of finished rounds since the last adaptation."""
+        done = self._running is not None and self.ended
+        return len(self._finished) + done
+
+    def open(self, seed: int | None = None, deterministic: bool = False) -> RunningEpisodes:
+        """Start an episode in each row; those that were still running are dropped.
+
+        Args:
+            seed: of the draws in the episodes; by default it follows from the session's.
+            deterministic: act by the mode of the policy instead of sampling.
+
+        Returns:
+            The episodes, for callers that step them in torch without the checks of ``act`` and ``observe``.
+        """
+        if self._running is not None and self.ended:
+            self.close()
+        stream = derive_seed(self._seed, "session", self._opened) if seed is None else seed
+        self._opened += 1
+        self._acted = False
+        self._running = RunningEpisodes(
+            self.learner,
+            self._state,
+            self._family.action_space,
+            *self._shape,
+            stream,
+            deterministic,
+            self._device,
+            getattr(self._family, "horizon", FIRST_CAPACITY),
+        )
+        return self._running
+
+    def act(self, observations: Any) -> Any:
+        """Choose an action in every row.
+
+        Args:
+            observations: ``[N, E, *observation]``, or of one environment.
+
+        Returns:
+            Actions ``[N, E, *action]``, or one, that lie in the action space.
+
+        Raises:
+            InputError: when no episode is running, the last action's outcome was not observed, or the shape is wrong.
+        """
+        running = self._require_running("act")
+        if self._acted:
+            raise InputError("act was called twice in one step: give the outcome of the last action to observe first")
+        actions = running.act(self._observations(observations))
+        self._acted = True
+        if isinstance(observations, Tensor):
+            return actions[0, 0] if self._plain else actions
+        return self._answer(actions.cpu().numpy())
+
+    def observe(self, observations: Any, rewards: Any, terminated: Any, truncated: Any) -> None:
+        """Take in what ``env.step`` returned for the last actions.
+
+        Args:
+            observations: ``[N, E, *observation]`` after the step, or of one environment. At an episode's end it is the
+                last observation of that episode, not the first of the next.
+            rewards: ``[N, E]``, or a number.
+            terminated: bool ``[N, E]``, or one.
+            truncated: likewise.
+
+        Raises:
+            InputError: when there was no action since the last call, or a shape is wrong.
+        """
+        if self._running is None or not self._acted:
+            raise InputError("observe takes the outcome of an action: call act first")
+        numbers = self._numbers("rewards", rewards).float()
+        ends = [
+            self._numbers(name, value).bool()
+            for name, value in zip(("terminated", "truncated"), (terminated, truncated), strict=True)
+        ]
+        self._running.record(self._observations(observations), numbers, *ends)
+        self._acted = False
+
+    def close(self) -> Rollout:
+        """End the round, keep it for ``adapt``, and return what was recorded.
+
+        Raises:
+            InputError: when no episode was opened, or one has not ended.
+        """
+        if self._running is None:
+            raise InputError("there are no episodes to close: call open, act and observe first")
+        if not self.ended:
+            alive = int(self._running.alive.sum())
+            raise InputError(
+                f"{alive} of {self._running.alive.numel()} episodes have not ended: go on until session.ended, or drop "
+                "them by open"
+            )
+        rollout = self._running.rollout(self._tasks)
+        self._finished.append((self._running.working, rollout))
+        self._running = None
+        return rollout
+
+    def adapt(self, rollout: Rollout | None = None) -> None:
+        """Learn from the rounds since the last adaptation, or from episodes that were recorded elsewhere.
+
+        Args:
+            rollout: recorded episodes of the N tasks: any number of each, or, of a learner that does not pool them,
+                one for each trial.
+
+        Raises:
+            InputError: when there is nothing to learn from, an episode has not ended, or the rollout is of another
+                number of tasks or trials.
+        """
+        if rollout is not None:
+            self._require_fitting(rollout)
+            self._state = self.learner.adapt(self._state, rollout)
+            return
+        if self._running is not None:
+            self.close()
+        if not self._finished:
+            raise InputError("there is nothing to adapt to: run an episode first, or give a recorded rollout")
+        rounds, self._finished = self._finished, []
+        if self.learner.pools_episodes and len(rounds) > 1:
+            self._state = self.learner.adapt(self._state, join_episodes([rollout for _, rollout in rounds]))
+            return
+        for working, lived in rounds:
+            # What was remembered while acting goes on from the state that was opened; a later round is read after it.
+            fresh = isinstance(working, OpenState) and working.state is self._state
+            self._state = self.learner.close(working, lived) if fresh else self.learner.adapt(self._state, lived)
+
+    def _require_running(self, verb: str) -> RunningEpisodes:
+        if self._running is None:
+            raise InputError(f"no episode is open: call open at the start of every episode, and {verb} then")
+        if self.ended:
+            raise InputError("every episode has ended: call open for the next ones, after adapt if they are to learn")
+        return self._running
+
+    def _require_fitting(self, rollout: Rollout) -> None:
+        count, episodes = rollout.rewards.shape[:2]
+        if count != self._shape[0]:
+            raise InputError(f"this session is of {self._shape[0]} tasks, and the rollout of {count}")
+        if not self.learner.pools_episodes and episodes != self._shape[1]:
+            raise InputError(
+                f"{self.learner.name} adapts to one episode of each trial: this session has {self._shape[1]} trials of "
+                f"each task, and the rollout {episodes}"
+            )
+
+    def _observations(self, observations: Any) -> Tensor:
+        """Return observations as a tensor ``[N, E, *observation]``; floating-point ones in float32."""
+        space = self._family.observation_space
+        values = torch.as_tensor(observations if isinstance(observations, Tensor) else np.asarray(observations))
+        expected = (*(() if self._plain else self._shape), *(space.shape or ()))
+        if tuple(values.shape) != expected:
+            raise InputError(f"observations must have the shape {list(expected)}, not {list(values.shape)}")
+        values = values.float() if values.is_floating_point() else values
+        return values.to(self._device).view(*self._shape, *(space.shape or ()))
+
+    def _numbers(self, name: str, given: Any) -> Tensor:
+        values = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given))
+        expected = () if self._plain else self._shape
+        if tuple(values.shape) != expected:
+            raise InputError(f"{name} must have the shape {list(expected)}, not {list(values.shape)}")
+        return values.to(self._device).view(self._shape)
+
+    def _answer(self, actions: np.ndarray) -> Any:
+        """Return actions ``[N, E, *action]`` as the environments take them."""
+        space = self._family.action_space
+        if isinstance(space, spaces.Box) and is_bounded_box(space):
+            actions = actions.clip(space.low, space.high)  # scaling may miss a bound by a rounding
+        ready = actions.astype(space.dtype)
+        return ready[0, 0] if self._plain else ready
