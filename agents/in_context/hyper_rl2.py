@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Gru, Memory, MemoryNetwork
-from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
+from metarl.agents.in_context.step_inputs import ActionHead
+from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.family import TaskFamily

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from metarl.agents.in_context.pearl_networks import Belief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
-from metarl.agents.in_context.trial_learner import StepInputs, TrialConfig
+from metarl.agents.in_context.step_inputs import StepInputs
+from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily

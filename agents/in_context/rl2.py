@@ -13,7 +13,8 @@ from torch import Tensor
 from metarl.agents.in_context.memories.external import ExternalMemory
 from metarl.agents.in_context.memories.memory import Gru, Memory, MemoryNetwork
 from metarl.agents.in_context.memories.transformer import Transformer
-from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
+from metarl.agents.in_context.step_inputs import ActionHead
+from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError

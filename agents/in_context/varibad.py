@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from metarl.agents.in_context.trial_learner import ActionHead
+from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder
 from metarl.distributions import DiagonalGaussian

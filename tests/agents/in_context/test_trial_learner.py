@@ -10,7 +10,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
-from metarl.agents.in_context.trial_learner import StepInputs, Trial, Unknown, Working
+from metarl.agents.in_context.step_inputs import StepInputs
+from metarl.agents.in_context.trial_learner import Trial, Unknown, Working
 from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
 from metarl.rollout import Rollout
