@@ -22,7 +22,7 @@ FLOORS = [
         "trials",
         "validation",
     },
-    {"family", "informed", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env"},
+    {"encoders", "family", "informed", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env"},
     {"policies", "baselines", "trust_region", "sampler"},
     {
         "learner",

@@ -13,10 +13,9 @@ from torch import Tensor
 from metarl.agents.in_context.memories.external import ExternalMemory
 from metarl.agents.in_context.memories.memory import Gru, Memory, MemoryNetwork
 from metarl.agents.in_context.memories.transformer import Transformer
-from metarl.agents.in_context.step_inputs import ActionHead
+from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
-from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
@@ -77,7 +76,7 @@ class RecurrentActorCritic(TrialNetwork):
 
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[Categorical | DiagonalGaussian, Tensor, Memory]:
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read on in B trials."""
         outputs, memory = self.memory(inputs, memory, lengths)
         return self.head(self.policy(outputs)), self.critic(outputs).squeeze(-1), memory

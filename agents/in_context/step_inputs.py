@@ -7,9 +7,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agents.in_context.observation_scale import ObservationScale
-from metarl.distributions import Categorical, DiagonalGaussian
-from metarl.errors import InputError
-from metarl.spaces import features
+from metarl.distributions import DiagonalGaussian
+from metarl.encoders import make_encoder
+from metarl.policies import Logits, distribution_of_logits
+from metarl.spaces import action_features, require_actions
+
+ActionDistribution = DiagonalGaussian | Logits
 
 
 class StepInputs:
@@ -19,45 +22,44 @@ class StepInputs:
     was in the episode before.
 
     Args:
-        observation_space: Box (flattened) or Discrete (one-hot).
-        action_space: Box of one axis (clipped to units of [-1, 1]) or Discrete from 0 on (one-hot).
+        observation_space: what the encoder reads.
+        action_space: Box (clipped to units of [-1, 1]), Discrete, MultiDiscrete or MultiBinary (one-hot).
+        encoder: name of what encodes observations; see ``encoders.make_encoder``.
 
     Attributes:
-        observation_size: of the observation's part, which stands first.
+        encoder: turns observations into numbers; if it is learned, it is a part of the learner's network.
+        observation_size: of the observation's part, which comes first.
         size: of all.
-        scale: what observations are passed through, if it is set.
+        scale: what encoded observations are passed through, if it is set.
 
     Raises:
         InputError: for other spaces.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        if not isinstance(observation_space, spaces.Box | spaces.Discrete):
-            raise InputError(f"a memory observes a Box or Discrete space, not {observation_space}")
-        flat_box = isinstance(action_space, spaces.Box) and len(action_space.shape) == 1
-        if not flat_box and not (isinstance(action_space, spaces.Discrete) and action_space.start == 0):
-            space = " ".join(str(action_space).split())
-            raise InputError(f"a memory acts in a Box of one axis or a Discrete space from 0 on, not in {space}")
-        self._observation_space, self._action_space = observation_space, action_space
-        self.observation_size = spaces.flatdim(observation_space)
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], encoder: str = "auto"
+    ) -> None:
+        require_actions(action_space)
+        self.encoder = make_encoder(encoder, observation_space)
+        self._action_space = action_space
+        self.observation_size = self.encoder.size
         self.action_size = spaces.flatdim(action_space)
         self.size = self.observation_size + self.action_size + 2
         self.scale: ObservationScale | None = None
 
     def observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` as ``[..., D]``, scaled."""
-        features = self.raw_observations(observations)
-        return features if self.scale is None else self.scale(features)
+        """Return observations ``[..., *observation]`` encoded ``[..., D]`` and scaled."""
+        encoded = self.encoded_observations(observations)
+        return encoded if self.scale is None else self.scale(encoded)
 
-    def raw_observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` as ``[..., D]``, as the family gave them."""
-        return features(self._observation_space, observations)
+    def encoded_observations(self, observations: Tensor) -> Tensor:
+        """Return observations ``[..., *observation]`` encoded ``[..., D]``, not scaled."""
+        encoded: Tensor = self.encoder(observations)
+        return encoded
 
     def actions(self, actions: Tensor) -> Tensor:
         """Return actions ``[..., *action]``, as a policy drew them, as ``[..., A]``."""
-        if isinstance(self._action_space, spaces.Discrete):
-            return nn.functional.one_hot(actions, self.action_size).float()
-        return actions.clamp(-1, 1)
+        return action_features(self._action_space, actions)
 
     def __call__(self, observations: Tensor, actions: Tensor, rewards: Tensor, starts: Tensor) -> Tensor:
         """Join a step's inputs ``[..., size]``.
@@ -82,11 +84,11 @@ class ActionHead(nn.Module):
     def __init__(self, action_space: spaces.Space[Any]) -> None:
         super().__init__()
         self.size = spaces.flatdim(action_space)
-        self.discrete = isinstance(action_space, spaces.Discrete)
-        self.log_std = nn.Parameter(torch.zeros(0 if self.discrete else self.size))
+        self._space, self._gaussian = action_space, isinstance(action_space, spaces.Box)
+        self.log_std = nn.Parameter(torch.zeros(self.size if self._gaussian else 0))
 
-    def forward(self, outputs: Tensor) -> Categorical | DiagonalGaussian:
+    def forward(self, outputs: Tensor) -> ActionDistribution:
         """Return distributions of outputs ``[..., size]``."""
-        if self.discrete:
-            return Categorical(outputs)
-        return DiagonalGaussian(outputs, self.log_std.expand_as(outputs))
+        if self._gaussian:
+            return DiagonalGaussian(outputs, self.log_std.expand_as(outputs))
+        return distribution_of_logits(self._space, outputs)

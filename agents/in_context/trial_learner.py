@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory
-from metarl.agents.in_context.step_inputs import StepInputs
-from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.agents.in_context.step_inputs import ActionDistribution, StepInputs
+from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.learner import Learner
@@ -26,6 +26,9 @@ class TrialConfig:
 
     episodes_per_trial: int = 2
     """Episodes of a trial: what the learner spends on one task."""
+    encoder: str = "auto"
+    """What reads observations: flat, one-hot, conv (images), module:Class (your own torch.nn.Module), or auto: conv for
+    images, flat for all others."""
 
     def __post_init__(self) -> None:
         require_counts(self, "episodes_per_trial")
@@ -69,7 +72,7 @@ class TrialNetwork(nn.Module, ABC):
     @abstractmethod
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[Categorical | DiagonalGaussian, Tensor, Memory]:
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read on in B trials; see ``MemoryNetwork``.
 
         Returns:
@@ -101,11 +104,14 @@ class TrialLearner(Learner):
 
     def __init__(self, family: TaskFamily, config: TrialConfig, seed: int, device: torch.device) -> None:
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
-        self.inputs = StepInputs(family.observation_space, family.action_space)
         self._device, self._seed = device, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "network") % 2**63)
-            self.network = self.make_network(family).to(device)
+            self.inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
+            network = self.make_network(family)
+        if self.inputs.encoder.learned:  # then it is trained and stored with the network that reads it
+            network.add_module("observation_encoder", self.inputs.encoder)
+        self.network = network.to(device)
 
     @abstractmethod
     def make_network(self, family: TaskFamily) -> TrialNetwork:
@@ -148,7 +154,7 @@ class TrialLearner(Learner):
         for name, value in memory.items():
             if value is not state.memory[name]:  # else the network has written it in place
                 state.memory[name].copy_(value)
-        distribution = flat.map(lambda tensor: tensor.view(*observations.shape[:2], -1))
+        distribution = flat.map(lambda tensor: tensor.view(*observations.shape[:2], *tensor.shape[2:]))
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
 
     def observe(self, working: Working, actions: Tensor, rewards: Tensor) -> None:

@@ -171,7 +171,9 @@ class VariBad(TrialPpoLearner):
     def beliefs(self, trials: Trials) -> DiagonalGaussian:
         """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""
         encoder = self.network.encoder
-        belief: DiagonalGaussian = encoder(self.trial_inputs(trials), encoder.memory.initial(len(trials.rewards)))[0]
+        with torch.no_grad():  # a learned encoder of observations is the policy's
+            inputs = self.trial_inputs(trials)
+        belief: DiagonalGaussian = encoder(inputs, encoder.memory.initial(len(trials.rewards)))[0]
         return belief
 
     def predicted_rewards(
@@ -185,18 +187,23 @@ class VariBad(TrialPpoLearner):
             actions: ``[B, M, *action]``, as a policy draws them.
             next_observations: ``[B, M, *observation]``, after the steps.
         """
-        features = [self.inputs.observations(next_observations)]
+        features = [self._observed(next_observations)]
         if self.config.reward_inputs == "transition":
-            features += [self.inputs.observations(observations), self.inputs.actions(actions)]
+            features += [self._observed(observations), self.inputs.actions(actions)]
         predicted: Tensor = self.network.decoders["reward"](latents, torch.cat(features, -1))
         return predicted.squeeze(-1) * self.reward_scale
+
+    @torch.no_grad()
+    def _observed(self, observations: Tensor) -> Tensor:
+        """Return observations as the decoders know them: what the policy's encoder makes of them, as given numbers."""
+        return self.inputs.observations(observations)
 
     def _errors(self, latents: Tensor, steps: Trials) -> dict[str, Tensor]:
         """Return the squared errors ``[B, K, M]`` of each decoder, in units of its likelihood."""
         predicted = self.predicted_rewards(latents, steps.observations, steps.actions, steps.next_observations)
         errors = {"reward": ((predicted - steps.rewards.unsqueeze(1)) / self.reward_scale).square()}
         if self.config.transition_weight:
-            before, after = map(self.inputs.observations, (steps.observations, steps.next_observations))
+            before, after = map(self._observed, (steps.observations, steps.next_observations))
             moves = torch.cat([before, self.inputs.actions(steps.actions)], -1)
             arrivals = self.network.decoders["transition"](latents, moves)
             errors["transition"] = (arrivals - after.unsqueeze(1)).square().sum(-1)

@@ -233,6 +233,11 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
         "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
     },
+    # The same tasks seen as a small picture by a convolution, and as two numbers, with as many env steps.
+    "gridnavi-image": {
+        "rl2": _in_context("rl2", GRIDNAVI_100, Rl2Config(**FOUR_EPISODES), "gridnavi-image"),
+        "rl2-coordinates": _in_context("rl2", GRIDNAVI_100, Rl2Config(**FOUR_EPISODES)),
+    },
     "half-cheetah-vel": {
         "maml-trpo": Variant(
             TrainConfig(
