@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
-from metarl.spaces import features
+from metarl.spaces import feature_space, features
 
 # Wider ranges are bounds for form's sake, such as those of float32: scaling by them would leave nothing to see.
 WIDEST = 1e6
@@ -73,20 +73,17 @@ class FamilyView(TaskFamily):
 class InformedFamily(FamilyView):
     """Another family, but its observations tell the task.
 
-    Observations are flattened (of a Discrete space: one-hot), and the task's parameters follow, in the order of the
+    Observations are flattened (see ``spaces.features``), and the task's parameters follow, in the order of the
     task space: those with bounds scaled to [-1, 1], Discrete ones one-hot.
     """
 
     @property
     def observation_space(self) -> spaces.Box:
         """Flattened observation and task, float32 ``[D + P]``."""
-        given, width = self.family.observation_space, spaces.flatdim(self.task_space)
+        given, width = feature_space(self.family.observation_space), spaces.flatdim(self.task_space)
         low, high = (
-            (given.low.reshape(-1), given.high.reshape(-1))
-            if isinstance(given, spaces.Box)
-            else (np.zeros(spaces.flatdim(given)), np.ones(spaces.flatdim(given)))
+            np.append(bound, np.full(width, end)) for bound, end in ((given.low, -np.inf), (given.high, np.inf))
         )
-        low, high = np.append(low, np.full(width, -np.inf)), np.append(high, np.full(width, np.inf))
         return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
@@ -115,7 +112,7 @@ class InformedDynamics(Dynamics):
     def observe(self) -> Tensor:
         """Return observations and tasks ``[B, D + P]``."""
         assert self._told is not None, "reset comes before observe"
-        seen = features(self._family.observation_space, self._worlds.observe()).float()
+        seen = features(self._family.observation_space, self._worlds.observe())
         return torch.cat([seen, self._told], -1)
 
     def unstable(self) -> Tensor | None:
@@ -133,7 +130,7 @@ class InformedDynamics(Dynamics):
 
 def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:
     """Return tasks ``[B]`` as numbers of about 1, float32 ``[B, P]``."""
-    return torch.cat([_scaled(part, features(part, tasks[key]).float()) for key, part in space.items()], -1)
+    return torch.cat([_scaled(part, features(part, tasks[key])) for key, part in space.items()], -1)
 
 
 def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
     if isinstance(space, spaces.Discrete):
         return _one_hot(values.long() - int(space.start), int(space.n))
     axes = len(space.shape or ())
-    flat = values.flatten(values.ndim - axes) if axes else values.unsqueeze(-1)
+    flat: Tensor = values.flatten(values.ndim - axes) if axes else values.unsqueeze(-1)
     if isinstance(space, spaces.MultiDiscrete):
         numbers = flat.long() - torch.as_tensor(space.start.reshape(-1), device=flat.device)
         columns = zip(numbers.unbind(-1), space.nvec.reshape(-1).tolist(), strict=True)
@@ -122,6 +122,28 @@ def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
 def _one_hot(numbers: Tensor, count: int) -> Tensor:
     zeros_and_ones: Tensor = torch.nn.functional.one_hot(numbers, count).float()
     return zeros_and_ones
+
+
+def packed(space: spaces.Space[Any], observations: Tensor) -> Tensor:
+    """Return observations ``[..., *shape]`` as float32 ``[..., P]`` that hold their bits, for a store of one type.
+
+    Four pixels of an image are the bits of one such number, so that they take no more memory than they are.
+    """
+    axes = len(space.shape or ())
+    numbers = observations.to(_dtype(space)).unsqueeze(-1).flatten(observations.ndim - axes)
+    octets = numbers.contiguous().view(torch.uint8)
+    return torch.nn.functional.pad(octets, (0, -octets.shape[-1] % 4)).view(torch.float32)
+
+
+def unpacked(space: spaces.Space[Any], rows: Tensor) -> Tensor:
+    """Return the observations ``[..., *shape]`` whose bits rows ``[..., P]`` hold."""
+    shape = space.shape or ()
+    octets = rows.contiguous().view(torch.uint8)[..., : int(np.prod(shape)) * _dtype(space).itemsize]
+    return octets.contiguous().view(_dtype(space)).view(*rows.shape[:-1], *shape)
+
+
+def _dtype(space: spaces.Space[Any]) -> torch.dtype:
+    return torch.as_tensor(np.zeros((), space.dtype)).dtype
 
 
 def is_bounded_box(space: spaces.Space[Any]) -> bool:

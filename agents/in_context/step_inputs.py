@@ -10,7 +10,7 @@ from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.distributions import DiagonalGaussian
 from metarl.encoders import make_encoder
 from metarl.policies import Logits, distribution_of_logits
-from metarl.spaces import action_features, require_actions
+from metarl.spaces import action_features, observed_space, packed, require_actions, unpacked
 
 ActionDistribution = DiagonalGaussian | Logits
 
@@ -41,7 +41,7 @@ class StepInputs:
     ) -> None:
         require_actions(action_space)
         self.encoder = make_encoder(encoder, observation_space)
-        self._action_space = action_space
+        self._action_space, self._observation_space = action_space, observed_space(observation_space)
         self.observation_size = self.encoder.size
         self.action_size = spaces.flatdim(action_space)
         self.size = self.observation_size + self.action_size + 2
@@ -56,6 +56,26 @@ class StepInputs:
         """Return observations ``[..., *observation]`` encoded ``[..., D]``, not scaled."""
         encoded: Tensor = self.encoder(observations)
         return encoded
+
+    def stored(self, observations: Tensor) -> Tensor:
+        """Return observations as a replay stores them ``[..., P]``: what a learned encoder reads, else what it gives.
+
+        Rows of what a learned encoder reads hold its bits: the pixels of an image stay one byte each.
+        """
+        if self.encoder.learned:
+            return packed(self._observation_space, observations)
+        return self.observations(observations)
+
+    def restored(self, rows: Tensor) -> Tensor:
+        """Return what ``stored`` made of observations encoded ``[..., D]``."""
+        return self.observations(unpacked(self._observation_space, rows)) if self.encoder.learned else rows
+
+    @property
+    def stored_size(self) -> int:
+        """The numbers P of a stored observation."""
+        if self.encoder.learned:
+            return packed(self._observation_space, torch.zeros(self._observation_space.shape or ())).shape[-1]
+        return self.observation_size
 
     def actions(self, actions: Tensor) -> Tensor:
         """Return actions ``[..., *action]``, as a policy drew them, as ``[..., A]``."""

@@ -19,15 +19,16 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from metarl.agents.baselines.sb3.models import finite, for_new_task, global_streams, held, knowledge, teach
-from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv, readable
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.informed import InformedFamily
-from metarl.learner import Learner
+from metarl.learner import LEARNERS, Learner
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
+from metarl.spaces import SINGLE, is_bounded_box, observed_space, one_line, require_actions
 from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
 from metarl.vector_env import TaskVectorEnv
 
@@ -87,14 +88,12 @@ class Sb3Learner(Learner):
     Attributes:
         algorithm: SB3's class.
         acts_in: the spaces of actions it is made for.
-        instead: what to use for others.
         loss: what SB3's logger calls the loss of the values.
         model: what was trained on all tasks; untrained in the variant scratch.
     """
 
     algorithm: ClassVar[type[BaseAlgorithm]]
-    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box, spaces.Discrete)
-    instead: ClassVar[str] = "maml-trpo"
+    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = SINGLE
     loss: ClassVar[str] = "train/value_loss"
     inner_steps = 0
     baseline: ClassVar[bool] = True
@@ -110,6 +109,7 @@ class Sb3Learner(Learner):
             raise InputError(f"an oracle needs the family that {type(self).__name__}.view returns")
         self.config: Any = config
         self._family, self._seed, self._device = family, seed, device
+        self._observation_space = observed_space(family.observation_space)
         self._envs: dict[int, Sb3VecEnv] = {}
         self._updates, self._waiting = 0, 0
         self.model = self._fresh("shared")
@@ -130,11 +130,12 @@ class Sb3Learner(Learner):
         self, state: Models, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
         """Act by each task's model."""
+        read = readable(self._observation_space, observations)
         if len(state.models) == 1:
-            flat = self.distribution(state.models[0], observations.flatten(0, 1))
+            flat = self.distribution(state.models[0], read.flatten(0, 1))
             distribution = flat.map(lambda tensor: tensor.view(*observations.shape[:2], *tensor.shape[1:]))
         else:
-            each = [self.distribution(model, seen) for model, seen in zip(state.models, observations, strict=True)]
+            each = [self.distribution(model, seen) for model, seen in zip(state.models, read, strict=True)]
             tensors = zip(*(one.tensors() for one in each), strict=True)
             distribution = type(each[0])(*(torch.stack(column) for column in tensors))
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
@@ -258,15 +259,19 @@ class Sb3Learner(Learner):
             self._envs[num_envs] = Sb3VecEnv(TaskVectorEnv(self._family, num_envs, self._device))
         return self._envs[num_envs]
 
+    @classmethod
+    def acts(cls, space: spaces.Space[Any]) -> bool:
+        """Return whether the algorithm acts in a space."""
+        return isinstance(space, cls.acts_in) and (is_bounded_box(space) or not isinstance(space, spaces.Box))
+
     def _require_actions(self, family: TaskFamily) -> None:
         space = family.action_space
-        if isinstance(space, self.acts_in):
-            if isinstance(space, spaces.Box) and space.is_bounded() and len(space.shape) == 1:
-                return
-            if isinstance(space, spaces.Discrete) and space.start == 0:
-                return
-        kinds = " or ".join({spaces.Box: "bounded Box", spaces.Discrete: "Discrete"}[kind] for kind in self.acts_in)
-        text = " ".join(str(space).split())
+        require_actions(space)
+        if self.acts(space):
+            return
+        kinds = ", ".join("bounded Box" if kind is spaces.Box else kind.__name__ for kind in self.acts_in)
+        others = [name for name, each in LEARNERS.items() if issubclass(each, Sb3Learner) and each.acts(space)]
         raise InputError(
-            f"{self.name} acts in {kinds} spaces, and the actions of {family.name} are {text}; use {self.instead}"
+            f"{self.name} acts in {kinds} spaces, and the actions of {family.name} are {one_line(space)}; "
+            f"use {' or '.join([*others, 'rl2'])}"
         )

@@ -7,12 +7,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from tensordict import TensorDict
+from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.spaces import unit_scale, unit_space
+from metarl.spaces import feature_space, features, unit_scale, unit_space
 from metarl.vector_env import TaskVectorEnv
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
@@ -21,10 +23,27 @@ Indices = int | Iterable[int] | None
 NOTHING: Any = MappingProxyType({})
 
 
+def readable_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return the space of observations as SB3's networks read them: the space itself, or its features."""
+    return space if _is_readable(space) else feature_space(space)
+
+
+def readable(space: spaces.Space[Any], observations: Tensor) -> Tensor:
+    """Return observations ``[..., *shape]`` of a space as elements of its ``readable_space``."""
+    return observations if _is_readable(space) else features(space, observations)
+
+
+def _is_readable(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.Discrete):
+        return bool(space.start == 0)
+    return isinstance(space, spaces.Box) and space.dtype == np.float32 and len(space.shape) > 0
+
+
 class Sb3VecEnv(VecEnv):
     """The worlds of a ``TaskVectorEnv``, stepped together, for an algorithm of Stable-Baselines3.
 
-    Actions are in units of [-1, 1] on a bounded Box space, as everywhere in metarl and as SB3 advises.
+    Actions are in units of [-1, 1] on a bounded Box space, as everywhere in metarl and as SB3 advises. Observations
+    that SB3 does not read, such as numbers without an axis and Discrete ones that do not start at 0, are flattened.
 
     Attributes:
         worlds: the batch itself.
@@ -44,7 +63,7 @@ class Sb3VecEnv(VecEnv):
         self._nothing = [NOTHING] * worlds.num_envs
         self._actions = np.empty(0)
         action_space = unit_space(worlds.single_action_space)
-        super().__init__(worlds.num_envs, worlds.single_observation_space, action_space)
+        super().__init__(worlds.num_envs, readable_space(worlds.single_observation_space), action_space)
 
     def set_tasks(self, tasks: TensorDict) -> None:
         """Give every world its task ``[B]``, from its next episode on."""
@@ -58,7 +77,7 @@ class Sb3VecEnv(VecEnv):
         """
         observations, _ = self.worlds.reset(seed=self._seeds[0])
         self._reset_seeds()
-        return observations.numpy(force=True)
+        return self._read(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions ``[B, *action]`` of the next step."""
@@ -76,13 +95,16 @@ class Sb3VecEnv(VecEnv):
         ended = (terminated | truncated).numpy(force=True)
         told = self._told(ended, truncated.numpy(force=True), info) if ended.any() else self._nothing.copy()
         # SB3 adds to rewards in place, which may be the dynamics' own memory.
-        return observations.numpy(force=True), rewards.numpy(force=True).copy(), ended, told
+        return self._read(observations), rewards.numpy(force=True).copy(), ended, told
 
     def _told(self, ended: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> list[dict[str, Any]]:
-        last, told = info["final_obs"].numpy(force=True), self._nothing.copy()
+        last, told = self._read(info["final_obs"]), self._nothing.copy()
         for world in ended.nonzero()[0].tolist():
             told[world] = {"terminal_observation": last[world], "TimeLimit.truncated": bool(truncated[world])}
         return told
+
+    def _read(self, observations: Tensor) -> np.ndarray:
+        return readable(self.worlds.single_observation_space, observations).numpy(force=True)
 
     def close(self) -> None:
         """Give back what the worlds hold beyond memory."""
