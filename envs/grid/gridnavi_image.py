@@ -21,7 +21,7 @@ from metarl.validation import require_counts
 @register_family
 @dataclass(frozen=True)
 class GridNaviImage(GridNavi):
-    """GridNavi whose observation is a picture of the map: white cells, the agent's in blue, a grey line after each.
+    """GridNavi whose observation is a picture of the map: white cells between grey lines, the agent's in blue.
 
     Tasks, rewards and ends are GridNavi's, and the goal is not on the picture.
 

@@ -7,7 +7,9 @@ from tensordict import TensorDict
 from metarl.envs.grid.gridnavi import GridNavi
 from metarl.envs.grid.gridnavi_image import GridNaviImage
 from metarl.errors import InputError
+from metarl.family import Part
 from metarl.pictures import AGENT
+from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 
 BLUE = torch.tensor(AGENT, dtype=torch.uint8)
@@ -50,8 +52,10 @@ def test_the_goal_is_not_on_the_picture() -> None:
     assert torch.equal(one, other)
 
 
-def test_its_tasks_are_gridnavis() -> None:
-    assert torch.equal(GridNaviImage().all_tasks()["goal"], GridNavi().all_tasks()["goal"])
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_its_held_out_tasks_are_gridnavis(part: Part) -> None:
+    one, other = (TaskSplit(family).held_out_tasks(part, 4)["goal"] for family in (GridNaviImage(), GridNavi()))
+    assert torch.equal(one, other)
 
 
 def test_a_cell_has_at_least_one_pixel() -> None:
