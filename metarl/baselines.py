@@ -1,16 +1,28 @@
-"""State-value baselines that are fitted to the rollout they serve."""
+"""State-value baselines that are fitted to the rollout they serve.
+
+A ridge regression on F features of S samples has two forms: the primal one solves F equations, the dual one S
+(Saunders, Gammerman and Vovk 1998). Where both would be many, as with images, observations are first projected at
+random to a few numbers, which keeps distances between them (Johnson and Lindenstrauss 1984).
+"""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from metarl.returns import discounted_returns, generalized_advantages, normalize_per_task
 from metarl.rollout import Rollout
+from metarl.seeding import generator
 
 RIDGE = 1e-5
 OBSERVATION_CLIP = 10.0
 TIME_SCALE = 100.0
+# Up to so many features the primal form takes milliseconds for each task, and is always used.
+PRIMAL_FEATURES = 768
+# The most equations that are solved for each task, the most numbers of an observation that are regressed on, and the
+# numbers that more of them are projected to. A task then takes at most 50 MB.
+MAX_EQUATIONS, MAX_OBSERVATION, PROJECTED = 1024, 2048, 128
 
 
 def linear_features(observations: Tensor, time: Tensor) -> Tensor:
@@ -37,15 +49,21 @@ class LinearBaseline:
     def fit(cls, features: Tensor, returns: Tensor, valid: Tensor) -> "LinearBaseline":
         """Fit one baseline to each task's own data; no task sees another's.
 
-        The normal equations are solved in float64: the powers of time make them ill-conditioned.
+        The equations are solved in float64: the powers of time make them ill-conditioned. Above ``PRIMAL_FEATURES``
+        features they are solved in the dual form if a task has fewer samples than features.
 
         Args:
             features: ``[N, E, T, F]``.
             returns: targets ``[N, E, T]``.
             valid: bool ``[N, E, T]``.
         """
-        inputs = (features * valid.unsqueeze(-1)).flatten(1, 2).double()
+        inputs = (features * valid.unsqueeze(-1)).flatten(1, 2)
         targets = (returns * valid).flatten(1, 2).unsqueeze(-1).double()
+        if inputs.shape[-1] > max(PRIMAL_FEATURES, inputs.shape[1]):
+            # One task after the other, so that only one has its features in float64.
+            dual = [_dual_weights(own.double(), target) for own, target in zip(inputs, targets, strict=True)]
+            return cls(torch.stack(dual).to(features.dtype))
+        inputs = inputs.double()
         gram = inputs.mT @ inputs + RIDGE * torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
         weights = torch.linalg.solve(gram, inputs.mT @ targets).squeeze(-1)
         return cls(weights.to(features.dtype))
@@ -54,6 +72,36 @@ class LinearBaseline:
         """Return values ``[N, ...]`` of features ``[N, ..., F]``."""
         flat = features.flatten(1, -2) @ self.weights.unsqueeze(-1)
         return flat.view(features.shape[:-1])
+
+
+def _dual_weights(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the weights ``[F]`` of one task's regression of targets ``[S, 1]`` on inputs ``[S, F]``, S below F."""
+    kernel = inputs @ inputs.mT + RIDGE * torch.eye(len(inputs), dtype=inputs.dtype, device=inputs.device)
+    coefficients: Tensor = torch.linalg.solve(kernel, targets)
+    return (inputs.mT @ coefficients).squeeze(-1)
+
+
+def projected(observations: Tensor, samples: int) -> Tensor:
+    """Return observations ``[..., D]``, or random projections ``[..., 128]`` of them where the fit would be too large.
+
+    Args:
+        observations: of a rollout.
+        samples: steps of a task that the baseline is fitted to.
+    """
+    size = observations.shape[-1]
+    equations = min(2 * size + 4, samples)
+    if 2 * size + 4 <= PRIMAL_FEATURES or (equations <= MAX_EQUATIONS and size <= MAX_OBSERVATION):
+        return observations
+    clipped = observations.clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+    weights = _projection(size)
+    return clipped @ weights.to(observations)
+
+
+@cache
+def _projection(size: int) -> Tensor:
+    """Return Gaussian weights ``[D, 128]``, the same ones in every process; projections have the size of a number."""
+    stream = generator("baseline projection", size)
+    return torch.randn(size, PROJECTED, generator=stream).div_(size**0.5)
 
 
 @torch.no_grad()
@@ -68,8 +116,9 @@ def estimate_advantages(rollout: Rollout, observations: Tensor, final: Tensor, d
         lam: lambda of the generalised advantage estimate.
     """
     steps = torch.arange(rollout.rewards.shape[-1], device=final.device)
-    features = linear_features(observations, steps)
-    final_features = linear_features(final, rollout.valid.sum(-1))
+    samples = rollout.valid[0].numel()
+    features = linear_features(projected(observations, samples), steps)
+    final_features = linear_features(projected(final, samples), rollout.valid.sum(-1))
     returns = discounted_returns(rollout.rewards, rollout.valid, discount)
     baseline = LinearBaseline.fit(features, returns, rollout.valid)
     advantages = generalized_advantages(

@@ -6,17 +6,19 @@ the likelihood ratio of two policies is that of their actions.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import pad, softplus
 
 LOG_TWO_PI = math.log(2 * math.pi)
 # tanh of what lies beyond rounds to 1 in float32, whose inverse is infinite.
 EDGE = 1 - 1e-6
+# The logit of what cannot be chosen: its probability is 0, and 0 times it is still 0, not NaN.
+IMPOSSIBLE = -1e9
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,78 @@ class Categorical(Distribution):
         """Return KL(self || other) ``[...]``, in nats."""
         own, others = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
         return (own.exp() * (own - others)).sum(-1)
+
+
+@dataclass(frozen=True)
+class MultiCategorical(Distribution):
+    """K independent choices, the k-th one of A_k actions (a product of categoricals).
+
+    Shapes: ``logits`` ``[..., K, A]``, A being the largest A_k; places beyond a choice's own actions hold
+    ``IMPOSSIBLE``.
+    """
+
+    logits: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, counts: Sequence[int]) -> Self:
+        """Make it of logits ``[..., A_1 + ... + A_K]``, those of one choice after the other."""
+        most = max(counts)
+        pieces = torch.split(logits, list(counts), -1)
+        return cls(torch.stack([pad(piece, (0, most - piece.shape[-1]), value=IMPOSSIBLE) for piece in pieces], -2))
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[..., K]`` (int64) from each distribution."""
+        return self._choices.sample(generator)
+
+    def mode(self) -> Tensor:
+        """Return the most probable actions ``[..., K]`` (int64)."""
+        return self._choices.mode()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-probabilities ``[...]`` of ``actions`` ``[..., K]`` (int64)."""
+        return self._choices.log_prob(actions).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropies ``[...]``, in nats."""
+        return self._choices.entropy().sum(-1)
+
+    def kl(self, other: Self) -> Tensor:
+        """Return KL(self || other) ``[...]``, in nats."""
+        return self._choices.kl(other._choices).sum(-1)
+
+    @property
+    def _choices(self) -> Categorical:
+        return Categorical(self.logits)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Distribution):
+    """Independent zeros and ones over the last axis. Shapes: ``logits`` ``[..., A]``, of ones."""
+
+    logits: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[..., A]`` (int64) from each distribution."""
+        kind, device = self.logits.dtype, self.logits.device
+        shares = torch.rand(self.logits.shape, generator=generator, device=device, dtype=kind)
+        return (shares < self.logits.sigmoid()).long()
+
+    def mode(self) -> Tensor:
+        """Return the most probable actions ``[..., A]`` (int64)."""
+        return (self.logits > 0).long()
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Return log-probabilities ``[...]`` of ``actions`` ``[..., A]`` (int64)."""
+        return (actions * self.logits - softplus(self.logits)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Return the entropies ``[...]``, in nats."""
+        return (softplus(self.logits) - self.logits.sigmoid() * self.logits).sum(-1)
+
+    def kl(self, other: Self) -> Tensor:
+        """Return KL(self || other) ``[...]``, in nats."""
+        gap = self.logits.sigmoid() * (self.logits - other.logits)
+        return (gap - softplus(self.logits) + softplus(other.logits)).sum(-1)
 
 
 @dataclass(frozen=True)

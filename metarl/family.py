@@ -60,7 +60,7 @@ class Dynamics(ABC):
 
     @abstractmethod
     def observe(self) -> Tensor:
-        """Return the observations ``[B, ...]`` of the present states, in memory of their own."""
+        """Return the observations ``[B, ...]`` of the present states (``spaces.observed``), in memory of their own."""
 
     def unstable(self) -> Tensor | None:
         """Return a bool ``[B]``, true for worlds whose simulation broke down since their reset; None if none can."""

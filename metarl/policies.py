@@ -10,15 +10,24 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
 from metarl.errors import InputError
 from metarl.networks import ACTIVATIONS, init_mlp, mlp
-from metarl.spaces import features
+from metarl.spaces import features, one_line, require_actions, require_observations
 from metarl.validation import require_sizes
 
 MIN_LOG_STD = math.log(1e-6)
+Logits = Categorical | MultiCategorical | Bernoulli
 
-PolicyKind = Literal["auto", "gaussian", "categorical"]
+PolicyKind = Literal["auto", "gaussian", "categorical", "bernoulli"]
+KINDS: dict[type[spaces.Space[Any]], PolicyKind] = {
+    spaces.Box: "gaussian",
+    spaces.Discrete: "categorical",
+    spaces.MultiDiscrete: "categorical",
+    spaces.MultiBinary: "bernoulli",
+}
+# Every task has all of its policy's parameters, so that pixels times hidden units must not be too many.
+MAX_FIRST_LAYER = 1_000_000
 # The parameter ``[C]`` that joins the observation as further inputs, where a policy has one.
 CONTEXT = "context"
 
@@ -27,14 +36,15 @@ class Policy(ABC):
     """A multilayer perceptron from observations to an action distribution.
 
     Args:
-        observation_space: Box (flattened) or Discrete (one-hot).
+        observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of them; see
+            ``spaces.features``.
         outputs: size of the last layer.
         hidden_sizes: units of the hidden layers.
         activation: ``tanh`` or ``relu``.
         context_size: number of inputs that are a parameter, ``context``, which ``init_params`` leaves out.
 
     Raises:
-        InputError: for another observation space, an unknown activation or an empty layer.
+        InputError: for another observation space, one with too many numbers, an unknown activation or an empty layer.
     """
 
     def __init__(
@@ -45,19 +55,26 @@ class Policy(ABC):
         activation: str,
         context_size: int = 0,
     ) -> None:
-        if not isinstance(observation_space, spaces.Box | spaces.Discrete):
-            raise InputError(f"a policy observes a Box or Discrete space, not {observation_space}")
+        require_observations(observation_space)
         require_sizes("hidden_sizes", hidden_sizes)
         if activation not in ACTIVATIONS:
             raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self._space = observation_space
-        self._inputs = spaces.flatdim(observation_space)
-        self._sizes = [self._inputs + context_size, *hidden_sizes, outputs]
+        self._sizes = [spaces.flatdim(observation_space) + context_size, *hidden_sizes, outputs]
+        self._require_small()
         self._activation = ACTIVATIONS[activation]
 
     def init_params(self, generator: torch.Generator) -> TensorDict:
         """Draw initial parameters, un-stacked, on the generator's device."""
         return init_mlp(self._sizes, generator)
+
+    def _require_small(self) -> None:
+        weights = self._sizes[0] * self._sizes[1]
+        if weights > MAX_FIRST_LAYER:
+            raise InputError(
+                f"adaptation by gradient gives each task its own policy, whose first layer has {weights:,} weights on "
+                f"{one_line(self._space)} (at most {MAX_FIRST_LAYER:,}); use rl2, whose encoder all tasks share"
+            )
 
     @abstractmethod
     def distribution(self, params: TensorDict, observations: Tensor) -> Distribution:
@@ -104,9 +121,7 @@ class GaussianPolicy(Policy):
         activation: str,
         context_size: int = 0,
     ) -> None:
-        if len(action_space.shape) != 1:
-            raise InputError(f"a gaussian policy needs actions of one axis, not of shape {action_space.shape}")
-        super().__init__(observation_space, action_space.shape[0], hidden_sizes, activation, context_size)
+        super().__init__(observation_space, spaces.flatdim(action_space), hidden_sizes, activation, context_size)
 
     def init_params(self, generator: torch.Generator) -> TensorDict:
         """Draw initial parameters, un-stacked; ``log_std`` is ``[A]``."""
@@ -121,22 +136,37 @@ class GaussianPolicy(Policy):
         return DiagonalGaussian(mean, log_std.view(log_std.shape[0], *[1] * (mean.ndim - 2), -1))
 
 
-class CategoricalPolicy(Policy):
-    """A distribution over a Discrete action space whose logits are the network's output."""
+class LogitPolicy(Policy):
+    """A distribution over whole numbers whose logits are the network's output; see ``distribution_of_logits``."""
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
-        action_space: spaces.Discrete,
+        action_space: spaces.Space[Any],
         hidden_sizes: Sequence[int],
         activation: str,
         context_size: int = 0,
     ) -> None:
-        super().__init__(observation_space, int(action_space.n), hidden_sizes, activation, context_size)
+        self._action_space = action_space
+        super().__init__(observation_space, spaces.flatdim(action_space), hidden_sizes, activation, context_size)
 
-    def distribution(self, params: TensorDict, observations: Tensor) -> Categorical:
-        """Return categoricals with logits ``[N, ..., A]``."""
-        return Categorical(self._network(params, observations))
+    def distribution(self, params: TensorDict, observations: Tensor) -> Logits:
+        """Return distributions with logits ``[N, ..., A]`` (of a MultiDiscrete space ``[N, ..., K, A]``)."""
+        return distribution_of_logits(self._action_space, self._network(params, observations))
+
+
+def distribution_of_logits(space: spaces.Space[Any], logits: Tensor) -> Logits:
+    """Return the distribution over the actions of a policy in a space of whole numbers.
+
+    Args:
+        space: Discrete (a categorical), MultiDiscrete (a product of categoricals) or MultiBinary (Bernoulli).
+        logits: ``[..., D]``, D being ``gymnasium.spaces.flatdim(space)``.
+    """
+    if isinstance(space, spaces.MultiBinary):
+        return Bernoulli(logits)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical.of(logits, space.nvec.reshape(-1).tolist())
+    return Categorical(logits)
 
 
 def make_policy(
@@ -147,11 +177,13 @@ def make_policy(
     kind: PolicyKind = "auto",
     context_size: int = 0,
 ) -> Policy:
-    """Make the policy that fits an action space: Gaussian for Box, categorical for Discrete.
+    """Make the policy that fits an action space: Gaussian for Box, one of logits for spaces of whole numbers.
+
+    Its actions are elements of ``spaces.unit_space(action_space)``.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: Box of one axis, or Discrete starting at 0.
+        observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of them.
+        action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         hidden_sizes: units of the hidden layers.
         activation: ``tanh`` or ``relu``.
         kind: ``auto``, or the policy one insists on.
@@ -160,14 +192,10 @@ def make_policy(
     Raises:
         InputError: when ``kind`` does not fit the action space, or there is no policy for a space.
     """
-    fitting = {spaces.Box: "gaussian", spaces.Discrete: "categorical"}.get(type(action_space))
-    if fitting is None or getattr(action_space, "start", 0) != 0:
-        raise InputError(
-            f"there is no policy for the action space {action_space}; Box, and Discrete from 0 on, have one"
-        )
+    require_actions(action_space)
+    fitting = next(kind for known, kind in KINDS.items() if isinstance(action_space, known))
     if kind not in ("auto", fitting):
-        raise InputError(f"a {kind} policy cannot act in {action_space}; use --policy {fitting} (or auto)")
+        raise InputError(f"a {kind} policy cannot act in {one_line(action_space)}; use --policy {fitting} (or auto)")
     if isinstance(action_space, spaces.Box):
         return GaussianPolicy(observation_space, action_space, hidden_sizes, activation, context_size)
-    assert isinstance(action_space, spaces.Discrete)
-    return CategoricalPolicy(observation_space, action_space, hidden_sizes, activation, context_size)
+    return LogitPolicy(observation_space, action_space, hidden_sizes, activation, context_size)

@@ -1,6 +1,14 @@
-"""Spaces: elements as numbers a network takes, and actions between a policy's units and an environment's."""
+"""Spaces: observations as numbers that a network takes, and actions between a policy and an environment.
 
-from collections.abc import Callable
+An observation is one tensor from the environment to the network. Elements of Dict and Tuple spaces are flattened to
+float32 where they leave the environment, as ``gymnasium.spaces.flatten`` does; all others keep their shape and type, so
+that the pixels of an image are uint8 until a network reads them.
+
+A policy acts in a space of its own, ``unit_space``: vectors in [-1, 1] for a bounded Box, whole numbers from 0 on for
+the others. ``unit_scale`` converts its actions.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -8,17 +16,134 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.errors import InputError
 
-def features(space: spaces.Space[Any], values: Tensor) -> Tensor:
-    """Return elements ``[..., *shape]`` of a space as numbers ``[..., D]``: one-hot if it is Discrete, else flattened.
+# An observation, or the observations of a Dict or Tuple space by part.
+Values = Any
+# Spaces whose elements are one tensor.
+SINGLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
-    D is ``gymnasium.spaces.flatdim(space)``. Floating-point numbers keep their precision, others become float32.
+
+def one_line(space: Any) -> str:
+    """Return a space in words, in one line."""
+    return " ".join(str(space).split())
+
+
+def is_image(space: spaces.Space[Any]) -> bool:
+    """Return whether elements of a space are images: a Box of uint8 with three axes."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) == 3
+
+
+def require_observations(space: spaces.Space[Any]) -> None:
+    """Raise ``InputError`` for a space whose elements are not a fixed number of numbers."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        for part in _parts(space):
+            require_observations(part)
+    elif not isinstance(space, SINGLE):
+        raise InputError(
+            f"no learner observes {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space, or a "
+            "Dict or Tuple of them"
+        )
+
+
+def require_actions(space: spaces.Space[Any]) -> None:
+    """Raise ``InputError`` for a space in which no policy acts."""
+    if not isinstance(space, SINGLE):
+        raise InputError(
+            f"no policy acts in {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space"
+        )
+
+
+def observed_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return the space of the tensor that an observation is: a float32 Box for Dict and Tuple, else the space itself.
+
+    Raises:
+        InputError: for a space whose elements are not a fixed number of numbers.
     """
+    require_observations(space)
+    return flat_box(space) if isinstance(space, spaces.Dict | spaces.Tuple) else space
+
+
+def observed(space: spaces.Space[Any], values: Values) -> Tensor:
+    """Return observations as one tensor: those of Dict and Tuple spaces flattened, others as they are."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return _flattened(space, values)
+    return torch.as_tensor(values)
+
+
+def features(space: spaces.Space[Any], values: Values) -> Tensor:
+    """Return observations ``[..., *shape]`` of a space as float32 numbers ``[..., D]``.
+
+    They are ordered as ``gymnasium.spaces.flatten`` orders them, with Discrete and MultiDiscrete one-hot; D is
+    ``gymnasium.spaces.flatdim(space)``. Pixels of an image are divided by 255.
+    """
+    flat = _flattened(space, values)
+    return flat / 255 if is_image(space) else flat
+
+
+def feature_space(space: spaces.Space[Any]) -> spaces.Box:
+    """Return the float32 Box ``[D]`` in which ``features`` of a space lie."""
+    box = flat_box(space)
+    return spaces.Box(box.low / 255, box.high / 255, dtype=np.float32) if is_image(space) else box
+
+
+def flat_box(space: spaces.Space[Any]) -> spaces.Box:
+    """Return the float32 Box ``[D]`` into which Gymnasium flattens a space."""
+    flat = spaces.flatten_space(space)
+    assert isinstance(flat, spaces.Box)
+    with np.errstate(over="ignore"):  # bounds beyond float32 are none
+        return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
+
+
+def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    assert isinstance(space, spaces.Dict | spaces.Tuple)
+    return list(space.values()) if isinstance(space, spaces.Dict) else list(space)
+
+
+def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
+    """Flatten elements as Gymnasium does; a tensor given for a Dict or Tuple space is flat already."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        if isinstance(values, Tensor):
+            return values.float()
+        pieces = [values[key] for key in space] if isinstance(values, Mapping) else values
+        pairs = zip(_parts(space), pieces, strict=True)
+        return torch.cat([_flattened(part, piece) for part, piece in pairs], -1)
     if isinstance(space, spaces.Discrete):
-        return torch.nn.functional.one_hot(values.long() - int(space.start), int(space.n)).float()
+        return _one_hot(values.long() - int(space.start), int(space.n))
     axes = len(space.shape or ())
-    flat = values.flatten(values.ndim - axes) if axes else values.unsqueeze(-1)
-    return flat if flat.is_floating_point() else flat.float()
+    flat: Tensor = values.flatten(values.ndim - axes) if axes else values.unsqueeze(-1)
+    if isinstance(space, spaces.MultiDiscrete):
+        numbers = flat.long() - torch.as_tensor(space.start.reshape(-1), device=flat.device)
+        columns = zip(numbers.unbind(-1), space.nvec.reshape(-1).tolist(), strict=True)
+        return torch.cat([_one_hot(column, count) for column, count in columns], -1)
+    return flat.float()
+
+
+def _one_hot(numbers: Tensor, count: int) -> Tensor:
+    zeros_and_ones: Tensor = torch.nn.functional.one_hot(numbers, count).float()
+    return zeros_and_ones
+
+
+def packed(space: spaces.Space[Any], observations: Tensor) -> Tensor:
+    """Return observations ``[..., *shape]`` as float32 ``[..., P]`` that hold their bits, for a store of one type.
+
+    Four pixels of an image are the bits of one such number, so that they take no more memory than they are.
+    """
+    axes = len(space.shape or ())
+    numbers = observations.to(_dtype(space)).unsqueeze(-1).flatten(observations.ndim - axes)
+    octets = numbers.contiguous().view(torch.uint8)
+    return torch.nn.functional.pad(octets, (0, -octets.shape[-1] % 4)).view(torch.float32)
+
+
+def unpacked(space: spaces.Space[Any], rows: Tensor) -> Tensor:
+    """Return the observations ``[..., *shape]`` whose bits rows ``[..., P]`` hold."""
+    shape = space.shape or ()
+    octets = rows.contiguous().view(torch.uint8)[..., : int(np.prod(shape)) * _dtype(space).itemsize]
+    return octets.contiguous().view(_dtype(space)).view(*rows.shape[:-1], *shape)
+
+
+def _dtype(space: spaces.Space[Any]) -> torch.dtype:
+    return torch.as_tensor(np.zeros((), space.dtype)).dtype
 
 
 def is_bounded_box(space: spaces.Space[Any]) -> bool:
@@ -27,19 +152,58 @@ def is_bounded_box(space: spaces.Space[Any]) -> bool:
 
 
 def unit_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return the space of a policy's actions: [-1, 1] for a bounded Box, the space itself for others."""
-    return spaces.Box(-1.0, 1.0, space.shape, np.float32) if is_bounded_box(space) else space
+    """Return the space of a policy's actions, which have one axis, or none in a Discrete space.
+
+    That is [-1, 1] for a bounded Box and whole numbers from 0 on for Discrete and MultiDiscrete spaces.
+    """
+    size = int(np.prod(space.shape or (1,)))
+    if is_bounded_box(space):
+        return spaces.Box(-1.0, 1.0, (size,), np.float32)
+    if isinstance(space, spaces.Discrete):
+        return space if space.start == 0 else spaces.Discrete(space.n)
+    if len(space.shape or ()) == 1 and not np.any(getattr(space, "start", 0)):
+        return space
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec.reshape(-1))
+    if isinstance(space, spaces.MultiBinary):
+        return spaces.MultiBinary(size)
+    assert isinstance(space, spaces.Box)
+    return spaces.Box(space.low.reshape(-1), space.high.reshape(-1), dtype=space.dtype)
+
+
+def action_features(space: spaces.Space[Any], actions: Tensor) -> Tensor:
+    """Return a policy's actions ``[..., *action]`` as numbers ``[..., A]``: one-hot, or clipped to [-1, 1]."""
+    numbers = features(unit_space(space), actions)
+    return numbers.clamp(-1, 1) if isinstance(space, spaces.Box) else numbers
 
 
 def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:
-    """Return the function that maps a policy's actions ``[..., *action]`` into ``space``.
+    """Return the function that maps a policy's actions, elements of ``unit_space``, into ``space``.
 
     Policies act in units of [-1, 1] on a bounded Box: their actions are clipped to that and scaled to the bounds, as
-    the normalised environments of MAML's own code do. Actions of other spaces pass through.
+    the normalised environments of MAML's own code do. Of a Box of integers each one has an equal share of [-1, 1].
+    Discrete and MultiDiscrete actions are shifted by the space's start.
     """
-    if not is_bounded_box(space):
-        return lambda actions: actions
-    assert isinstance(space, spaces.Box)
-    low, high = (torch.as_tensor(bound, device=device) for bound in (space.low, space.high))
+    convert = _to_box(space, device) if isinstance(space, spaces.Box) else _from_start(space, device)
+    shape = space.shape or ()
+    if len(shape) == 1 or isinstance(space, spaces.Discrete):
+        return convert
+    return lambda actions: convert(actions).view(*actions.shape[:-1], *shape)
+
+
+def _to_box(space: spaces.Box, device: torch.device) -> Callable[[Tensor], Tensor]:
+    low, high = (torch.as_tensor(bound.reshape(-1), device=device) for bound in (space.low, space.high))
+    whole = not low.is_floating_point()
+    if not space.is_bounded():
+        return torch.round if whole else lambda actions: actions
+    if whole:
+        first, count = low.double(), high.double() - low.double() + 1
+        # The bin that an action falls into; 1 itself belongs to the last one.
+        return lambda actions: first + ((actions.clamp(-1, 1) + 1) / 2 * count).floor().minimum(count - 1)
     middle, half = (low + high) / 2, (high - low) / 2
-    return lambda actions: torch.addcmul(middle, actions.clamp(-1, 1), half)
+    return lambda actions: torch.addcmul(middle, actions.clamp(-1, 1).to(middle), half)
+
+
+def _from_start(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:
+    start = torch.as_tensor(np.reshape(getattr(space, "start", 0), -1 if space.shape else ()), device=device)
+    return (lambda actions: actions + start) if start.any() else lambda actions: actions

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metarl.family import Dynamics, TaskFamily, Transition, describe
 from metarl.pictures import text_picture
+from metarl.spaces import Values, observed
 
 State = dict[str, Tensor]
 
@@ -27,13 +28,14 @@ class TensorFamily(TaskFamily):
         """Return the next state, and rewards and ends, of each world."""
 
     @abstractmethod
-    def observation(self, state: State) -> Tensor:
-        """Return the observations ``[B, ...]`` of a state."""
+    def observation(self, state: State) -> Values:
+        """Return the observations ``[B, ...]`` of a state; in a Dict or Tuple space, those of each part by itself."""
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
         batched = {key: value[None] for key, value in state.items()}
-        return text_picture(describe(task, self.observation(batched)[0]))
+        seen = observed(self.observation_space, self.observation(batched))
+        return text_picture(describe(task, seen[0]))
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds on any torch device."""
@@ -66,7 +68,7 @@ class _TensorDynamics(Dynamics):
         return transition
 
     def observe(self) -> Tensor:
-        seen = self._family.observation(self._state)
+        seen = observed(self._family.observation_space, self._family.observation(self._state))
         states = {value.untyped_storage().data_ptr() for value in self._state.values()}
         return seen.clone() if seen.untyped_storage().data_ptr() in states else seen
 

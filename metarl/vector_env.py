@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
 from metarl.seeding import derive_seed
+from metarl.spaces import observed_space
 
 Info = dict[str, Any]
 RENDERING: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -64,9 +65,9 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.num_envs = num_envs
         self.device = torch.device(device)
         self.metadata = {"autoreset_mode": autoreset_mode, **RENDERING, "torch": True}
-        self.single_observation_space = family.observation_space
+        self.single_observation_space = observed_space(family.observation_space)
         self.single_action_space = family.action_space
-        self.observation_space = batch_space(family.observation_space, num_envs)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(family.action_space, num_envs)
         self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
         self._dynamics = family.dynamics(num_envs, self.device)
@@ -191,7 +192,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
         if task is not None:
             self._worlds.set_tasks(task)
         self.family = family
-        self.observation_space = family.observation_space
+        self.observation_space = self._worlds.single_observation_space
         self.action_space = family.action_space
 
     @property

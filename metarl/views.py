@@ -18,7 +18,7 @@ from torch import Tensor
 from metarl.family import Dynamics, Part, TaskFamily, Transition
 from metarl.places import Map
 from metarl.solved import SolvedFamily
-from metarl.spaces import features, unit_space
+from metarl.spaces import feature_space, features, unit_space
 from metarl.tensor_family import State, TensorFamily
 
 # A range wider than this is a formality, such as that of float32: scaled by it, every value would be about 0.
@@ -120,13 +120,9 @@ class InformedFamily(FamilyView):
     @property
     def observation_space(self) -> spaces.Box:
         """Flattened observation and task, float32 ``[D + P]``."""
-        given, width = self.family.observation_space, spaces.flatdim(self.task_space)
-        low, high = (
-            (given.low.reshape(-1), given.high.reshape(-1))
-            if isinstance(given, spaces.Box)
-            else (np.zeros(spaces.flatdim(given)), np.ones(spaces.flatdim(given)))
-        )
-        low, high = np.append(low, np.full(width, -np.inf)), np.append(high, np.full(width, np.inf))
+        given, width = feature_space(self.family.observation_space), spaces.flatdim(self.task_space)
+        low = np.append(given.low, np.full(width, -np.inf))
+        high = np.append(given.high, np.full(width, np.inf))
         return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     def places(self, observations: Tensor) -> Tensor | None:
@@ -167,7 +163,7 @@ class InformedDynamics(Dynamics):
     def observe(self) -> Tensor:
         """Return observations and tasks ``[B, D + P]``."""
         assert self._shown is not None, "reset comes before observe"
-        seen = features(self._family.observation_space, self._worlds.observe()).float()
+        seen = features(self._family.observation_space, self._worlds.observe())
         return torch.cat([seen, self._shown], -1)
 
     def unstable(self) -> Tensor | None:
@@ -218,7 +214,7 @@ class AdvisedFamily(FamilyView, TensorFamily):
 
 def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:
     """Return tasks ``[B]`` as numbers of magnitude about 1, float32 ``[B, P]``."""
-    return torch.cat([_scaled(part, features(part, tasks[key]).float()) for key, part in space.items()], -1)
+    return torch.cat([_scaled(part, features(part, tasks[key])) for key, part in space.items()], -1)
 
 
 def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:

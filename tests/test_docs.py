@@ -16,6 +16,7 @@ import pytest
 import metarl
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
+from metarl.encoders import ENCODERS
 from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.families import ShowOptions
@@ -120,7 +121,7 @@ def options(*configs: type) -> set[str]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget, after the test, what a page registered."""
-    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, gymnasium.registry]
+    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, ENCODERS, gymnasium.registry]
     saved = [dict(table) for table in tables]
     yield
     for table, before in zip(tables, saved, strict=True):

@@ -25,7 +25,7 @@ FLOORS = [
         "trials",
         "validation",
     },
-    {"family", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env", "views"},
+    {"encoders", "family", "networks", "solved", "spaces", "splits", "tensor_family", "vector_env", "views"},
     {"policies", "baselines", "trust_region", "learner", "episodes", "session", "sampler"},
     {
         "run_directory",

@@ -9,11 +9,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.distributions import Categorical, Distribution
-from metarl.errors import InputError
+from metarl.distributions import Distribution
 from metarl.family import TaskFamily
 from metarl.learner import Learner, OpenState, register_learner
+from metarl.policies import distribution_of_logits
 from metarl.rollout import Rollout
+from metarl.spaces import require_actions
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,12 @@ class RandomPolicy(Unlearning):
     config_class: ClassVar[type] = RandomConfig
 
     def __init__(self, family: TaskFamily, config: RandomConfig, seed: int, device: torch.device) -> None:
-        space = family.action_space
-        if not isinstance(space, spaces.Discrete) and not (isinstance(space, spaces.Box) and len(space.shape) == 1):
-            raise InputError(f"random acts in Discrete spaces and Boxes of one axis, not in {space}")
-        self._space = space
+        require_actions(family.action_space)
+        self._space, self._size = family.action_space, spaces.flatdim(family.action_space)
 
-    def action_distribution(self, working: OpenState[None], observations: Tensor) -> Categorical | UniformUnits:
+    def action_distribution(self, working: OpenState[None], observations: Tensor) -> Distribution:
         """Return uniform distributions, whose mode is the first action, or the middle."""
-        shape, device = observations.shape[:2], observations.device
-        if isinstance(self._space, spaces.Discrete):
-            return Categorical(torch.zeros(*shape, int(self._space.n), device=device))
-        return UniformUnits(torch.zeros(*shape, *(self._space.shape or ()), device=device))
+        zeros = torch.zeros(*observations.shape[:2], self._size, device=observations.device)
+        return (
+            UniformUnits(zeros) if isinstance(self._space, spaces.Box) else distribution_of_logits(self._space, zeros)
+        )

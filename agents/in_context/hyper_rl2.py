@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
-from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
+from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
+from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
-from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
 from metarl.validation import require_counts, require_layers
@@ -89,7 +89,7 @@ class HyperActorCritic(TrialNetwork):
 
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[Categorical | DiagonalGaussian, Tensor, Memory]:
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read on in B trials."""
         context, memory = self.memory(inputs, memory, lengths)
         observations = inputs[..., : self._observation_size]

@@ -10,22 +10,23 @@ gradients and metrics are means over the tasks of all. Which trials are drawn de
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents.in_context.pearl_networks import Belief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
-from metarl.agents.in_context.trial_learner import StepInputs, TrialConfig
+from metarl.agents.in_context.step_inputs import StepInputs
+from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, OpenState, register_learner
 from metarl.rollout import Rollout
-from metarl.seeding import generator
+from metarl.seeding import derive_seed, generator
+from metarl.spaces import is_bounded_box, one_line, require_actions
 from metarl.trials import Trials
 from metarl.validation import require_counts, require_layers, require_not_negative, require_positive, require_unit
 
@@ -110,24 +111,33 @@ class Pearl(Learner):
     pools_episodes: ClassVar[bool] = False
 
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
-        _require_actions(family)
+        require_actions(family.action_space)
+        if not is_bounded_box(family.action_space):
+            raise InputError(f"pearl acts in bounded Box spaces, not in {one_line(family.action_space)}; use rl2")
         self.config = config
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
-        self._inputs = inputs = StepInputs(family.observation_space, family.action_space)
         self._device, self._seed, self._updates = device, seed, 0
-        self.networks = PearlNetworks(
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "observation encoder") % 2**63)
+            self._inputs = inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
+        networks = PearlNetworks(
             inputs.observation_size,
             inputs.action_size,
             config.latent_size,
             config.hidden_sizes,
             config.encode_dynamics,
             generator(seed, "networks"),
-        ).to(device)
-        trial_steps = config.episodes_per_trial * family.horizon
-        self.replay = TrialReplay(config.replay_size, trial_steps, inputs.observation_size, device)
+        )
+        if inputs.encoder.learned:  # then it is stored with the networks that read it
+            networks.add_module("observation_encoder", inputs.encoder)
+        self.networks = networks.to(device)
+        trial = config.episodes_per_trial * family.horizon
+        self.replay = TrialReplay(config.replay_size, trial, inputs.stored_size, device)
+        # An encoder of observations learns from the critics, as in DrQ-v2 (Yarats et al. 2021, section 3.1).
+        critics = (self.networks.encoder, self.networks.critics, inputs.encoder)
         self._optimizers = [
             torch.optim.Adam([value for part in parts for value in part.parameters()], config.learning_rate, fused=True)
-            for parts in ((self.networks.encoder, self.networks.critics), (self.networks.actor,))
+            for parts in (critics, (self.networks.actor,))
         ]
 
     def begin(self, num_tasks: int) -> Belief:
@@ -162,21 +172,26 @@ class Pearl(Learner):
     @torch.no_grad()
     def adapt(self, state: Belief, rollout: Rollout) -> Belief:
         """Add the factors of one more episode of every trial."""
-        return state + self.networks.belief(self.transitions([rollout]))
+        return state + self.networks.belief(self._encoded(self.transitions([rollout])))
 
     def transitions(self, rollouts: Sequence[Rollout]) -> Transitions:
-        """Return the steps ``[N, R, L]`` of trials without gaps."""
+        """Return the steps ``[N, R, L]`` of trials without gaps, observations as the replay stores them."""
         trials = Trials.of(rollouts)
         flat = Transitions(
-            self._inputs.observations(trials.observations),
+            self._inputs.stored(trials.observations),
             self._inputs.actions(trials.actions),
             trials.rewards,
-            self._inputs.observations(trials.next_observations),
+            self._inputs.stored(trials.next_observations),
             trials.terminated.to(trials.rewards.dtype),
             trials.valid,
         )
         shape = rollouts[0].rewards.shape[:2]
         return Transitions(**{name: value.unflatten(0, shape) for name, value in vars(flat).items()})
+
+    def _encoded(self, steps: Transitions) -> Transitions:
+        """Return stored steps as the networks read them; next observations carry no gradients."""
+        seen, following = map(self._inputs.restored, (steps.observations, steps.next_observations))
+        return replace(steps, observations=seen, next_observations=following.detach())
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Remember the rollouts, and take steps of soft actor-critic on what is remembered.
@@ -205,12 +220,14 @@ class Pearl(Learner):
         config = self.config
         tasks = self.replay.draw_tasks(max(1, self.processes.part(config.tasks_per_update)), stream)
         weight = self.processes.weight(len(tasks))
-        steps = self.replay.draw_replay(tasks, config.batch_size, stream)
-        belief = self.networks.belief(self.replay.draw_context(tasks, config.context_size, stream)).posterior()
+        steps = self._encoded(self.replay.draw_replay(tasks, config.batch_size, stream))
+        context = self._encoded(self.replay.draw_context(tasks, config.context_size, stream))
+        belief = self.networks.belief(context).posterior()
         latent = belief.sample(stream).unsqueeze(1).expand(-1, config.batch_size, -1)
         critic_loss, divergence = self.critic_loss(steps, latent, stream), self.divergence(belief)
         self._descend(0, weight * (critic_loss + config.kl_weight * self.temperature**2 * divergence))
-        actor_loss, entropy = self.actor_loss(steps, latent, stream)
+        seen = steps.observations.detach()
+        actor_loss, entropy = self.actor_loss(replace(steps, observations=seen), latent, stream)
         self._descend(1, weight * actor_loss)
         self.networks.follow(config.tau)
         names = ("critic_loss", "latent_kl", "actor_loss", "entropy")
@@ -225,7 +242,7 @@ class Pearl(Learner):
     def _descend(self, which: int, loss: Tensor) -> None:
         optimizer = self._optimizers[which]
         params = optimizer.param_groups[0]["params"]
-        slopes = self.processes.means(torch.autograd.grad(loss, params))
+        slopes = self.processes.means(torch.autograd.grad(loss, params, materialize_grads=True))
         for value, slope in zip(params, slopes, strict=True):
             value.grad = slope
         optimizer.step()
@@ -278,10 +295,3 @@ class Pearl(Learner):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
         self.replay.load_state_dict(state["replay"])
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
-
-
-def _require_actions(family: TaskFamily) -> None:
-    space = family.action_space
-    if not (isinstance(space, spaces.Box) and space.is_bounded() and len(space.shape) == 1):
-        text = " ".join(str(space).split())
-        raise InputError(f"pearl acts in bounded Box spaces, and the actions of {family.name} are {text}; use rl2")

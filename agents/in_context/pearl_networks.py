@@ -66,10 +66,10 @@ class Perceptrons(nn.Module):
 
 
 class PearlNetworks(nn.Module):
-    """Encoder, policy, twin critics, and the targets that follow them.
+    """Context encoder, policy, twin critics, and the targets that follow them.
 
     Args:
-        observation_size: D.
+        observation_size: D, of encoded observations.
         action_size: A.
         latent_size: Z.
         hidden_sizes: units of the hidden layers of each.

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory
-from metarl.agents.in_context.observation_scale import ObservationScale
+from metarl.agents.in_context.step_inputs import ActionDistribution, StepInputs
 from metarl.agents.in_context.trial_state import OpenTrial, Trial, Unknown
-from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.learner import Learner
 from metarl.rollout import Rollout
 from metarl.seeding import derive_seed
-from metarl.spaces import features
 from metarl.trials import Trials
 from metarl.validation import require_counts
 
@@ -29,69 +26,12 @@ class TrialConfig:
 
     episodes_per_trial: int = 2
     """Episodes of a trial: what the learner spends on one task."""
+    encoder: str = "auto"
+    """What reads observations: flat, one-hot, conv (images), module:Class (your own torch.nn.Module), or auto: conv for
+    images, flat for all others."""
 
     def __post_init__(self) -> None:
         require_counts(self, "episodes_per_trial")
-
-
-class StepInputs:
-    """A step's inputs: observation, previous action and reward, and whether an episode begins.
-
-    Previous action and reward are zeros before a trial's first step, and else those of the last step, also where that
-    was in the episode before.
-
-    Args:
-        observation_space: Box (flattened) or Discrete (one-hot).
-        action_space: Box of one axis (clipped to units of [-1, 1]) or Discrete from 0 on (one-hot).
-
-    Attributes:
-        observation_size: of the observation's part, which stands first.
-        size: of all.
-        scale: what observations are passed through, if it is set.
-
-    Raises:
-        InputError: for other spaces.
-    """
-
-    def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        if not isinstance(observation_space, spaces.Box | spaces.Discrete):
-            raise InputError(f"a memory observes a Box or Discrete space, not {observation_space}")
-        flat_box = isinstance(action_space, spaces.Box) and len(action_space.shape) == 1
-        if not flat_box and not (isinstance(action_space, spaces.Discrete) and action_space.start == 0):
-            space = " ".join(str(action_space).split())
-            raise InputError(f"a memory acts in a Box of one axis or a Discrete space from 0 on, not in {space}")
-        self._observation_space, self._action_space = observation_space, action_space
-        self.observation_size = spaces.flatdim(observation_space)
-        self.action_size = spaces.flatdim(action_space)
-        self.size = self.observation_size + self.action_size + 2
-        self.scale: ObservationScale | None = None
-
-    def observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` as ``[..., D]``, scaled."""
-        features = self.raw_observations(observations)
-        return features if self.scale is None else self.scale(features)
-
-    def raw_observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` as ``[..., D]``, as the family gave them."""
-        return features(self._observation_space, observations)
-
-    def actions(self, actions: Tensor) -> Tensor:
-        """Return actions ``[..., *action]``, as a policy drew them, as ``[..., A]``."""
-        if isinstance(self._action_space, spaces.Discrete):
-            return nn.functional.one_hot(actions, self.action_size).float()
-        return actions.clamp(-1, 1)
-
-    def __call__(self, observations: Tensor, actions: Tensor, rewards: Tensor, starts: Tensor) -> Tensor:
-        """Join a step's inputs ``[..., size]``.
-
-        Args:
-            observations: ``[..., *observation]``.
-            actions: features ``[..., A]`` of the previous actions.
-            rewards: the previous rewards ``[...]``, as the family gave them.
-            starts: whether an episode begins, ``[...]``.
-        """
-        flags = starts.unsqueeze(-1).to(rewards.dtype)
-        return torch.cat([self.observations(observations), actions, rewards.unsqueeze(-1), flags], -1)
 
 
 class TrialNetwork(nn.Module, ABC):
@@ -104,33 +44,13 @@ class TrialNetwork(nn.Module, ABC):
     @abstractmethod
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[Categorical | DiagonalGaussian, Tensor, Memory]:
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read on in B trials; see ``MemoryNetwork``.
 
         Returns:
             Action distributions with tensors ``[B, L, A]``, values ``[B, L]``, and the memory after each trial's last
             step.
         """
-
-
-class ActionHead(nn.Module):
-    """Action distributions from a layer's outputs: their logits, or the means of Gaussians of one deviation.
-
-    Attributes:
-        size: number of outputs it takes.
-    """
-
-    def __init__(self, action_space: spaces.Space[Any]) -> None:
-        super().__init__()
-        self.size = spaces.flatdim(action_space)
-        self.discrete = isinstance(action_space, spaces.Discrete)
-        self.log_std = nn.Parameter(torch.zeros(0 if self.discrete else self.size))
-
-    def forward(self, outputs: Tensor) -> Categorical | DiagonalGaussian:
-        """Return distributions of outputs ``[..., size]``."""
-        if self.discrete:
-            return Categorical(outputs)
-        return DiagonalGaussian(outputs, self.log_std.expand_as(outputs))
 
 
 def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
@@ -156,11 +76,14 @@ class TrialLearner(Learner):
 
     def __init__(self, family: TaskFamily, config: TrialConfig, seed: int, device: torch.device) -> None:
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
-        self.inputs = StepInputs(family.observation_space, family.action_space)
         self._device, self._seed = device, seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "network") % 2**63)
-            self.network = self.make_network(family).to(device)
+            self.inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
+            network = self.make_network(family)
+        if self.inputs.encoder.learned:  # then it is trained and stored with the network that reads it
+            network.add_module("observation_encoder", self.inputs.encoder)
+        self.network = network.to(device)
 
     @abstractmethod
     def make_network(self, family: TaskFamily) -> TrialNetwork:
@@ -194,7 +117,7 @@ class TrialLearner(Learner):
         )
 
     @torch.no_grad()
-    def action_distribution(self, working: OpenTrial, observations: Tensor) -> Categorical | DiagonalGaussian:
+    def action_distribution(self, working: OpenTrial, observations: Tensor) -> ActionDistribution:
         """Read the step into the memory, and return the policy's distribution."""
         trial = working.trial
         inputs = self.inputs(observations, trial.actions, trial.rewards, trial.starts)
@@ -202,8 +125,8 @@ class TrialLearner(Learner):
         for name, value in memory.items():
             if value is not trial.memory[name]:  # else the network has written it in place
                 trial.memory[name].copy_(value)
-        distribution: Categorical | DiagonalGaussian = flat.map(lambda value: value.view(*observations.shape[:2], -1))
-        return distribution
+        by_task: ActionDistribution = flat.map(lambda value: value.view(*observations.shape[:2], *value.shape[2:]))
+        return by_task
 
     def observe(self, working: OpenTrial, actions: Tensor, rewards: Tensor, ended: Tensor) -> None:
         """Keep the actions and rewards for the next step's inputs, and the trials whose episode has ended."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
-from metarl.errors import RunError
+from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.returns import discount_matrix, discounted_returns, generalized_advantages
 from metarl.rollback import restored_on_error
@@ -94,11 +94,20 @@ class TrialPpoLearner(TrialLearner):
         self.config = config
         super().__init__(family, config, seed, device)
         if config.normalize_observations:
+            self._require_unlearned_encoder()
             self.inputs.scale = ObservationScale(self.inputs.observation_size).to(device)
             self.network.add_module("observation_scale", self.inputs.scale)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
         self._optimizers = [self._optimizer]
         self._updates, self._mean_square = 0, 0.0
+
+    def _require_unlearned_encoder(self) -> None:
+        if self.inputs.encoder.learned:
+            name = self.config.encoder
+            raise InputError(
+                f"normalize_observations is for observations as they are, and the encoder {name} is learned; "
+                "leave it off, or use --encoder flat"
+            )
 
     @property
     def learning_rate(self) -> float:
@@ -139,7 +148,7 @@ class TrialPpoLearner(TrialLearner):
                 sums[name] = sums.get(name, 0.0) + value
         if self.inputs.scale is not None:
             # Only now: all passes must read the inputs that the policy acted on, or ratios would not start at 1.
-            observations = self.inputs.raw_observations(trials.observations)
+            observations = self.inputs.encoded_observations(trials.observations)
             self.inputs.scale.update(observations, trials.valid, self.processes)
         means = {name: total / count for name, total in sums.items()}
         return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
-from metarl.agents.in_context.trial_learner import ActionHead
+from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner, selected
 from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder, perceptron
 from metarl.distributions import DiagonalGaussian
@@ -223,7 +223,9 @@ class VariBad(TrialPpoLearner):
     def beliefs(self, trials: Trials) -> DiagonalGaussian:
         """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""
         encoder = self.network.encoder
-        belief: DiagonalGaussian = encoder(self.trial_inputs(trials), encoder.memory.initial(len(trials.rewards)))[0]
+        with torch.no_grad():  # a learned encoder of observations is the policy's
+            inputs = self.trial_inputs(trials)
+        belief: DiagonalGaussian = encoder(inputs, encoder.memory.initial(len(trials.rewards)))[0]
         return belief
 
     def predicted_rewards(
@@ -237,9 +239,9 @@ class VariBad(TrialPpoLearner):
             actions: ``[B, M, *action]``, as a policy draws them.
             next_observations: ``[B, M, *observation]``, after the steps.
         """
-        features = [self.inputs.observations(next_observations)]
+        features = [self._observed(next_observations)]
         if self.config.reward_inputs == "transition":
-            features += [self.inputs.observations(observations), self.inputs.actions(actions)]
+            features += [self._observed(observations), self.inputs.actions(actions)]
         predicted: Tensor = self.network.decoders["reward"](latents, torch.cat(features, -1))
         return predicted.squeeze(-1) * self.reward_scale
 
@@ -255,12 +257,17 @@ class VariBad(TrialPpoLearner):
         steps = (tensor.expand(len(latents), *tensor.shape) for tensor in (observations, actions, next_observations))
         return self.predicted_rewards(latents, *steps).mean(1).view(*trials.rewards.shape, -1)
 
+    @torch.no_grad()
+    def _observed(self, observations: Tensor) -> Tensor:
+        """Return the decoders' inputs of observations: features of the policy's encoder, taken as given."""
+        return self.inputs.observations(observations)
+
     def _errors(self, latents: Tensor, steps: Trials) -> dict[str, Tensor]:
         """Return the squared errors ``[B, K, M]`` of each decoder, in units of its likelihood."""
         predicted = self.predicted_rewards(latents, steps.observations, steps.actions, steps.next_observations)
         errors = {"reward": ((predicted - steps.rewards.unsqueeze(1)) / self.reward_scale).square()}
         if self.config.transition_weight:
-            before, after = map(self.inputs.observations, (steps.observations, steps.next_observations))
+            before, after = map(self._observed, (steps.observations, steps.next_observations))
             moves = torch.cat([before, self.inputs.actions(steps.actions)], -1)
             arrivals = self.network.decoders["transition"](latents, moves)
             errors["transition"] = (arrivals - after.unsqueeze(1)).square().sum(-1)

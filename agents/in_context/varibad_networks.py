@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
-from metarl.agents.in_context.trial_learner import ActionHead, TrialNetwork, small_layer
-from metarl.distributions import Categorical, DiagonalGaussian
+from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
+from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
+from metarl.distributions import DiagonalGaussian
 
 
 def perceptron(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
@@ -105,7 +106,7 @@ class BeliefActorCritic(TrialNetwork):
 
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[Categorical | DiagonalGaussian, Tensor, Memory]:
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read on in B trials."""
         with torch.no_grad():
             belief, memory = self.encoder(inputs, memory, lengths)

@@ -25,11 +25,11 @@ from metarl.envs.wrapped.gymnasium_worlds import (
     Vectorization,
     box_of,
     first_line,
-    one_line,
     plain_tasks,
 )
 from metarl.errors import InputError, MetarlError
 from metarl.seeding import generator
+from metarl.spaces import one_line, require_actions
 from metarl.splits import hashed_text_part
 from metarl.validation import require_counts
 
@@ -45,8 +45,8 @@ class GymnasiumFamily(EnvironmentFamily):
     the environment computed from such an attribute in its constructor keep their old value: a subclass computes
     them again in ``apply`` (``envs/wrapped/cartpole.py`` does). Tasks are drawn uniformly from the task space.
 
-    Observations become float32 vectors or arrays; those that are no Box are flattened. Time limits are taken off. The
-    numbers that the environment gives as info are kept.
+    Observations become float32 vectors or arrays, flat ones where they are no Box; images stay uint8. Time limits are
+    taken off. The numbers that the environment gives as info are kept.
 
     Attributes:
         env: an id in Gymnasium's registry, or what makes the environment: a class, or a function with named arguments.
@@ -85,7 +85,7 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @property
     def observation_space(self) -> spaces.Box:
-        """The environment's own, flattened if it is no Box, in float32."""
+        """The environment's own, flattened if it is no Box, in float32; that of images as it is."""
         return copy.deepcopy(self._spaces[0])
 
     @property
@@ -182,8 +182,7 @@ class GymnasiumFamily(EnvironmentFamily):
             raise
         except Exception as error:
             raise InputError(f"{self._both_names} cannot be made ({first_line(error)})") from error
-        if not isinstance(action_space, spaces.Box | spaces.Discrete):
-            raise InputError(f"{self.name}: actions must be a Box or Discrete, not {one_line(action_space)}")
+        require_actions(action_space)
         return observation_space, action_space
 
     def _lacks(self, env: Environment, key: str) -> str:

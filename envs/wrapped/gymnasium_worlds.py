@@ -25,6 +25,7 @@ from torch import Tensor
 
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.family import Dynamics, TaskFamily, Transition
+from metarl.spaces import is_image, one_line
 
 Vectorization = Literal["sync", "async"]
 Task = dict[str, Any]
@@ -103,7 +104,7 @@ class VectorDynamics(Dynamics):
         return Transition(self._tensor(rewards).float(), self._tensor(info["terminated"]), numbers)
 
     def observe(self) -> Tensor:
-        """Return observations ``[B, ...]`` in float32."""
+        """Return observations ``[B, ...]`` in float32, those of images in uint8."""
         return self._tensor(self._observations)
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
@@ -153,7 +154,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
         self._family, self._index = family, index
         self._env: Environment | None = None
         self._arguments: Task = {}
-        self._seen = np.zeros(self.observation_space.shape or (), np.float32)
+        self._seen = np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
         self._steps, self._terminated = 0, False
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -218,7 +219,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
     def _see(self, env: Environment, observation: Any) -> None:
         space = env.observation_space
         flat = observation if isinstance(space, spaces.Box) else spaces.flatten(space, observation)
-        seen = np.asarray(flat, dtype=np.float32)
+        seen = np.asarray(flat, dtype=self._seen.dtype)
         if seen.shape != self._seen.shape:
             raise ValueError(f"an observation of shape {seen.shape} in a space of shape {self._seen.shape}")
         self._seen = seen
@@ -254,7 +255,7 @@ def plain_tasks(tasks: TensorDict) -> list[Task]:
 
 
 def box_of(space: spaces.Space[Any]) -> spaces.Box:
-    """Return the float32 Box that observations of ``space`` are flattened into.
+    """Return the Box of observations of ``space``: images stay as they are, others are float32, flat if no Box.
 
     Raises:
         InputError: for a space whose elements have no fixed number of numbers.
@@ -265,6 +266,8 @@ def box_of(space: spaces.Space[Any]) -> spaces.Box:
             flat = spaces.flatten_space(space)
     if not isinstance(flat, spaces.Box):
         raise InputError(f"observations must be a fixed number of numbers, not elements of {one_line(space)}")
+    if is_image(flat):
+        return flat
     with np.errstate(over="ignore"):  # Bounds beyond float32 are none.
         return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
 
@@ -293,8 +296,3 @@ def _raise_failure(info: dict[str, Any]) -> None:
 def first_line(error: Exception) -> str:
     """Return an error's kind, and what it says first."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def one_line(space: Any) -> str:
-    """Return a space in words."""
-    return " ".join(str(space).split())

@@ -233,6 +233,10 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
         "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
     },
+    # The tasks of gridnavi seen as a small picture by a convolution; rl2 there sees two numbers.
+    "gridnavi-image": {
+        "rl2": _in_context("rl2", GRIDNAVI_100, Rl2Config(**FOUR_EPISODES), "gridnavi-image"),
+    },
     "half-cheetah-vel": {
         "maml-trpo": Variant(
             TrainConfig(

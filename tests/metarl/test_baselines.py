@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.baselines import LinearBaseline, estimate_advantages, linear_features
+from metarl.baselines import (
+    MAX_OBSERVATION,
+    PRIMAL_FEATURES,
+    PROJECTED,
+    RIDGE,
+    LinearBaseline,
+    estimate_advantages,
+    linear_features,
+    projected,
+)
 from metarl.returns import discounted_returns, generalized_advantages, normalize_per_task
 from metarl.rollout import Rollout
 from tests.fakes import made_up_rollout
@@ -151,3 +160,65 @@ def test_the_final_observation_counts_only_if_the_episode_was_cut_off() -> None:
     moved = torch.randn_like(rollout.final_observations)
     assert torch.equal(advantages(ended), advantages(dataclasses.replace(ended, final_observations=moved)))
     assert not torch.equal(advantages(rollout), advantages(dataclasses.replace(rollout, final_observations=moved)))
+
+
+def primal(features: Tensor, returns: Tensor, valid: Tensor) -> Tensor:
+    """Return the weights of the normal equations, whatever their number."""
+    inputs = (features * valid.unsqueeze(-1)).flatten(1, 2).double()
+    targets = (returns * valid).flatten(1, 2).unsqueeze(-1).double()
+    gram = inputs.mT @ inputs + RIDGE * torch.eye(inputs.shape[-1], dtype=inputs.dtype)
+    return torch.linalg.solve(gram, inputs.mT @ targets).squeeze(-1).float()
+
+
+@pytest.mark.parametrize(("size", "steps"), [(PRIMAL_FEATURES, 4), (40, 4), (900, 1000)])
+def test_the_primal_form_is_kept_to_the_bit_where_it_is_small(size: int, steps: int) -> None:
+    features, returns = torch.rand(2, 1, steps, size), torch.rand(2, 1, steps)
+    valid = torch.ones(2, 1, steps, dtype=torch.bool)
+    assert torch.equal(LinearBaseline.fit(features, returns, valid).weights, primal(features, returns, valid))
+
+
+def test_the_dual_form_has_the_same_solution() -> None:
+    features, returns = torch.rand(2, 3, 8, PRIMAL_FEATURES + 1), torch.rand(2, 3, 8)
+    valid = (torch.arange(8) < 5).expand(2, 3, 8)
+    found = LinearBaseline.fit(features, returns, valid)
+    torch.testing.assert_close(found.weights, primal(features, returns, valid), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "samples", "kept"),
+    [
+        (510, 10_000, True),
+        (511, 1024, True),
+        (511, 1025, False),
+        (MAX_OBSERVATION, 24, True),
+        (MAX_OBSERVATION + 1, 24, False),
+    ],
+)
+def test_observations_are_projected_where_the_fit_would_be_too_large(size: int, samples: int, kept: bool) -> None:
+    observations = torch.rand(2, 3, size)
+    found = projected(observations, samples)
+    if kept:
+        assert found is observations
+    else:
+        assert found.shape == (2, 3, PROJECTED)
+        assert torch.equal(found, projected(observations, samples))
+
+
+def test_projections_keep_distances_and_the_size_of_numbers() -> None:
+    observations = torch.randn(30, 12_288, generator=torch.Generator().manual_seed(0))
+    found = projected(observations, 24)
+    assert 0.9 < found.std() < 1.1
+    # The squares of Gaussian projections to 128 numbers deviate by sqrt(2 / 128) = 1/8 of their mean.
+    ratios = torch.pdist(found) / torch.pdist(observations) * (12_288 / PROJECTED) ** 0.5
+    assert 0.7 < ratios.min() < ratios.max() < 1.3
+
+
+def test_a_baseline_on_projected_pixels_explains_what_they_show() -> None:
+    # The reward is the mean brightness of a picture, which its random projections hold.
+    stream = torch.Generator().manual_seed(0)
+    brightness = torch.rand(1, 20, 30, 1, generator=stream)
+    pictures = (brightness * torch.rand(3072, generator=stream)).clamp(0, 1)
+    features = linear_features(projected(pictures, 600), torch.arange(30))
+    valid = torch.ones(1, 20, 30, dtype=torch.bool)
+    values = LinearBaseline.fit(features, brightness.squeeze(-1), valid)(features)
+    torch.testing.assert_close(values, brightness.squeeze(-1), rtol=0, atol=0.01)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Independent, Normal, kl_divergence
 
-from metarl.distributions import Categorical, DiagonalGaussian
+from metarl.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
 
 SEEDS = st.integers(0, 10_000)
 SIZES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
@@ -188,3 +189,55 @@ def test_log_prob_is_differentiable_in_the_parameters() -> None:
     DiagonalGaussian(mean, torch.zeros(1)).log_prob(torch.tensor([3.0])).backward()
     assert mean.grad is not None
     assert mean.grad.item() == pytest.approx(2.0)
+
+
+@given(SIZES, SEEDS)
+@settings(deadline=None, max_examples=30)
+def test_bernoulli_is_torchs(size: tuple[int, int, int], seed: int) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    ours, others = (Bernoulli(3 * torch.randn(size, generator=stream)) for _ in range(2))
+    one, other = (Independent(TorchBernoulli(logits=each.logits), 1) for each in (ours, others))
+    actions = torch.randint(2, size, generator=stream)
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(ours.log_prob(actions), one.log_prob(actions.float()), **close)
+    torch.testing.assert_close(ours.entropy(), one.entropy(), **close)
+    torch.testing.assert_close(ours.kl(others), kl_divergence(one, other), **close)
+
+
+COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
+
+
+@given(COUNTS, SEEDS)
+@settings(deadline=None, max_examples=30)
+def test_a_product_of_categoricals_is_the_sum_of_its_choices(counts: list[int], seed: int) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    logits, others = (3 * torch.randn(2, 3, sum(counts), generator=stream) for _ in range(2))
+    ours, other = MultiCategorical.of(logits, counts), MultiCategorical.of(others, counts)
+    choices = [[Categorical(piece) for piece in each.split(counts, -1)] for each in (logits, others)]
+    actions = torch.stack([choice.sample(stream) for choice in choices[0]], -1)
+    log_probs = sum(choice.log_prob(actions[..., index]) for index, choice in enumerate(choices[0]))
+    torch.testing.assert_close(ours.log_prob(actions), log_probs)
+    torch.testing.assert_close(ours.entropy(), sum(choice.entropy() for choice in choices[0]))
+    torch.testing.assert_close(ours.kl(other), sum(one.kl(two) for one, two in zip(*choices, strict=True)))
+    assert torch.equal(ours.mode(), torch.stack([choice.mode() for choice in choices[0]], -1))
+
+
+def test_a_choice_never_takes_an_action_that_it_does_not_have() -> None:
+    distribution = MultiCategorical.of(torch.zeros(1000, 2 + 5), [2, 5])
+    actions = distribution.sample(torch.Generator().manual_seed(0))
+    assert actions.amax(0).tolist() == [1, 4]
+    torch.testing.assert_close(distribution.log_prob(actions).exp(), torch.full((1000,), 0.1))
+
+
+def test_gradients_of_a_product_with_unequal_choices_are_finite() -> None:
+    logits = torch.randn(4, 2 + 5, requires_grad=True)
+    distribution = MultiCategorical.of(logits, [2, 5])
+    (distribution.entropy() + distribution.kl(MultiCategorical.of(torch.zeros(4, 7), [2, 5]))).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_bernoulli_samples_have_the_right_frequencies() -> None:
+    distribution = Bernoulli(torch.tensor([0.0, 2.0, -40.0]).expand(20_000, 3))
+    found = distribution.sample(torch.Generator().manual_seed(0)).float().mean(0)
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.8808, 0.0]), rtol=0, atol=0.01)

@@ -8,11 +8,11 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 import metarl.envs  # noqa: F401 (registers the families)
-from metarl.distributions import Categorical, DiagonalGaussian
+from metarl.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
 from metarl.errors import InputError
 from metarl.family import make_family
 from metarl.params import per_task
-from metarl.policies import CategoricalPolicy, GaussianPolicy, Policy, make_policy
+from metarl.policies import MAX_FIRST_LAYER, GaussianPolicy, LogitPolicy, Policy, make_policy
 from metarl.sampler import Sampler
 
 BOX = spaces.Box(-1.0, 1.0, (2,))
@@ -52,8 +52,41 @@ def test_box_actions_get_a_gaussian() -> None:
     assert isinstance(make_policy(SEE, BOX), GaussianPolicy)
 
 
-def test_discrete_actions_get_a_categorical() -> None:
-    assert isinstance(make_policy(SEE, spaces.Discrete(3)), CategoricalPolicy)
+@pytest.mark.parametrize(
+    ("space", "kind", "shape"),
+    [
+        (spaces.Discrete(3), Categorical, (3,)),
+        (spaces.Discrete(3, start=5), Categorical, (3,)),
+        (spaces.MultiDiscrete([2, 3]), MultiCategorical, (2, 3)),
+        (spaces.MultiBinary(4), Bernoulli, (4,)),
+        (spaces.MultiBinary((2, 2)), Bernoulli, (4,)),
+    ],
+)
+def test_whole_numbers_get_the_distribution_of_logits_that_fits(
+    space: spaces.Space[Any], kind: type, shape: tuple[int, ...]
+) -> None:
+    policy = make_policy(SEE, space)
+    assert isinstance(policy, LogitPolicy)
+    distribution = policy.distribution(stacked(policy, 2), torch.randn(2, 5, 3))
+    assert isinstance(distribution, kind)
+    assert distribution.tensors()[0].shape == (2, 5, *shape)
+
+
+def test_a_box_of_two_axes_is_acted_in_as_a_vector() -> None:
+    policy = make_policy(SEE, spaces.Box(-1.0, 1.0, (2, 3)))
+    actions, _ = policy.act(stacked(policy, 2), torch.randn(2, 5, 3), torch.Generator())
+    assert actions.shape == (2, 5, 6)
+
+
+@pytest.mark.parametrize(("side", "fits"), [(1000, True), (1001, False)])
+def test_the_first_layer_has_a_largest_size(side: int, fits: bool) -> None:
+    assert MAX_FIRST_LAYER == 1_000_000
+    space = spaces.Box(-1.0, 1.0, (side,))
+    if fits:
+        make_policy(space, BOX, (1000,))
+    else:
+        with pytest.raises(InputError, match=r"has 1,001,000 weights on .* \(at most 1,000,000\); use rl2"):
+            make_policy(space, BOX, (1000,))
 
 
 def test_a_categorical_cannot_act_in_a_box() -> None:
@@ -73,9 +106,12 @@ def test_insisting_on_the_right_kind_is_fine() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"action_space": spaces.MultiBinary(3)}, "no policy for the action space MultiBinary"),
-        ({"action_space": spaces.Box(-1, 1, (2, 2))}, r"actions of one axis, not of shape \(2, 2\)"),
-        ({"observation_space": spaces.MultiBinary(3)}, "observes a Box or Discrete space"),
+        (
+            {"action_space": spaces.Text(3)},
+            "no policy acts in Text.*; use a Box, Discrete, MultiDiscrete or",
+        ),
+        ({"observation_space": spaces.Text(3)}, "no learner observes Text.*; use a Box"),
+        ({"action_space": spaces.MultiBinary(3), "kind": "categorical"}, "use --policy bernoulli"),
         ({"hidden_sizes": (8, 0)}, r"at least one unit, not \[8, 0\]"),
         ({"activation": "sigmoid"}, "must be one of tanh, relu, not 'sigmoid'"),
     ],

@@ -39,7 +39,9 @@ def test_every_familys_observations_are_followed_by_its_task(name: str) -> None:
     observations, plain = seeing.reset(seed=1)[0], blind.reset(seed=1)[0]
     assert observations.dtype == torch.float32
     assert observations.shape == (3, *family.observation_space.shape)
-    torch.testing.assert_close(observations[:, :width], plain.reshape(3, -1).float(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        observations[:, :width], features(family.family.observation_space, plain), rtol=0, atol=0
+    )
     told = observations[:, width:]
     torch.testing.assert_close(told, task_features(family.task_space, tasks), rtol=0, atol=0)
     assert len({tuple(row) for row in told.tolist()}) == len({str(task.to_dict()) for task in tasks})

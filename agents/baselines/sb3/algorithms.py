@@ -11,6 +11,7 @@ from metarl.agents.baselines.sb3.learner import Plan, Sb3Config, Sb3Learner
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from metarl.errors import InputError
 from metarl.learner import register_learner
+from metarl.policies import distribution_of_logits
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 if TYPE_CHECKING:
@@ -145,13 +146,13 @@ class OnPolicy(Sb3Learner):
         return Plan(rounds * length * num_envs, arguments)
 
     def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
-        """Return the policy's Gaussian, or its categorical."""
+        """Return the policy's Gaussian, or the distribution of its logits."""
         policy = cast("ActorCriticPolicy", model.policy)
         features = cast(Tensor, policy.extract_features(observations))
         outputs = policy.action_net(policy.mlp_extractor.forward_actor(features))
-        if isinstance(model.action_space, spaces.Discrete):
-            return Categorical(outputs)
-        return DiagonalGaussian(outputs, policy.log_std.expand_as(outputs))
+        if isinstance(model.action_space, spaces.Box):
+            return DiagonalGaussian(outputs, policy.log_std.expand_as(outputs))
+        return distribution_of_logits(model.action_space, outputs)
 
 
 @register_learner
@@ -206,7 +207,6 @@ class Dqn(OffPolicy):
     config_class: ClassVar[type] = DqnConfig
     algorithm: ClassVar[str] = "DQN"
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Discrete,)
-    instead: ClassVar[str] = "sac, ppo or a2c"
     loss: ClassVar[str] = "train/loss"
 
     def arguments(self) -> dict[str, Any]:
@@ -241,7 +241,6 @@ class Sac(OffPolicy):
     config_class: ClassVar[type] = SacConfig
     algorithm: ClassVar[str] = "SAC"
     acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
-    instead: ClassVar[str] = "dqn, ppo or a2c"
     loss: ClassVar[str] = "train/critic_loss"
 
     def arguments(self) -> dict[str, Any]:

@@ -24,13 +24,15 @@ from metarl.agents.baselines.sb3.models import (
     knowledge,
     teach,
 )
+from metarl.agents.baselines.sb3.observations import readable
 from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner, OpenState
+from metarl.learner import LEARNERS, Learner, OpenState
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
+from metarl.spaces import SINGLE, is_bounded_box, observed_space, one_line, require_actions
 from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
 from metarl.vector_env import TaskVectorEnv
 from metarl.views import InformedFamily
@@ -96,14 +98,12 @@ class Sb3Learner(Learner):
     Attributes:
         algorithm: name of SB3's class.
         acts_in: the spaces of actions it is made for.
-        instead: what to use for others.
         loss: what SB3's logger calls the loss of the values.
         model: what was trained on all tasks; untrained in the variant scratch.
     """
 
     algorithm: ClassVar[str]
-    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box, spaces.Discrete)
-    instead: ClassVar[str] = "maml-trpo"
+    acts_in: ClassVar[tuple[type[spaces.Space[Any]], ...]] = SINGLE
     loss: ClassVar[str] = "train/value_loss"
     inner_steps = 0
     baseline: ClassVar[bool] = True
@@ -120,6 +120,7 @@ class Sb3Learner(Learner):
             raise InputError(f"an oracle needs the family that {type(self).__name__}.view returns")
         self.config: Any = config
         self._family, self._seed, self._device = family, seed, device
+        self._observation_space = observed_space(family.observation_space)
         self._envs: dict[int, Sb3VecEnv] = {}
         self._updates, self._waiting = 0, 0
         self.model = self._fresh("shared")
@@ -143,11 +144,11 @@ class Sb3Learner(Learner):
     @torch.no_grad()
     def action_distribution(self, working: OpenState[Models], observations: Tensor) -> Distribution:
         """Return the distribution of each task's model."""
-        models = working.state.models
+        models, read = working.state.models, readable(self._observation_space, observations)
         if len(models) == 1:
-            flat = self.distribution(models[0], observations.flatten(0, 1))
+            flat = self.distribution(models[0], read.flatten(0, 1))
             return flat.map(lambda tensor: tensor.view(*observations.shape[:2], *tensor.shape[1:]))
-        each = [self.distribution(model, seen) for model, seen in zip(models, observations, strict=True)]
+        each = [self.distribution(model, seen) for model, seen in zip(models, read, strict=True)]
         tensors = zip(*(one.tensors() for one in each), strict=True)
         return type(each[0])(*(torch.stack(column) for column in tensors))
 
@@ -286,15 +287,19 @@ class Sb3Learner(Learner):
             self._envs[num_envs] = Sb3VecEnv(TaskVectorEnv(self._family, num_envs, self._device))
         return self._envs[num_envs]
 
+    @classmethod
+    def acts(cls, space: spaces.Space[Any]) -> bool:
+        """Return whether the algorithm acts in a space."""
+        return isinstance(space, cls.acts_in) and (is_bounded_box(space) or not isinstance(space, spaces.Box))
+
     def _require_actions(self, family: TaskFamily) -> None:
         space = family.action_space
-        if isinstance(space, self.acts_in):
-            if isinstance(space, spaces.Box) and space.is_bounded() and len(space.shape) == 1:
-                return
-            if isinstance(space, spaces.Discrete) and space.start == 0:
-                return
-        kinds = " or ".join({spaces.Box: "bounded Box", spaces.Discrete: "Discrete"}[kind] for kind in self.acts_in)
-        text = " ".join(str(space).split())
+        require_actions(space)
+        if self.acts(space):
+            return
+        kinds = ", ".join("bounded Box" if kind is spaces.Box else kind.__name__ for kind in self.acts_in)
+        others = [name for name, each in LEARNERS.items() if issubclass(each, Sb3Learner) and each.acts(space)]
         raise InputError(
-            f"{self.name} acts in {kinds} spaces, and the actions of {family.name} are {text}; use {self.instead}"
+            f"{self.name} acts in {kinds} spaces, and the actions of {family.name} are {one_line(space)}; "
+            f"use {' or '.join([*others, 'rl2'])}"
         )

@@ -10,7 +10,9 @@ import torch
 from gymnasium.vector import AutoresetMode
 from stable_baselines3.common.vec_env import VecEnv
 from tensordict import TensorDict
+from torch import Tensor
 
+from metarl.agents.baselines.sb3.observations import readable, readable_space
 from metarl.errors import InputError
 from metarl.spaces import unit_scale, unit_space
 from metarl.vector_env import TaskVectorEnv
@@ -24,7 +26,8 @@ NOTHING: Any = MappingProxyType({})
 class Sb3VecEnv(VecEnv):
     """The worlds of a ``TaskVectorEnv``, stepped together, for an algorithm of Stable-Baselines3.
 
-    Actions are in units of [-1, 1] on a bounded Box space, as everywhere in metarl and as SB3 advises.
+    Actions are in units of [-1, 1] on a bounded Box space, as everywhere in metarl and as SB3 advises. Observations
+    that SB3 does not read, such as numbers without an axis and Discrete ones that do not start at 0, are flattened.
 
     Attributes:
         worlds: the batch itself.
@@ -44,7 +47,7 @@ class Sb3VecEnv(VecEnv):
         self._nothing = [NOTHING] * worlds.num_envs
         self._actions = np.empty(0)
         action_space = unit_space(worlds.single_action_space)
-        super().__init__(worlds.num_envs, worlds.single_observation_space, action_space)
+        super().__init__(worlds.num_envs, readable_space(worlds.single_observation_space), action_space)
 
     def set_tasks(self, tasks: TensorDict) -> None:
         """Give every world its task ``[B]``, from its next episode on."""
@@ -58,7 +61,7 @@ class Sb3VecEnv(VecEnv):
         """
         observations, _ = self.worlds.reset(seed=self._seeds[0])
         self._reset_seeds()
-        return observations.numpy(force=True)
+        return self._read(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Take the actions ``[B, *action]`` of the next step."""
@@ -76,13 +79,16 @@ class Sb3VecEnv(VecEnv):
         ended = (terminated | truncated).numpy(force=True)
         infos = self._infos(ended, truncated.numpy(force=True), info) if ended.any() else self._nothing.copy()
         # SB3 adds to rewards in place, which may be the dynamics' own memory.
-        return observations.numpy(force=True), rewards.numpy(force=True).copy(), ended, infos
+        return self._read(observations), rewards.numpy(force=True).copy(), ended, infos
 
     def _infos(self, ended: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> list[dict[str, Any]]:
-        last, infos = info["final_obs"].numpy(force=True), self._nothing.copy()
+        last, infos = self._read(info["final_obs"]), self._nothing.copy()
         for world in ended.nonzero()[0].tolist():
             infos[world] = {"terminal_observation": last[world], "TimeLimit.truncated": bool(truncated[world])}
         return infos
+
+    def _read(self, observations: Tensor) -> np.ndarray:
+        return readable(self.worlds.single_observation_space, observations).numpy(force=True)
 
     def close(self) -> None:
         """Release what the worlds hold besides memory."""

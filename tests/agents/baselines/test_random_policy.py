@@ -1,5 +1,7 @@
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,17 +68,36 @@ def test_uniform_distributions_do_not_diverge() -> None:
     assert one.kl(one).tolist() == [0, 0, 0]
 
 
-class Grid(EchoFamily):
-    """A family with actions of two axes."""
+@dataclass(frozen=True)
+class AnyActions(EchoFamily):
+    """A family with actions of one's choice."""
+
+    space: spaces.Space[Any] = field(default_factory=lambda: spaces.Discrete(2))
 
     @property
-    def action_space(self) -> spaces.Box:
-        return spaces.Box(-1.0, 1.0, (2, 3))
+    def action_space(self) -> spaces.Space[Any]:
+        return self.space
 
 
-def test_actions_of_two_axes_are_refused() -> None:
-    with pytest.raises(InputError, match="random acts in Discrete spaces and Boxes of one axis"):
-        RandomPolicy(Grid(), RandomConfig(), 1, CPU)
+@pytest.mark.parametrize(
+    ("space", "values", "chance"),
+    [
+        (spaces.Box(-1.0, 1.0, (2, 3)), 6, 0.5**6),
+        (spaces.MultiDiscrete([2, 3]), 2, 1 / 6),
+        (spaces.MultiBinary(3), 3, 1 / 8),
+        (spaces.Discrete(3, start=5), 1, 1 / 3),
+    ],
+)
+def test_every_action_of_a_space_is_as_likely(space: spaces.Space[Any], values: int, chance: float) -> None:
+    policy = RandomPolicy(AnyActions(space=space), RandomConfig(), 1, CPU)
+    actions, distribution = policy.act(None, torch.zeros(2, 50, 3), torch.Generator().manual_seed(0))
+    assert actions.numel() == 2 * 50 * values
+    torch.testing.assert_close(distribution.log_prob(actions).exp(), torch.full((2, 50), chance))
+
+
+def test_a_space_without_a_policy_is_refused() -> None:
+    with pytest.raises(InputError, match="no policy acts in Text"):
+        RandomPolicy(AnyActions(space=spaces.Text(3)), RandomConfig(), 1, CPU)
 
 
 def test_it_is_trained_and_evaluated_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

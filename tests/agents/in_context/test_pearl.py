@@ -457,9 +457,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
 
 
 def test_it_refuses_discrete_actions() -> None:
-    with pytest.raises(
-        InputError, match=re.escape("pearl acts in bounded Box spaces, and the actions of gridnavi are")
-    ):
+    with pytest.raises(InputError, match=re.escape("pearl acts in bounded Box spaces, not in Discrete(5); use rl2")):
         made("gridnavi")
 
 

@@ -204,6 +204,60 @@ def test_observations_become_float32_boxes(space: Any, observation: Any, expecte
     assert family.observation_space.contains(observations[0].numpy())
 
 
+def test_images_stay_uint8() -> None:
+    picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    kind = type("Kind", (Seen,), {"seen": (spaces.Box(0, 255, (4, 4, 3), np.uint8), picture)})
+    family = counters(kind, task_space=spaces.Dict({"slope": spaces.Box(0.0, 1.0, (), np.float32)}))
+    observations, _ = started(family).reset()
+    assert family.observation_space == spaces.Box(0, 255, (4, 4, 3), np.uint8)
+    assert observations.dtype == torch.uint8
+    assert observations[0].tolist() == picture.tolist()
+
+
+class Acted(Counter):
+    """Acts in a space of its own, and refuses what is not in it."""
+
+    space: spaces.Space[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = self.space
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        return super().step(0)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(3, start=5),
+        spaces.MultiDiscrete([2, 3], start=[1, -1]),
+        spaces.MultiBinary(3),
+        spaces.Box(-2, 3, (2, 2), np.int64),
+        spaces.Box(-2.0, 3.0, (), np.float64),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_every_kind_of_action_reaches_the_environment_as_an_element_of_its_space(
+    space: spaces.Space[Any], vectorization: str
+) -> None:
+    kind = type("Kind", (Acted,), {"space": space})
+    tasks = spaces.Dict({"slope": spaces.Box(0.0, 1.0, (), np.float32)})
+    family = counters(kind, task_space=tasks, vectorization=vectorization)
+    learner = MamlTrpo(family, MamlTrpoConfig(hidden_sizes=(8,)), 0, torch.device("cpu"))
+    drawn = family.sample_tasks(2, torch.Generator().manual_seed(0))
+    rollout = Sampler(family).collect(learner, learner.begin(2), drawn, 3, 0)
+    assert rollout.env_steps == 2 * 3 * 4
+
+
+def test_actions_that_no_policy_takes_are_refused() -> None:
+    kind = type("Kind", (Acted,), {"space": spaces.Text(3)})
+    with pytest.raises(InputError, match=r"no policy acts in Text.*; use a Box"):
+        _ = counters(kind, task_space=spaces.Dict({"slope": spaces.Discrete(2)})).action_space
+
+
 def test_numbers_of_the_info_are_kept() -> None:
     env = started(counters(), sizes(1, 1))
     info = [env.step(idle(env))[4] for _ in range(3)][-1]

@@ -1,0 +1,65 @@
+"""GridNavi seen from above: the agent's cell as a small picture instead of two numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.envs.grid.gridnavi import GridNavi
+from metarl.envs.grid.pictures import LINE
+from metarl.family import register_family
+from metarl.pictures import AGENT, WHITE
+from metarl.tensor_family import State
+from metarl.validation import require_counts
+
+
+@register_family
+@dataclass(frozen=True)
+class GridNaviImage(GridNavi):
+    """GridNavi whose observation is a picture of the map: white cells between grey lines, the agent's in blue.
+
+    Tasks, rewards and ends are GridNavi's, and the goal is not on the picture.
+
+    Attributes:
+        cell_pixels: pixels along each side of a cell, its line included.
+    """
+
+    cell_pixels: int = 3
+
+    name: ClassVar[str] = "gridnavi-image"
+    env_id: ClassVar[str] = "metarl/GridNaviImage-v0"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"varibad": {"size": 5, "horizon": 15, "cell_pixels": 3}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "cell_pixels")
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        """The picture, uint8 ``[H, W, 3]`` with y upwards, the channels last as Gymnasium's own pictures have them."""
+        side = self.size * self.cell_pixels
+        return spaces.Box(0, 255, (side, side, 3), np.uint8)
+
+    def observation(self, state: State) -> Tensor:
+        """Return pictures ``[B, H, W, 3]``."""
+        return _pictures(self, state["cell"].device).index_select(0, state["cell"])
+
+
+@cache
+def _pictures(family: GridNaviImage, device: torch.device) -> Tensor:
+    """Return the picture with the agent in each cell by its number, uint8 ``[cells, H, W, 3]``."""
+    pixels, cells = family.cell_pixels, family.size**2
+    empty = np.full((family.size * pixels, family.size * pixels, 3), WHITE, np.uint8)
+    empty[pixels - 1 :: pixels] = LINE
+    empty[:, pixels - 1 :: pixels] = LINE
+    pictures = np.repeat(empty[None], cells, 0)
+    for picture, (x, y) in zip(pictures, family.cells(torch.arange(cells)).tolist(), strict=True):
+        top, left = (family.size - 1 - y) * pixels, x * pixels
+        inside = max(pixels - 1, 1)
+        picture[top : top + inside, left : left + inside] = AGENT
+    return torch.as_tensor(pictures, device=device)

@@ -1,0 +1,156 @@
+"""Encoders: which one is chosen, what it returns, and what is refused."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from metarl.encoders import ENCODERS, Convolution, Flat, OneHot, make_encoder, register_encoder
+from metarl.errors import InputError
+from metarl.spaces import features
+
+PICTURE = spaces.Box(0, 255, (9, 7, 3), np.uint8)
+
+
+def sampled(space: spaces.Space[Any], *axes: int) -> Tensor:
+    space.seed(0)
+    elements = np.stack([space.sample() for _ in range(int(np.prod(axes)))])
+    return torch.as_tensor(elements).view(*axes, *(space.shape or ()))
+
+
+@pytest.mark.parametrize(
+    ("space", "kind"),
+    [
+        (PICTURE, Convolution),
+        (spaces.Box(0, 1, (9, 7, 3)), Flat),
+        (spaces.Box(0, 255, (9, 7), np.uint8), Flat),
+        (spaces.Discrete(3), Flat),
+        (spaces.Dict({"picture": PICTURE}), Flat),
+    ],
+)
+def test_images_get_a_convolution_and_all_others_are_flat(space: spaces.Space[Any], kind: type[nn.Module]) -> None:
+    made = make_encoder("auto", space)
+    assert isinstance(made.encoder, kind)
+    assert made.learned == (kind is Convolution)
+
+
+@pytest.mark.parametrize("space", [spaces.Box(-1, 1, (2, 3)), spaces.Discrete(3, start=2), PICTURE])
+def test_flat_observations_are_their_features_to_the_bit(space: spaces.Space[Any]) -> None:
+    observations, made = sampled(space, 2, 5), make_encoder("flat", space)
+    assert torch.equal(made(observations), features(space, observations))
+    assert made.size == spaces.flatdim(space)
+    assert not list(made.parameters())
+
+
+def test_integers_of_a_box_are_one_hot() -> None:
+    made = make_encoder("one-hot", spaces.Box(-1, 1, (2,), np.int8))
+    found = made(torch.tensor([[[-1, 1]]], dtype=torch.int8))
+    assert found.tolist() == [[[1, 0, 0, 0, 0, 1]]]
+    assert made.size == 6
+
+
+@pytest.mark.parametrize(
+    "shape", [(9, 7, 3), (3, 9, 7), (1, 8, 8), (8, 8, 1), (84, 84, 3), (5, 5, 3), (1, 1, 1), (15, 15, 4), (4, 4, 4)]
+)
+def test_a_convolution_reads_every_size_with_channels_first_or_last(shape: tuple[int, ...]) -> None:
+    space = spaces.Box(0, 255, shape, np.uint8)
+    assert make_encoder("conv", space)(sampled(space, 2, 3)).shape == (2, 3, 64)
+
+
+def test_channels_first_or_last_are_the_same_picture() -> None:
+    last, first = make_encoder("conv", PICTURE), make_encoder("conv", spaces.Box(0, 255, (3, 9, 7), np.uint8))
+    first.load_state_dict(last.state_dict())
+    images = sampled(PICTURE, 4)
+    torch.testing.assert_close(first(images.permute(0, 3, 1, 2)), last(images))
+
+
+def test_every_pixel_reaches_the_outputs() -> None:
+    torch.manual_seed(0)
+    made = make_encoder("conv", PICTURE)
+    pixels = torch.rand(1, 9, 7, 3, requires_grad=True)
+    made(pixels * 255).sum().backward()
+    assert pixels.grad is not None
+    assert (pixels.grad.abs().sum(-1) > 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "message"),
+    [
+        ("conv", spaces.Box(0, 1, (9, 7, 3)), "conv reads images, uint8 of three axes, not Box.*; use flat"),
+        ("one-hot", spaces.Box(0, 1, (2,)), "one-hot reads whole numbers, not Box.*; use flat"),
+        ("cnov", PICTURE, "no encoder is called 'cnov'; did you mean conv"),
+        ("flat", spaces.Text(3), "no learner observes Text"),
+        ("no_such_module:Mine", PICTURE, "cannot import 'no_such_module' for the encoder 'no_such_module:Mine'"),
+        ("own_encoders:Missing", PICTURE, "own_encoders has no torch.nn.Module called 'Missing'"),
+        ("own_encoders:Sizeless", PICTURE, "cannot be made .*; it is constructed with the observation space"),
+        ("own_encoders:Argless", PICTURE, "cannot be made .*; it is constructed with the observation space"),
+        ("own_encoders:Wrong", PICTURE, r"must turn \[2, 9, 7, 3\] into float32 \[2, 5\], not float32 \[2, 3\]"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_one_line(
+    name: str, space: spaces.Space[Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "own_encoders", own_encoders())
+    with pytest.raises(InputError, match=message) as refusal:
+        make_encoder(name, space)
+    assert "\n" not in str(refusal.value)
+
+
+class Mine(nn.Module):
+    """The mean of each channel, times what is learned."""
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        self.size = space.shape[-1]
+        self.factors = nn.Parameter(torch.ones(self.size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.factors * images.float().mean((1, 2))
+
+
+class Wrong(Mine):
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__(space)
+        self.size = 5
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float().mean((1, 2))
+
+
+class Argless(nn.Module):
+    pass
+
+
+class Sizeless(nn.Module):
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+
+
+def own_encoders() -> ModuleType:
+    module = ModuleType("own_encoders")
+    vars(module).update(Mine=Mine, Wrong=Wrong, Argless=Argless, Sizeless=Sizeless)
+    return module
+
+
+def test_a_module_of_ones_own_is_taken_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "own_encoders", own_encoders())
+    made = make_encoder("own_encoders:Mine", PICTURE)
+    assert made.learned
+    assert made(torch.full((2, 4, 9, 7, 3), 7, dtype=torch.uint8)).tolist() == [[[7.0] * 3] * 4] * 2
+
+
+def test_a_registered_encoder_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarl.encoders.ENCODERS", type(ENCODERS)(ENCODERS.kind, ENCODERS.listing))
+    register_encoder("means")(Mine)
+    assert isinstance(make_encoder("means", PICTURE).encoder, Mine)
+
+
+def test_one_hot_is_what_flat_makes_of_discrete_spaces() -> None:
+    space = spaces.MultiDiscrete([2, 3])
+    observations = sampled(space, 5)
+    assert torch.equal(OneHot(space)(observations), Flat(space)(observations))
