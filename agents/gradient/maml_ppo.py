@@ -108,4 +108,4 @@ class MamlPpo(AdamLearner):
     def _kl(self, distribution: Distribution, episodes: Episodes) -> Tensor:
         """Return the mean KL divergence from the policies that sampled."""
         rollout = episodes.rollout
-        return per_task_mean(rollout.distribution.kl(distribution), rollout.valid).mean()
+        return per_task_mean(rollout.known_distribution().kl(distribution), rollout.valid).mean()

@@ -122,5 +122,5 @@ class MamlTrpo(GradientLearner):
         """Adapt anew from a trial point, on the same rollouts, and compare with the policies that collected them."""
         distribution = self._adapted_policy(leaf(unflatten(point, self.params)), support, query, differentiable=False)
         with torch.no_grad():
-            kl = per_task_mean(query.rollout.distribution.kl(distribution), query.rollout.valid).mean()
+            kl = per_task_mean(query.rollout.known_distribution().kl(distribution), query.rollout.valid).mean()
             return Trial(surrogate(distribution, query).mean().item(), kl.item())
