@@ -13,7 +13,6 @@ from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.params import names
 
-
 UNKNOWN_POLICY = (
     "do not say with what probability their actions were drawn, which this learner's update needs; take a learner that "
     "learns from the experience of others, such as pearl"
