@@ -13,6 +13,7 @@ from metarl.family import TaskFamily, make_family
 from metarl.learner import LEARNERS, Learner
 from metarl.references import Reference, find_reference
 from metarl.splits import TaskSplit
+from metarl.task_source import TASK_SOURCES, PlrConfig
 from metarl.validation import require_counts, require_not_negative
 
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
@@ -42,6 +43,13 @@ class RunConfig:
     """Tasks of each iteration."""
     episodes_per_task: int = 20
     """Episodes of each task before each adaptation, and after the last one."""
+    task_source: str = "uniform"
+    """Which training tasks an iteration meets: uniform draws from the split, plr (prioritised level replay), or
+    module:name of your own."""
+    train_tasks: int | None = None
+    """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
+    plr: PlrConfig = dataclasses.field(default_factory=PlrConfig)
+    """Settings of prioritised level replay."""
     split_seed: int = 0
     """Of the split into training, validation and test tasks; runs that are compared share it."""
     checkpoint_every: int = 10
@@ -54,8 +62,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
         require_not_negative(self, "validate_every")
-        if self.horizon is not None:
-            require_counts(self, "horizon")
+        for name in ("horizon", "train_tasks"):
+            if getattr(self, name) is not None:
+                require_counts(self, name)
+        TASK_SOURCES.find(self.task_source)
         resolve_device(self.device)
 
 
@@ -99,7 +109,7 @@ class TrainConfig:
 
     def split(self) -> TaskSplit:
         """Return the family's training, validation and test tasks."""
-        return TaskSplit(self.make_family(), self.run.split_seed)
+        return TaskSplit(self.make_family(), self.run.split_seed, self.run.train_tasks)
 
     @property
     def preset(self) -> str:

@@ -1,33 +1,26 @@
 """The training loop: sample, adapt, sample again, update, record; it may be stopped at any moment and resumed."""
 
 import dataclasses
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import torch
 from tensordict import TensorDict
-from tqdm import tqdm
 
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
 from metarl.learner import Learner
+from metarl.loop_tools import StopRequest, Stopwatch, progress
 from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
+from metarl.task_source import TASK_SOURCES
 from metarl.tracking.tracking import Tracker, name_run, track_training, tracking_mode
 
-Result = TypeVar("Result")
 Row = dict[str, float | None]
 
 
@@ -48,6 +41,7 @@ def train(config: TrainConfig) -> RunDirectory:
         RunError: when sampling or an update fails; the run up to then is in the run directory.
     """
     learner = config.make_learner()
+    config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
     tracking_mode(config.run.track)
     out, tracking_id = name_run(config)
     directory = RunDirectory(out)
@@ -77,7 +71,10 @@ def resume(path: str | Path, iterations: int | None = None, device: str | None =
     directory.write_config({**config.to_json(), "tracking_id": directory.read_config()["tracking_id"]})
     # What was measured because the run ended there is none of an uninterrupted one's.
     directory.keep_metrics(done, forget=None if _scheduled(done, config.run.validate_every) else VALIDATION)
-    return _Training(config, learner, directory).run(done, int(directory.load_checkpoint()["env_steps"]))
+    content = directory.load_checkpoint()
+    training = _Training(config, learner, directory)
+    training.task_source.load_state_dict(content.get("task_source", {}))  # runs of before had none
+    return training.run(done, int(content["env_steps"]))
 
 
 class _Training:
@@ -86,13 +83,14 @@ class _Training:
         self.run_config: RunConfig = config.run
         self.split = config.split()
         self.sampler = Sampler(config.make_family(), config.run.device)
-        self.stopwatch = _Stopwatch(resolve_device(config.run.device))
+        self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
+        self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
         has_best = directory.best.exists()
         self.best: float | None = directory.load_checkpoint(directory.best)["validation"] if has_best else None
 
     def run(self, done: int, env_steps: int) -> RunDirectory:
         keep_freed_memory()
-        with _StopRequest() as stop:
+        with StopRequest() as stop:
             tracker = track_training(self.config, self.directory)
             try:
                 self._loop(done, env_steps, stop, tracker)
@@ -100,9 +98,9 @@ class _Training:
                 tracker.finish()
         return self.directory
 
-    def _loop(self, done: int, env_steps: int, stop: "_StopRequest", tracker: Tracker) -> None:
+    def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> None:
         total, curve = self.run_config.iterations, None
-        with _progress(total, done) as show:
+        with progress(total, done) as show:
             while done < total and not stop.requested:
                 row = self._iterate(done, env_steps)
                 done, env_steps = done + 1, int(row["env_steps"])
@@ -121,27 +119,42 @@ class _Training:
         tracker.log_checkpoints(self.directory)
 
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
-        seed, count = self.run_config.seed, self.run_config.tasks_per_batch
-        watch = self.stopwatch
-        watch.start()
-        tasks = self.split.train_tasks(count, seed, iteration)
-        state = self.learner.begin(count)
-        rollouts: list[Rollout] = []
+        self.watch.start()
+        tasks = self.task_source.draw(self.run_config.tasks_per_batch, self.run_config.seed, iteration)
         try:
-            for step in range(self.learner.inner_steps + 1):
-                if step > 0:
-                    state = watch("adaptation", lambda: self.learner.adapt(state, rollouts[-1]))  # noqa: B023
-                episode_seed = derive_seed(seed, "rollout", iteration, step)
-                rollouts.append(watch("sampling", lambda: self._collect(state, tasks, episode_seed)))  # noqa: B023
-            metrics = watch("update", lambda: self.learner.update(rollouts))
+            rollouts = self._sample(tasks, iteration)
+            with self.watch("update"):
+                metrics = self.learner.update(rollouts)
         except RunError as error:
             self._save(iteration, env_steps)
             kept = f"{self.directory.path} holds the run up to there"
             raise RunError(f"iteration {iteration}: {error}; {kept}") from error
-        returns = [rollout.episode_returns().mean().item() for rollout in (rollouts[0], rollouts[-1])]
-        successes = [rollout.episode_success() for rollout in (rollouts[0], rollouts[-1])]
+        self.task_source.report(tasks, rollouts, iteration)
+        return self._row(iteration, env_steps, rollouts, metrics)
+
+    def _sample(self, tasks: TensorDict, iteration: int) -> list[Rollout]:
+        """Sample, adapt, and sample again, as often as the learner adapts in training."""
+        episodes, seed = self.run_config.episodes_per_task, self.run_config.seed
+        state = self.learner.begin(len(tasks))
+        rollouts: list[Rollout] = []
+        for step in range(self.learner.inner_steps + 1):
+            if step > 0:
+                with self.watch("adaptation"):
+                    state = self.learner.adapt(state, rollouts[-1])
+            with self.watch("sampling"):
+                step_seed = derive_seed(seed, "rollout", iteration, step)
+                rollouts.append(self.sampler.collect(self.learner, state, tasks, episodes, step_seed))
+        return rollouts
+
+    def _row(
+        self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
+    ) -> dict[str, float]:
+        """Return the iteration's row of metrics.csv; ``env_steps`` are those of the iterations before."""
+        first, last = rollouts[0], rollouts[-1]
+        returns = [rollout.episode_returns().mean().item() for rollout in (first, last)]
+        successes = [rollout.episode_success() for rollout in (first, last)]
         rates = [success.float().mean().item() for success in successes if success is not None]
-        seconds, fresh = watch.seconds(), sum(rollout.env_steps for rollout in rollouts)
+        seconds, fresh = self.watch.seconds(), sum(rollout.env_steps for rollout in rollouts)
         return {
             "iteration": iteration,
             "env_steps": env_steps + fresh,
@@ -150,9 +163,6 @@ class _Training:
             **metrics,
             **seconds,
         }
-
-    def _collect(self, state: Any, tasks: TensorDict, seed: int) -> Rollout:
-        return self.sampler.collect(self.learner, state, tasks, self.run_config.episodes_per_task, seed)
 
     def _save(self, done: int, env_steps: int, curve: AdaptationCurve | None = None) -> None:
         self.directory.save_checkpoint(self._content(done, env_steps, curve))
@@ -166,6 +176,7 @@ class _Training:
     def _content(self, done: int, env_steps: int, curve: AdaptationCurve | None) -> dict[str, Any]:
         return {
             "learner": self.learner.state_dict(),
+            "task_source": self.task_source.state_dict(),
             "iteration": done,
             "env_steps": env_steps,
             "validation": None if curve is None else _score(curve),
@@ -202,68 +213,3 @@ def _scheduled(done: int, validate_every: int) -> bool:
 
 def _score(curve: AdaptationCurve) -> float:
     return float(curve.returns[:, -1].mean())
-
-
-class _Stopwatch:
-    """Adds up the seconds of named pieces of work, waiting for the device at the end of each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums: dict[str, float] = {}
-        self._began = 0.0
-
-    def start(self) -> None:
-        self._sums = {"sampling": 0.0, "adaptation": 0.0, "update": 0.0}
-        self._began = time.perf_counter()
-
-    def __call__(self, name: str, work: Callable[[], Result]) -> Result:
-        began = time.perf_counter()
-        result = work()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self._sums[name] += time.perf_counter() - began
-        return result
-
-    def seconds(self) -> dict[str, float]:
-        total = {"time_iteration": time.perf_counter() - self._began}
-        return {f"time_{name}": value for name, value in self._sums.items()} | total
-
-
-class _StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request; a second one acts as it always did."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a bar with returns, speed and time left; nothing when standard error is not a terminal."""
-    with tqdm(total=total, initial=done, disable=None, unit="it", dynamic_ncols=True) as bar:
-
-        def show(row: dict[str, float]) -> None:
-            speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))
-            bar.set_postfix_str(f"return {before:.1f} -> {after:.1f}, {speed:,.0f} env steps/s", refresh=False)
-            bar.update()
-
-        yield show
