@@ -10,6 +10,7 @@ from torch import Tensor
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
 from metarl.registry import Registry
+from metarl.replay import Replay
 from metarl.rollout import Rollout
 
 
@@ -75,9 +76,16 @@ class Learner(ABC):
             RunError: when the update is not finite; the learner is then unchanged.
         """
 
+    def replays(self) -> Mapping[str, Replay]:
+        """Return the buffers that ``update`` draws from again and again, by name; by default there are none.
+
+        They are what ``state_dict`` leaves out: training keeps them in files beside the checkpoint.
+        """
+        return {}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes, as tensors, numbers, strings and containers of them."""
+        """Return everything that training changes but replay buffers: tensors, numbers, strings, containers of them."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
     config.json            resolved configuration, task-split hash, versions
     metrics.csv            one row an iteration
     checkpoint.pt          the learner and how far it came
+    replay/                replay buffers of learners that have some, which the checkpoint lists
     adaptation_curve.png   return against adaptation step on held-out tasks
     evaluation.json        what ``metarl evaluate`` measured
     wandb/                 the W&B run, unless tracking is disabled
@@ -73,6 +74,7 @@ class RunDirectory:
         self.path = Path(path)
         self.checkpoint = self.path / "checkpoint.pt"
         self.best = self.path / "best.pt"
+        self.replay = self.path / "replay"
         self.metrics = self.path / "metrics.csv"
         self.config = self.path / "config.json"
         self.curve, self.evaluation = self.evaluated("")

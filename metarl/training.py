@@ -13,6 +13,7 @@ from metarl.figures import draw_adaptation_curve
 from metarl.learner import Learner
 from metarl.loop_tools import StopRequest, Stopwatch, progress
 from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
+from metarl.replay import ReplayFiles
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
@@ -74,6 +75,7 @@ def resume(path: str | Path, iterations: int | None = None, device: str | None =
     content = directory.load_checkpoint()
     training = _Training(config, learner, directory)
     training.task_source.load_state_dict(content.get("task_source", {}))  # runs of before had none
+    training.replay_files.load(content.get("replay"))
     return training.run(done, int(content["env_steps"]))
 
 
@@ -85,6 +87,7 @@ class _Training:
         self.sampler = Sampler(config.make_family(), config.run.device)
         self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
+        self.replay_files = ReplayFiles(directory.replay, learner.replays())
         has_best = directory.best.exists()
         self.best: float | None = directory.load_checkpoint(directory.best)["validation"] if has_best else None
 
@@ -165,7 +168,9 @@ class _Training:
         }
 
     def _save(self, done: int, env_steps: int, curve: AdaptationCurve | None = None) -> None:
-        self.directory.save_checkpoint(self._content(done, env_steps, curve))
+        replay = self.replay_files.save()
+        self.directory.save_checkpoint({**self._content(done, env_steps, curve), "replay": replay})
+        self.replay_files.remove_others()
 
     def _save_if_best(self, done: int, env_steps: int, curve: AdaptationCurve) -> None:
         value = _score(curve)

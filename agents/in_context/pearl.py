@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents.in_context.pearl_networks import Belief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
@@ -21,6 +21,7 @@ from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, register_learner
+from metarl.replay import Replay
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 from metarl.trials import Trials
@@ -189,22 +190,28 @@ class Pearl(Learner):
 
         Raises:
             InputError: when the replay has no room for the rollouts.
-            RunError: when a parameter becomes NaN or infinite; the learner is then unchanged.
+            RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
-        before = self.state_dict()
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         self.replay.add(self.transitions(rollouts), ends)
+        before = self.state_dict()  # networks and moments, which are small; the replay undoes its own step
         self._updates += 1
+        try:
+            means = self._descend_often()
+        except RunError:
+            self.load_state_dict(before)
+            self.replay.undo()
+            raise
+        return {**means, "replay_transitions": float(self.replay.num_transitions)}
+
+    def _descend_often(self) -> dict[str, float]:
+        """Take all steps of an update; return the means of their metrics."""
         stream = generator(self._seed, "pearl", self._updates, device=self._device)
         sums: dict[str, Tensor] = {}
         for _ in range(self.config.updates_per_iteration):
             for name, value in self._step(stream).items():
                 sums[name] = sums.get(name, 0.0) + value
-        if not all(bool(value.isfinite().all()) for value in self.networks.parameters()):
-            self.load_state_dict(before)
-            raise RunError("the update is not finite (NaN or infinity in the parameters)")
-        means = {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
-        return {**means, "replay_transitions": float(self.replay.num_transitions)}
+        return {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
 
     def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
         """Take one step of each optimiser; return metrics."""
@@ -229,7 +236,10 @@ class Pearl(Learner):
     def _descend(self, which: int, loss: Tensor) -> None:
         optimizer = self._optimizers[which]
         params = optimizer.param_groups[0]["params"]
-        for value, slope in zip(params, torch.autograd.grad(loss, params), strict=True):
+        slopes = torch.autograd.grad(loss, params)
+        if not nn.utils.get_total_norm(slopes).isfinite():
+            raise RunError("the update is not finite (NaN or infinity in the gradient)")
+        for value, slope in zip(params, slopes, strict=True):
             value.grad = slope
         optimizer.step()
 
@@ -264,12 +274,15 @@ class Pearl(Learner):
         values = self.networks.values(self.networks.critics, steps.observations, actions, latent.detach()).amin(0)
         return (self.temperature * log_probs - values).mean(), -log_probs.mean()
 
+    def replays(self) -> dict[str, Replay]:
+        """Return the transitions that are replayed."""
+        return {"transitions": self.replay}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters, the optimisers' moments, what is replayed, and the accounts."""
+        """Return parameters, the optimisers' moments, and the number of updates."""
         return {
             "networks": {name: value.cpu().clone() for name, value in self.networks.state_dict().items()},
             "moments": [copy.deepcopy(optimizer.state_dict()["state"]) for optimizer in self._optimizers],
-            "replay": self.replay.state_dict(),
             "seed": self._seed,
             "updates": self._updates,
         }
@@ -279,7 +292,6 @@ class Pearl(Learner):
         self.networks.load_state_dict(state["networks"])
         for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
-        self.replay.load_state_dict(state["replay"])
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
 
 

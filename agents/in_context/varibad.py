@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from metarl.agents.in_context.past_trials import PastTrials
 from metarl.agents.in_context.trial_learner import ActionHead
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder
@@ -27,6 +28,7 @@ from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
+from metarl.replay import Replay
 from metarl.seeding import generator
 from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
@@ -101,7 +103,7 @@ class VariBad(TrialPpoLearner):
         self._model = nn.ModuleList([self.network.encoder, self.network.decoders])
         self._model_optimizer = torch.optim.Adam(self._model.parameters(), lr=config.model_learning_rate)
         self._mean_square_reward = 0.0
-        self._past: Trials | None = None
+        self.past = PastTrials(config.buffer_trials, device)
 
     def make_network(self, family: TaskFamily) -> BeliefActorCritic:
         """Return encoder, decoders, policy and critic."""
@@ -127,14 +129,15 @@ class VariBad(TrialPpoLearner):
         """Climb the bound in several steps, each on trials drawn from this iteration's and past ones."""
         square = float(trials.rewards.square().sum() / trials.valid.sum())
         self._mean_square_reward += (square - self._mean_square_reward) / self._updates
-        self._past = newest(self._past, trials, self.config.buffer_trials)
+        past = self.past.joined(trials)
         metrics: dict[str, float] = {}
         for step in range(self.config.model_updates):
             stream = generator(self._seed, "model", self._updates, step, device=self._device)
             size = (self.config.model_trials,)
-            rows = torch.randint(len(self._past.rewards), size, generator=stream, device=self._device)
-            bound, metrics = self.elbo(self._past[rows], stream)
+            rows = torch.randint(len(past.rewards), size, generator=stream, device=self._device)
+            bound, metrics = self.elbo(past[rows], stream)
             metrics["model_gradient_norm"] = self._model_step(bound)
+        self.past.add(trials)  # last, so that an update that fails leaves the past as it was
         return {**metrics, "reward_scale": self.reward_scale}
 
     def _model_step(self, bound: Tensor) -> float:
@@ -202,11 +205,14 @@ class VariBad(TrialPpoLearner):
             errors["transition"] = (arrivals - after.unsqueeze(1)).square().sum(-1)
         return errors
 
+    def replays(self) -> dict[str, Replay]:
+        """Return the past trials that encoder and decoders are fitted to."""
+        return {"past-trials": self.past}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what the policy's training changes, the model's moments, the rewards' scale, and past trials."""
-        past = {} if self._past is None else {name: value.cpu() for name, value in vars(self._past).items()}
+        """Return what the policy's training changes, the model's moments and the rewards' scale."""
         moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
-        model = {"moments": moments, "mean_square_reward": self._mean_square_reward, "past": past}
+        model = {"moments": moments, "mean_square_reward": self._mean_square_reward}
         return {**super().state_dict(), "model": model}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -214,24 +220,8 @@ class VariBad(TrialPpoLearner):
         super().load_state_dict(state)
         model = state["model"]
         self._mean_square_reward = float(model["mean_square_reward"])
-        past = {name: value.to(self._device) for name, value in model["past"].items()}
-        self._past = Trials(**past) if past else None
         own = self._model_optimizer.state_dict()
         self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
-
-
-def newest(past: Trials | None, trials: Trials, count: int) -> Trials:
-    """Return the last ``count`` of past and new trials, as long as the longest of all, zeros behind their ends."""
-    pieces = [trials] if past is None else [past, trials]
-    length = max(each.valid.shape[1] for each in pieces)
-    joined = {name: [lengthened(getattr(each, name), length) for each in pieces] for name in vars(trials)}
-    # Copies: a part of a tensor would keep all of it in memory, and in the checkpoint.
-    return Trials(**{name: torch.cat(values)[-count:].clone() for name, values in joined.items()})
-
-
-def lengthened(values: Tensor, length: int) -> Tensor:
-    """Return ``[B, L, ...]`` with zeros up to ``[B, length, ...]``."""
-    return torch.cat([values, values.new_zeros(len(values), length - values.shape[1], *values.shape[2:])], 1)
 
 
 def drawn_steps(trials: Trials, count: int, stream: torch.Generator) -> Tensor:

@@ -1,4 +1,3 @@
-import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from metarl.agents.in_context.varibad import VariBad, VariBadConfig, drawn_steps, newest
+from metarl.agents.in_context.past_trials import PastTrials, newest
+from metarl.agents.in_context.varibad import VariBad, VariBadConfig, drawn_steps
 from metarl.agents.in_context.varibad_networks import Decoder
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical
@@ -21,7 +21,7 @@ from metarl.training import resume, train
 from metarl.trials import Trials
 from tests.agents.by_hand import cut, float64
 from tests.agents.test_all_learners import numbers as everything
-from tests.runs import double, numbers
+from tests.runs import double, numbers, same
 
 TASKS, SIDE_BY_SIDE, HORIZON = 2, 4, 5
 TINY: dict[str, Any] = {"encoder_size": 8, "hidden_sizes": (8,), "decoder_sizes": (8,)}
@@ -318,8 +318,7 @@ def test_past_trials_are_part_of_what_is_learned_from() -> None:
     learner = made(chosen)
     learner.update(collected(learner, chosen, 0))
     forgetful = made(chosen)
-    state = copy.deepcopy(learner.state_dict())
-    forgetful.load_state_dict({**state, "model": {**state["model"], "past": {}}})
+    forgetful.load_state_dict(learner.state_dict())
     rollouts = collected(learner, chosen, 1)
     one, other = (each.update(rollouts)["reward_error"] for each in (learner, forgetful))
     assert one != other
@@ -331,8 +330,22 @@ def test_as_many_trials_are_kept_as_it_is_told() -> None:
     kept = []
     for iteration in range(3):
         learner.update(collected(learner, chosen, iteration))
-        kept.append(len(learner.state_dict()["model"]["past"]["rewards"]))
+        kept.append(learner.past.kept)
     assert kept == [8, 13, 13]
+    assert learner.past.added == 3 * 8
+
+
+@pytest.mark.parametrize("lengths", [(), (4,), (4, 6), (6, 4, 5), (6, 4, 4, 4)])
+def test_past_trials_are_restored_from_pieces(lengths: tuple[int, ...]) -> None:
+    _, like = learner_and_trials()
+    past, other, pieces = PastTrials(7, torch.device("cpu")), PastTrials(7, torch.device("cpu")), []
+    for number, length in enumerate(lengths):
+        past.add(made_of(torch.full((3, length), float(number)), like))
+        pieces.append(past.read(past.added - 3, past.added))
+    other.restore(past.added, pieces)
+    assert (other.added, other.kept) == (past.added, past.kept)
+    if past.trials is not None and other.trials is not None:
+        assert same(vars(other.trials), vars(past.trials))
 
 
 @pytest.mark.parametrize(("first", "second"), [(4, 6), (6, 4), (5, 5)])
