@@ -48,6 +48,9 @@ class RunConfig:
     module:name of your own."""
     train_tasks: int | None = None
     """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
+    data: str | None = None
+    """Folder of recorded episodes (metarl collect makes one) to train on without an environment step; validation
+    still samples."""
     plr: PlrConfig = dataclasses.field(default_factory=PlrConfig)
     """Settings of prioritised level replay."""
     split_seed: int = 0
@@ -66,6 +69,8 @@ class RunConfig:
             if getattr(self, name) is not None:
                 require_counts(self, name)
         TASK_SOURCES.find(self.task_source)
+        if self.data is not None and (self.task_source != "uniform" or self.train_tasks is not None):
+            raise InputError("--data brings its own tasks; leave out --task-source and --train-tasks")
         resolve_device(self.device)
 
 
@@ -92,6 +97,9 @@ class TrainConfig:
         chosen = LEARNERS.find(self.learner).config_class
         if self.settings is None:
             object.__setattr__(self, "settings", chosen())
+        able = [name for name, learner in LEARNERS.items() if learner.learns_from_recorded]
+        if self.run.data is not None and not LEARNERS.find(self.learner).learns_from_recorded:
+            raise InputError(f"{self.learner} learns from episodes of its own; --data is for {', '.join(able)}")
         if not isinstance(self.settings, chosen):
             raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
         self.make_family().dynamics(1, resolve_device(self.run.device))  # its engine may refuse the device

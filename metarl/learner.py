@@ -24,9 +24,10 @@ class Learner(ABC):
         name: on the command line.
         config_class: frozen dataclass of its settings, each with a sentence under it.
         inner_steps: adaptations between the first and the last rollout of a training iteration.
-        evaluation_steps: adaptations that an evaluation takes if it is not told.
+        evaluation_steps: adaptations that an evaluation takes by default.
         pools_episodes: whether a task's episodes side by side are one experience. Else each goes on in a trial of its
             own, by ``sampler.RememberingActor``.
+        learns_from_recorded: whether ``update`` takes episodes that another policy recorded, without its probabilities.
         baseline: whether it is there to be compared with; a tracked run says so.
         metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
     """
@@ -36,6 +37,7 @@ class Learner(ABC):
     inner_steps: int
     evaluation_steps: int = 3
     pools_episodes: ClassVar[bool] = True
+    learns_from_recorded: ClassVar[bool] = False
     baseline: ClassVar[bool] = False
     metrics: ClassVar[Mapping[str, str]] = {}
 

@@ -43,3 +43,16 @@ def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tens
     low, high = (torch.as_tensor(bound, device=device) for bound in (space.low, space.high))
     middle, half = (low + high) / 2, (high - low) / 2
     return lambda actions: torch.addcmul(middle, actions.clamp(-1, 1), half)
+
+
+def unit_range(space: spaces.Space[Any]) -> Callable[[Tensor], Tensor]:
+    """Return the function that maps actions ``[..., *action]`` of ``space`` into a policy's units, on the CPU.
+
+    It is the inverse of ``unit_scale`` for actions inside the bounds.
+    """
+    if not is_bounded_box(space):
+        return lambda actions: actions
+    assert isinstance(space, spaces.Box)
+    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+    middle, half = (low + high) / 2, (high - low) / 2
+    return lambda actions: (actions - middle) / half

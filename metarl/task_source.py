@@ -63,12 +63,11 @@ class TaskSource(ABC):
             iteration: counted from 0; with the seed it names the random stream, so that a resumed run draws the same.
         """
 
-    def report(self, tasks: TensorDict, rollouts: Sequence[Rollout], iteration: int) -> None:  # noqa: B027
+    def report(self, rollouts: Sequence[Rollout], iteration: int) -> None:  # noqa: B027
         """Take note of what came of the tasks that were drawn; by default of nothing.
 
         Args:
-            tasks: ``[N]``.
-            rollouts: of these tasks, one before each adaptation and the last one after all of them.
+            rollouts: of these N tasks, one before each adaptation and the last one after all of them.
             iteration: in which they were drawn.
         """
 
@@ -174,15 +173,16 @@ class PrioritisedTasks(TaskSource):
         joined: TensorDict = old if new is None else TensorDict.cat([old, new])
         return joined
 
-    def report(self, tasks: TensorDict, rollouts: Sequence[Rollout], iteration: int) -> None:
+    def report(self, rollouts: Sequence[Rollout], iteration: int) -> None:
         """Score the tasks, and keep those with the highest scores."""
+        tasks = rollouts[0].tasks.cpu()
         returns = torch.cat([rollout.episode_returns() for rollout in rollouts], 1)
         highest = returns.amax(1).tolist()
         latest = rollouts[-1].episode_returns().mean(1).tolist()
         for index, key in enumerate(task_keys(tasks)):
             before = self._met.get(key)
             best = highest[index] if before is None else max(highest[index], before.best)
-            self._met[key] = _Met(tasks[index].cpu().clone(), best - latest[index], best, iteration)
+            self._met[key] = _Met(tasks[index].clone(), best - latest[index], best, iteration)
         ranked = sorted(self._met.items(), key=lambda item: item[1].score, reverse=True)
         self._met = dict(ranked[: self.settings.replayed_tasks])
 

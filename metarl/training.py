@@ -4,8 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from tensordict import TensorDict
-
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
@@ -13,6 +11,7 @@ from metarl.figures import draw_adaptation_curve
 from metarl.learner import Learner
 from metarl.loop_tools import StopRequest, Stopwatch, progress
 from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
+from metarl.recorded import RecordedData, load_recorded
 from metarl.replay import ReplayFiles
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -45,10 +44,11 @@ def train(config: TrainConfig) -> RunDirectory:
     config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
     tracking_mode(config.run.track)
     out, tracking_id = name_run(config)
+    data = _load_data(config)
     directory = RunDirectory(out)
     directory.create()
-    directory.write_config({**config.to_json(), "tracking_id": tracking_id})
-    return _Training(config, learner, directory).run(0, 0)
+    directory.write_config({**config.to_json(), "tracking_id": tracking_id, "data_hash": data and data.fingerprint})
+    return _Training(config, learner, directory, data).run(0, 0)
 
 
 def resume(path: str | Path, iterations: int | None = None, device: str | None = None) -> RunDirectory:
@@ -69,19 +69,34 @@ def resume(path: str | Path, iterations: int | None = None, device: str | None =
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
     if done >= config.run.iterations:
         raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
-    directory.write_config({**config.to_json(), "tracking_id": directory.read_config()["tracking_id"]})
+    before, data = directory.read_config(), _load_data(config)
+    if data is not None and data.fingerprint != before["data_hash"]:
+        raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
+    own = {name: before.get(name) for name in ("tracking_id", "data_hash")}
+    directory.write_config({**config.to_json(), **own})
     # What was measured because the run ended there is none of an uninterrupted one's.
     directory.keep_metrics(done, forget=None if _scheduled(done, config.run.validate_every) else VALIDATION)
     content = directory.load_checkpoint()
-    training = _Training(config, learner, directory)
+    training = _Training(config, learner, directory, data)
     training.task_source.load_state_dict(content.get("task_source", {}))  # runs of before had none
     training.replay_files.load(content.get("replay"))
     return training.run(done, int(content["env_steps"]))
 
 
+def _load_data(config: TrainConfig) -> RecordedData | None:
+    """Read the recorded episodes that a run is to train on, if it is."""
+    if config.run.data is None:
+        return None
+    data = load_recorded(config.run.data, config.run.device)
+    data.check(config.make_family(), config.split().fingerprint())
+    return data
+
+
 class _Training:
-    def __init__(self, config: TrainConfig, learner: Learner, directory: RunDirectory) -> None:
-        self.config, self.learner, self.directory = config, learner, directory
+    def __init__(
+        self, config: TrainConfig, learner: Learner, directory: RunDirectory, data: RecordedData | None
+    ) -> None:
+        self.config, self.learner, self.directory, self.data = config, learner, directory, data
         self.run_config: RunConfig = config.run
         self.split = config.split()
         self.sampler = Sampler(config.make_family(), config.run.device)
@@ -123,31 +138,37 @@ class _Training:
 
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
         self.watch.start()
-        tasks = self.task_source.draw(self.run_config.tasks_per_batch, self.run_config.seed, iteration)
         try:
-            rollouts = self._sample(tasks, iteration)
+            rollouts = self._sample(iteration) if self.data is None else self._draw(self.data, iteration)
             with self.watch("update"):
                 metrics = self.learner.update(rollouts)
         except RunError as error:
             self._save(iteration, env_steps)
             kept = f"{self.directory.path} holds the run up to there"
             raise RunError(f"iteration {iteration}: {error}; {kept}") from error
-        self.task_source.report(tasks, rollouts, iteration)
+        if self.data is None:
+            self.task_source.report(rollouts, iteration)
         return self._row(iteration, env_steps, rollouts, metrics)
 
-    def _sample(self, tasks: TensorDict, iteration: int) -> list[Rollout]:
+    def _sample(self, iteration: int) -> list[Rollout]:
         """Sample, adapt, and sample again, as often as the learner adapts in training."""
-        episodes, seed = self.run_config.episodes_per_task, self.run_config.seed
-        state = self.learner.begin(len(tasks))
+        run = self.run_config
+        tasks = self.task_source.draw(run.tasks_per_batch, run.seed, iteration)
+        state = self.learner.begin(run.tasks_per_batch)
         rollouts: list[Rollout] = []
         for step in range(self.learner.inner_steps + 1):
             if step > 0:
                 with self.watch("adaptation"):
                     state = self.learner.adapt(state, rollouts[-1])
             with self.watch("sampling"):
-                step_seed = derive_seed(seed, "rollout", iteration, step)
-                rollouts.append(self.sampler.collect(self.learner, state, tasks, episodes, step_seed))
+                seed = derive_seed(run.seed, "rollout", iteration, step)
+                rollouts.append(self.sampler.collect(self.learner, state, tasks, run.episodes_per_task, seed))
         return rollouts
+
+    def _draw(self, data: RecordedData, iteration: int) -> list[Rollout]:
+        """Draw recorded episodes in place of those that would be sampled."""
+        run, count = self.run_config, self.learner.inner_steps + 1
+        return data.draw(run.tasks_per_batch, run.episodes_per_task, count, run.seed, iteration)
 
     def _row(
         self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
@@ -157,7 +178,8 @@ class _Training:
         returns = [rollout.episode_returns().mean().item() for rollout in (first, last)]
         successes = [rollout.episode_success() for rollout in (first, last)]
         rates = [success.float().mean().item() for success in successes if success is not None]
-        seconds, fresh = self.watch.seconds(), sum(rollout.env_steps for rollout in rollouts)
+        seconds = self.watch.seconds()
+        fresh = sum(rollout.env_steps for rollout in rollouts) if self.data is None else 0
         return {
             "iteration": iteration,
             "env_steps": env_steps + fresh,

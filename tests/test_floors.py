@@ -39,6 +39,8 @@ FLOORS = [
         "tracking.tracking",
         "tracking.wandb_tracker",
         "training",
+        "recorded",
+        "recorded_minari",
         "recording",
         "video",
     },

@@ -106,6 +106,7 @@ class Pearl(Learner):
         "replay_transitions": "transitions that are remembered",
     }
     pools_episodes: ClassVar[bool] = False
+    learns_from_recorded: ClassVar[bool] = True
 
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
         _require_actions(family)

@@ -15,6 +15,7 @@ import tyro
 from metarl.config import RunConfig, TrackMode, TrainConfig
 from metarl.errors import InputError, MetarlError
 from metarl.evaluation import evaluate_learner, load_run
+from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.experiments.commands.compare import CompareOptions, compare
 from metarl.experiments.commands.evaluation_report import files_of, save_evaluation, table, training_of, where
 from metarl.experiments.commands.families import ShowOptions, list_families, show_family
@@ -32,6 +33,7 @@ usage: metarl COMMAND ...
   metarl train LEARNER FAMILY [options]   train a meta-policy       (--help after both names explains every option)
   metarl train --resume RUN               continue a run that was stopped
   metarl evaluate RUN [options]           adapt to held-out tasks and measure it
+  metarl collect RUN --out DATA [options] record episodes of a run, which others can be trained on with --data DATA
   metarl compare RUN RUN ... [options]    measure several runs alike, and write a report with pictures and statistics
   metarl render RUN [options]             record an episode before and after adaptation as a video
   metarl families                         list the task families
@@ -261,6 +263,7 @@ def _refuse(words: list[str], command: str) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "collect": lambda words: print(collect(parse(CollectOptions, "metarl collect", words))),
     "compare": _compare,
     "render": _render,
     "families": _families,

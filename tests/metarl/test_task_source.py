@@ -28,12 +28,13 @@ def plr(**settings: Any) -> PrioritisedTasks:
     return PrioritisedTasks(SPLIT, RunConfig(plr=PlrConfig(**settings)))
 
 
-def rollouts(*returns: list[list[float]]) -> list[Rollout]:
+def rollouts(tasks: TensorDict, *returns: list[list[float]]) -> list[Rollout]:
     """Return rollouts of one-step episodes with these returns ``[N][E]``, one rollout for each argument."""
 
     return [
         Rollout.from_episodes(
-            [[Episode(np.zeros((2, 1)), np.zeros((1, 1)), np.array([value]), True) for value in task] for task in each]
+            [[Episode(np.zeros((2, 1)), np.zeros((1, 1)), np.array([value]), True) for value in task] for task in each],
+            tasks,
         )
         for each in returns
     ]
@@ -44,7 +45,7 @@ def met(source: PrioritisedTasks, scores: list[float], iterations: list[int] | N
     tasks = SPLIT.train_tasks(len(scores), "met")
     for index, score in enumerate(scores):
         iteration = 0 if iterations is None else iterations[index]
-        source.report(tasks[index : index + 1], rollouts([[score]], [[0.0]]), iteration)
+        source.report(rollouts(tasks[index : index + 1], [[score]], [[0.0]]), iteration)
     return tasks
 
 
@@ -59,9 +60,9 @@ def test_before_anything_was_met_all_tasks_are_new() -> None:
 
 def test_the_score_is_the_highest_return_so_far_minus_the_latest_mean() -> None:
     source, tasks = plr(), SPLIT.train_tasks(2)
-    source.report(tasks, rollouts([[1.0, 5.0], [0.0, 0.0]], [[2.0, 4.0], [0.0, 0.0]]), 0)
+    source.report(rollouts(tasks, [[1.0, 5.0], [0.0, 0.0]], [[2.0, 4.0], [0.0, 0.0]]), 0)
     assert source.scores.tolist() == [5 - 3, 0]
-    source.report(tasks, rollouts([[1.0, 1.0], [0.0, 0.0]], [[4.0, 4.0], [1.0, 0.0]]), 1)
+    source.report(rollouts(tasks, [[1.0, 1.0], [0.0, 0.0]], [[4.0, 4.0], [1.0, 0.0]]), 1)
     assert source.scores.tolist() == [5 - 4, 1 - 0.5]
 
 
@@ -176,9 +177,7 @@ def test_a_limit_leaves_the_split_what_it_is() -> None:
 
 
 def test_more_training_tasks_than_there_are_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match="has 13 training tasks to give, not 14; take a smaller"
-    ):
+    with pytest.raises(InputError, match="has 13 training tasks to give, not 14; take a smaller"):
         train(small(tmp_path / "run", "gridnavi", train_tasks=14))
     assert not (tmp_path / "run").exists()
 
