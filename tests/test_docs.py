@@ -16,6 +16,7 @@ import pytest
 import metarl
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
+from metarl.experiments.commands.collect import CollectOptions
 from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.families import ShowOptions
 from metarl.experiments.commands.main import EvaluateOptions, ResumeOptions, main
@@ -25,11 +26,12 @@ from metarl.experiments.learning import steps_to_match
 from metarl.experiments.tools import belief_pictures, metaworld_evaluation
 from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
+from metarl.task_source import TASK_SOURCES, PlrConfig
 from metarl.trust_region import TrustRegionConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
-TRAIN_CONFIGS = (RunConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
+TRAIN_CONFIGS = (RunConfig, PlrConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
 # The page of each learner, and of what several of them share.
 LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl")
 SETTINGS = [(LEARNERS[name].config_class, name) for name in LEARNER_PAGES]
@@ -90,7 +92,7 @@ def options(*configs: type) -> set[str]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget, after the test, what a page registered."""
-    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, gymnasium.registry]
+    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, TASK_SOURCES, gymnasium.registry]
     saved = [dict(table) for table in tables]
     yield
     for table, before in zip(tables, saved, strict=True):
@@ -103,6 +105,7 @@ def registries() -> Iterator[None]:
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     module = ModuleType("documented")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks(page, "python"):
@@ -122,6 +125,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             words = words if script.startswith("experiments/") else ["metarl", *words[2:]]  # noqa: PLW2901
         if words[:2] == ["metarl", "evaluate"]:
             known = options(EvaluateOptions)
+        elif words[:2] == ["metarl", "collect"]:
+            known = options(CollectOptions)
         elif words[:2] == ["metarl", "compare"]:
             known = options(CompareOptions)
         elif words[:2] == ["metarl", "render"]:

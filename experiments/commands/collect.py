@@ -13,6 +13,7 @@ from metarl.family import Part
 from metarl.learner import LEARNERS, Learner
 from metarl.recorded import Description, load_recorded, save_recorded, side_by_side
 from metarl.rollout import Rollout
+from metarl.run_directory import CheckpointChoice
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.validation import require_count, require_counts
@@ -53,7 +54,7 @@ def collect(options: CollectOptions) -> str:
     Raises:
         InputError: for a directory that is no run, and an ``out`` that is not empty.
     """
-    checkpoint = "latest" if options.policy == "random" else options.policy
+    checkpoint: CheckpointChoice = "best" if options.policy == "best" else "latest"
     config, learner, iteration = load_run(options.run, options.device, checkpoint)
     split = config.split()
     made_by = {
