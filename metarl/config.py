@@ -60,7 +60,7 @@ class RunConfig:
     validate_every: int = 0
     """Iterations between measurements on validation tasks, which choose best.pt; 0 measures at the end alone."""
     group: str | None = None
-    """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, so that seeds stand together."""
+    """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, so that seeds are grouped."""
 
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
@@ -170,7 +170,7 @@ class TrainConfig:
         if config.split().fingerprint() != expected:
             raise InputError(
                 f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "
-                f"{config.split().fingerprint()}): its held-out tasks cannot be told from its training tasks"
+                f"{config.split().fingerprint()}): its held-out tasks may be among its training tasks"
             )
         return config
 

@@ -1,7 +1,7 @@
 """Recorded episodes on disk: a folder of shards with a manifest, for learners that learn from the experience of others.
 
     data.json          what was recorded, of which family, and the SHA-256 of each shard
-    shard-00000.npz    the episodes of some tasks
+    shard-00000.npz    the episodes of a group of tasks
 
 The manifest is written last, so that a folder without one is no data set.
 """

@@ -67,7 +67,7 @@ class RunDirectory:
     """One run's folder.
 
     Args:
-        path: where it is, or shall be.
+        path: of the folder, which need not exist yet.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -173,7 +173,7 @@ class RunDirectory:
         return sorted(path for path in self.path.iterdir() if path.suffix in VIDEOS)
 
     def keep_metrics(self, iterations: int, forget: str | None = None) -> None:
-        """Drop the rows of metrics.csv behind the first ``iterations``, which a resumed run will write again.
+        """Drop the rows of metrics.csv after the first ``iterations``, which a resumed run will write again.
 
         Args:
             iterations: rows to keep.

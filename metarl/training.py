@@ -27,11 +27,11 @@ Row = dict[str, float | None]
 def train(config: TrainConfig) -> RunDirectory:
     """Train a learner from the start.
 
-    Progress is shown when standard error is a terminal. Ctrl-C and SIGTERM end the run after the iteration in hand,
+    Progress is shown when standard error is a terminal. Ctrl-C and SIGTERM end the run after the current iteration,
     with a checkpoint.
 
     Args:
-        config: what to train, how, and where the run directory shall be.
+        config: what to train, how, and where its run directory goes.
 
     Returns:
         The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.

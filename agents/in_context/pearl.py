@@ -78,11 +78,11 @@ class PearlConfig(TrialConfig):
 
 @dataclass(frozen=True)
 class Acting:
-    """What R episodes of each of N tasks act by.
+    """What the policy is conditioned on in R episodes of each of N tasks.
 
     Shapes:
         latent: ``[N, R, Z]``.
-        kept: actions to keep to ``[N, R, A]``, before they are squashed, instead of the policy's.
+        kept: actions ``[N, R, A]`` before squashing that replace the policy's for the whole episode.
     """
 
     latent: Tensor
@@ -114,14 +114,9 @@ class Pearl(Learner):
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
         self._inputs = inputs = StepInputs(family.observation_space, family.action_space)
         self._device, self._seed, self._updates = device, seed, 0
-        self.networks = PearlNetworks(
-            inputs.observation_size,
-            inputs.action_size,
-            config.latent_size,
-            config.hidden_sizes,
-            config.encode_dynamics,
-            generator(seed, "networks"),
-        ).to(device)
+        sizes = inputs.observation_size, inputs.action_size, config.latent_size, config.hidden_sizes
+        networks = PearlNetworks(*sizes, config.encode_dynamics, generator(seed, "networks"))
+        self.networks = networks.to(device)
         trial_steps = config.episodes_per_trial * family.horizon
         self.replay = TrialReplay(config.replay_size, trial_steps, inputs.observation_size, device)
         self._optimizers = [
@@ -155,7 +150,7 @@ class Pearl(Learner):
     def act(
         self, state: Belief | Acting, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, SquashedGaussian]:
-        """Act by the episode's latent variables."""
+        """Choose actions given the episode's latent variables."""
         if isinstance(state, Belief):
             state = self.open(state, observations.shape[1], generator, deterministic)
         if state.kept is None:
@@ -165,7 +160,7 @@ class Pearl(Learner):
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
 
     def observe(self, working: Acting, actions: Tensor, rewards: Tensor) -> None:
-        """Take no note: an episode keeps to its latent variables."""
+        """Do nothing: the latent variables stay the same throughout an episode."""
 
     @torch.no_grad()
     def adapt(self, state: Belief, rollout: Rollout) -> Belief:
@@ -231,7 +226,7 @@ class Pearl(Learner):
 
     @property
     def temperature(self) -> float:
-        """What a nat of entropy is worth in rewards: critics speak in the family's rewards, not in scaled ones."""
+        """Weight of entropy against rewards, which the critics see unscaled."""
         return 1 / self.config.reward_scale
 
     def _descend(self, which: int, loss: Tensor) -> None:
@@ -257,7 +252,7 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def targets(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> Tensor:
-        """Return what the critics are to say ``[M, B]``: the reward, and the soft value of what follows it."""
+        """Return the critics' targets ``[M, B]``: the reward, and the discounted soft value of the next state."""
         actions, log_probs = drawn(self.networks.policy(steps.next_observations, latent), stream)
         values = self.networks.values(self.networks.targets, steps.next_observations, actions, latent).amin(0)
         following = self.config.discount * (1 - steps.terminated) * (values - self.temperature * log_probs)

@@ -10,7 +10,7 @@ from metarl.errors import InputError
 
 @dataclass(frozen=True)
 class Transitions:
-    """Single steps of some tasks.
+    """Single steps of one or more tasks.
 
     Shapes:
         observations, next_observations: ``[..., D]``, before and after the action.

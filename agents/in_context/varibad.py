@@ -108,8 +108,8 @@ class VariBad(TrialPpoLearner):
     def make_network(self, family: TaskFamily) -> BeliefActorCritic:
         """Return encoder, decoders, policy and critic."""
         config, seen, acted = self.config, self.inputs.observation_size, self.inputs.action_size
-        told = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
-        decoders = {"reward": Decoder(config.latent_size, told, config.decoder_sizes, 1)}
+        reward_inputs = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
+        decoders = {"reward": Decoder(config.latent_size, reward_inputs, config.decoder_sizes, 1)}
         if config.transition_weight:
             decoders["transition"] = Decoder(config.latent_size, seen + acted, config.decoder_sizes, seen)
         encoder = Encoder(self.inputs.size, config.encoder_size, config.latent_size)
@@ -152,10 +152,10 @@ class VariBad(TrialPpoLearner):
         return norm.item()
 
     def elbo(self, trials: Trials, stream: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """Return an estimate of the mean of ELBO_t over steps t and trials, and what there is to say of it.
+        """Return an estimate of the mean of ELBO_t over steps t and trials, and its metrics.
 
-        Of every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps that stand for all of those
-        which their beliefs are to explain. Likelihoods are Gaussian: of deviation ``reward_scale`` for rewards, 1 for
+        Of every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps as a sample of all those
+        that their beliefs are to explain. Likelihoods are Gaussian: of deviation ``reward_scale`` for rewards, 1 for
         each number of a next observation; constants are left out.
         """
         config, belief = self.config, self.beliefs(trials)
@@ -168,8 +168,8 @@ class VariBad(TrialPpoLearner):
         errors = self._errors(latents, Trials(**{name: value[rows, targets] for name, value in vars(trials).items()}))
         squares = errors["reward"] + config.transition_weight * errors.get("transition", torch.zeros_like(divergence))
         bound = -0.5 * (trials.lengths[:, None, None] * squares).mean() - config.kl_weight * divergence
-        told = {"elbo": bound, "kl": divergence, **{f"{name}_error": value.mean() for name, value in errors.items()}}
-        return bound, {name: value.item() for name, value in told.items()}
+        metrics = {"elbo": bound, "kl": divergence, **{f"{name}_error": value.mean() for name, value in errors.items()}}
+        return bound, {name: value.item() for name, value in metrics.items()}
 
     def beliefs(self, trials: Trials) -> DiagonalGaussian:
         """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""

@@ -80,7 +80,7 @@ def collect(options: CollectOptions) -> str:
 
 
 def _shards(config: TrainConfig, learner: Learner, tasks: TensorDict, options: CollectOptions) -> Iterator[Rollout]:
-    """Sample the episodes of some tasks after the other."""
+    """Sample the episodes, one group of tasks after the other."""
     sampler = Sampler(config.make_family(), config.run.device)
     episodes = config.run.episodes_per_task if options.episodes is None else options.episodes
     adaptations = learner.inner_steps
@@ -88,12 +88,12 @@ def _shards(config: TrainConfig, learner: Learner, tasks: TensorDict, options: C
         random = LEARNERS["random"]
         device = resolve_device(config.run.device)
         learner = random(config.make_family(), random.config_class(), options.seed, device)
-    for number, some in enumerate(tasks.split(TASKS_PER_SHARD)):
-        state = learner.begin(len(some))
+    for number, group in enumerate(tasks.split(TASKS_PER_SHARD)):
+        state = learner.begin(len(group))
         rollouts: list[Rollout] = []
         for step in range(adaptations + 1):
             if step > 0:
                 state = learner.adapt(state, rollouts[-1])
             seed = derive_seed(options.seed, "recorded", options.part, number, step)
-            rollouts.append(sampler.collect(learner, state, some, episodes, seed))
+            rollouts.append(sampler.collect(learner, state, group, episodes, seed))
         yield side_by_side(rollouts)

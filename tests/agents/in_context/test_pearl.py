@@ -16,6 +16,7 @@ from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.evaluation import evaluate
+from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.training import resume, train
@@ -513,3 +514,15 @@ def test_later_episodes_of_a_trial_are_better_on_navigation(tmp_path: Path) -> N
     train(TrainConfig("pearl", "navigation-2d", run, settings))
     means = evaluate(tmp_path / "run").returns.mean(0)
     assert means[-1] > means[0] + 1
+
+
+@pytest.mark.slow
+def test_it_learns_from_what_a_random_policy_recorded(tmp_path: Path) -> None:
+    run = RunConfig(iterations=20, horizon=20, episodes_per_task=1, track="disabled", out=str(tmp_path / "online"))
+    settings = PearlConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3)
+    train(TrainConfig("pearl", "navigation-2d", replace(run, iterations=1), settings))
+    collect(CollectOptions(str(tmp_path / "online"), str(tmp_path / "data"), episodes=4, policy="random"))
+    offline = replace(run, data=str(tmp_path / "data"), out=str(tmp_path / "offline"))
+    train(TrainConfig("pearl", "navigation-2d", offline, settings))
+    means = evaluate(tmp_path / "offline").returns.mean(0)
+    assert means[-1] > means[0] + 2
