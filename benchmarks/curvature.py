@@ -49,7 +49,7 @@ def functional(learner: MamlTrpo, support: Episodes, query: Episodes) -> tuple[O
 
 def mean_kl(learner: MamlTrpo, query: Episodes, fixed: tuple[Tensor, ...], moving: tuple[Tensor, ...]) -> Tensor:
     """Return the mean KL from the policies with parameters ``fixed`` to those with ``moving``."""
-    kind = type(query.rollout.distribution)
+    kind = type(query.rollout.known_distribution())
     return per_task_mean(kind(*fixed).kl(kind(*moving)), query.rollout.valid).mean()
 
 

@@ -14,6 +14,7 @@ from metarl.learner import LEARNERS, Learner
 from metarl.references import Reference
 from metarl.registry import own_name
 from metarl.splits import TaskSplit
+from metarl.task_source import TASK_SOURCES, PlrConfig
 from metarl.validation import require_counts, require_not_negative
 
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
@@ -43,6 +44,16 @@ class RunConfig:
     """Tasks of each iteration."""
     episodes_per_task: int = 20
     """Episodes of each task before each adaptation, and after the last one."""
+    task_source: str = "uniform"
+    """Which training tasks an iteration meets: uniform draws from the split, plr (prioritised level replay), or
+    module:name of your own."""
+    train_tasks: int | None = None
+    """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
+    data: str | None = None
+    """Folder of recorded episodes (metarl collect makes one) to train on without an environment step; validation
+    still samples."""
+    plr: PlrConfig = dataclasses.field(default_factory=PlrConfig)
+    """Settings of prioritised level replay."""
     split_seed: int = 0
     """Of the split into training, validation and test tasks; runs that are compared share it."""
     checkpoint_every: int = 10
@@ -55,8 +66,12 @@ class RunConfig:
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
         require_not_negative(self, "validate_every")
-        if self.horizon is not None:
-            require_counts(self, "horizon")
+        for name in ("horizon", "train_tasks"):
+            if getattr(self, name) is not None:
+                require_counts(self, name)
+        TASK_SOURCES.find(self.task_source)
+        if self.data is not None and (self.task_source != "uniform" or self.train_tasks is not None):
+            raise InputError("--data brings its own tasks; leave out --task-source and --train-tasks")
         resolve_device(self.device)
 
 
@@ -83,6 +98,9 @@ class TrainConfig:
         chosen = self.learner_class.config_class
         if self.settings is None:
             object.__setattr__(self, "settings", chosen())
+        able = [name for name, learner in LEARNERS.items() if learner.learns_from_recorded]
+        if self.run.data is not None and not self.learner_class.learns_from_recorded:
+            raise InputError(f"{self.learner} learns from episodes of its own; --data is for {', '.join(able)}")
         if not isinstance(self.settings, chosen):
             raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
         self.make_family().check_device(resolve_device(self.run.device))
@@ -115,7 +133,7 @@ class TrainConfig:
 
     def split(self) -> TaskSplit:
         """Return the family's training, validation and test tasks."""
-        return TaskSplit(self.make_family(), self.run.split_seed)
+        return TaskSplit(self.make_family(), self.run.split_seed, self.run.train_tasks)
 
     @property
     def preset(self) -> str:
@@ -169,7 +187,7 @@ class TrainConfig:
         if config.split().fingerprint() != expected:
             raise InputError(
                 f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "
-                f"{config.split().fingerprint()}): tasks that were trained on may now be held out; train it anew"
+                f"{config.split().fingerprint()}): its held-out tasks may be among its training tasks; train it anew"
             )
         return config
 

@@ -161,8 +161,9 @@ def join_episodes(rollouts: Sequence[Rollout]) -> Rollout:
     """
     steps = max(rollout.rewards.shape[2] for rollout in rollouts)
     joined = {name: _side_by_side([getattr(rollout, name) for rollout in rollouts], steps) for name in PER_STEP}
-    parameters = zip(*(rollout.distribution.tensors() for rollout in rollouts), strict=True)
-    distribution = type(rollouts[0].distribution)(*(_side_by_side(values, steps) for values in parameters))
+    distributions = [rollout.known_distribution() for rollout in rollouts]
+    parameters = zip(*(distribution.tensors() for distribution in distributions), strict=True)
+    distribution = type(distributions[0])(*(_side_by_side(values, steps) for values in parameters))
     final = torch.cat([rollout.final_observations for rollout in rollouts], 1)
     return Rollout(tasks=rollouts[0].tasks, distribution=distribution, final_observations=final, **joined)
 

@@ -13,6 +13,7 @@ from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.processes import ONE_PROCESS, Processes
 from metarl.registry import Registry
+from metarl.replay import Replay
 from metarl.rollout import Rollout
 from metarl.trials import Trials
 
@@ -89,6 +90,7 @@ class Learner(Actor):
         evaluation_steps: adaptations in an evaluation, by default.
         pools_episodes: whether a task's episodes side by side are one experience. If not, each of them belongs to a
             trial of its own, which goes on in the next rollout.
+        learns_from_recorded: whether ``update`` takes episodes that another policy recorded, without its probabilities.
         baseline: whether it is there to be compared with; a tracked run says so.
         label_settings: names of settings that a comparison's label of the learner always shows, such as a variant.
         metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
@@ -101,6 +103,7 @@ class Learner(Actor):
     inner_steps: int
     evaluation_steps: int = 3
     pools_episodes: ClassVar[bool] = True
+    learns_from_recorded: ClassVar[bool] = False
     baseline: ClassVar[bool] = False
     label_settings: ClassVar[Sequence[str]] = ()
     metrics: ClassVar[Mapping[str, str]] = {}
@@ -183,9 +186,16 @@ class Learner(Actor):
             RunError: when the update is not finite; the learner is then unchanged.
         """
 
+    def replays(self) -> Mapping[str, Replay]:
+        """Return the buffers that ``update`` draws from again and again, by name; by default there are none.
+
+        They are what ``state_dict`` leaves out: training keeps them in files beside the checkpoint.
+        """
+        return {}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes, as tensors, numbers, strings and containers of them."""
+        """Return everything that training changes but replay buffers: tensors, numbers, strings, containers of them."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,15 +1,55 @@
-"""What one collection of episodes leaves behind: tensors shaped tasks x episodes x steps."""
+"""Whole episodes of many tasks, sampled or recorded: tensors shaped tasks x episodes x steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import Distribution
+from metarl.errors import InputError
 from metarl.params import names
+
+UNKNOWN_POLICY = (
+    "do not say with what probability their actions were drawn, which this learner's update needs; take a learner that "
+    "learns from the experience of others, such as pearl"
+)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T steps, as NumPy arrays.
+
+    Shapes:
+        observations: ``[T + 1, *observation]``; the last one is after the last step.
+        actions: ``[T, *action]``, in the policy's units ([-1, 1] for a bounded Box).
+        rewards: ``[T]``.
+        terminated: whether the last step terminated the episode; else it was truncated.
+        success: bool ``[T]``, whether the step met the task's goal; None where that is not known.
+
+    Raises:
+        InputError: when the arrays do not have so many steps, or there is no step.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+    success: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        steps = len(self.rewards)
+        lengths = {len(self.observations) - 1, len(self.actions), steps}
+        if self.success is not None:
+            lengths.add(len(self.success))
+        if steps < 1 or lengths != {steps}:
+            raise InputError(
+                f"an episode of T >= 1 steps has T + 1 observations, T actions and T rewards, not "
+                f"{len(self.observations)}, {len(self.actions)} and {steps}"
+            )
 
 
 @dataclass(frozen=True)
@@ -17,17 +57,18 @@ class Rollout:
     """Whole episodes of N tasks, E episodes each, at most T steps long; T is at most the horizon.
 
     Row ``[n, e]`` is one episode from its first step on. ``valid`` is true up to and including the step that ended
-    the episode; behind it the sampler leaves zeros.
+    the episode; all later entries are zeros.
 
     Shapes:
-        tasks: TensorDict ``[N]``, the parameters of each task.
+        tasks: TensorDict ``[N]``, the parameters of each task; without entries where they are not known.
         observations: ``[N, E, T, *observation]``, before the action.
         actions: ``[N, E, T, *action]``, as the policy drew them (before clipping and scaling to the action space).
-        rewards, log_probs: ``[N, E, T]``.
+        rewards: ``[N, E, T]``.
         terminated, truncated, valid: bool ``[N, E, T]``.
         final_observations: ``[N, E, *observation]``, after the episode's last step.
-        distribution: parameter tensors ``[N, E, T, A]`` of the policy that acted.
-        success: bool ``[N, E, T]``, whether the step met the task's goal; None where the family does not tell.
+        log_probs: ``[N, E, T]``, of the actions at the time of sampling; None where the policy is not known.
+        distribution: parameter tensors ``[N, E, T, A]`` of the policy that acted; None where it is not known.
+        success: bool ``[N, E, T]``, whether the step met the task's goal; None where that is not known.
     """
 
     tasks: TensorDict
@@ -38,9 +79,90 @@ class Rollout:
     truncated: Tensor
     valid: Tensor
     final_observations: Tensor
-    log_probs: Tensor
-    distribution: Distribution
+    log_probs: Tensor | None = None
+    distribution: Distribution | None = None
     success: Tensor | None = None
+
+    @classmethod
+    def from_episodes(cls, episodes: Sequence[Sequence[Episode]], tasks: TensorDict | None = None) -> "Rollout":
+        """Join episodes that others recorded, on the CPU.
+
+        Args:
+            episodes: of N tasks, E of each: ``episodes[n][e]``. They may differ in length.
+            tasks: their parameters ``[N]``, where they are known.
+
+        Returns:
+            ``Rollout`` of T steps, those of the longest episode, with zeros after the end of each shorter one. The
+            policy that acted is not known: ``log_probs`` and ``distribution`` are None. ``success`` is known if it is
+            known of every episode.
+
+        Raises:
+            InputError: when there is no episode, tasks have different numbers of them, or arrays do not fit together.
+        """
+        counts = {len(each) for each in episodes}
+        if len(counts) != 1 or counts == {0}:
+            raise InputError(f"every task needs the same number of episodes, at least 1, not {sorted(counts)}")
+        flat = [episode for each in episodes for episode in each]
+        shape = (len(episodes), counts.pop())
+        lengths = torch.tensor([len(episode.rewards) for episode in flat]).view(shape)
+        steps = torch.arange(int(lengths.max()))
+        valid, last = steps < lengths.unsqueeze(-1), steps == lengths.unsqueeze(-1) - 1
+        ends = torch.tensor([bool(episode.terminated) for episode in flat]).view(*shape, 1)
+        success = None
+        if all(episode.success is not None for episode in flat):
+            success = _padded([np.asarray(episode.success, dtype=bool) for episode in flat], shape)
+        return cls(
+            tasks=TensorDict({}, [shape[0]]) if tasks is None else tasks,
+            observations=_padded([episode.observations[:-1] for episode in flat], shape),
+            actions=_padded([episode.actions for episode in flat], shape),
+            rewards=_padded([np.asarray(episode.rewards, dtype=np.float32) for episode in flat], shape),
+            terminated=last & ends,
+            truncated=last & ~ends,
+            valid=valid,
+            final_observations=_padded([episode.observations[-1:] for episode in flat], shape).squeeze(2),
+            success=success,
+        )
+
+    def episodes(self) -> Iterator[list[Episode]]:
+        """Return the episodes of each task in turn, as ``from_episodes`` takes them."""
+        for task in range(self.num_tasks):
+            yield [self._episode(task, number) for number in range(self.rewards.shape[1])]
+
+    def _episode(self, task: int, number: int) -> Episode:
+        steps = int(self.valid[task, number].sum())
+
+        def inside(values: Tensor) -> np.ndarray:
+            cut: np.ndarray = values[task, number, :steps].cpu().numpy()
+            return cut
+
+        last = self.final_observations[task, number].cpu().numpy()
+        return Episode(
+            observations=np.concatenate([inside(self.observations), last[None]]),
+            actions=inside(self.actions),
+            rewards=inside(self.rewards),
+            terminated=bool(self.terminated[task, number, steps - 1]),
+            success=None if self.success is None else inside(self.success),
+        )
+
+    def known_log_probs(self) -> Tensor:
+        """Return ``log_probs``.
+
+        Raises:
+            InputError: where they are not known.
+        """
+        if self.log_probs is None:
+            raise InputError(f"recorded episodes {UNKNOWN_POLICY}")
+        return self.log_probs
+
+    def known_distribution(self) -> Distribution:
+        """Return ``distribution``.
+
+        Raises:
+            InputError: where it is not known.
+        """
+        if self.distribution is None:
+            raise InputError(f"recorded episodes {UNKNOWN_POLICY}")
+        return self.distribution
 
     @property
     def num_tasks(self) -> int:
@@ -86,3 +208,15 @@ class Rollout:
             name: value.map(function) if isinstance(value, Distribution) else function(value)
             for name, value in values.items()
         }
+
+
+def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, int]) -> Tensor:
+    """Return arrays ``[T_b, ...]`` of N * E episodes as one tensor ``[N, E, T, ...]``, zeros after their ends."""
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) != 1:
+        raise InputError(f"the observations and actions of all episodes need one shape, not {sorted(shapes)}")
+    longest = max(len(array) for array in arrays)
+    padded = np.zeros((len(arrays), longest, *shapes.pop()), dtype=arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return torch.from_numpy(padded).view(*shape, *padded.shape[1:])

@@ -3,6 +3,7 @@
     config.json            resolved configuration, task-split hash, versions
     metrics.csv            one row an iteration
     checkpoint.pt          the learner and how far it came
+    replay/                replay buffers of learners that have some, which the checkpoint lists
     adaptation_curve.png   return against adaptation step on held-out tasks
     evaluation.json        what ``metarl evaluate`` measured
     wandb/                 the W&B run, unless tracking is disabled
@@ -66,13 +67,14 @@ class RunDirectory:
     """One run's folder.
 
     Args:
-        path: where it is, or shall be.
+        path: of the folder, which need not exist yet.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.checkpoint = self.path / "checkpoint.pt"
         self.best = self.path / "best.pt"
+        self.replay = self.path / "replay"
         self.metrics = self.path / "metrics.csv"
         self.config = self.path / "config.json"
         self.curve, self.evaluation = self.evaluated("")
@@ -171,7 +173,7 @@ class RunDirectory:
         return sorted(path for path in self.path.iterdir() if path.suffix in VIDEOS)
 
     def keep_metrics(self, iterations: int, forget: str | None = None) -> None:
-        """Drop the rows of metrics.csv behind the first ``iterations``, which a resumed run will write again.
+        """Drop the rows of metrics.csv after the first ``iterations``, which a resumed run will write again.
 
         Args:
             iterations: rows to keep.

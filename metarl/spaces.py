@@ -207,3 +207,16 @@ def _to_box(space: spaces.Box, device: torch.device) -> Callable[[Tensor], Tenso
 def _from_start(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:
     start = torch.as_tensor(np.reshape(getattr(space, "start", 0), -1 if space.shape else ()), device=device)
     return (lambda actions: actions + start) if start.any() else lambda actions: actions
+
+
+def unit_range(space: spaces.Space[Any]) -> Callable[[Tensor], Tensor]:
+    """Return the function that maps actions ``[..., *action]`` of ``space`` into a policy's units, on the CPU.
+
+    It is the inverse of ``unit_scale`` for actions inside the bounds.
+    """
+    if not is_bounded_box(space):
+        return lambda actions: actions
+    assert isinstance(space, spaces.Box)
+    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+    middle, half = (low + high) / 2, (high - low) / 2
+    return lambda actions: (actions - middle) / half

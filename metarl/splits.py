@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from tensordict import TensorDict
@@ -33,17 +34,24 @@ class TaskSplit:
     Args:
         family: where the tasks come from.
         seed: of the split. Runs with different seeds share a split, so that they meet the same test tasks.
+        train_limit: number of tasks that the training part is restricted to, as PEARL (Rakelly et al. 2019) trains on
+            100: the first ones that it would give without a limit. None does not restrict it. The other parts stay.
     """
 
     family: TaskFamily
     seed: int = 0
+    train_limit: int | None = None
 
     def train_tasks(self, count: int, *keys: int | str) -> TensorDict:
-        """Draw ``count`` training tasks ``[count]``; ``keys`` (a run's seed, an iteration) name the draw."""
+        """Draw ``count`` training tasks ``[count]``; ``keys`` (a run's seed, an iteration) name the draw.
+
+        Raises:
+            InputError: when there are fewer training tasks than ``train_limit``.
+        """
         return self._draw("train", count, *keys)
 
     def held_out_tasks(self, part: Part, count: int) -> TensorDict:
-        """Return the first ``count`` validation or test tasks, the same at every call; no task is in it twice.
+        """Return the first ``count`` validation or test tasks, the same at every call, each of them once.
 
         A family with finitely many tasks may have fewer.
 
@@ -51,13 +59,14 @@ class TaskSplit:
             InputError: for a count below 1.
         """
         require_count("the number of tasks", count)
-        if (tasks := self.finite(part)) is not None:
+        tasks = self.finite(part)
+        if tasks is not None:
             return tasks[:count]
         # One draw for each task, so that the first tasks do not depend on how many are asked for.
         drawn: dict[bytes, TensorDict] = {}
         for index in range(DRAWS_PER_TASK * count):
             task = self._draw(part, 1, index)
-            drawn.setdefault(_bytes(task), task)
+            drawn.setdefault(task_keys(task)[0], task)
             if len(drawn) == count:
                 break
         found: TensorDict = TensorDict.cat(list(drawn.values()))
@@ -80,7 +89,9 @@ class TaskSplit:
         return drawn[:count]
 
     def finite(self, part: Part) -> TensorDict | None:
-        """Return all tasks of a part, if the family has finitely many, else None."""
+        """Return all tasks of a part, if there are finitely many, else None."""
+        if part == "train" and self.train_limit is not None:
+            return self._fixed
         if (own := self.family.own_split()) is not None:
             return own[part]
         if (tasks := self.family.all_tasks()) is None:
@@ -95,11 +106,24 @@ class TaskSplit:
     def fingerprint(self) -> str:
         """Return a hash over the family's settings and the first tasks of each part; it changes when any of them do."""
         digest = hashlib.sha256(json.dumps([self.family.name, self.family.settings(), self.seed]).encode())
-        drawn = [self.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
-        drawn += [self.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
+        whole = TaskSplit(self.family, self.seed)  # a limit leaves the parts what they are
+        drawn = [whole.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
+        drawn += [whole.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
         for tasks in drawn:
             digest.update(_bytes(tasks))
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def _fixed(self) -> TensorDict:
+        """The tasks that training is restricted to."""
+        assert self.train_limit is not None
+        tasks = TaskSplit(self.family, self.seed).held_out_tasks("train", self.train_limit)
+        if len(tasks) < self.train_limit:
+            raise InputError(
+                f"{self.family.name} has {len(tasks)} training tasks to give, not {self.train_limit}; take a smaller "
+                "--train-tasks, or none for all of them"
+            )
+        return tasks
 
     def _draw(self, part: Part, count: int, *keys: int | str) -> TensorDict:
         stream = generator(self.seed, part, *keys)
@@ -113,8 +137,13 @@ class TaskSplit:
         return drawn
 
 
+def task_keys(tasks: TensorDict) -> list[bytes]:
+    """Return for each of N tasks the bytes of its parameters, equal for equal tasks."""
+    return [_bytes(tasks[index : index + 1]) for index in range(len(tasks))]
+
+
 def _bytes(tasks: TensorDict) -> bytes:
-    return b"".join(tasks[key].numpy().tobytes() for key in sorted(tasks.keys()))
+    return b"".join(tasks[key].cpu().numpy().tobytes() for key in sorted(tasks.keys()))
 
 
 def hashed_part(seed: int, *numbers: Tensor) -> Tensor:

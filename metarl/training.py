@@ -1,44 +1,39 @@
 """The training loop: sample, adapt, sample again, update, record; it may be stopped at any moment and resumed."""
 
 import dataclasses
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
 from metarl.learner import Learner
+from metarl.loop_tools import StopRequest, Stopwatch, progress
 from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
+from metarl.recorded import RecordedData, load_recorded
+from metarl.replay_files import ReplayFiles
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
+from metarl.task_source import TASK_SOURCES
 from metarl.tracking.tracking import Tracker, name_run, track_training, tracking_mode
 
-Result = TypeVar("Result")
 Row = dict[str, float | None]
 
 
 def train(config: TrainConfig) -> RunDirectory:
     """Train a learner from the start.
 
-    Progress is shown when standard error is a terminal. Ctrl-C and SIGTERM end the run after the iteration in hand,
+    Progress is shown when standard error is a terminal. Ctrl-C and SIGTERM end the run after the current iteration,
     with a checkpoint.
 
     Args:
-        config: what to train, how, and where the run directory shall be.
+        config: what to train, how, and where its run directory goes.
 
     Returns:
         The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.
@@ -48,12 +43,14 @@ def train(config: TrainConfig) -> RunDirectory:
         RunError: when sampling or an update fails; the run up to then is in the run directory.
     """
     learner = config.make_learner()
+    config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
     tracking_mode(config.run.track)
     out, tracking_id = name_run(config)
+    data = _load_data(config)
     directory = RunDirectory(out)
     directory.create()
-    directory.write_config({**config.to_json(), "tracking_id": tracking_id})
-    return _Training(config, learner, directory).run(0, 0)
+    directory.write_config({**config.to_json(), "tracking_id": tracking_id, "data_hash": data and data.fingerprint})
+    return _Training(config, learner, directory, data).run(0, 0)
 
 
 def resume(path: str | Path, iterations: int | None = None, device: str | None = None) -> RunDirectory:
@@ -74,25 +71,46 @@ def resume(path: str | Path, iterations: int | None = None, device: str | None =
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
     if done >= config.run.iterations:
         raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
-    directory.write_config({**config.to_json(), "tracking_id": directory.read_config()["tracking_id"]})
+    before, data = directory.read_config(), _load_data(config)
+    if data is not None and data.fingerprint != before["data_hash"]:
+        raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
+    own = {name: before.get(name) for name in ("tracking_id", "data_hash")}
+    directory.write_config({**config.to_json(), **own})
     # What was measured because the run ended there is none of an uninterrupted one's.
     directory.keep_metrics(done, forget=None if _scheduled(done, config.run.validate_every) else VALIDATION)
-    return _Training(config, learner, directory).run(done, int(directory.load_checkpoint()["env_steps"]))
+    content = directory.load_checkpoint()
+    training = _Training(config, learner, directory, data)
+    training.task_source.load_state_dict(content.get("task_source", {}))  # runs of before had none
+    training.replay_files.load(content.get("replay"))
+    return training.run(done, int(content["env_steps"]))
+
+
+def _load_data(config: TrainConfig) -> RecordedData | None:
+    """Read the recorded episodes that a run is to train on, if it is."""
+    if config.run.data is None:
+        return None
+    data = load_recorded(config.run.data, config.run.device)
+    data.check(config.make_family(), config.split().fingerprint())
+    return data
 
 
 class _Training:
-    def __init__(self, config: TrainConfig, learner: Learner, directory: RunDirectory) -> None:
-        self.config, self.learner, self.directory = config, learner, directory
+    def __init__(
+        self, config: TrainConfig, learner: Learner, directory: RunDirectory, data: RecordedData | None
+    ) -> None:
+        self.config, self.learner, self.directory, self.data = config, learner, directory, data
         self.run_config: RunConfig = config.run
         self.split = config.split()
         self.sampler = Sampler(config.make_family(), config.run.device)
-        self.stopwatch = _Stopwatch(resolve_device(config.run.device))
+        self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
+        self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
+        self.replay_files = ReplayFiles(directory.replay, learner.replays())
         has_best = directory.best.exists()
         self.best: float | None = directory.load_checkpoint(directory.best)["validation"] if has_best else None
 
     def run(self, done: int, env_steps: int) -> RunDirectory:
         keep_freed_memory()
-        with _StopRequest() as stop:
+        with StopRequest() as stop:
             tracker = track_training(self.config, self.directory)
             try:
                 self._loop(done, env_steps, stop, tracker)
@@ -100,9 +118,9 @@ class _Training:
                 tracker.finish()
         return self.directory
 
-    def _loop(self, done: int, env_steps: int, stop: "_StopRequest", tracker: Tracker) -> None:
+    def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> None:
         total, curve = self.run_config.iterations, None
-        with _progress(total, done) as show:
+        with progress(total, done) as show:
             # A request to stop any process stops all of them, after the same iteration.
             while done < total and self.learner.processes.all(not stop.requested):
                 row = self._iterate(done, env_steps)
@@ -122,28 +140,49 @@ class _Training:
         tracker.log_checkpoints(self.directory)
 
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
-        seed, count = self.run_config.seed, self.run_config.tasks_per_batch
-        watch = self.stopwatch
-        watch.start()
-        tasks = self.split.train_tasks(count, seed, iteration)
-        session = self.sampler.session(self.learner, tasks, self.run_config.episodes_per_task)
-        rollouts: list[Rollout] = []
+        self.watch.start()
         try:
-            for step in range(self.learner.inner_steps + 1):
-                if step > 0:
-                    watch("adaptation", session.adapt)
-                episode_seed = derive_seed(seed, "rollout", iteration, step)
-                rollouts.append(watch("sampling", lambda: self.sampler.run(session, episode_seed)))  # noqa: B023
-            metrics = watch("update", lambda: self.learner.update(rollouts))
+            rollouts = self._sample(iteration) if self.data is None else self._draw(self.data, iteration)
+            with self.watch("update"):
+                metrics = self.learner.update(rollouts)
         except RunError as error:
             self._save(iteration, env_steps)
             kept = f"{self.directory.path} holds the run up to there"
             raise RunError(f"iteration {iteration}: {error}; {kept}") from error
-        returns = [self._mean(rollout.episode_returns()) for rollout in (rollouts[0], rollouts[-1])]
-        successes = [rollout.episode_success() for rollout in (rollouts[0], rollouts[-1])]
+        if self.data is None:
+            self.task_source.report(rollouts, iteration)
+        return self._row(iteration, env_steps, rollouts, metrics)
+
+    def _sample(self, iteration: int) -> list[Rollout]:
+        """Sample, adapt, and sample again, as often as the learner adapts in training."""
+        run = self.run_config
+        tasks = self.task_source.draw(run.tasks_per_batch, run.seed, iteration)
+        session = self.sampler.session(self.learner, tasks, run.episodes_per_task)
+        rollouts: list[Rollout] = []
+        for step in range(self.learner.inner_steps + 1):
+            if step > 0:
+                with self.watch("adaptation"):
+                    session.adapt()
+            with self.watch("sampling"):
+                rollouts.append(self.sampler.run(session, derive_seed(run.seed, "rollout", iteration, step)))
+        return rollouts
+
+    def _draw(self, data: RecordedData, iteration: int) -> list[Rollout]:
+        """Draw recorded episodes in place of those that would be sampled."""
+        run, count = self.run_config, self.learner.inner_steps + 1
+        return data.draw(run.tasks_per_batch, run.episodes_per_task, count, run.seed, iteration)
+
+    def _row(
+        self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
+    ) -> dict[str, float]:
+        """Return the iteration's row of metrics.csv; ``env_steps`` are those of the iterations before."""
+        first, last = rollouts[0], rollouts[-1]
+        returns = [self._mean(rollout.episode_returns()) for rollout in (first, last)]
+        successes = [rollout.episode_success() for rollout in (first, last)]
         rates = [self._mean(success.float()) for success in successes if success is not None]
-        seconds = watch.seconds()
-        fresh = sum(self.learner.processes.counts(sum(rollout.env_steps for rollout in rollouts)))
+        seconds = self.watch.seconds()
+        sampled = sum(rollout.env_steps for rollout in rollouts) if self.data is None else 0
+        fresh = sum(self.learner.processes.counts(sampled))
         return {
             "iteration": iteration,
             "env_steps": env_steps + fresh,
@@ -159,7 +198,9 @@ class _Training:
         return processes.mean(processes.weight(len(values)) * values.mean()).item()
 
     def _save(self, done: int, env_steps: int, curve: AdaptationCurve | None = None) -> None:
-        self.directory.save_checkpoint(self._content(done, env_steps, curve))
+        replay = self.replay_files.save()
+        self.directory.save_checkpoint({**self._content(done, env_steps, curve), "replay": replay})
+        self.replay_files.remove_others()
 
     def _save_if_best(self, done: int, env_steps: int, curve: AdaptationCurve) -> None:
         value = _score(curve)
@@ -170,6 +211,7 @@ class _Training:
     def _content(self, done: int, env_steps: int, curve: AdaptationCurve | None) -> dict[str, Any]:
         return {
             "learner": self.learner.state_dict(),
+            "task_source": self.task_source.state_dict(),
             "iteration": done,
             "env_steps": env_steps,
             "validation": None if curve is None else _score(curve),
@@ -206,68 +248,3 @@ def _scheduled(done: int, validate_every: int) -> bool:
 
 def _score(curve: AdaptationCurve) -> float:
     return float(curve.returns[:, -1].mean())
-
-
-class _Stopwatch:
-    """Adds up the seconds of named pieces of work, waiting for the device at the end of each."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums: dict[str, float] = {}
-        self._began = 0.0
-
-    def start(self) -> None:
-        self._sums = {"sampling": 0.0, "adaptation": 0.0, "update": 0.0}
-        self._began = time.perf_counter()
-
-    def __call__(self, name: str, work: Callable[[], Result]) -> Result:
-        began = time.perf_counter()
-        result = work()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self._sums[name] += time.perf_counter() - began
-        return result
-
-    def seconds(self) -> dict[str, float]:
-        total = {"time_iteration": time.perf_counter() - self._began}
-        return {f"time_{name}": value for name, value in self._sums.items()} | total
-
-
-class _StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request; a second one acts as it always did."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
-        return self
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
-
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore()
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a bar with returns, speed and time left; nothing when standard error is not a terminal."""
-    with tqdm(total=total, initial=done, disable=None, unit="it", dynamic_ncols=True) as bar:
-
-        def show(row: dict[str, float]) -> None:
-            speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))
-            bar.set_postfix_str(f"return {before:.1f} -> {after:.1f}, {speed:,.0f} env steps/s", refresh=False)
-            bar.update()
-
-        yield show

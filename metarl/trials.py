@@ -18,7 +18,8 @@ class Trials:
         observations, next_observations: ``[B, L, *observation]``, before and after the action; at an episode's end the
             next observation is that episode's last.
         actions: ``[B, L, *action]``, as the policy drew them.
-        rewards, log_probs: ``[B, L]``; ``log_probs`` at the time of sampling.
+        rewards: ``[B, L]``.
+        log_probs: ``[B, L]``, at the time of sampling; NaN where the policy that acted is not known.
         starts: bool ``[B, L]``, whether an episode begins with the step.
         terminated: bool ``[B, L]``.
         valid: bool ``[B, L]``, true up to and including the trial's last step. Behind it stand zeros, but in
@@ -81,5 +82,7 @@ def _steps(rollout: Rollout) -> dict[str, Tensor]:
     following = torch.cat([rollout.observations[:, :, 1:], torch.zeros_like(rollout.observations[:, :, :1])], 2)
     tasks, episodes = (torch.arange(size, device=following.device) for size in rollout.valid.shape[:2])
     following[tasks[:, None], episodes[None], rollout.valid.sum(-1) - 1] = rollout.final_observations
-    names = ("observations", "actions", "rewards", "log_probs", "terminated", "valid")
-    return {**{name: getattr(rollout, name) for name in names}, "next_observations": following, "starts": starts}
+    log_probs = torch.full_like(rollout.rewards, torch.nan) if rollout.log_probs is None else rollout.log_probs
+    names = ("observations", "actions", "rewards", "terminated", "valid")
+    own = {name: getattr(rollout, name) for name in names}
+    return {**own, "log_probs": log_probs, "next_observations": following, "starts": starts}

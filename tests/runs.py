@@ -18,7 +18,7 @@ from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
 from metarl.evaluation import AdaptationCurve
-from metarl.learner import LEARNERS, Actor
+from metarl.learner import LEARNERS, Actor, Learner
 from metarl.params import flatten
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -145,6 +145,14 @@ def tiny(name: str, out: Path | str, **run: Any) -> TrainConfig:
     family = "gridnavi" if name in ("dqn", "optimal") else "navigation-2d"
     shared = {"iterations": 2, "tasks_per_batch": 2, "episodes_per_task": 2, "horizon": 6, "track": "disabled"}
     return TrainConfig(name, family, RunConfig(**{**shared, **run}, out=str(out)), config_class(**fewer))
+
+
+def copy_learner(learner: Learner, other: Learner) -> None:
+    """Let ``other`` take over everything that training changed in ``learner``, its replay buffers included."""
+    other.load_state_dict(learner.state_dict())
+    for name, replay in learner.replays().items():
+        pieces = [replay.read(replay.added - replay.kept, replay.added)] if replay.kept else []
+        other.replays()[name].restore(replay.added, pieces)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -17,6 +17,7 @@ import metarl
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
 from metarl.encoders import ENCODERS
+from metarl.experiments.commands.collect import CollectOptions
 from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.families import ShowOptions
@@ -29,17 +30,19 @@ from metarl.experiments.published import MODULES
 from metarl.experiments.tools import belief_pictures, metaworld_evaluation
 from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
+from metarl.task_source import TASK_SOURCES, PlrConfig
 from metarl.trust_region import TrustRegionConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
-TRAIN_CONFIGS = (RunConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
+TRAIN_CONFIGS = (RunConfig, PlrConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
 # The commands of the manual, by their first words, with the dataclasses that hold their options.
 OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "train"): TRAIN_CONFIGS,
     ("metarl", "train", "--published"): TRAIN_CONFIGS,
     ("metarl", "train", "--resume"): (ResumeOptions,),
     ("metarl", "evaluate"): (EvaluateOptions,),
+    ("metarl", "collect"): (CollectOptions,),
     ("metarl", "compare"): (CompareOptions,),
     ("metarl", "render"): (RenderOptions,),
     ("metarl", "families"): (),
@@ -121,7 +124,7 @@ def options(*configs: type) -> set[str]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget, after the test, what a page registered."""
-    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, ENCODERS, gymnasium.registry]
+    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, ENCODERS, TASK_SOURCES, gymnasium.registry]
     saved = [dict(table) for table in tables]
     yield
     for table, before in zip(tables, saved, strict=True):
@@ -134,6 +137,7 @@ def registries() -> Iterator[None]:
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     module = ModuleType("documented")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in blocks(page, "python"):

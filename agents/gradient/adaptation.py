@@ -77,7 +77,7 @@ class Advantages:
 
 def likelihood_ratio(distribution: Distribution, rollout: Rollout) -> Tensor:
     """Return pi(a|s) / pi_sampling(a|s) of every step, ``[N, E, T]``."""
-    return torch.exp(distribution.log_prob(rollout.actions) - rollout.log_probs)
+    return torch.exp(distribution.log_prob(rollout.actions) - rollout.known_log_probs())
 
 
 def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:

@@ -112,4 +112,4 @@ class MamlPpo(AdamLearner):
     def _kl(self, distribution: Distribution, episodes: Episodes) -> Tensor:
         """Return this process's share of the mean KL divergence from the policies that collected the episodes."""
         rollout = episodes.rollout
-        return self.mean_over_tasks(per_task_mean(rollout.distribution.kl(distribution), rollout.valid))
+        return self.mean_over_tasks(per_task_mean(rollout.known_distribution().kl(distribution), rollout.valid))

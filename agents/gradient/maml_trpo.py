@@ -129,6 +129,6 @@ class MamlTrpo(GradientLearner):
         distribution = self._adapted_policy(leaf(unflatten(point, self.params)), support, query, differentiable=False)
         with torch.no_grad():
             objective = self.mean_over_tasks(surrogate(distribution, query))
-            kl = per_task_mean(query.rollout.distribution.kl(distribution), query.rollout.valid)
+            kl = per_task_mean(query.rollout.known_distribution().kl(distribution), query.rollout.valid)
             means = self.processes.mean(torch.stack([objective, self.mean_over_tasks(kl)]))
         return Candidate(*means.tolist())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.agents.in_context.pearl_networks import Belief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
@@ -24,6 +24,8 @@ from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, OpenState, register_learner
+from metarl.replay import Replay
+from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
 from metarl.seeding import derive_seed, generator
 from metarl.spaces import is_bounded_box, one_line, require_actions
@@ -81,11 +83,11 @@ class PearlConfig(TrialConfig):
 
 @dataclass
 class OpenBelief(OpenState[Belief]):
-    """What R episodes of each of N tasks act by.
+    """What the policy is conditioned on in R episodes of each of N tasks.
 
     Shapes:
-        latent: sample of the belief that an episode keeps to, ``[N, R, Z]``.
-        kept: actions to keep to ``[N, R, A]``, before they are squashed, instead of the policy's.
+        latent: sample of the belief, for a whole episode, ``[N, R, Z]``.
+        kept: actions ``[N, R, A]`` before squashing that replace the policy's for the whole episode.
     """
 
     latent: Tensor
@@ -109,6 +111,7 @@ class Pearl(Learner):
         "replay_transitions": "transitions that are remembered",
     }
     pools_episodes: ClassVar[bool] = False
+    learns_from_recorded: ClassVar[bool] = True
 
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
         require_actions(family.action_space)
@@ -198,22 +201,27 @@ class Pearl(Learner):
 
         Raises:
             InputError: when the replay has no room for the rollouts.
-            RunError: when a parameter becomes NaN or infinite; the learner is then unchanged.
+            RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
-        before = self.state_dict()
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         self.replay.add(self.transitions(rollouts), ends)
+        try:
+            with restored_on_error(self, ("_updates",), self.networks.parameters(), self._optimizers):
+                means = self._descend_often()
+        except RunError:
+            self.replay.undo()
+            raise
+        return {**means, "replay_transitions": float(sum(self.processes.counts(self.replay.num_transitions)))}
+
+    def _descend_often(self) -> dict[str, float]:
+        """Take all steps of an update; return the means of their metrics."""
         self._updates += 1
         stream = generator(self._seed, "pearl", self._updates, device=self._device)
         sums: dict[str, Tensor] = {}
         for _ in range(self.config.updates_per_iteration):
             for name, value in self._step(stream).items():
                 sums[name] = sums.get(name, 0.0) + value
-        if not all(bool(value.isfinite().all()) for value in self.networks.parameters()):
-            self.load_state_dict(before)
-            raise RunError("the update is not finite (NaN or infinity in the parameters)")
-        means = {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
-        return {**means, "replay_transitions": float(sum(self.processes.counts(self.replay.num_transitions)))}
+        return {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
 
     def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
         """Take one step of each optimiser; return metrics."""
@@ -236,13 +244,15 @@ class Pearl(Learner):
 
     @property
     def temperature(self) -> float:
-        """What a nat of entropy is worth in rewards: critics speak in the family's rewards, not in scaled ones."""
+        """Weight of entropy against rewards, which the critics see unscaled."""
         return 1 / self.config.reward_scale
 
     def _descend(self, which: int, loss: Tensor) -> None:
         optimizer = self._optimizers[which]
         params = optimizer.param_groups[0]["params"]
         slopes = self.processes.means(torch.autograd.grad(loss, params, materialize_grads=True))
+        if not nn.utils.get_total_norm(slopes).isfinite():
+            raise RunError("the update is not finite (NaN or infinity in the gradient)")
         for value, slope in zip(params, slopes, strict=True):
             value.grad = slope
         optimizer.step()
@@ -260,7 +270,7 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def targets(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> Tensor:
-        """Return what the critics are to say ``[M, B]``: the reward, and the soft value of what follows it."""
+        """Return the critics' targets ``[M, B]``: the reward, and the discounted soft value of the next state."""
         actions, log_probs = drawn(self.networks.policy(steps.next_observations, latent), stream)
         values = self.networks.values(self.networks.targets, steps.next_observations, actions, latent).amin(0)
         following = self.config.discount * (1 - steps.terminated) * (values - self.temperature * log_probs)
@@ -278,12 +288,15 @@ class Pearl(Learner):
         values = self.networks.values(self.networks.critics, steps.observations, actions, latent.detach()).amin(0)
         return (self.temperature * log_probs - values).mean(), -log_probs.mean()
 
+    def replays(self) -> dict[str, Replay]:
+        """Return the transitions that are replayed."""
+        return {"transitions": self.replay}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters, the optimisers' moments, what is replayed, and the accounts."""
+        """Return parameters, the optimisers' moments, and the number of updates."""
         return {
             "networks": {name: value.cpu().clone() for name, value in self.networks.state_dict().items()},
             "moments": [copy.deepcopy(optimizer.state_dict()["state"]) for optimizer in self._optimizers],
-            "replay": self.replay.state_dict(),
             "seed": self._seed,
             "updates": self._updates,
         }
@@ -293,5 +306,4 @@ class Pearl(Learner):
         self.networks.load_state_dict(state["networks"])
         for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
-        self.replay.load_state_dict(state["replay"])
         self._seed, self._updates = int(state["seed"]), int(state["updates"])

@@ -1,8 +1,6 @@
-"""A bounded memory of training trials, for learners that train on the same steps again and again."""
+"""A replay buffer of training trials, for learners that train on the same transitions again and again."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from metarl.errors import InputError
 
 @dataclass(frozen=True)
 class Transitions:
-    """Single steps of some tasks.
+    """Single steps of one or more tasks.
 
     Shapes:
         observations, next_observations: ``[..., D]``, before and after the action.
@@ -53,21 +51,31 @@ class TrialReplay:
         transitions: room for so many; it is divided among tasks, and the oldest make room for new ones.
         trial_steps: the most steps that a trial can have.
         observation_size: D.
-        device: of the memory.
+        device: of the buffer.
+
+    Attributes:
+        added: number of tasks that were ever added.
     """
 
     def __init__(self, transitions: int, trial_steps: int, observation_size: int, device: torch.device) -> None:
         self._transitions, self._trial_steps, self._observation_size = transitions, trial_steps, observation_size
         self._device = device
-        self._added = 0
+        self.added = 0
         # Of every task: rows [trials, steps, 2 D + A + 2], and where in them each episode ends [trials, episodes].
         self._rows = torch.empty(0, device=device)
         self._ends = torch.empty(0, dtype=torch.int64, device=device)
+        # What the last tasks overwrote: their slots, and the rows and ends that were there.
+        self._overwritten: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def kept(self) -> int:
+        """Number of tasks that are remembered; see ``metarl.replay.Replay``."""
+        return self.num_tasks
 
     @property
     def num_tasks(self) -> int:
         """Number of tasks that are remembered."""
-        return min(self._added, len(self._rows))
+        return min(self.added, len(self._rows))
 
     @property
     def num_transitions(self) -> int:
@@ -85,7 +93,7 @@ class TrialReplay:
             InputError: when there is no room for N tasks, or R is not what it was before.
         """
         rows = steps.rows()
-        if not self._added:
+        if not self.added:
             self._make_room(rows, ends)
         if rows.shape[1] != self._rows.shape[1]:
             raise InputError(f"a replay of {self._rows.shape[1]} trials of each task cannot take {rows.shape[1]}")
@@ -94,10 +102,23 @@ class TrialReplay:
                 f"a replay of {self._transitions} transitions has room for {len(self._rows)} tasks of {rows.shape[1]} "
                 f"trials, not for the {len(rows)} of an iteration; take a larger replay or fewer episodes of each task"
             )
-        slots = (self._added + torch.arange(len(rows), device=self._device)) % len(self._rows)
+        slots = self._slots(self.added, self.added + len(rows))
+        self._overwritten = slots, self._rows[slots], self._ends[slots]
         self._rows[slots, :, : rows.shape[2]] = rows
         self._ends[slots] = ends
-        self._added += len(rows)
+        self.added += len(rows)
+
+    def undo(self) -> None:
+        """Take back the last ``add``, once: remember again what it overwrote."""
+        assert self._overwritten is not None
+        slots, rows, ends = self._overwritten
+        self._rows[slots], self._ends[slots] = rows, ends
+        self.added -= len(slots)
+        self._overwritten = None
+
+    def _slots(self, start: int, stop: int) -> Tensor:
+        """Return where the tasks ``start`` to ``stop - 1`` lie, in the order in which they were added."""
+        return torch.arange(start, stop, device=self._device) % len(self._rows)
 
     def _make_room(self, rows: Tensor, ends: Tensor) -> None:
         tasks = self._transitions // (rows.shape[1] * self._trial_steps)
@@ -137,16 +158,19 @@ class TrialReplay:
         rows = self._rows.view(-1, self._rows.shape[-1])[flat]
         return Transitions.of_rows(rows, self._observation_size, valid)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what is remembered."""
-        kept = slice(self.num_tasks)
-        return {"rows": self._rows[kept].cpu().clone(), "ends": self._ends[kept].cpu().clone(), "added": self._added}
+    def read(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Return tasks by their numbers; see ``metarl.replay.Replay``."""
+        slots = self._slots(start, stop)
+        return {"rows": self._rows[slots], "ends": self._ends[slots]}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
-        rows, ends = (state[name].to(self._device) for name in ("rows", "ends"))
-        self._rows, self._ends = rows[:0], ends[:0]
-        if len(rows):
-            self._make_room(rows, ends)
-            self._rows[: len(rows)], self._ends[: len(ends)] = rows, ends
-        self._added = int(state["added"])
+    def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
+        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        self._rows, self._ends, self.added = self._rows[:0], self._ends[:0], added
+        self._overwritten = None
+        if not pieces:
+            return
+        rows, ends = (torch.cat([piece[name] for piece in pieces]).to(self._device) for name in ("rows", "ends"))
+        self._make_room(rows, ends)
+        rows, ends = rows[-len(self._rows) :], ends[-len(self._ends) :]
+        slots = self._slots(added - len(rows), added)
+        self._rows[slots], self._ends[slots] = rows, ends

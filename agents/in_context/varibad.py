@@ -9,10 +9,6 @@ describes is to explain all rewards of the trial, those seen and those still to 
 where the prior of each belief is the belief before it, and that of the first the standard normal. Policy and critic act
 on observation and belief, mean and log variance, and thus on how sure it is; they are trained by proximal policy
 optimisation over whole trials, whose gradient stops at the belief.
-
-With several processes each keeps the past trials of its own tasks. A trial's age, the number of newer trials on all
-processes, is its number in the buffer that all of them make up; drawing ages gives the same trials on any number of
-processes.
 """
 
 import copy
@@ -25,14 +21,16 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
+from metarl.agents.in_context.past_trials import PastTrials
 from metarl.agents.in_context.step_inputs import ActionHead
-from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner, selected
+from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder, perceptron
 from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
 from metarl.processes import BatchNoise
+from metarl.replay import Replay
 from metarl.seeding import generator
 from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
@@ -103,7 +101,7 @@ class VariBad(TrialPpoLearner):
         "model_gradient_norm": "Euclidean norm of the gradient of encoder and decoders in that step",
         "reward_scale": "root of the mean squared reward so far: the decoder's unit",
     }
-    _accounts: ClassVar[tuple[str, ...]] = (*TrialPpoLearner._accounts, "_mean_square_reward", "_past", "_ages")
+    _accounts: ClassVar[tuple[str, ...]] = (*TrialPpoLearner._accounts, "_mean_square_reward")
     network: BeliefActorCritic
 
     def __init__(self, family: TaskFamily, config: VariBadConfig, seed: int, device: torch.device) -> None:
@@ -112,14 +110,13 @@ class VariBad(TrialPpoLearner):
         self._model_optimizer = torch.optim.Adam(self._model.parameters(), lr=config.model_learning_rate)
         self._optimizers.append(self._model_optimizer)
         self._mean_square_reward = 0.0
-        self._past: Trials | None = None
-        self._ages = torch.zeros(0, dtype=torch.long, device=device)
+        self.past = PastTrials(config.buffer_trials, device)
 
     def make_network(self, family: TaskFamily) -> BeliefActorCritic:
         """Return encoder, decoders, policy and critic."""
         config, seen, acted = self.config, self.inputs.observation_size, self.inputs.action_size
-        decoded = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
-        decoders = {"reward": Decoder(config.latent_size, decoded, config.decoder_sizes, 1)}
+        reward_inputs = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
+        decoders = {"reward": Decoder(config.latent_size, reward_inputs, config.decoder_sizes, 1)}
         if config.transition_weight:
             decoders["transition"] = Decoder(config.latent_size, seen + acted, config.decoder_sizes, seen)
         embedding = perceptron([self.inputs.size, config.encoder_size], nn.ReLU)
@@ -142,33 +139,15 @@ class VariBad(TrialPpoLearner):
         total = self.processes.mean(trials.rewards.square().sum())
         square = float(total / self.processes.mean(trials.valid.sum()))
         self._mean_square_reward += (square - self._mean_square_reward) / self._updates
-        past = self._remember(trials)
+        past = self.past.joined(trials, self.processes)
         metrics: dict[str, float] = {}
         for step in range(self.config.model_updates):
             stream = generator(self._seed, "model", self._updates, step, device=self._device)
-            batch, noise = self._draw(past, stream)
+            batch, noise = past.draw(self.config.model_trials, stream, self.processes)
             bound, metrics = self.elbo(batch, noise)
             metrics["model_gradient_norm"] = self._model_step(bound)
+        self.past.keep(past, len(trials.rewards))  # last, so that an update that fails leaves the past as it was
         return {**metrics, "reward_scale": self.reward_scale}
-
-    def _remember(self, trials: Trials) -> Trials:
-        """Add trials to the past ones, of which the newest of all processes are kept; return these."""
-        own, total = self.processes.rows(len(trials.rewards))
-        new = total - 1 - torch.arange(own.start, own.stop, device=self._device)
-        ages = torch.cat([self._ages + total, new])
-        # At least one, so that there is always a trial to take part in an exchange with.
-        kept = max(1, int((ages < self.config.buffer_trials).sum()))
-        self._past, self._ages = newest(self._past, trials, kept), ages[-kept:]
-        return self._past
-
-    def _draw(self, past: Trials, stream: torch.Generator) -> tuple[Trials, BatchNoise]:
-        """Draw trials uniformly from the past of all processes; return this one's, and the noise of a step on them."""
-        available = sum(self.processes.counts(int((self._ages < self.config.buffer_trials).sum())))
-        size = self.config.model_trials
-        numbers = torch.randint(available, (size,), generator=stream, device=self._device)
-        drawn, rows = (available - 1 - numbers.unsqueeze(1) == self._ages).nonzero(as_tuple=True)
-        # Without a trial of its own the process still takes part, with numbers that count for nothing.
-        return selected(past, rows), BatchNoise(stream, drawn if len(drawn) else drawn.new_zeros(1), size)
 
     def _model_step(self, bound: Tensor) -> float:
         """Take one step of Adam up the bound; return the gradient's norm."""
@@ -273,11 +252,14 @@ class VariBad(TrialPpoLearner):
             errors["transition"] = (arrivals - after.unsqueeze(1)).square().sum(-1)
         return errors
 
+    def replays(self) -> dict[str, Replay]:
+        """Return the past trials that encoder and decoders are fitted to."""
+        return {"past-trials": self.past}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the policy's state, the model's moments, the scale of rewards, and this process's past trials."""
-        past = {} if self._past is None else {name: value.cpu() for name, value in vars(self._past).items()}
+        """Return the policy's state, the model's moments and the scale of rewards."""
         moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
-        model = {"moments": moments, "mean_square_reward": self._mean_square_reward, "past": past}
+        model = {"moments": moments, "mean_square_reward": self._mean_square_reward}
         return {**super().state_dict(), "model": model}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -285,23 +267,8 @@ class VariBad(TrialPpoLearner):
         super().load_state_dict(state)
         model = state["model"]
         self._mean_square_reward = float(model["mean_square_reward"])
-        past = {name: value.to(self._device) for name, value in model["past"].items()}
-        self._past = Trials(**past) if past else None
-        # A checkpoint has the trials of all processes, oldest first.
-        self._ages = torch.arange(len(past["rewards"]) if past else 0, device=self._device).flip(0)
         own = self._model_optimizer.state_dict()
         self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
-
-
-def newest(past: Trials | None, trials: Trials, count: int) -> Trials:
-    """Return the last ``count`` of past and new trials, padded with zeros to the length of the longest of all."""
-    pieces = [trials] if past is None else [past, trials]
-    length = max(each.valid.shape[1] for each in pieces)
-    padded = [each.padded(length) for each in pieces]
-    # Copies: a slice of a tensor would keep all of it in memory, and in the checkpoint.
-    return Trials(
-        **{name: torch.cat([getattr(each, name) for each in padded])[-count:].clone() for name in vars(trials)}
-    )
 
 
 def drawn_steps(trials: Trials, count: int, noise: BatchNoise) -> Tensor:

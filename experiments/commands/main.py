@@ -18,6 +18,7 @@ LINES = (
     ("train", "--published NAME [options]", "repeat a published experiment; without a name, list them"),
     ("train", "--resume RUN", "continue a run that was stopped"),
     ("evaluate", "RUN [options]", "adapt to held-out tasks and measure it"),
+    ("collect", "RUN --out DATA [options]", "record a run's episodes, which others can be trained on with --data DATA"),
     ("compare", "RUN RUN ... [options]", "measure several runs alike, and write a report with pictures and statistics"),
     ("render", "RUN [options]", "record an episode before and after adaptation as a video"),
     ("families", "", "list the task families"),
@@ -38,8 +39,6 @@ def usage() -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if "" not in sys.path:  # as for python -m: MODULE:NAME may be a file in this folder
-        sys.path.insert(0, "")
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0 if words else 2

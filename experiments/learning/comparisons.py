@@ -115,6 +115,9 @@ CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations,
 NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
 SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
 TABULAR_TRIALS = RunConfig(iterations=300, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
+# 128 trials of 120 steps.
+MAZE_TRIALS = RunConfig(iterations=200, preset="9x9", tasks_per_batch=64, episodes_per_task=2)
+MAZE_RL2 = Rl2Config(discount=0.95, learning_rate=2e-3, anneal_iterations=200, epochs=3, minibatches=8)
 CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
 # Many steps of Adam, large ones, for many trials of few pulls or steps.
 MANY_TRIALS: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
@@ -148,6 +151,11 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "tabular-mdp": {
         "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
         "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
+    },
+    # Uniform tasks against prioritised level replay, all else equal.
+    "random-mazes": {
+        "rl2": _in_context("rl2", MAZE_TRIALS, MAZE_RL2, "random-mazes"),
+        "rl2-plr": _in_context("rl2", dataclasses.replace(MAZE_TRIALS, task_source="plr"), MAZE_RL2, "random-mazes"),
     },
     "sparse-point": {
         "rl2": _in_context(

@@ -118,7 +118,7 @@ def _check_adaptation(config: TrainConfig) -> None:
         state = learner.begin(TASKS)
         rollout = sampler.collect(learner, state, tasks, EPISODES, 1)
         greedy = sampler.collect(learner, state, tasks, EPISODES, 1, deterministic=True)
-    same = first_difference(greedy.actions[greedy.valid], greedy.distribution.mode()[greedy.valid])
+    same = first_difference(greedy.actions[greedy.valid], greedy.known_distribution().mode()[greedy.valid])
     require(same is None, name, "deterministic actions are not the distribution's mode", "return distribution.mode()")
     knowledge, given = _copied(learner.state_dict()), _tensors(rollout.map(torch.clone))
     with attempt(name, "adapt"):
@@ -214,7 +214,7 @@ def _tensors(rollout: Rollout) -> dict[str, Any]:
     """Return the tensors of a rollout by name."""
     fields: Sequence[str] = [field.name for field in dataclasses.fields(rollout)]
     values = {name: getattr(rollout, name) for name in fields if name not in ("tasks", "distribution")}
-    distribution = rollout.distribution
+    distribution = rollout.known_distribution()
     return {**values, "tasks": rollout.tasks.to_dict(), "distribution": list(distribution.tensors())}
 
 

@@ -22,6 +22,7 @@ from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
 from metarl.tensor_family import State, TensorFamily
+from tests.runs import copy_learner
 
 TASKS, EPISODES, HORIZON = 2, 3, 5
 # Settings of single learners that only cost time here.
@@ -243,7 +244,7 @@ def test_its_state_goes_through_a_safe_file(name: str, family: TaskFamily, tmp_p
 def test_a_loaded_learner_learns_on_to_the_same_numbers(name: str) -> None:
     family = plane(name)
     learner, other = trained(name, family)[0], make(name, family, seed=2)
-    other.load_state_dict(learner.state_dict())
+    copy_learner(learner, other)
     for each in (learner, other):
         each.update(sample(each, family, iteration=7))
     assert torch.equal(numbers(other.state_dict()), numbers(learner.state_dict()))

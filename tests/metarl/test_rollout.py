@@ -1,9 +1,11 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from metarl.rollout import Rollout
+from metarl.errors import InputError
+from metarl.rollout import Episode, Rollout
 from tests.fakes import made_up_rollout
 
 
@@ -105,3 +107,64 @@ def test_success_goes_where_the_rollout_goes() -> None:
     assert torch.equal(mapped, rollout.success)
     assert first is not None
     assert torch.equal(first, rollout.success[:, :2])
+
+
+def episode(steps: int, terminated: bool = True, observation_size: int = 2, seed: int = 0) -> Episode:
+    draws = np.random.default_rng(seed)
+    observations, actions = (
+        draws.normal(size=(count, size)).astype(np.float32)
+        for count, size in ((steps + 1, observation_size), (steps, 1))
+    )
+    return Episode(observations, actions, draws.normal(size=steps), terminated)
+
+
+def test_recorded_episodes_lie_in_rows_with_zeros_after_their_ends() -> None:
+    recorded = [[episode(3, seed=1), episode(5, False, seed=2)], [episode(1, seed=3), episode(2, seed=4)]]
+    rollout = Rollout.from_episodes(recorded)
+    assert rollout.valid.sum(-1).tolist() == [[3, 5], [1, 2]]
+    assert rollout.terminated.nonzero().tolist() == [[0, 0, 2], [1, 0, 0], [1, 1, 1]]
+    assert rollout.truncated.nonzero().tolist() == [[0, 1, 4]]
+    for task, episodes in enumerate(recorded):
+        for number, each in enumerate(episodes):
+            steps = len(each.rewards)
+            np.testing.assert_array_equal(rollout.observations[task, number, :steps], each.observations[:-1])
+            np.testing.assert_array_equal(rollout.final_observations[task, number], each.observations[-1])
+            np.testing.assert_array_equal(rollout.actions[task, number, :steps], each.actions)
+            np.testing.assert_allclose(rollout.rewards[task, number, :steps], each.rewards, rtol=1e-6)
+            assert not rollout.rewards[task, number, steps:].any()
+    assert rollout.tasks.batch_size == (2,)
+    assert (rollout.log_probs, rollout.distribution, rollout.success) == (None, None, None)
+
+
+def test_episodes_are_the_inverse_of_from_episodes() -> None:
+    rollout = shortened(made_up_rollout(2, 3, 6), 6)
+    again = Rollout.from_episodes(list(rollout.episodes()), rollout.tasks)
+    for name in ("observations", "actions", "rewards", "terminated", "truncated", "valid", "final_observations"):
+        assert torch.equal(getattr(again, name), getattr(rollout, name)), name
+
+
+def test_tasks_with_different_numbers_of_episodes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"the same number of episodes, at least 1, not \[1, 2\]"):
+        Rollout.from_episodes([[episode(2)], [episode(2), episode(2)]])
+
+
+def test_no_episodes_are_refused() -> None:
+    with pytest.raises(InputError, match="at least 1"):
+        Rollout.from_episodes([])
+
+
+def test_episodes_of_different_observations_are_refused() -> None:
+    with pytest.raises(InputError, match=r"need one shape, not \[\(2,\), \(3,\)\]"):
+        Rollout.from_episodes([[episode(2), episode(2, observation_size=3)]])
+
+
+def test_an_episode_with_too_few_observations_is_refused() -> None:
+    with pytest.raises(InputError, match=r"T \+ 1 observations.*not 2, 2 and 2"):
+        Episode(np.zeros((2, 1)), np.zeros((2, 1)), np.zeros(2), True)
+
+
+def test_what_recorded_episodes_do_not_know_is_refused_in_one_line() -> None:
+    rollout = Rollout.from_episodes([[episode(2)]])
+    for ask in (rollout.known_log_probs, rollout.known_distribution):
+        with pytest.raises(InputError, match="with what probability"):
+            ask()

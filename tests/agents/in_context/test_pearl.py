@@ -16,12 +16,13 @@ from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.evaluation import evaluate
+from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.training import resume, train
 from tests.agents.by_hand import cut
 from tests.agents.test_all_learners import numbers as everything
-from tests.runs import numbers, tiny
+from tests.runs import numbers, same, tiny
 
 TASKS, SIDE_BY_SIDE, HORIZON = 2, 3, 6
 SMALL: dict[str, Any] = {"hidden_sizes": (16,), "updates_per_iteration": 2, "batch_size": 8}
@@ -374,14 +375,37 @@ def test_tasks_are_drawn_without_replacement() -> None:
     assert len(replay(4).draw_tasks(2, stream()).unique()) == 2
 
 
-@pytest.mark.parametrize("tasks", [0, 2, 10])
-def test_a_replay_is_restored(tasks: int) -> None:
+def contents(memory: TrialReplay) -> dict[str, Tensor]:
+    """Return all that a replay remembers, in the order of its slots."""
+    return memory.draw_replay(torch.arange(memory.num_tasks), 200, stream()).__dict__
+
+
+@pytest.mark.parametrize("tasks", [0, 2, 6, 10])
+def test_a_replay_is_restored_from_pieces(tasks: int) -> None:
     memory, other = replay(tasks), replay(2)
-    other.load_state_dict(memory.state_dict())
+    pieces = [memory.read(start, start + 2) for start in range(memory.added - memory.kept, memory.added, 2)]
+    other.restore(memory.added, pieces)
     for each in (memory, other):
         each.add(*numbered(range(20, 22), ((3, 2, 4), (4, 3, 1))))
-    for name, value in memory.state_dict().items():
-        assert torch.equal(torch.as_tensor(value), torch.as_tensor(other.state_dict()[name]))
+    assert other.added == memory.added == tasks + 2
+    assert same(contents(other), contents(memory))
+
+
+def test_older_pieces_than_are_kept_are_left_out() -> None:
+    memory, other = replay(8, room=6), replay(0, room=6)
+    pieces = [replay(8, room=8).read(0, 4), memory.read(4, 8)]
+    other.restore(8, pieces)
+    assert same(contents(other), contents(memory))
+
+
+@pytest.mark.parametrize("tasks", [2, 4, 6])
+def test_the_last_addition_is_undone(tasks: int) -> None:
+    memory = replay(tasks)
+    before = contents(memory)
+    memory.add(*numbered(range(20, 22), ((3, 2, 4), (4, 3, 1))))
+    memory.undo()
+    assert memory.added == tasks
+    assert same(contents(memory), before)
 
 
 def test_what_a_replay_cannot_hold_is_refused() -> None:
@@ -426,12 +450,13 @@ def test_metrics_are_of_the_update() -> None:
 def test_an_update_that_is_not_finite_leaves_the_learner() -> None:
     learner, rollouts = learner_and_trials()
     learner.update(rollouts)
-    before = everything(learner.state_dict())
+    before, remembered = everything(learner.state_dict()), contents(learner.replay)
     rewards = rollouts[0].rewards.clone()
     rewards[:] = math.nan
     with pytest.raises(RunError, match="the update is not finite"):
         learner.update([replace(rollouts[0], rewards=rewards), *rollouts[1:]])
     assert torch.equal(everything(learner.state_dict()), before)
+    assert same(contents(learner.replay), remembered)
 
 
 def test_a_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
@@ -487,3 +512,15 @@ def test_later_episodes_of_a_trial_are_better_on_navigation(tmp_path: Path) -> N
     train(TrainConfig("pearl", "navigation-2d", run, settings))
     means = evaluate(tmp_path / "run").returns.mean(0)
     assert means[-1] > means[0] + 1
+
+
+@pytest.mark.slow
+def test_it_learns_from_what_a_random_policy_recorded(tmp_path: Path) -> None:
+    run = RunConfig(iterations=20, horizon=20, episodes_per_task=1, track="disabled", out=str(tmp_path / "online"))
+    settings = PearlConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3)
+    train(TrainConfig("pearl", "navigation-2d", replace(run, iterations=1), settings))
+    collect(CollectOptions(str(tmp_path / "online"), str(tmp_path / "data"), episodes=4, policy="random"))
+    offline = replace(run, data=str(tmp_path / "data"), out=str(tmp_path / "offline"))
+    train(TrainConfig("pearl", "navigation-2d", offline, settings))
+    means = evaluate(tmp_path / "offline").returns.mean(0)
+    assert means[-1] > means[0] + 2

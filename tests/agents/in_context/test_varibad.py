@@ -1,4 +1,3 @@
-import copy
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from metarl.agents.in_context.memories.memory import MEMORIES
-from metarl.agents.in_context.varibad import VariBad, VariBadConfig, drawn_steps, newest
+from metarl.agents.in_context.past_trials import PastTrials, join_newest
+from metarl.agents.in_context.varibad import VariBad, VariBadConfig, drawn_steps
 from metarl.agents.in_context.varibad_networks import Decoder
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical
@@ -23,7 +23,7 @@ from metarl.training import resume, train
 from metarl.trials import Trials
 from tests.agents.by_hand import cut, float64
 from tests.agents.test_all_learners import numbers as everything
-from tests.runs import double, numbers
+from tests.runs import double, numbers, same
 
 TASKS, SIDE_BY_SIDE, HORIZON = 2, 4, 5
 TINY: dict[str, Any] = {"encoder_size": 8, "hidden_sizes": (8,), "decoder_sizes": (8,)}
@@ -326,8 +326,7 @@ def test_past_trials_are_part_of_what_is_learned_from() -> None:
     learner = made(chosen)
     learner.update(collected(learner, chosen, 0))
     forgetful = made(chosen)
-    state = copy.deepcopy(learner.state_dict())
-    forgetful.load_state_dict({**state, "model": {**state["model"], "past": {}}})
+    forgetful.load_state_dict(learner.state_dict())
     rollouts = collected(learner, chosen, 1)
     one, other = (each.update(rollouts)["reward_error"] for each in (learner, forgetful))
     assert one != other
@@ -339,20 +338,35 @@ def test_as_many_trials_are_kept_as_it_is_told() -> None:
     kept = []
     for iteration in range(3):
         learner.update(collected(learner, chosen, iteration))
-        kept.append(len(learner.state_dict()["model"]["past"]["rewards"]))
+        kept.append(learner.past.kept)
     assert kept == [8, 13, 13]
+    assert learner.past.added == 3 * 8
+
+
+@pytest.mark.parametrize("lengths", [(), (4,), (4, 6), (6, 4, 5), (6, 4, 4, 4)])
+def test_past_trials_are_restored_from_pieces(lengths: tuple[int, ...]) -> None:
+    _, like = learner_and_trials()
+    past, other, pieces = PastTrials(7, torch.device("cpu")), PastTrials(7, torch.device("cpu")), []
+    for number, length in enumerate(lengths):
+        past.keep(past.joined(made_of(torch.full((3, length), float(number)), like)), 3)
+        pieces.append(past.read(past.added - 3, past.added))
+    other.restore(past.added, pieces)
+    assert (other.added, other.kept) == (past.added, past.kept)
+    if past.newest is not None and other.newest is not None:
+        assert same(vars(other.newest.trials), vars(past.newest.trials))
+        assert torch.equal(other.newest.ages, past.newest.ages)
 
 
 @pytest.mark.parametrize(("first", "second"), [(4, 6), (6, 4), (5, 5)])
 def test_the_newest_trials_are_kept_at_the_length_of_the_longest(first: int, second: int) -> None:
     _, like = learner_and_trials()
     old, new = (made_of(torch.full((3, length), float(length)), like) for length in (first, second))
-    kept = newest(old, new, 4)
+    kept = join_newest(old, new, 4)
     assert kept.rewards.shape == (4, max(first, second))
     assert kept.lengths.tolist() == [first] + 3 * [second]
     assert torch.equal(kept.rewards[1:, :second], new.rewards)
     assert not kept.rewards[~kept.valid].any()
-    assert newest(None, new, 2).rewards.shape == (2, second)
+    assert join_newest(None, new, 2).rewards.shape == (2, second)
 
 
 def test_an_update_that_is_not_finite_changes_nothing() -> None:

@@ -1,0 +1,96 @@
+"""The newest trials of training, for a model that is fitted to them again and again.
+
+With several processes each keeps the trials of its own tasks. A trial's age, the number of newer trials on all
+processes, is its number in the buffer that all of them make up; drawing ages gives the same trials on any number of
+processes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarl.agents.in_context.trial_ppo import selected
+from metarl.processes import ONE_PROCESS, BatchNoise, Processes
+from metarl.trials import Trials
+
+
+@dataclass(frozen=True)
+class AgedTrials:
+    """This process's trials, oldest first, and the number of newer trials on all processes for each, ``[B]``."""
+
+    trials: Trials
+    ages: Tensor
+    room: int
+
+    def draw(self, count: int, stream: torch.Generator, processes: Processes) -> tuple[Trials, BatchNoise]:
+        """Draw trials uniformly from those of all processes; return this one's, and the noise of a step on them."""
+        available = sum(processes.counts(int((self.ages < self.room).sum())))
+        numbers = torch.randint(available, (count,), generator=stream, device=self.ages.device)
+        drawn, rows = (available - 1 - numbers.unsqueeze(1) == self.ages).nonzero(as_tuple=True)
+        # Without a trial of its own the process still takes part, with numbers that count for nothing.
+        return selected(self.trials, rows), BatchNoise(stream, drawn if len(drawn) else drawn.new_zeros(1), count)
+
+
+class PastTrials:
+    """The newest trials, up to a number of them on all processes, padded to the longest one met so far.
+
+    Args:
+        room: number of trials that are kept.
+        device: of the trials.
+
+    Attributes:
+        newest: those that are kept; None before the first.
+        added: number of trials that this process ever added.
+    """
+
+    def __init__(self, room: int, device: torch.device) -> None:
+        self._room, self._device = room, device
+        self.newest: AgedTrials | None = None
+        self.added = 0
+
+    @property
+    def kept(self) -> int:
+        """Number of trials that are kept."""
+        return 0 if self.newest is None else len(self.newest.ages)
+
+    def joined(self, trials: Trials, processes: Processes = ONE_PROCESS) -> AgedTrials:
+        """Return what would be kept if this process's ``trials``, and those of the others, were added."""
+        own, total = processes.rows(len(trials.rewards))
+        ages = total - 1 - torch.arange(own.start, own.stop, device=self._device)
+        if self.newest is not None:
+            ages = torch.cat([self.newest.ages + total, ages])
+        # At least one, so that there is always a trial to take part in an exchange with.
+        count = max(1, int((ages < self._room).sum()))
+        past = None if self.newest is None else self.newest.trials
+        return AgedTrials(join_newest(past, trials, count), ages[-count:], self._room)
+
+    def keep(self, newest: AgedTrials, added: int) -> None:
+        """Replace what is kept by what ``joined`` returned for ``added`` more trials."""
+        self.newest = newest
+        self.added += added
+
+    def read(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Return trials by their numbers; see ``metarl.replay.Replay``."""
+        assert self.newest is not None
+        oldest = self.added - self.kept
+        return {name: value[start - oldest : stop - oldest] for name, value in vars(self.newest.trials).items()}
+
+    def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
+        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        self.newest = None
+        for piece in pieces:
+            trials = Trials(**{name: value.to(self._device) for name, value in piece.items()})
+            self.keep(self.joined(trials), 0)
+        self.added = added
+
+
+def join_newest(past: Trials | None, trials: Trials, count: int) -> Trials:
+    """Return the last ``count`` of past and new trials, padded with zeros to the length of the longest of all."""
+    pieces = [trials] if past is None else [past, trials]
+    length = max(each.valid.shape[1] for each in pieces)
+    padded = [each.padded(length) for each in pieces]
+    # Copies: a slice of a tensor would keep all of it in memory.
+    return Trials(
+        **{name: torch.cat([getattr(each, name) for each in padded])[-count:].clone() for name in vars(trials)}
+    )

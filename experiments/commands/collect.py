@@ -1,0 +1,105 @@
+"""``metarl collect``: record episodes of a run's tasks, for learners that learn from the experience of others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+from tensordict import TensorDict
+
+from metarl.config import TrainConfig, resolve_device
+from metarl.evaluation import load_run
+from metarl.experiments.commands.parsing import parse
+from metarl.family import Part
+from metarl.learner import LEARNERS, Learner
+from metarl.recorded import Description, load_recorded, save_recorded, side_by_side
+from metarl.rollout import Rollout
+from metarl.run_directory import CheckpointChoice
+from metarl.sampler import Sampler
+from metarl.seeding import derive_seed
+from metarl.validation import require_count, require_counts
+
+TASKS_PER_SHARD = 20
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """Record episodes of a run's policy, before and after each adaptation, in a folder."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run."""
+    out: str
+    """Folder of the recorded episodes, new or empty."""
+    tasks: int = 100
+    """Number of tasks, of which a finite family may have fewer to give."""
+    episodes: int | None = None
+    """Episodes of each task before each adaptation, and after the last one; by default those of the training run."""
+    part: Part = "train"
+    """Part of the split that the tasks are from; training takes train alone."""
+    policy: Literal["latest", "best", "random"] = "latest"
+    """Who acts: the latest checkpoint, the best one on validation tasks, or the random policy."""
+    seed: int = 0
+    """Of environments and actions; the tasks do not depend on it."""
+    device: str | None = None
+    """Torch device; by default the one the run was trained on."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "tasks")
+        if self.episodes is not None:
+            require_count("episodes", self.episodes)
+
+
+def run(words: Sequence[str]) -> None:
+    """Record, and print what was recorded."""
+    print(collect(parse(CollectOptions, "metarl collect", words)))
+
+
+def collect(options: CollectOptions) -> str:
+    """Record the episodes, and return what was recorded in words.
+
+    Raises:
+        InputError: for a directory that is no run, and an ``out`` that is not empty.
+    """
+    checkpoint: CheckpointChoice = "best" if options.policy == "best" else "latest"
+    config, learner, iteration = load_run(options.run, options.device, checkpoint)
+    split = config.split()
+    made_by = {
+        "run": options.run,
+        "policy": options.policy,
+        "learner": config.learner,
+        "iteration": iteration,
+        "preset": config.preset,
+        "split_seed": config.run.split_seed,
+        "seed": options.seed,
+    }
+    description = Description.of(
+        config.make_family(), part=options.part, split_hash=split.fingerprint(), made_by=made_by
+    )
+    tasks = split.held_out_tasks(options.part, options.tasks)
+    save_recorded(options.out, description, _shards(config, learner, tasks, options))
+    rollout = load_recorded(options.out).rollout
+    episodes = rollout.rewards.shape[1]
+    return (
+        f"{rollout.num_tasks} {options.part} tasks, {episodes} episodes of each, {rollout.env_steps:,} env steps; mean "
+        f"return {rollout.episode_returns().mean():.2f}\n{options.out}"
+    )
+
+
+def _shards(config: TrainConfig, learner: Learner, tasks: TensorDict, options: CollectOptions) -> Iterator[Rollout]:
+    """Sample the episodes, one group of tasks after the other."""
+    sampler = Sampler(config.make_family(), config.run.device)
+    episodes = config.run.episodes_per_task if options.episodes is None else options.episodes
+    adaptations = learner.inner_steps
+    if options.policy == "random":
+        random = LEARNERS["random"]
+        device = resolve_device(config.run.device)
+        learner = random(config.make_family(), random.config_class(), options.seed, device)
+    for number, group in enumerate(tasks.split(TASKS_PER_SHARD)):
+        state = learner.begin(len(group))
+        rollouts: list[Rollout] = []
+        for step in range(adaptations + 1):
+            if step > 0:
+                state = learner.adapt(state, rollouts[-1])
+            seed = derive_seed(options.seed, "recorded", options.part, number, step)
+            rollouts.append(sampler.collect(learner, state, group, episodes, seed))
+        yield side_by_side(rollouts)

@@ -1,0 +1,92 @@
+"""What surrounds the training loop: seconds of its parts, requests to stop, and a progress bar."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import torch
+from tqdm import tqdm
+
+
+class Stopwatch:
+    """Adds up the seconds of named parts of an iteration, waiting for the device at the end of each.
+
+        with watch("sampling"):
+            ...
+
+    Args:
+        device: that the work is done on.
+        parts: their names.
+    """
+
+    def __init__(self, device: torch.device, *parts: str) -> None:
+        self._device, self._parts = device, parts
+        self._sums: dict[str, float] = {}
+        self._began = 0.0
+
+    def start(self) -> None:
+        """Begin an iteration."""
+        self._sums = dict.fromkeys(self._parts, 0.0)
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Measure the work inside the ``with`` block."""
+        began = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._sums[part] += time.perf_counter() - began
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each part, and of the whole iteration."""
+        total = {"time_iteration": time.perf_counter() - self._began}
+        return {f"time_{name}": value for name, value in self._sums.items()} | total
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a request; a second one acts as it always did.
+
+    Attributes:
+        requested: whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+
+@contextmanager
+def progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show a bar with returns, speed and time left; nothing when standard error is not a terminal."""
+    with tqdm(total=total, initial=done, disable=None, unit="it", dynamic_ncols=True) as bar:
+
+        def show(row: dict[str, float]) -> None:
+            speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))
+            bar.set_postfix_str(f"return {before:.1f} -> {after:.1f}, {speed:,.0f} env steps/s", refresh=False)
+            bar.update()
+
+        yield show

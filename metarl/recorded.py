@@ -1,0 +1,255 @@
+"""Recorded episodes on disk: a folder of shards with a manifest, for learners that learn from the experience of others.
+
+    data.json          what was recorded, of which family, and the SHA-256 of each shard
+    shard-00000.npz    the episodes of a group of tasks
+
+The manifest is written last, so that a folder without one is no data set.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.errors import InputError
+from metarl.family import TaskFamily
+from metarl.rollout import Rollout
+from metarl.run_directory import make_folder, write_json
+from metarl.seeding import generator
+from metarl.tensor_files import read_tensors, write_tensors
+
+FORMAT = "metarl data 1"
+MANIFEST = "data.json"
+TASK = "task."
+# Tensors [N, M, T, ...] of a rollout that are recorded; the policy that acted is not.
+STEPS = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What recorded episodes are of.
+
+    Attributes:
+        family: name of the family.
+        observation_space: as text.
+        action_space: as text, that of the environment; recorded actions are in the policy's units.
+        part: of the split that the tasks are from; None where that is not known.
+        split_hash: of the split; None where that is not known, and then nothing checks that no task is held out.
+        settings: of the family.
+        made_by: how the episodes were recorded, for a reader.
+    """
+
+    family: str
+    observation_space: str
+    action_space: str
+    part: str | None = None
+    split_hash: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, family: TaskFamily, **known: Any) -> "Description":
+        """Describe episodes of a family; ``known`` are the attributes that it does not determine."""
+        spaces = str(family.observation_space), str(family.action_space)
+        return cls(family.name, *spaces, settings=dict(family.settings()), **known)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file with the episodes of ``tasks`` tasks."""
+
+    file: str
+    tasks: int
+    env_steps: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class RecordedData:
+    """Episodes of N tasks, M of each, in memory.
+
+    Attributes:
+        rollout: N tasks x M episodes, without the policy that acted.
+        description: what they are of.
+        fingerprint: SHA-256 of the manifest, and so of everything.
+        path: where they were read from, for messages.
+    """
+
+    rollout: Rollout
+    description: Description
+    fingerprint: str
+    path: Path
+
+    def check(self, family: TaskFamily, split_hash: str) -> None:
+        """Check that a learner may be trained on this data.
+
+        Args:
+            family: that it is trained on.
+            split_hash: of the run's split.
+
+        Raises:
+            InputError: when the data are of another family, other spaces, held-out tasks or another split, or have
+                episodes longer than the family's.
+        """
+        known, wanted = self.description, Description.of(family)
+        if known.family != wanted.family:
+            raise InputError(f"{self.path} was recorded on {known.family}, and cannot train on {wanted.family}")
+        for name in ("observation_space", "action_space"):
+            found, expected = getattr(known, name), getattr(wanted, name)
+            if found != expected:
+                raise InputError(f"{self.path} has the {name} {found}, and the run {expected}; take the same --preset")
+        if known.part not in (None, "train"):
+            raise InputError(f"{self.path} holds {known.part} tasks, which must not be trained on; record --part train")
+        if known.split_hash not in (None, split_hash):
+            raise InputError(
+                f"{self.path} was recorded on another split (hash {known.split_hash}, the run's is {split_hash}), in "
+                "which held-out tasks may be training tasks; take the --preset, --horizon and --split-seed it was "
+                f"recorded with: {known.settings}"
+            )
+        steps = int(self.rollout.valid.sum(-1).max())
+        if steps > family.horizon:
+            raise InputError(
+                f"{self.path} has episodes of {steps} steps, and {family.name} of {family.horizon} at most"
+            )
+
+    def draw(self, tasks: int, episodes: int, rollouts: int, seed: int, iteration: int) -> list[Rollout]:
+        """Return rollouts of one iteration of training.
+
+        All tasks are met equally often, in an order of their own in each pass; episodes are drawn without replacement.
+
+        Args:
+            tasks: number of tasks; more than there are repeat some.
+            episodes: of each task in each rollout.
+            rollouts: number of rollouts.
+            seed: the run's.
+            iteration: counted from 0.
+
+        Raises:
+            InputError: when there are too few episodes of each task.
+        """
+        total, available = self.rollout.rewards.shape[:2]
+        if episodes * rollouts > available:
+            raise InputError(
+                f"{self.path} holds {available} episodes of each task, and an iteration takes {rollouts} x {episodes}; "
+                f"take --episodes-per-task {available // rollouts or 1} or fewer, or fewer --episodes-per-trial"
+            )
+        positions = torch.arange(iteration * tasks, (iteration + 1) * tasks)
+        orders = {
+            turn: torch.randperm(total, generator=generator(seed, "recorded tasks", turn))
+            for turn in range(int(positions[0]) // total, int(positions[-1]) // total + 1)
+        }
+        rows = torch.stack([orders[position // total][position % total] for position in positions.tolist()])
+        stream = generator(seed, "recorded episodes", iteration)
+        columns = torch.rand(tasks, available, generator=stream).argsort(-1)[:, : episodes * rollouts]
+        return [self._part(rows, chosen) for chosen in torch.split(columns, episodes, 1)]
+
+    def _part(self, rows: Tensor, columns: Tensor) -> Rollout:
+        """Return the episodes ``columns`` ``[n, E]`` of the tasks ``rows`` ``[n]``."""
+        device = self.rollout.rewards.device
+        rows, columns = rows.to(device), columns.to(device)
+        names = (*_recorded_steps(self.rollout), "final_observations")
+        picked = {name: getattr(self.rollout, name)[rows[:, None], columns] for name in names}
+        return Rollout(tasks=self.rollout.tasks[rows], **picked)
+
+
+def save_recorded(path: Path | str, description: Description, shards: Iterable[Rollout]) -> None:
+    """Record rollouts in a folder, a shard each.
+
+    Args:
+        path: the folder, new or empty.
+        description: what they are of.
+        shards: with the same number of episodes of each task.
+
+    Raises:
+        InputError: when the folder cannot be written, or holds something already.
+    """
+    folder = Path(path)
+    if not make_folder(folder, "the recorded episodes"):
+        raise InputError(f"{folder} is not empty; choose another --out")
+    written = []
+    for number, rollout in enumerate(shards):
+        file = f"shard-{number:05}.npz"
+        sha256 = write_tensors(folder / file, _tensors(rollout))
+        written.append(Shard(file, rollout.num_tasks, rollout.env_steps, sha256))
+    content = {"format": FORMAT, "description": asdict(description), "shards": [asdict(shard) for shard in written]}
+    write_json(folder / MANIFEST, content)
+
+
+def load_recorded(path: Path | str, device: torch.device | str = "cpu") -> RecordedData:
+    """Read recorded episodes into memory.
+
+    Raises:
+        InputError: when the folder is no data set of this metarl, or a shard is missing or damaged.
+    """
+    folder = Path(path)
+    try:
+        text = (folder / MANIFEST).read_bytes()
+        content = json.loads(text)
+        known = content["format"] == FORMAT
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"{folder} holds no recorded episodes: it has no {MANIFEST}; metarl collect makes one"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / MANIFEST} is damaged or not metarl's; the episodes cannot be read") from None
+    if not known:
+        raise InputError(f"{folder / MANIFEST} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
+    try:
+        description = TypeAdapter(Description).validate_python(content["description"])
+        shards = TypeAdapter(list[Shard]).validate_python(content["shards"])
+    except (KeyError, ValidationError):
+        raise InputError(f"{folder / MANIFEST} is damaged or not metarl's; the episodes cannot be read") from None
+    if not shards:
+        raise InputError(f"{folder} holds no episodes; record some")
+    rollouts = [_rollout(read_tensors(folder / shard.file, shard.sha256), shard.tasks) for shard in shards]
+    fingerprint = hashlib.sha256(text).hexdigest()
+    return RecordedData(_of_all_tasks(rollouts).to(device), description, fingerprint, folder)
+
+
+def _tensors(rollout: Rollout) -> dict[str, Tensor]:
+    tensors = {name: getattr(rollout, name) for name in (*_recorded_steps(rollout), "final_observations")}
+    return tensors | {f"{TASK}{name}": value for name, value in rollout.tasks.items()}
+
+
+def _rollout(tensors: dict[str, Tensor], count: int) -> Rollout:
+    tasks = {name.removeprefix(TASK): value for name, value in tensors.items() if name.startswith(TASK)}
+    own: dict[str, Any] = {name: value for name, value in tensors.items() if not name.startswith(TASK)}
+    return Rollout(tasks=TensorDict(tasks, [count]), **own)
+
+
+def side_by_side(rollouts: Sequence[Rollout]) -> Rollout:
+    """Join rollouts of the same N tasks: all of their episodes of each task, without the policies that acted."""
+    return Rollout(tasks=rollouts[0].tasks, **_joined(rollouts, 1))
+
+
+def _of_all_tasks(rollouts: Sequence[Rollout]) -> Rollout:
+    """Join rollouts of different tasks, with as many episodes of each."""
+    tasks: TensorDict = TensorDict.cat([rollout.tasks for rollout in rollouts])
+    return Rollout(tasks=tasks, **_joined(rollouts, 0))
+
+
+def _joined(rollouts: Sequence[Rollout], axis: int) -> dict[str, Any]:
+    """Join the episodes along the axis of tasks (0) or episodes (1), with zeros after the ends of shorter ones."""
+    longest = max(rollout.rewards.shape[2] for rollout in rollouts)
+    joined = {"final_observations": torch.cat([rollout.final_observations for rollout in rollouts], axis)}
+    for name in _recorded_steps(rollouts[0]):
+        joined[name] = torch.cat([_lengthened(getattr(each, name), longest) for each in rollouts], axis)
+    return joined
+
+
+def _recorded_steps(rollout: Rollout) -> list[str]:
+    """Return the names of the tensors ``[N, M, T, ...]`` that are recorded."""
+    return [*STEPS, "success"] if rollout.success is not None else [*STEPS]
+
+
+def _lengthened(values: Tensor, steps: int) -> Tensor:
+    """Return ``[N, M, T, ...]`` with zeros up to ``[N, M, steps, ...]``."""
+    missing = values.new_zeros(*values.shape[:2], steps - values.shape[2], *values.shape[3:])
+    return torch.cat([values, missing], 2)

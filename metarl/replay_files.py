@@ -1,0 +1,83 @@
+"""Replay buffers in files beside the checkpoint: each checkpoint writes only what was added since the one before.
+
+A buffer's records are numbered from 0 in the order in which they were added, and the newest are kept. A file holds the
+records START to STOP - 1; the checkpoint lists the files that it needs, with their hashes. New files are written before
+the checkpoint that lists them, and old ones are removed after it, so that a run that is killed at any moment finds
+every file of the checkpoint it resumes from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from metarl.errors import InputError
+from metarl.replay import Replay
+from metarl.run_directory import make_folder
+from metarl.tensor_files import read_tensors, write_tensors
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file with the records ``start`` to ``stop - 1``."""
+
+    file: str
+    start: int
+    stop: int
+    sha256: str
+
+
+class ReplayFiles:
+    """The files of a learner's replay buffers.
+
+    Args:
+        folder: where they lie; made when there is something to write.
+        replays: the buffers by name.
+    """
+
+    def __init__(self, folder: Path, replays: Mapping[str, Replay]) -> None:
+        self._folder, self._replays = folder, replays
+        self._segments: dict[str, list[Segment]] = {name: [] for name in replays}
+
+    def save(self) -> dict[str, Any]:
+        """Write what was added since the last call, and return what the checkpoint has to hold."""
+        return {name: self._save(name, replay) for name, replay in self._replays.items()}
+
+    def _save(self, name: str, replay: Replay) -> dict[str, Any]:
+        oldest = replay.added - replay.kept
+        segments = [segment for segment in self._segments[name] if segment.stop > oldest]
+        start = max(oldest, segments[-1].stop if segments else 0)
+        if start < replay.added:
+            make_folder(self._folder, "the replay buffer")
+            file = f"{name}-{start}-{replay.added}.npz"
+            sha256 = write_tensors(self._folder / file, replay.read(start, replay.added))
+            segments.append(Segment(file, start, replay.added, sha256))
+        self._segments[name] = segments
+        return {"added": replay.added, "segments": [asdict(segment) for segment in segments]}
+
+    def remove_others(self) -> None:
+        """Remove the files that the last checkpoint does not need; to be called when it is on disk."""
+        needed = {segment.file for segments in self._segments.values() for segment in segments}
+        if self._folder.is_dir():
+            for path in self._folder.iterdir():
+                if path.name not in needed:
+                    path.unlink()
+
+    def load(self, content: Mapping[str, Any] | None) -> None:
+        """Fill the buffers with what a checkpoint holds of them.
+
+        Raises:
+            InputError: when a file is missing or damaged, or the checkpoint is of a metarl that kept its buffers
+                inside.
+        """
+        if not self._replays:
+            return
+        if content is None:
+            raise InputError(
+                "the checkpoint was written by an older metarl, which kept replay buffers elsewhere: the run can be "
+                "evaluated, but not resumed; train it anew"
+            )
+        for name, replay in self._replays.items():
+            self._segments[name] = [Segment(**segment) for segment in content[name]["segments"]]
+            pieces = [read_tensors(self._folder / each.file, each.sha256) for each in self._segments[name]]
+            replay.restore(int(content[name]["added"]), pieces)
