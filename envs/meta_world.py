@@ -1,14 +1,14 @@
-"""Meta-World's meta-learning benchmarks (Yu et al. 2020), run by the package ``metaworld``.
+"""Meta-World's meta-learning benchmarks (Yu et al. 2020).
 
-The package is imported when a benchmark is first used, not when the families are registered.
+The tasks are the package's. The worlds are batched ones, or the package's own. The package is imported when a benchmark
+is first used, not when the families are registered.
 """
 
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 from unittest.mock import patch
 
 import mujoco
@@ -18,6 +18,8 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from metarl.envs.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
+from metarl.envs.manipulation.making import make_worlds
+from metarl.envs.manipulation.package import environments, indices, load_package
 from metarl.errors import InputError
 from metarl.family import Dynamics, Part, register_family
 
@@ -28,24 +30,12 @@ LONGEST_VECTOR = 6
 TRAINING = 40
 
 
-def load_package() -> ModuleType:
-    """Import ``metaworld``, made to run on the MuJoCo that is installed.
-
-    MuJoCo 4 keeps 12 numbers for a weld where earlier ones kept 11, and the package writes 11 into all of them. It is
-    made to write into the first 11, in the package's own class, so that everything the package makes runs. The
-    twelfth keeps its value, on which the robot's motion does not depend.
-
-    Raises:
-        InputError: when the package is missing.
-    """
-    try:
-        import metaworld
-    except ImportError as error:
-        raise InputError(f"Meta-World is not installed ({error}); pip install 'metarl-gym[metaworld]'") from None
-    if mujoco.mjNEQDATA > 11:
-        base: Any = metaworld.sawyer_xyz_env.SawyerMocapBase
-        base.reset_mocap_welds = _reset_mocap_welds
-    return metaworld
+Engine = Literal["batched", "package"]
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "batched": {},
+    "sync": {"engine": "package"},
+    "async": {"engine": "package", "vectorization": "async"},
+}
 
 
 @dataclass(frozen=True)
@@ -60,11 +50,14 @@ class MetaWorldFamily(EnvironmentFamily):
 
     Attributes:
         horizon: steps of an episode, at most 500.
-        vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
+        engine: ``batched`` steps many worlds of an environment at once, ``package`` the package's own environments.
+        vectorization: of the package's environments: ``sync`` steps all in this process, ``async`` gives each a
+            process of its own.
         benchmark_seed: the tasks are drawn with.
     """
 
     horizon: int = LONGEST_EPISODE
+    engine: Engine = "batched"
     vectorization: Vectorization = "sync"
     benchmark_seed: int = 0
 
@@ -74,6 +67,8 @@ class MetaWorldFamily(EnvironmentFamily):
     def __post_init__(self) -> None:
         if self.horizon > LONGEST_EPISODE:
             raise InputError(f"Meta-World's episodes have at most {LONGEST_EPISODE} steps, not {self.horizon}")
+        if self.engine not in get_args(Engine):
+            raise InputError(f"{self.name}: engine must be batched or package, not {self.engine!r}")
 
     @property
     def benchmark_arguments(self) -> tuple[str, ...]:
@@ -136,7 +131,9 @@ class MetaWorldFamily(EnvironmentFamily):
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds on the CPU, whose tensors live on ``device``."""
         load_package()
-        return super().dynamics(num_envs, device)
+        if self.engine == "package":
+            return super().dynamics(num_envs, device)
+        return make_worlds(num_envs, device, self.partially_observable)
 
 
 @register_family
@@ -173,7 +170,7 @@ class MetaWorldML10(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml10"
     env_id: ClassVar[str] = "metarl/MetaWorldML10-v0"
     benchmark: ClassVar[str] = "ML10"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sync": {}, "async": {"vectorization": "async"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
 @register_family
@@ -184,12 +181,7 @@ class MetaWorldML45(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml45"
     env_id: ClassVar[str] = "metarl/MetaWorldML45-v0"
     benchmark: ClassVar[str] = "ML45"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sync": {}, "async": {"vectorization": "async"}}
-
-
-def environments() -> list[tuple[str, type[Any]]]:
-    """Return the package's 50 environments, name and class, in its order."""
-    return list(load_package().ALL_V3_ENVIRONMENTS.items())
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
 @cache
@@ -212,12 +204,11 @@ def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tu
 
 
 def _as_tensors(tasks: list[Any]) -> TensorDict:
-    indices = {name: index for index, (name, _) in enumerate(environments())}
     placements = np.zeros((len(tasks), LONGEST_VECTOR))
     for row, task in enumerate(tasks):
         vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301 (the package's own, made a moment ago)
         placements[row, : len(vector)] = vector
-    numbers = torch.tensor([indices[task.env_name] for task in tasks])
+    numbers = torch.tensor([indices()[task.env_name] for task in tasks])
     grouped = TensorDict({"environment": numbers, "placement": torch.from_numpy(placements)}, [len(tasks)])
     in_turn: TensorDict = grouped[torch.arange(len(tasks)).view(-1, DRAWS).T.flatten()]
     return in_turn
@@ -225,8 +216,3 @@ def _as_tensors(tasks: list[Any]) -> TensorDict:
 
 def _stay(env: Any, *_: Any) -> None:
     mujoco.mj_forward(env.model, env.data)
-
-
-def _reset_mocap_welds(env: Any) -> None:
-    welds = env.model.eq_type == mujoco.mjtEq.mjEQ_WELD
-    env.model.eq_data[welds, :11] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0]

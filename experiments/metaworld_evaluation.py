@@ -18,7 +18,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import Distribution
-from metarl.envs.meta_world import DRAWS, MetaWorldFamily, load_package
+from metarl.envs.manipulation.package import load_package
+from metarl.envs.meta_world import DRAWS, MetaWorldFamily
 from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.cli import guarded, parse

@@ -1,0 +1,41 @@
+"""Worlds of Meta-World's environments on the engine of a device."""
+
+from functools import partial
+
+import torch
+from mujoco.batch import Batch
+
+from metarl.envs.manipulation.arms import Arms, CpuArms
+from metarl.envs.manipulation.package import indices
+from metarl.envs.manipulation.scene import Kind
+from metarl.envs.manipulation.starts import Prototype, prototype
+from metarl.envs.manipulation.tasks.catalogue import KINDS
+from metarl.envs.manipulation.worlds import ManipulationDynamics
+
+
+def make_worlds(num_envs: int, device: torch.device, hidden: bool) -> ManipulationDynamics:
+    """Make ``num_envs`` worlds, each of the environment of its task.
+
+    Args:
+        num_envs: their number.
+        device: where their tensors live.
+        hidden: whether zeros are in the goal's place in the observation.
+
+    Raises:
+        InputError: when the package is missing or another version.
+    """
+    kinds = {index: KINDS[name] for name, index in indices().items()}
+    prototypes = partial(_prototype, kinds, hidden)
+    batches: dict[int, Batch] = {}
+
+    def make_arms(environment: int, count: int) -> Arms:
+        # A batch costs a copy of its model, so it is kept, and serves fewer worlds too.
+        if environment not in batches or batches[environment].nsim < count:
+            batches[environment] = Batch(prototypes(environment).model, count)
+        return CpuArms(batches[environment], count)
+
+    return ManipulationDynamics(kinds, prototypes, make_arms, num_envs, device, hidden)
+
+
+def _prototype(kinds: dict[int, Kind], hidden: bool, environment: int) -> Prototype:
+    return prototype(environment, kinds[environment].notes, hidden)
