@@ -1,7 +1,7 @@
 """Meta-World's meta-learning benchmarks (Yu et al. 2020).
 
-The tasks are the package's. The worlds are batched ones, or the package's own. The package is imported when a benchmark
-is first used, not when the families are registered.
+The tasks are the package's. The worlds are batched, or the package's own. The package is imported when a benchmark is
+first used, not when the families are registered.
 """
 
 import pickle
@@ -18,8 +18,9 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from metarl.envs.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
-from metarl.envs.manipulation.making import make_worlds
-from metarl.envs.manipulation.package import environments, indices, load_package
+from metarl.envs.manipulation.making import check_placement, make_worlds
+from metarl.envs.manipulation.package import check_names, environments, indices, load_package
+from metarl.envs.manipulation.starts import Version
 from metarl.errors import InputError
 from metarl.family import Dynamics, Part, register_family
 
@@ -29,10 +30,12 @@ LONGEST_VECTOR = 6
 # Of the tasks that are drawn for a training environment, the first ones are for training, the others for validation.
 TRAINING = 40
 
-
 Engine = Literal["batched", "package"]
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "batched": {},
+    "v1": {"reward": "v1"},
+    "horizon-200": {"horizon": 200},
+    "horizon-150": {"horizon": 150},
     "sync": {"engine": "package"},
     "async": {"engine": "package", "vectorization": "async"},
 }
@@ -42,9 +45,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 class MetaWorldFamily(EnvironmentFamily):
     """A benchmark: its environments, each with 50 training or test tasks that the package draws.
 
-    The goal is hidden, and the observation ``[39]`` does not tell the environment. The reward is the package's second
-    version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
-    episode as a success that has one such step. Episodes never terminate.
+    The goal is hidden, and the observation ``[39]`` does not tell the environment. Info has ``success``, 1 in steps
+    that reach the goal: the package's evaluation counts an episode as a success that has one such step. Episodes never
+    terminate.
 
     The last 10 of each training environment's 50 tasks are those for validation, so that 40 are left for training.
 
@@ -53,12 +56,14 @@ class MetaWorldFamily(EnvironmentFamily):
         engine: ``batched`` steps many worlds of an environment at once, ``package`` the package's own environments.
         vectorization: of the package's environments: ``sync`` steps all in this process, ``async`` gives each a
             process of its own.
+        reward: ``v2``, in [0, 10], or ``v1``, the package's first one, without bounds.
         benchmark_seed: the tasks are drawn with.
     """
 
     horizon: int = LONGEST_EPISODE
     engine: Engine = "batched"
     vectorization: Vectorization = "sync"
+    reward: Version = "v2"
     benchmark_seed: int = 0
 
     benchmark: ClassVar[str]
@@ -69,10 +74,12 @@ class MetaWorldFamily(EnvironmentFamily):
             raise InputError(f"Meta-World's episodes have at most {LONGEST_EPISODE} steps, not {self.horizon}")
         if self.engine not in get_args(Engine):
             raise InputError(f"{self.name}: engine must be batched or package, not {self.engine!r}")
+        if self.reward not in get_args(Version):
+            raise InputError(f"{self.name}: reward must be v1 or v2, not {self.reward!r}")
 
     @property
-    def benchmark_arguments(self) -> tuple[str, ...]:
-        """What the package's class ``benchmark`` is made with, beside the seed."""
+    def benchmark_arguments(self) -> tuple[str | tuple[str, ...], ...]:
+        """What the package's class ``benchmark`` is made with, beside the seed: names of environments."""
         return ()
 
     @property
@@ -114,9 +121,24 @@ class MetaWorldFamily(EnvironmentFamily):
         drawn: TensorDict = tasks[torch.randint(len(tasks), (count,), generator=generator)]
         return drawn
 
+    def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
+        """Turn named values into a task ``[1]``.
+
+        Raises:
+            InputError: also when the environment is none of the benchmark's, or never has this placement.
+        """
+        task = super().make_task(parameters)
+        index = int(task["environment"])
+        known = {int(number) for part in self.own_split().values() for number in part["environment"]}
+        if index not in known:
+            names = ", ".join(name for name, number in indices().items() if number in known)
+            raise InputError(f"{self.name} has no tasks of {environments()[index][0]}, only of {names}")
+        check_placement(index, task["placement"][0].numpy())
+        return task
+
     def make(self, arguments: Task) -> Environment:
         """Make one of the 50 environments."""
-        made: Environment = environments()[arguments["environment"]][1]()
+        made: Environment = environments()[arguments["environment"]][1](reward_function_version=self.reward)
         made.observation_space = self.observation_space  # Its own says of the hidden goal that it lies in [0, 0].
         return made
 
@@ -133,7 +155,7 @@ class MetaWorldFamily(EnvironmentFamily):
         load_package()
         if self.engine == "package":
             return super().dynamics(num_envs, device)
-        return make_worlds(num_envs, device, self.partially_observable)
+        return make_worlds(num_envs, device, self.partially_observable, self.reward)
 
 
 @register_family
@@ -157,7 +179,7 @@ class MetaWorldML1(MetaWorldFamily):
     }
 
     @property
-    def benchmark_arguments(self) -> tuple[str, ...]:
+    def benchmark_arguments(self) -> tuple[str]:
         """``env_name``."""
         return (self.env_name,)
 
@@ -175,6 +197,17 @@ class MetaWorldML10(MetaWorldFamily):
 
 @register_family
 @dataclass(frozen=True)
+class MetaWorldML25(MetaWorldFamily):
+    """25 manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+
+    name: ClassVar[str] = "metaworld-ml25"
+    env_id: ClassVar[str] = "metarl/MetaWorldML25-v0"
+    benchmark: ClassVar[str] = "ML25"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+
+
+@register_family
+@dataclass(frozen=True)
 class MetaWorldML45(MetaWorldFamily):
     """45 manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
 
@@ -184,8 +217,41 @@ class MetaWorldML45(MetaWorldFamily):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
+@register_family
+@dataclass(frozen=True)
+class MetaWorldCustom(MetaWorldFamily):
+    """Environments of Meta-World by name, some for training and others for the test, with hidden goals.
+
+    Attributes:
+        train_envs: for training.
+        test_envs: for the test.
+    """
+
+    train_envs: tuple[str, ...] = ("push-v3", "push-wall-v3", "sweep-v3")
+    test_envs: tuple[str, ...] = ("push-back-v3",)
+
+    name: ClassVar[str] = "metaworld-custom"
+    env_id: ClassVar[str] = "metarl/MetaWorldCustom-v0"
+    benchmark: ClassVar[str] = "CustomML"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pushing": {}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.train_envs and self.test_envs):
+            raise InputError(f"{self.name} needs at least one of train_envs and one of test_envs")
+        if both := set(self.train_envs) & set(self.test_envs):
+            raise InputError(f"{self.name}: {', '.join(sorted(both))} cannot be in train_envs and test_envs")
+
+    @property
+    def benchmark_arguments(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """``train_envs`` and ``test_envs``."""
+        return tuple(self.train_envs), tuple(self.test_envs)
+
+
 @cache
-def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tuple[TensorDict, TensorDict]:
+def benchmark_tasks(
+    benchmark: str, arguments: tuple[str | tuple[str, ...], ...], seed: int
+) -> tuple[TensorDict, TensorDict]:
     """Return the training and the test tasks of a benchmark, its environments taking turns.
 
     The package draws each task in a reset, which simulates the hand's way to its place; no draw depends on that, and
@@ -195,9 +261,7 @@ def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tu
         InputError: when the package is missing, or has no such environment.
     """
     package = load_package()
-    if unknown := set(arguments) - {name for name, _ in environments()}:
-        names = ", ".join(name for name, _ in environments())
-        raise InputError(f"Meta-World has no environment {' '.join(unknown)!r}; it has {names}")
+    check_names(name for argument in arguments for name in ([argument] if isinstance(argument, str) else argument))
     with patch.object(package.sawyer_xyz_env.SawyerMocapBase, "do_simulation", _stay):
         made = getattr(package, benchmark)(*arguments, seed=seed)
     return _as_tensors(made.train_tasks), _as_tensors(made.test_tasks)

@@ -1,31 +1,39 @@
 """Worlds of Meta-World's environments on the engine of a device."""
 
-from functools import partial
+from functools import cache
 
+import numpy as np
 import torch
 from mujoco.batch import Batch
 
 from metarl.envs.manipulation.arms import Arms, CpuArms
 from metarl.envs.manipulation.package import indices
 from metarl.envs.manipulation.scene import Kind
-from metarl.envs.manipulation.starts import Prototype, prototype
-from metarl.envs.manipulation.tasks.catalogue import KINDS
+from metarl.envs.manipulation.starts import Prototype, Version, prototype
+from metarl.envs.manipulation.tasks import catalogue, first_rewards
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 
+KINDS: dict[Version, dict[str, Kind]] = {"v1": first_rewards.KINDS, "v2": catalogue.KINDS}
 
-def make_worlds(num_envs: int, device: torch.device, hidden: bool) -> ManipulationDynamics:
+
+def make_worlds(num_envs: int, device: torch.device, hidden: bool, reward: Version) -> ManipulationDynamics:
     """Make ``num_envs`` worlds, each of the environment of its task.
 
     Args:
         num_envs: their number.
         device: where their tensors live.
         hidden: whether zeros are in the goal's place in the observation.
+        reward: version.
 
     Raises:
         InputError: when the package is missing or another version.
     """
-    kinds = {index: KINDS[name] for name, index in indices().items()}
-    prototypes = partial(_prototype, kinds, hidden)
+    kinds = {index: KINDS[reward][name] for name, index in indices().items()}
+
+    @cache
+    def prototypes(environment: int) -> Prototype:
+        return prototype(environment, kinds[environment].notes, hidden, reward)
+
     batches: dict[int, Batch] = {}
 
     def make_arms(environment: int, count: int) -> Arms:
@@ -37,5 +45,10 @@ def make_worlds(num_envs: int, device: torch.device, hidden: bool) -> Manipulati
     return ManipulationDynamics(kinds, prototypes, make_arms, num_envs, device, hidden)
 
 
-def _prototype(kinds: dict[int, Kind], hidden: bool, environment: int) -> Prototype:
-    return prototype(environment, kinds[environment].notes, hidden)
+def check_placement(environment: int, placement: np.ndarray) -> None:
+    """Make sure that the package can draw a placement ``[6]`` in an environment.
+
+    Raises:
+        InputError: if not.
+    """
+    prototype(environment, (), True, "v2").start(placement)

@@ -1,5 +1,7 @@
 """The installed package ``metaworld``: imported when used, and made to run on the MuJoCo that is installed."""
 
+import difflib
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from types import ModuleType
@@ -43,6 +45,19 @@ def environments() -> list[tuple[str, type[Any]]]:
 def indices() -> dict[str, int]:
     """Return each environment's index in the package's list, by name."""
     return {name: index for index, (name, _) in enumerate(environments())}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Make sure that the package has these environments.
+
+    Raises:
+        InputError: naming the nearest ones that it has.
+    """
+    for name in names:
+        if name not in indices():
+            near = difflib.get_close_matches(name, indices(), n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(indices())}"
+            raise InputError(f"Meta-World has no environment {name!r}; {hint}")
 
 
 def _reset_mocap_welds(env: Any) -> None:

@@ -3,7 +3,7 @@
 import pickle
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
@@ -17,6 +17,8 @@ from metarl.errors import InputError
 # The package remembers these in every environment.
 COMMON = ("_target_pos", "obj_init_pos", "init_tcp", "hand_init_pos")
 MOST_KEPT = 10_000
+# The package's first rewards, and its second.
+Version = Literal["v1", "v2"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,14 @@ class Prototype:
         environment: index in the package's list.
         notes: attributes to remember beside ``COMMON``.
         hidden: whether zeros are in the goal's place in the observation.
+        reward: version; some environments remember less for the second.
     """
 
-    def __init__(self, environment: int, notes: tuple[str, ...], hidden: bool) -> None:
+    def __init__(
+        self, environment: int, notes: tuple[str, ...] = (), hidden: bool = True, reward: Version = "v2"
+    ) -> None:
         self.name, self._class = environments()[environment]
-        self._env: Any = self._class()
+        self._env: Any = self._class(reward_function_version=reward)
         self.notes, self._hidden = (*COMMON, *notes), hidden
         self._starts: dict[bytes, Start] = {}
         self.model: mujoco.MjModel = self._env.model
@@ -103,9 +108,9 @@ class Prototype:
 
 
 @cache
-def prototype(environment: int, notes: tuple[str, ...], hidden: bool) -> Prototype:
+def prototype(environment: int, notes: tuple[str, ...], hidden: bool, reward: Version) -> Prototype:
     """Return the prototype of an environment, made once."""
-    return Prototype(environment, notes, hidden)
+    return Prototype(environment, notes, hidden, reward)
 
 
 def _drawn_twice_at_most(name: str, vector: np.ndarray) -> Any:

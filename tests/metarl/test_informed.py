@@ -19,7 +19,7 @@ from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
 
-SLOW_TO_START = {"metaworld-ml10", "metaworld-ml45"}  # metaworld-ml1 is their like
+SLOW_TO_START = {"metaworld-ml10", "metaworld-ml25", "metaworld-ml45"}  # metaworld-ml1 is their like
 
 
 def informed(name: str, **settings: Any) -> InformedFamily:

@@ -115,38 +115,49 @@ def push_with_stick(scene: Scene) -> tuple[Tensor, Tensor]:
     left = norm(scene.second_object - target)
     pushed = near(left, radius, norm(scene.first_object - target) - radius)
     there = near(norm(stick - target), radius, norm(first - target) - radius)
-    risen = (scene.opened > 0) & (stick[:, 2] - 0.01 > first[:, 2])
-    held = (norm(stick - scene.tcp) < 0.02) & risen
+    held = (norm(stick - scene.tcp) < 0.02) & _stick_is_up(scene)
     after = (2 + 5 * there + 3 * pushed).masked_fill(left <= radius, 10)
-    reward = torch.where(held, after, caged(scene, stick, 0.04, 0.01, 0.01, first=first))
-    done = (left <= radius) & risen
+    return torch.where(held, after, caged(scene, stick, 0.04, 0.01, 0.01, first=first)), pushed_by_stick(scene)
+
+
+def pushed_by_stick(scene: Scene) -> Tensor:
+    """Return a bool ``[W]``: the container is at the goal, while both pads press on the lifted stick."""
+    done = (norm(scene.second_object - scene.target) <= 0.12) & _stick_is_up(scene)
     (asked,) = done.nonzero(as_tuple=True)
     done[asked] = scene.arms.touched(asked, "objGeom")
-    return reward, done
+    return done
+
+
+def _stick_is_up(scene: Scene) -> Tensor:
+    return (scene.opened > 0) & (scene.object[:, 2] - 0.01 > scene.notes["stick_init_pos"][:, 2])
 
 
 def pull_with_stick(scene: Scene) -> tuple[Tensor, Tensor]:
     """Pull a container by its handle with a stick."""
     stick, handle, target = scene.object, scene.second_object, scene.target
-    first, end, to_middle = (
-        scene.notes["stick_init_pos"],
-        scene.place("site", "stick_end"),
-        scene.vector(0.05, 0.0, 0.0),
-    )
+    first, to_middle = scene.notes["stick_init_pos"], scene.vector(0.05, 0.0, 0.0)
     container = handle + to_middle
     scale = scene.vector(1.0, 1.0, 2.0)
     margin = norm((first - scene.first_object - to_middle) * scale)
     at_handle = near(norm((stick - container) * scale), 0.05, margin)
     there = near(norm(stick - target), 0.05, norm(first - target))
     pulled = near(norm(container - target), 0.05, norm(scene.first_object - target))
-    held = (norm(stick - scene.tcp) < 0.02) & (scene.opened > 0) & (stick[:, 2] - 0.01 > first[:, 2])
+    held = (norm(stick - scene.tcp) < 0.02) & _stick_is_up(scene)
     grasp = caged(scene, stick, radius=0.014, reach=0.01, height=0.01).masked_fill(held, 1)
-    way = end - handle
-    inserted = (way[:, 0] >= 0) & (way[:, 1].abs() <= 0.04) & (way[:, 2].abs() <= 0.06)
-    done = (norm(handle - target) <= 0.12) & inserted
-    more = torch.where(inserted, 6 + 2 * there + pulled, 1 + 5 * at_handle)
+    done = pulled_by_stick(scene)
+    more = torch.where(_stick_is_inserted(scene), 6 + 2 * there + pulled, 1 + 5 * at_handle)
     reward = both(grasp, at_handle) + torch.where(held, more, 0)
     return reward.masked_fill(held & done, 10), done
+
+
+def pulled_by_stick(scene: Scene) -> Tensor:
+    """Return a bool ``[W]``: the container's handle is at the goal, with the stick in it."""
+    return (norm(scene.second_object - scene.target) <= 0.12) & _stick_is_inserted(scene)
+
+
+def _stick_is_inserted(scene: Scene) -> Tensor:
+    way = scene.place("site", "stick_end") - scene.second_object
+    return (way[:, 0] >= 0) & (way[:, 1].abs() <= 0.04) & (way[:, 2].abs() <= 0.06)
 
 
 _NUT = (at("site", "RoundNut-8"),), (turned("RoundNut"),)

@@ -9,7 +9,7 @@ from tests.envs.manipulation.theirs import drawn, theirs
 
 
 def prototype(name: str) -> Prototype:
-    return Prototype(indices()[name], (), hidden=True)
+    return Prototype(indices()[name])
 
 
 def padded(vector: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 
 from metarl.envs.manipulation.making import make_worlds
 from metarl.envs.manipulation.package import environments, indices, load_package
+from metarl.envs.manipulation.starts import Version, prototype
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 
 PACKAGE = load_package()
@@ -20,9 +21,9 @@ APART = {"box-close-v3": 0.25, "sweep-into-v3": 0.0}
 
 def drawn(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
     """Return placements that the package accepts."""
-    space, stream, found = CLASSES[name]()._random_reset_space, np.random.default_rng(seed), []
+    space, stream, found = prototype(indices()[name], (), True, "v2").placements, np.random.default_rng(seed), []
     while len(found) < count:
-        vector = stream.uniform(space.low, space.high)
+        vector = stream.uniform(*space)
         if len(vector) < 6 or np.linalg.norm(vector[:2] - vector[-3:-1]) >= APART.get(name, 0.15):
             found.append(vector)
     return found
@@ -37,17 +38,17 @@ def tasks_of(placed: list[tuple[str, np.ndarray]]) -> TensorDict:
     return TensorDict({"environment": numbers, "placement": torch.from_numpy(placements)}, [len(placed)])
 
 
-def theirs(name: str, vector: np.ndarray, hidden: bool = True) -> Any:
+def theirs(name: str, vector: np.ndarray, hidden: bool = True, reward: Version = "v2") -> Any:
     """Return one of the package's environments with a task."""
-    env = CLASSES[name]()
+    env = CLASSES[name](reward_function_version=reward)
     data = {"rand_vec": vector, "env_cls": CLASSES[name], "partially_observable": hidden}
     env.set_task(PACKAGE.Task(env_name=name, data=pickle.dumps(data)))
     return env
 
 
-def ours(tasks: TensorDict, hidden: bool = True) -> ManipulationDynamics:
+def ours(tasks: TensorDict, hidden: bool = True, reward: Version = "v2") -> ManipulationDynamics:
     """Return worlds whose episodes have begun."""
-    worlds = make_worlds(len(tasks), torch.device("cpu"), hidden)
+    worlds = make_worlds(len(tasks), torch.device("cpu"), hidden, reward)
     worlds.reset(tasks, torch.ones(len(tasks), dtype=torch.bool), torch.Generator())
     return worlds
 
