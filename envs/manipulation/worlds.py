@@ -43,10 +43,10 @@ class _Group:
         """Return live tensors of all that a restart sets."""
         return {**self.arms.rows, **self.notes}
 
-    def look(self, seen: Tensor, points: Tensor) -> None:
-        """Write the objects to ``seen`` ``[W, 18]``, and hand, claws, pads and fingers to ``points`` ``[W, 7, 3]``."""
-        points[:, : len(BODIES)] = self.arms.read("xpos")[:, self.bodies]
-        points[:, len(BODIES) :] = self.arms.read("site_xpos")[:, self.fingers]
+    def look(self, seen: Tensor, bodies: Tensor, fingers: Tensor) -> None:
+        """Write the objects to ``seen`` ``[W, 18]``, and the places of ``BODIES`` and ``FINGERS``."""
+        torch.index_select(self.arms.read("xpos"), 1, self.bodies, out=bodies)
+        torch.index_select(self.arms.read("site_xpos"), 1, self.fingers, out=fingers)
         for index, (place, rotation) in enumerate(zip(self.kind.places, self.kind.rotations, strict=True)):
             first = 4 + 7 * index
             seen[:, first : first + 3] = place(self.arms)
@@ -122,7 +122,9 @@ class ManipulationDynamics(Dynamics):
             [group.prototype.observation_bounds.expand(_width(group), -1, -1) for group in self._groups]
         ).to(like)
         self._hands = torch.zeros(len(environments), 3, dtype=like.dtype, device=like.device)
-        self._points = torch.zeros(len(environments), len(BODIES) + len(FINGERS), 3).to(like)
+        self._bodies, self._fingers = (
+            torch.zeros(len(environments), len(names), 3).to(like) for names in (BODIES, FINGERS)
+        )
         self._seen = torch.zeros(len(environments), SEEN).to(like)
         for group in self._groups:
             self._restart(group, moved)
@@ -185,18 +187,18 @@ class ManipulationDynamics(Dynamics):
         """Read positions, and put the observation together."""
         previous, self._seen = self._seen, torch.zeros_like(self._seen)
         for group in self._groups:
-            group.look(self._seen[group.where], self._points[group.where])
-        apart = norm(self._points[:, 1] - self._points[:, 2])
-        self._seen[:, :3] = self._points[:, 0]
+            group.look(self._seen[group.where], self._bodies[group.where], self._fingers[group.where])
+        apart = norm(self._bodies[:, 1] - self._bodies[:, 2])
+        self._seen[:, :3] = self._bodies[:, 0]
         self._seen[:, 3] = (apart / WIDEST).clamp(0, 1)
         goals = [group.notes["_target_pos"] for group in self._groups]
-        goal = torch.zeros_like(self._points[:, 0]) if self._hidden else torch.cat(goals)
+        goal = torch.zeros_like(self._hands) if self._hidden else torch.cat(goals)
         self._observation = torch.clamp(torch.cat((self._seen, previous, goal), 1), *self._bounds.unbind(1))
 
     def _judge(self, efforts: Tensor) -> tuple[Tensor, Tensor]:
         """Return rewards ``[B]`` and successes (bool ``[B]``), in the groups' order."""
-        pads = self._points[:, 3:5]
-        tcp = (self._points[:, 5] + self._points[:, 6]) / 2
+        pads = self._bodies[:, 3:5]
+        tcp = (self._fingers[:, 0] + self._fingers[:, 1]) / 2
         outcomes = []
         for group in self._groups:
             where = group.where
