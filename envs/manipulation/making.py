@@ -1,5 +1,6 @@
 """Worlds of Meta-World's environments on the engine of a device."""
 
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
@@ -11,8 +12,10 @@ from metarl.envs.manipulation.package import indices
 from metarl.envs.manipulation.scene import Kind
 from metarl.envs.manipulation.starts import Prototype, Version, prototype
 from metarl.envs.manipulation.tasks import catalogue, first_rewards
-from metarl.envs.manipulation.worlds import ManipulationDynamics
+from metarl.envs.manipulation.worlds import ArmsMaker, ManipulationDynamics
+from metarl.errors import InputError
 
+Prototypes = Callable[[int], Prototype]
 KINDS: dict[Version, dict[str, Kind]] = {"v1": first_rewards.KINDS, "v2": catalogue.KINDS}
 
 
@@ -26,7 +29,7 @@ def make_worlds(num_envs: int, device: torch.device, hidden: bool, reward: Versi
         reward: version.
 
     Raises:
-        InputError: when the package is missing or another version.
+        InputError: when the package is missing or another version, or the device's engine is missing.
     """
     kinds = {index: KINDS[reward][name] for name, index in indices().items()}
 
@@ -34,6 +37,12 @@ def make_worlds(num_envs: int, device: torch.device, hidden: bool, reward: Versi
     def prototypes(environment: int) -> Prototype:
         return prototype(environment, kinds[environment].notes, hidden, reward)
 
+    make_arms = _cpu_arms(prototypes) if device.type == "cpu" else _device_arms(prototypes, kinds, device)
+    return ManipulationDynamics(kinds, prototypes, make_arms, num_envs, device, hidden)
+
+
+def _cpu_arms(prototypes: Prototypes) -> ArmsMaker:
+    """Return what makes simulations on the CPU."""
     batches: dict[int, Batch] = {}
 
     def make_arms(environment: int, count: int) -> Arms:
@@ -42,7 +51,35 @@ def make_worlds(num_envs: int, device: torch.device, hidden: bool, reward: Versi
             batches[environment] = Batch(prototypes(environment).model, count)
         return CpuArms(batches[environment], count)
 
-    return ManipulationDynamics(kinds, prototypes, make_arms, num_envs, device, hidden)
+    return make_arms
+
+
+def _device_arms(prototypes: Prototypes, kinds: Mapping[int, Kind], device: torch.device) -> ArmsMaker:
+    """Return what makes simulations by MuJoCo Warp.
+
+    Raises:
+        InputError: when the package that it needs is not installed.
+    """
+    try:
+        from metarl.envs.manipulation.arms_warp import ArmSim, WarpArms
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"MuJoCo on {device} needs {error.name}, which is not installed; pip install 'metarl-gym[gpu]'"
+        ) from None
+    simulations: dict[int, ArmSim] = {}
+
+    def make_arms(environment: int, count: int) -> Arms:
+        origin = prototypes(environment)
+        if kinds[environment].by_contact:
+            raise InputError(
+                f"MuJoCo Warp does not give the contact forces that Meta-World's {origin.name} needs; use --device cpu"
+            )
+        # Graphs are recorded for a number of simulations, so those for the most are kept.
+        if environment not in simulations or len(simulations[environment].qpos) < count:
+            simulations[environment] = ArmSim(origin.name, origin.model, count, device)
+        return WarpArms(simulations[environment], count)
+
+    return make_arms
 
 
 def check_placement(environment: int, placement: np.ndarray) -> None:

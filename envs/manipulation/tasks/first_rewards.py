@@ -115,7 +115,7 @@ def _swept(scene: Scene, fallen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _kind(name: str, reward: Reward, *notes: str) -> Kind:
-    return replace(catalogue.KINDS[name], reward=reward, notes=notes)
+    return replace(catalogue.KINDS[name], reward=reward, notes=notes, by_contact=False)
 
 
 def _moved(name: str, left: Distance, most: str, success: float, **settings: Distance | float) -> Kind:
