@@ -1,5 +1,6 @@
 """Worlds of Meta-World's environments on the engine of a device."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -37,24 +38,25 @@ def make_worlds(num_envs: int, device: torch.device, hidden: bool, reward: Versi
     def prototypes(environment: int) -> Prototype:
         return prototype(environment, kinds[environment].notes, hidden, reward)
 
-    make_arms = _cpu_arms(prototypes) if device.type == "cpu" else _device_arms(prototypes, kinds, device)
+    make_arms = cpu_arms(prototypes) if device.type == "cpu" else device_arms(prototypes, kinds, device)
     return ManipulationDynamics(kinds, prototypes, make_arms, num_envs, device, hidden)
 
 
-def _cpu_arms(prototypes: Prototypes) -> ArmsMaker:
+def cpu_arms(prototypes: Prototypes) -> ArmsMaker:
     """Return what makes simulations on the CPU."""
     batches: dict[int, Batch] = {}
 
     def make_arms(environment: int, count: int) -> Arms:
         # A batch costs a copy of its model, so it is kept, and serves fewer worlds too.
         if environment not in batches or batches[environment].nsim < count:
-            batches[environment] = Batch(prototypes(environment).model, count)
+            # Every batch has threads of its own.
+            batches[environment] = Batch(prototypes(environment).model, count, min(count, os.cpu_count() or 1))
         return CpuArms(batches[environment], count)
 
     return make_arms
 
 
-def _device_arms(prototypes: Prototypes, kinds: Mapping[int, Kind], device: torch.device) -> ArmsMaker:
+def device_arms(prototypes: Prototypes, kinds: Mapping[int, Kind], device: torch.device) -> ArmsMaker:
     """Return what makes simulations by MuJoCo Warp.
 
     Raises:
