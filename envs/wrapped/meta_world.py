@@ -1,23 +1,25 @@
-"""Meta-World's meta-learning benchmarks (Yu et al. 2020), run by the package ``metaworld``.
+"""Meta-World's meta-learning benchmarks (Yu et al. 2020).
 
-The package is imported when a benchmark is first used, not when the families are registered.
+The tasks are the package's. The worlds are batched, or the package's own. The package is imported when a benchmark is
+first used, not when the families are registered.
 """
 
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
+from metarl.envs.manipulation.package import Version, check_names, environments, indices, load_package
 from metarl.envs.wrapped.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
 from metarl.errors import InputError
-from metarl.family import Part, register_family
+from metarl.family import Dynamics, Part, register_family
+from metarl.validation import require_choice
 
 ENVIRONMENTS, DRAWS = 50, 50
 LONGEST_EPISODE = 500
@@ -25,47 +27,40 @@ LONGEST_VECTOR = 6
 # Of the tasks that are drawn for a training environment, the first ones are for training, the others for validation.
 TRAINING = 40
 
-
-def load_package() -> ModuleType:
-    """Import ``metaworld``, made to run on the MuJoCo that is installed.
-
-    MuJoCo 4 keeps 12 numbers for a weld where earlier ones kept 11, and the package writes 11 into all of them. It is
-    made to write into the first 11, in the package's own class, so that everything the package makes runs. The
-    twelfth keeps its value, on which the robot's motion does not depend.
-
-    Raises:
-        InputError: when the package is missing.
-    """
-    try:
-        import metaworld
-    except ImportError as error:
-        raise InputError(f"Meta-World is not installed ({error}); pip install 'metarl-gym[metaworld]'") from None
-    import mujoco
-
-    if mujoco.mjNEQDATA > 11:
-        base: Any = metaworld.sawyer_xyz_env.SawyerMocapBase
-        base.reset_mocap_welds = _reset_mocap_welds
-    return metaworld
+Engine = Literal["batched", "package"]
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "batched": {},
+    "v1": {"reward": "v1"},
+    "horizon-200": {"horizon": 200},
+    "horizon-150": {"horizon": 150},
+    "sync": {"engine": "package"},
+    "async": {"engine": "package", "vectorization": "async"},
+}
 
 
 @dataclass(frozen=True)
 class MetaWorldFamily(EnvironmentFamily):
     """A benchmark: its environments, each with 50 training or test tasks that the package draws.
 
-    The goal is hidden, and the observation ``[39]`` does not identify the environment. The reward is the package's
-    second version, in [0, 10]. Info has ``success``, 1 in steps that reach the goal: the package's evaluation counts an
-    episode as a success that has one such step. Episodes never terminate.
+    The goal is hidden, and the observation ``[39]`` does not identify the environment. Info has ``success``, 1 in steps
+    that reach the goal: the package's evaluation counts an episode as a success that has one such step. Episodes never
+    terminate.
 
     The last 10 of each training environment's 50 tasks are those for validation, so that 40 are left for training.
 
     Attributes:
         horizon: steps of an episode, at most 500.
-        vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
+        engine: ``batched`` steps many worlds of an environment at once, ``package`` the package's own environments.
+        vectorization: of the package's environments: ``sync`` steps all in this process, ``async`` gives each a
+            process of its own.
+        reward: ``v2``, in [0, 10], or ``v1``, the package's first one, without bounds.
         benchmark_seed: the tasks are drawn with.
     """
 
     horizon: int = LONGEST_EPISODE
+    engine: Engine = "batched"
     vectorization: Vectorization = "sync"
+    reward: Version = "v2"
     benchmark_seed: int = 0
 
     benchmark: ClassVar[str]
@@ -74,10 +69,12 @@ class MetaWorldFamily(EnvironmentFamily):
     def __post_init__(self) -> None:
         if self.horizon > LONGEST_EPISODE:
             raise InputError(f"Meta-World's episodes have at most {LONGEST_EPISODE} steps, not {self.horizon}")
+        require_choice(self, "engine", Engine)
+        require_choice(self, "reward", Version)
 
     @property
-    def benchmark_arguments(self) -> tuple[str, ...]:
-        """What the package's class ``benchmark`` is made with, beside the seed."""
+    def benchmark_arguments(self) -> tuple[str | tuple[str, ...], ...]:
+        """What the package's class ``benchmark`` is made with, beside the seed: names of environments."""
         return ()
 
     @property
@@ -119,9 +116,26 @@ class MetaWorldFamily(EnvironmentFamily):
         drawn: TensorDict = tasks[torch.randint(len(tasks), (count,), generator=generator)]
         return drawn
 
+    def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
+        """Turn named values into a task ``[1]``.
+
+        Raises:
+            InputError: also when the environment is none of the benchmark's, or never has this placement.
+        """
+        task = super().make_task(parameters)
+        index = int(task["environment"])
+        known = {int(number) for part in self.own_split().values() for number in part["environment"]}
+        if index not in known:
+            names = ", ".join(name for name, number in indices().items() if number in known)
+            raise InputError(f"{self.name} has no tasks of {environments()[index][0]}, only of {names}")
+        from metarl.envs.manipulation.making import check_placement
+
+        check_placement(index, task["placement"][0].numpy())
+        return task
+
     def make(self, arguments: Task) -> Environment:
         """Make one of the 50 environments."""
-        made: Environment = environments()[arguments["environment"]][1]()
+        made: Environment = environments()[arguments["environment"]][1](reward_function_version=self.reward)
         made.observation_space = self.observation_space  # Its own says of the hidden goal that it lies in [0, 0].
         return made
 
@@ -136,6 +150,14 @@ class MetaWorldFamily(EnvironmentFamily):
     def check_device(self, device: torch.device) -> None:
         """Make sure that the package is installed; its worlds run on the CPU whatever the device."""
         load_package()
+
+    def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
+        """Make ``num_envs`` worlds, batched on ``device``, or the package's own on the CPU."""
+        if self.engine == "package":
+            return super().dynamics(num_envs, device)
+        from metarl.envs.manipulation.making import make_worlds
+
+        return make_worlds(num_envs, device, self.partially_observable, self.reward)
 
 
 @register_family
@@ -159,7 +181,7 @@ class MetaWorldML1(MetaWorldFamily):
     }
 
     @property
-    def benchmark_arguments(self) -> tuple[str, ...]:
+    def benchmark_arguments(self) -> tuple[str]:
         """``env_name``."""
         return (self.env_name,)
 
@@ -172,7 +194,18 @@ class MetaWorldML10(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml10"
     env_id: ClassVar[str] = "metarl/MetaWorldML10-v0"
     benchmark: ClassVar[str] = "ML10"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sync": {}, "async": {"vectorization": "async"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
+
+
+@register_family
+@dataclass(frozen=True)
+class MetaWorldML25(MetaWorldFamily):
+    """25 manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+
+    name: ClassVar[str] = "metaworld-ml25"
+    env_id: ClassVar[str] = "metarl/MetaWorldML25-v0"
+    benchmark: ClassVar[str] = "ML25"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
 @register_family
@@ -183,16 +216,44 @@ class MetaWorldML45(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml45"
     env_id: ClassVar[str] = "metarl/MetaWorldML45-v0"
     benchmark: ClassVar[str] = "ML45"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"sync": {}, "async": {"vectorization": "async"}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
-def environments() -> list[tuple[str, type[Any]]]:
-    """Return the package's 50 environments, name and class, in its order."""
-    return list(load_package().ALL_V3_ENVIRONMENTS.items())
+@register_family
+@dataclass(frozen=True)
+class MetaWorldCustom(MetaWorldFamily):
+    """Environments of Meta-World by name, some for training and others for the test, with hidden goals.
+
+    Attributes:
+        train_envs: for training.
+        test_envs: for the test.
+    """
+
+    train_envs: tuple[str, ...] = ("push-v3", "push-wall-v3", "sweep-v3")
+    test_envs: tuple[str, ...] = ("push-back-v3",)
+
+    name: ClassVar[str] = "metaworld-custom"
+    env_id: ClassVar[str] = "metarl/MetaWorldCustom-v0"
+    benchmark: ClassVar[str] = "CustomML"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"pushing": {}}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.train_envs and self.test_envs):
+            raise InputError(f"{self.name} needs at least one of train_envs and one of test_envs")
+        if both := set(self.train_envs) & set(self.test_envs):
+            raise InputError(f"{self.name}: {', '.join(sorted(both))} cannot be in train_envs and test_envs")
+
+    @property
+    def benchmark_arguments(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """``train_envs`` and ``test_envs``."""
+        return tuple(self.train_envs), tuple(self.test_envs)
 
 
 @cache
-def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tuple[TensorDict, TensorDict]:
+def benchmark_tasks(
+    benchmark: str, arguments: tuple[str | tuple[str, ...], ...], seed: int
+) -> tuple[TensorDict, TensorDict]:
     """Return the training and the test tasks of a benchmark, its environments taking turns.
 
     They are those of the package's own class ``benchmark``, made with ``arguments`` and ``seed``.
@@ -200,13 +261,14 @@ def benchmark_tasks(benchmark: str, arguments: tuple[str, ...], seed: int) -> tu
     Raises:
         InputError: when the package is missing, or has no such environment.
     """
-    package = load_package()
-    if unknown := set(arguments) - {name for name, _ in environments()}:
-        names = ", ".join(name for name, _ in environments())
-        raise InputError(f"Meta-World has no environment {' '.join(unknown)!r}; it has {names}")
-    if arguments:  # one environment, whose test tasks the package draws from the next seed
-        return _draw_tasks(arguments, seed), _draw_tasks(arguments, seed + 1)
-    parts = getattr(package.env_dict, f"{benchmark}_V3")
+    check_names(name for argument in arguments for name in ([argument] if isinstance(argument, str) else argument))
+    if benchmark == "ML1":  # whose test tasks the package draws from the next seed
+        names = [str(name) for name in arguments]
+        return _draw_tasks(names, seed), _draw_tasks(names, seed + 1)
+    if benchmark == "CustomML":
+        train, test = arguments
+        return _draw_tasks(train, seed), _draw_tasks(test, seed)
+    parts = getattr(load_package().env_dict, f"{benchmark}_V3")
     return _draw_tasks(parts["train"], seed), _draw_tasks(parts["test"], seed)
 
 
@@ -231,19 +293,11 @@ def _make_still(kind: type[Any]) -> Any:
 
 
 def _as_tensors(tasks: list[Any]) -> TensorDict:
-    indices = {name: index for index, (name, _) in enumerate(environments())}
     placements = np.zeros((len(tasks), LONGEST_VECTOR))
     for row, task in enumerate(tasks):
         vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301 (the package's own, made a moment ago)
         placements[row, : len(vector)] = vector
-    numbers = torch.tensor([indices[task.env_name] for task in tasks])
+    numbers = torch.tensor([indices()[task.env_name] for task in tasks])
     grouped = TensorDict({"environment": numbers, "placement": torch.from_numpy(placements)}, [len(tasks)])
     in_turn: TensorDict = grouped[torch.arange(len(tasks)).view(-1, DRAWS).T.flatten()]
     return in_turn
-
-
-def _reset_mocap_welds(env: Any) -> None:
-    import mujoco
-
-    welds = env.model.eq_type == mujoco.mjtEq.mjEQ_WELD
-    env.model.eq_data[welds, :11] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0]

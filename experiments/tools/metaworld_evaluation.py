@@ -14,7 +14,8 @@ import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from metarl.envs.wrapped.meta_world import DRAWS, MetaWorldFamily, load_package
+from metarl.envs.manipulation.package import load_package
+from metarl.envs.wrapped.meta_world import DRAWS, MetaWorldFamily
 from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.commands.parsing import guarded, parse

@@ -21,7 +21,7 @@ from metarl.vector_env import TaskVectorEnv
 from metarl.views import FamilyView, InformedFamily, task_features
 from tests.fakes import EchoFamily, echo_tasks
 
-SLOW_TO_START = {"metaworld-ml10", "metaworld-ml45"}  # metaworld-ml1 is their like
+SLOW_TO_START = {"metaworld-ml10", "metaworld-ml25", "metaworld-ml45"}  # metaworld-ml1 is their like
 
 
 def informed(name: str, **settings: Any) -> InformedFamily:

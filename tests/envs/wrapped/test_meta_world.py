@@ -14,15 +14,24 @@ from metaworld.sawyer_xyz_env import SawyerMocapBase
 from tensordict import TensorDict
 
 from metarl.config import TrainConfig
-from metarl.envs.wrapped import meta_world
-from metarl.envs.wrapped.meta_world import MetaWorldML1, MetaWorldML10, MetaWorldML45, benchmark_tasks, environments
+from metarl.envs.manipulation import package
+from metarl.envs.manipulation.package import environments, load_package
+from metarl.envs.wrapped.meta_world import (
+    MetaWorldCustom,
+    MetaWorldFamily,
+    MetaWorldML1,
+    MetaWorldML10,
+    MetaWorldML25,
+    MetaWorldML45,
+    benchmark_tasks,
+)
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
 from metarl.family import TaskFamily, make_family
 from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 
-meta_world.load_package()
+load_package()
 NAMES = [name for name, _ in environments()]
 
 
@@ -51,10 +60,10 @@ def placements(tasks: TensorDict) -> list[tuple[str, list[float]]]:
     return list(zip(names_in(tasks), tasks["placement"].tolist(), strict=True))
 
 
-def theirs(task: TensorDict, hidden: bool = True) -> Any:
+def theirs(task: TensorDict, hidden: bool = True, reward: str = "v2") -> Any:
     """Return the package's own environment with a task ``[]``."""
     name, kind = environments()[int(task["environment"])]
-    env = kind()
+    env = kind(reward_function_version=reward)
     vector = task["placement"][: env._random_reset_space.low.size].numpy()
     data = pickle.dumps({"rand_vec": vector, "env_cls": kind, "partially_observable": hidden})
     env.set_task(metaworld.types.Task(env_name=name, data=data))
@@ -69,8 +78,8 @@ def test_tasks_are_those_of_the_package() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [MetaWorldML10(), MetaWorldML45()])
-def test_all_tasks_of_a_benchmark_are_those_of_the_package(family: meta_world.MetaWorldFamily) -> None:
+@pytest.mark.parametrize("family", [MetaWorldML10(), MetaWorldML25(), MetaWorldML45()])
+def test_all_tasks_of_a_benchmark_are_those_of_the_package(family: MetaWorldFamily) -> None:
     own, package = family.own_split(), getattr(metaworld, family.benchmark)(seed=0)
     drawn = {"train": torch.cat([own["train"], own["validation"]]), "test": own["test"]}
     for part, tasks in drawn.items():
@@ -100,14 +109,14 @@ def test_drawing_the_tasks_leaves_numpys_global_stream_alone_and_repeats() -> No
     assert (MetaWorldML1(benchmark_seed=1).own_split()["test"]["placement"] != first["placement"]).any()
 
 
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_worlds_move_as_the_packages_own(vectorization: Any) -> None:
-    family = MetaWorldML10(horizon=30, vectorization=vectorization)
+@pytest.mark.parametrize("preset", ["batched", "sync", "async", "v1"])
+def test_worlds_move_as_the_packages_own(preset: str) -> None:
+    family = make_family("metaworld-ml10", preset, horizon=30)
     tasks = family.own_split()["test"][:3]
     ours = worlds(family, tasks)
     ours.reset(seed=0)
     observations, _ = ours.reset(seed=1)  # An episode does not depend on those before.
-    packages = [theirs(task) for task in tasks]
+    packages = [theirs(task, reward="v1" if preset == "v1" else "v2") for task in tasks]
     starts = np.stack([env.reset()[0] for env in packages])
     assert np.array_equal(observations.numpy(), starts.astype(np.float32))
     stream = np.random.default_rng(0)
@@ -117,7 +126,7 @@ def test_worlds_move_as_the_packages_own(vectorization: Any) -> None:
         for world, env in enumerate(packages):
             observation, reward, _, _, terms = env.step(actions[world])
             assert np.array_equal(observations[world].numpy(), observation.astype(np.float32))
-            assert rewards[world].item() == np.float32(reward)
+            assert rewards[world].item() == pytest.approx(float(reward), rel=1e-6, abs=1e-6)
             assert info["success"][world].item() == terms["success"]
     assert (observations[:, -3:] == 0).all()
     assert (terminated.any().item(), truncated.all().item()) == (False, True)
@@ -137,6 +146,16 @@ def test_a_task_can_be_made_by_hand() -> None:
     env = worlds(family, task)
     env.reset(seed=0)
     assert env.step(torch.zeros(1, 4))[1].item() > 0
+
+
+def test_own_environments_are_a_benchmark_of_their_own() -> None:
+    own = MetaWorldCustom(train_envs=("reach-v3", "push-v3"), test_envs=("door-open-v3",)).own_split()
+    assert {part: sorted(set(names_in(tasks))) for part, tasks in own.items()} == {
+        "train": ["push-v3", "reach-v3"],
+        "validation": ["push-v3", "reach-v3"],
+        "test": ["door-open-v3"],
+    }
+    assert [len(tasks) for tasks in own.values()] == [80, 20, 50]
 
 
 @pytest.mark.slow
@@ -183,7 +202,30 @@ def scripted_in_the_package(name: str, task: TensorDict) -> bool:
     ("family", "message"),
     [
         (lambda: MetaWorldML1(horizon=501), "Meta-World's episodes have at most 500 steps, not 501"),
-        (lambda: MetaWorldML1(env_name="reach-v2").own_split(), "has no environment 'reach-v2'; it has assembly-v3, "),
+        (lambda: MetaWorldML1(engine="fast"), "metaworld-ml1: engine must be batched or package, not 'fast'"),
+        (lambda: MetaWorldML1(reward="v3"), "metaworld-ml1: reward must be v1 or v2, not 'v3'"),
+        (
+            lambda: MetaWorldML1(env_name="reach-v2").own_split(),
+            "Meta-World has no environment 'reach-v2'; did you mean reach-v3 or reach-wall-v3",
+        ),
+        (lambda: MetaWorldML1(env_name="x").own_split(), "Meta-World has no environment 'x'; it has assembly-v3, "),
+        (
+            lambda: MetaWorldCustom(train_envs=("reach-v3", "pull-v3")).own_split(),
+            "Meta-World has no environment 'pull-v3'; did you mean ",
+        ),
+        (
+            lambda: MetaWorldCustom(train_envs=("reach-v3",), test_envs=("reach-v3",)),
+            "metaworld-custom: reach-v3 cannot be in train_envs and test_envs",
+        ),
+        (lambda: MetaWorldCustom(test_envs=()), "metaworld-custom needs at least one of train_envs and one of test_"),
+        (
+            lambda: MetaWorldML1().make_task({"environment": 0, "placement": np.zeros(6)}),
+            "metaworld-ml1 has no tasks of assembly-v3, only of reach-v3",
+        ),
+        (
+            lambda: MetaWorldML1().make_task({"environment": NAMES.index("reach-v3"), "placement": np.zeros(6)}),
+            "Meta-World's reach-v3 has no task .*: placements lie between ",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(family: Any, message: str) -> None:
@@ -204,6 +246,12 @@ def test_a_missing_package_is_one_line_with_the_extra(monkeypatch: pytest.Monkey
             use()
 
 
+def test_another_version_of_the_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "version", lambda name: "3.1.0")
+    with pytest.raises(InputError, match=r"^Meta-World 3.1.0 is installed, not 3.0.0; pip install 'metarl-gym"):
+        TaskVectorEnv(MetaWorldML1(), 1)
+
+
 def test_families_are_listed_without_the_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,5 +270,5 @@ def test_welds_are_written_to_as_the_package_means_it() -> None:
 def test_the_package_is_left_alone_where_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SawyerMocapBase, "reset_mocap_welds", original := object())
     monkeypatch.setattr(mujoco, "mjNEQDATA", 11)
-    meta_world.load_package()
+    load_package()
     assert SawyerMocapBase.reset_mocap_welds is original

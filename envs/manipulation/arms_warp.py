@@ -1,0 +1,107 @@
+"""Sawyer arms on MuJoCo Warp: many simulations of one environment's model on a CUDA device, in float32."""
+
+from collections.abc import Mapping, Sequence
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+from torch import Tensor
+
+from metarl.envs.manipulation.arms import DERIVED, FIELDS, STATE, SUBSTEPS
+from metarl.envs.simulation.warp import WarpSim
+from metarl.errors import InputError
+
+
+class ArmSim(WarpSim):
+    """Simulations of an arm, whose placed bodies and sites differ.
+
+    What MuJoCo derives from the bodies' places stays that of the model, as in the package.
+
+    Args:
+        name: of the environment.
+        model: its compiled model.
+        num_sims: their number.
+        device: where their state lives.
+
+    Raises:
+        InputError: when MuJoCo Warp cannot run the model.
+    """
+
+    def __init__(self, name: str, model: mujoco.MjModel, num_sims: int, device: torch.device) -> None:
+        try:
+            super().__init__(model, num_sims, device)
+        except NotImplementedError as error:
+            raise InputError(f"MuJoCo Warp does not run Meta-World's {name}: {error}; use --device cpu") from None
+        self.model = model
+
+    def _make(self, model: mujoco.MjModel, fields: Sequence[str]) -> None:
+        super()._make(model, fields)
+        for name in FIELDS:
+            rows = np.repeat(getattr(model, name)[None], self._num_sims, axis=0)
+            setattr(self._model, name, wp.array(rows, dtype=wp.vec3))
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a live tensor ``[B, ...]`` of a field."""
+        found: Tensor = wp.to_torch(getattr(self._model if name in FIELDS else self._data, name))
+        return found
+
+    def move(self) -> None:
+        """Advance by ``SUBSTEPS`` time steps, and compute positions at the new state."""
+        self._run("move", self._move)
+
+    def _move(self) -> None:
+        self._advance(SUBSTEPS)
+        mjw.kinematics(self._model, self._data)
+
+
+class WarpArms:
+    """The first W of a device's simulations of one environment's model.
+
+    Args:
+        simulation: of the environment's model, W or more; all are stepped.
+        count: W.
+    """
+
+    def __init__(self, simulation: ArmSim, count: int) -> None:
+        self._simulation, self._count = simulation, count
+        self.rows = {name: simulation.tensor(name)[:count] for name in (*STATE, *FIELDS)}
+        self._derived = {name: simulation.tensor(name)[:count] for name in DERIVED}
+
+    def read(self, name: str) -> Tensor:
+        """Return the first W rows of a field."""
+        return self._derived[name] if name in self._derived else self.rows[name]
+
+    def number(self, source: str, name: str) -> int:
+        """Return the index of a body, geom or site."""
+        return int(getattr(self._simulation.model, source)(name).id)
+
+    def address(self, joint: str) -> int:
+        """Return where a joint's position begins in ``qpos``."""
+        return int(self._simulation.model.joint(joint).qposadr[0])
+
+    def step(self) -> None:
+        """Advance by ``SUBSTEPS`` time steps, and compute positions at the new state."""
+        self._simulation.move()
+
+    def restart(self, chosen: Tensor, rows: Mapping[str, Tensor]) -> None:
+        """Reset simulations, and set their state and their fields."""
+        simulation = self._simulation
+        mask = torch.zeros(len(simulation.qpos), dtype=torch.bool, device=simulation.qpos.device)
+        mask[chosen] = True
+        starts = [simulation.tensor(name).clone() for name in ("qpos", "qvel")]
+        for start, name in zip(starts, ("qpos", "qvel"), strict=True):
+            start[chosen] = rows[name]
+        simulation.restart(mask, *starts)
+        for name, values in rows.items():
+            self.rows[name][chosen] = values
+
+    def unstable(self) -> Tensor:
+        """Return a bool ``[W]``: simulations that met a bad state since their last restart."""
+        self._simulation.check()
+        return self._simulation.unstable()[: self._count]
+
+    def touched(self, chosen: Tensor, geom: str) -> Tensor:
+        """Raise: environments whose success depends on contact forces are refused before."""
+        raise NotImplementedError

@@ -1,0 +1,72 @@
+"""The same worlds on MuJoCo Warp, on Warp's CPU device."""
+
+import sys
+from typing import Any
+
+import mujoco_warp as mjw
+import pytest
+import torch
+
+from metarl.envs.manipulation.making import KINDS, device_arms
+from metarl.envs.manipulation.package import indices
+from metarl.envs.manipulation.starts import Prototype, prototype
+from metarl.envs.manipulation.worlds import ArmsMaker, ManipulationDynamics
+from metarl.errors import InputError
+from tests.envs.manipulation.theirs import drawn, ours, tasks_of
+
+CPU = torch.device("cpu")
+OF_INDEX = {index: KINDS["v2"][name] for name, index in indices().items()}
+
+
+def prototypes(environment: int) -> Prototype:
+    return prototype(environment, OF_INDEX[environment].notes, True, "v2")
+
+
+def maker() -> ArmsMaker:
+    return device_arms(prototypes, OF_INDEX, CPU)
+
+
+@pytest.mark.slow  # Warp compiles collisions of meshes for minutes, once on a machine.
+def test_worlds_on_warp_move_as_those_on_the_cpu() -> None:
+    names = ["reach-v3", "door-open-v3", "reach-v3", "pick-place-v3"]
+    tasks = tasks_of([(name, drawn(name, 1, seed)[0]) for seed, name in enumerate(names)])
+    everywhere = torch.ones(len(tasks), dtype=torch.bool)
+    worlds = ManipulationDynamics(OF_INDEX, prototypes, maker(), len(tasks), CPU, hidden=True)
+    worlds.reset(tasks, everywhere, torch.Generator())
+    reference, stream = ours(tasks), torch.Generator().manual_seed(0)
+    assert torch.equal(worlds.observe(), reference.observe())
+    for step in range(20):
+        if step == 10:  # A second episode in one of two worlds of an environment.
+            for each in (worlds, reference):
+                each.reset(tasks, torch.tensor([True, False, False, False]), torch.Generator())
+            torch.testing.assert_close(worlds.observe(), reference.observe(), atol=1e-3, rtol=0)
+        actions = 2 * torch.rand(len(tasks), 4, generator=stream) - 1
+        transition, expected = (each.step(actions, tasks, stream) for each in (worlds, reference))
+        torch.testing.assert_close(worlds.observe(), reference.observe(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(transition.rewards, expected.rewards, atol=1e-3, rtol=0)
+        assert torch.equal(transition.info["success"], expected.info["success"])
+    assert not worlds.unstable().any()
+
+
+def test_what_depends_on_contact_forces_is_refused() -> None:
+    message = "does not give the contact forces that Meta-World's stick-push-v3 needs; use --device cpu"
+    with pytest.raises(InputError, match=message):
+        maker()(indices()["stick-push-v3"], 2)
+
+
+def test_a_model_that_warp_does_not_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*given: Any, **settings: Any) -> None:
+        raise NotImplementedError("a feature")
+
+    monkeypatch.setattr(mjw, "put_model", refuse)
+    message = "^MuJoCo Warp does not run Meta-World's reach-v3: a feature; use --device cpu$"
+    with pytest.raises(InputError, match=message):
+        maker()(indices()["reach-v3"], 2)
+
+
+def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    for module in ("metarl.envs.manipulation.arms_warp", "metarl.envs.simulation.warp"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    with pytest.raises(InputError, match=r"mujoco_warp, which is not installed; pip install 'metarl-gym\[gpu\]'$"):
+        maker()

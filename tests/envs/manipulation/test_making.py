@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from metarl.envs.manipulation import making
+from metarl.envs.manipulation.making import KINDS, check_placement, cpu_arms
+from metarl.envs.manipulation.package import environments, indices
+from metarl.envs.manipulation.starts import Prototype, Version, prototype
+from metarl.errors import InputError
+from tests.envs.manipulation.theirs import drawn
+
+PUSH, DOOR = indices()["push-v3"], indices()["door-open-v3"]
+
+
+def prototypes(environment: int) -> Prototype:
+    return prototype(environment, (), True, "v2")
+
+
+def test_both_rewards_know_every_environment() -> None:
+    names = {name for name, _ in environments()}
+    assert [set(kinds) for kinds in KINDS.values()] == [names, names]
+
+
+def test_a_batch_is_made_anew_only_for_more_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, int, int]] = []
+    original = making.Batch
+
+    def note(model: object, count: int, threads: int) -> object:
+        made.append(("push" if model is prototypes(PUSH).model else "door", count, threads))
+        return original(model, count, threads)
+
+    monkeypatch.setattr(making, "Batch", note)
+    monkeypatch.setattr(making.os, "cpu_count", lambda: 3)
+    make_arms = cpu_arms(prototypes)
+    widths = [
+        len(make_arms(environment, count).rows["qpos"])
+        for environment, count in [(PUSH, 4), (DOOR, 1), (PUSH, 2), (PUSH, 5)]
+    ]
+    assert widths == [4, 1, 2, 5]
+    assert made == [("push", 4, 3), ("door", 1, 1), ("push", 5, 3)]
+
+
+def test_a_placement_of_the_packages_is_accepted_and_another_refused() -> None:
+    (vector,) = drawn("door-open-v3", 1)
+    padded = np.concatenate((vector, np.zeros(3)))
+    check_placement(DOOR, padded)
+    with pytest.raises(InputError, match=r"^Meta-World's door-open-v3 has no task "):
+        check_placement(DOOR, padded + 1)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_worlds_have_the_rewards_that_were_asked_for(version: Version) -> None:
+    worlds = making.make_worlds(1, torch.device("cpu"), True, version)
+    assert worlds._kinds[PUSH] is KINDS[version]["push-v3"]
