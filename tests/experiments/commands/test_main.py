@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     ("words", "complaint"),
     [
         ("trian maml-trpo bandit", "no command is called 'trian'; did you mean train?"),
-        ("dance", "no command is called 'dance'; known: train, evaluate, compare, render, families, learners"),
+        ("dance", "no command is called 'dance'; known: train, evaluate, collect, compare, render, families, learners"),
         ("train maml-trop bandit", "no learner is called 'maml-trop'; did you mean maml-trpo or "),
         (
             "train maml-trpo half-cheeta",
