@@ -16,6 +16,7 @@ from metarl.experiments.commands.main import EvaluateOptions, main
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
 from metarl.training import train
+from metarl.task_source import PlrConfig
 from metarl.trust_region import TrustRegionConfig
 from tests.runs import numbers, run_python, small, train_words
 
@@ -203,9 +204,9 @@ def sentences(config: type) -> dict[str, str]:
 TRAINING = [
     (learner, config, field.name)
     for learner, found in LEARNERS.items()
-    for config in (found.config_class, *([RunConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
+    for config in (found.config_class, *([RunConfig, PlrConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
     for field in dataclasses.fields(config)
-    if field.name != "trust_region"
+    if field.name not in ("trust_region", "plr")  # dataclasses of their own
 ]
 
 
