@@ -15,8 +15,8 @@ from metarl.config import RunConfig
 from metarl.experiments.commands.main import EvaluateOptions, main
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
-from metarl.training import train
 from metarl.task_source import PlrConfig
+from metarl.training import train
 from metarl.trust_region import TrustRegionConfig
 from tests.runs import numbers, run_python, small, train_words
 
