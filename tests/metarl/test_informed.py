@@ -125,7 +125,7 @@ def test_the_sampler_and_a_policy_take_it() -> None:
     policy = make_policy(family.observation_space, family.action_space)
     params = per_task(policy.init_params(torch.Generator().manual_seed(0)), 2)
     tasks = TensorDict({"goal": torch.tensor([[4, 4], [2, 0]])}, [2])
-    rollout = Sampler(family).collect(policy, params, tasks, 3, seed=1)
+    rollout = Sampler(family).collect(PolicyActor(policy), params, tasks, 3, seed=1)
     assert rollout.observations.shape == (2, 3, 4, 4)
     assert (rollout.observations[0, :, :, 2:] == 1).all()
     assert (rollout.observations[1, :, :, 2:] == torch.tensor([0.0, -1.0])).all()
