@@ -18,7 +18,7 @@ from metarl.sampler import Sampler
 from metarl.spaces import features
 from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
-from tests.fakes import EchoFamily, echo_tasks
+from tests.fakes import EchoFamily, PolicyActor, echo_tasks
 
 SLOW_TO_START = {"metaworld-ml10", "metaworld-ml45"}  # metaworld-ml1 is their like
 
