@@ -19,7 +19,7 @@ from metarl.spaces import features
 from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 from metarl.views import FamilyView, InformedFamily, task_features
-from tests.fakes import EchoFamily, echo_tasks
+from tests.fakes import EchoFamily, PolicyActor, echo_tasks
 
 SLOW_TO_START = {"metaworld-ml10", "metaworld-ml25", "metaworld-ml45"}  # metaworld-ml1 is their like
 
@@ -141,7 +141,7 @@ def test_the_sampler_and_a_policy_take_it() -> None:
     policy = make_policy(family.observation_space, family.action_space)
     params = per_task(policy.init_params(torch.Generator().manual_seed(0)), 2)
     tasks = TensorDict({"goal": torch.tensor([[4, 4], [2, 0]])}, [2])
-    rollout = Sampler(family).collect(policy, params, tasks, 3, seed=1)
+    rollout = Sampler(family).collect(PolicyActor(policy), params, tasks, 3, seed=1)
     assert rollout.observations.shape == (2, 3, 4, 4)
     assert (rollout.observations[0, :, :, 2:] == 1).all()
     assert (rollout.observations[1, :, :, 2:] == torch.tensor([0.0, -1.0])).all()
