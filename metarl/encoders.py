@@ -115,6 +115,7 @@ class Convolution(nn.Module):
         )
         for layer in self.layers:
             if isinstance(layer, nn.Conv2d | nn.Linear):
+                assert layer.bias is not None
                 nn.init.orthogonal_(layer.weight, 2**0.5)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)

@@ -113,9 +113,9 @@ def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
     axes = len(space.shape or ())
     flat: Tensor = values.flatten(values.ndim - axes) if axes else values.unsqueeze(-1)
     if isinstance(space, spaces.MultiDiscrete):
-        numbers = flat.long() - torch.as_tensor(space.start.reshape(-1), device=flat.device)
-        columns = zip(numbers.unbind(-1), space.nvec.reshape(-1).tolist(), strict=True)
-        return torch.cat([_one_hot(column, count) for column, count in columns], -1)
+        starts, counts = space.start.reshape(-1).tolist(), space.nvec.reshape(-1).tolist()
+        columns = zip(flat.long().unbind(-1), starts, counts, strict=True)
+        return torch.cat([_one_hot(column - start, count) for column, start, count in columns], -1)
     return flat.float()
 
 

@@ -196,6 +196,6 @@ def test_the_command_line_says_what_a_bad_pairing_needs(
     assert main(["train", "dqn", "navigation-2d"]) == 2
     assert capsys.readouterr().err == (
         "metarl: dqn acts in Discrete spaces, and the actions of navigation-2d are Box(-0.1, 0.1, (2,), float32); "
-        "use a2c or ppo or sac or rl2\n"
+        "use ppo or a2c or sac or rl2\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -11,10 +11,10 @@ from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from tests.runs import tiny
 
-LEARNERS = ["maml-trpo", "maml-ppo", "maml-vpg", "reptile"]
+GRADIENT_LEARNERS = ["maml-trpo", "maml-ppo", "maml-vpg", "reptile"]
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", GRADIENT_LEARNERS)
 def test_support_and_query_are_estimated_once_each(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated: list[int] = []
     estimate = Episodes.of
@@ -35,7 +35,7 @@ def test_support_and_query_are_estimated_once_each(name: str, monkeypatch: pytes
     assert estimated == [id(support), id(query)]
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", GRADIENT_LEARNERS)
 def test_they_go_with_the_rollout(name: str) -> None:
     config = tiny(name, "unused")
     learner: Any = config.make_learner()
