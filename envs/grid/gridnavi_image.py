@@ -13,6 +13,7 @@ from torch import Tensor
 from metarl.envs.grid.gridnavi import GridNavi
 from metarl.family import register_family
 from metarl.pictures import AGENT, Colour
+from metarl.references import Reference
 from metarl.tensor_family import State
 from metarl.validation import require_counts
 
@@ -37,6 +38,7 @@ class GridNaviImage(GridNavi):
     name: ClassVar[str] = "gridnavi-image"
     env_id: ClassVar[str] = "metarl/GridNaviImage-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"varibad": {"size": 5, "horizon": 15, "cell_pixels": 3}}
+    references: ClassVar[Mapping[str, Reference]] = {"varibad": GridNavi.references["varibad"]}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.agents.baselines.sb3.learner import Plan, Sb3Config, Sb3Learner
+from metarl.agents.baselines.sb3.learner import Sb3Config, Sb3Learner
+from metarl.agents.baselines.sb3.models import Plan
 from metarl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from metarl.errors import InputError
 from metarl.learner import register_learner

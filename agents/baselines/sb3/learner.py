@@ -17,6 +17,8 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents.baselines.sb3.models import (
+    Models,
+    Plan,
     count_transitions,
     finite,
     for_new_task,
@@ -67,29 +69,6 @@ class Sb3Config:
         require_unit(self, "discount")
         require_layers(self, "hidden_sizes")
         require_choice(self, "variant", Variant)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How an algorithm spends environment steps: ``steps`` in all, and the arguments of its constructor for that."""
-
-    steps: int
-    arguments: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Models:
-    """What is known of N tasks: a model for each, or one for all until the first adaptation.
-
-    Attributes:
-        models: N of them, or one.
-        waiting: environment steps of each task that were granted and not yet taken, N of them; None before adaptation.
-        adaptations: how many there were.
-    """
-
-    models: "Sequence[BaseAlgorithm]"
-    waiting: Sequence[int] | None = None
-    adaptations: int = 0
 
 
 class Sb3Learner(Learner):
