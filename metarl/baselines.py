@@ -31,7 +31,7 @@ def linear_features(observations: Tensor, time: Tensor) -> Tensor:
     They are the observation (clipped to ±10), its square, the first three powers of time/100, and one.
     """
     clipped = observations.clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
-    scaled = (time / TIME_SCALE).expand(clipped.shape[:-1]).unsqueeze(-1).to(clipped.dtype)
+    scaled = (time.to(clipped.dtype) / TIME_SCALE).expand(clipped.shape[:-1]).unsqueeze(-1)
     return torch.cat([clipped, clipped.square(), scaled, scaled**2, scaled**3, torch.ones_like(scaled)], -1)
 
 

@@ -9,6 +9,7 @@ from metarl.experiments.commands.main import main
 from metarl.experiments.published import MODULES
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
+from metarl.task_source import PlrConfig
 from metarl.trust_region import TrustRegionConfig
 from tests.experiments.messages import complaint, help_of, sentences
 from tests.runs import SMALL, numbers, run_python, train_words
@@ -61,9 +62,9 @@ def test_a_failure_while_running_is_one_line_and_exit_code_1(
 TRAINING = [
     (learner, config, field.name)
     for learner, found in LEARNERS.items()
-    for config in (found.config_class, *([RunConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
+    for config in (found.config_class, *([RunConfig, PlrConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
     for field in dataclasses.fields(config)
-    if field.name != "trust_region"
+    if field.name not in ("trust_region", "plr")
 ]
 
 

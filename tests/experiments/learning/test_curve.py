@@ -146,7 +146,7 @@ def test_a_stopped_training_stops_the_command_which_then_goes_on(monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(learning_curve, "train", stop_early)
-        with pytest.raises(RunError, match="one-seed1 was stopped after 1 iterations; the same command goes on"):
+        with pytest.raises(RunError, match="one-seed1 was stopped after 1 iterations; the same command continues it"):
             measure()
     assert [point.iteration for point in measure().runs[0].points] == [2, 4]
 
