@@ -22,6 +22,7 @@ from metarl.baselines import estimate_advantages
 from metarl.distributions import Distribution
 from metarl.params import gradient, names
 from metarl.policies import Policy
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 
@@ -46,10 +47,12 @@ class Episodes:
     advantages: Tensor
 
     @classmethod
-    def of(cls, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float) -> "Episodes":
-        """Estimate the advantages of a rollout, task by task."""
+    def of(
+        cls, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
+    ) -> "Episodes":
+        """Estimate the advantages of a rollout; see ``estimate_advantages``."""
         inputs, final = policy.features(rollout.observations), policy.features(rollout.final_observations)
-        return cls(rollout, estimate_advantages(rollout, inputs, final, discount, gae_lambda))
+        return cls(rollout, estimate_advantages(rollout, inputs, final, discount, gae_lambda, processes))
 
     def first_episodes(self, fraction: float) -> "Episodes":
         """Return the first ``fraction`` of each task's episodes, at least one."""
@@ -66,11 +69,13 @@ class Advantages:
     def __init__(self) -> None:
         self._known: dict[int, Tensor] = {}
 
-    def of(self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float) -> Episodes:
+    def of(
+        self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
+    ) -> Episodes:
         """Return a rollout with its advantages; see ``Episodes.of``. The other arguments are always the same."""
         key = id(rollout)  # unique among rollouts that exist
         if key not in self._known:
-            self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda).advantages
+            self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda, processes).advantages
             weakref.finalize(rollout, self._known.pop, key, None)
         return Episodes(rollout, self._known[key])
 

@@ -170,7 +170,8 @@ class GradientLearner(Learner):
 
     def episodes(self, rollout: Rollout) -> Episodes:
         """Return a rollout with its advantages."""
-        return self._advantages.of(rollout, self.policy, self.config.discount, self.config.gae_lambda)
+        config = self.config
+        return self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
 
     def adaptation(
         self, params: TensorDict, support: Sequence[Episodes], differentiable: bool = True

@@ -105,7 +105,7 @@ class Reptile(Learner):
     def adapt(self, state: Inner, rollout: Rollout) -> Inner:
         """Take one inner step: ``inner_epochs`` steps of each task's optimiser on its clipped surrogate."""
         config = self.config
-        episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda)
+        episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
         params = leaf(state.params)
         # Both optimisers work element by element: one over the stacked parameters is one for each task.
         optimizer: torch.optim.Optimizer = (
