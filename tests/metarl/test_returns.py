@@ -12,7 +12,6 @@ from metarl.returns import (
     normalize_per_task,
     per_task_mean,
 )
-
 from tests.processes import in_threads
 
 GARBAGE = 1e6
