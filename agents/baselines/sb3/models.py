@@ -6,8 +6,9 @@ different bytes.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,9 +19,31 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.buffers import ReplayBuffer
 
-# ``_n_calls`` counts steps between updates of DQN's target network.
-COUNTERS = ("num_timesteps", "_n_updates", "_n_calls")
+COUNTERS = ("num_timesteps", "_n_updates")
 COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an algorithm spends environment steps: ``steps`` in all, and the arguments of its constructor for that."""
+
+    steps: int
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Models:
+    """What is known of N tasks: a model for each, or one for all until the first adaptation.
+
+    Attributes:
+        models: N of them, or one.
+        waiting: environment steps of each task that were granted and not yet taken, N of them; None before adaptation.
+        adaptations: how many there were.
+    """
+
+    models: "Sequence[BaseAlgorithm]"
+    waiting: Sequence[int] | None = None
+    adaptations: int = 0
 
 
 def knowledge(model: "BaseAlgorithm") -> dict[str, Any]:
