@@ -27,6 +27,11 @@ from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 
 SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
+# The meaning of the metric ``adaptation_kl``.
+ADAPTATION_KL = (
+    "mean KL divergence of the policies after adaptation from those before it, in nats, at the observations of the "
+    "iteration's last rollout: how far adaptation moves the policy"
+)
 # A learned step size has the name of its parameter with this prefix.
 STEP_SIZE = "step_size_"
 
@@ -83,6 +88,21 @@ class Advantages:
 def likelihood_ratio(distribution: Distribution, rollout: Rollout) -> Tensor:
     """Return pi(a|s) / pi_sampling(a|s) of every step, ``[N, E, T]``."""
     return torch.exp(distribution.log_prob(rollout.actions) - rollout.known_log_probs())
+
+
+def mean_kl(one: Distribution, other: Distribution, rollout: Rollout, processes: Processes) -> Tensor:
+    """Return this process's share of the mean of KL(one || other) over tasks and their steps, ``[]``, in nats.
+
+    The mean over processes of the shares is the mean over the tasks of all processes.
+
+    Args:
+        one: at the rollout's observations.
+        other: at the same observations.
+        rollout: whose steps count.
+        processes: those whose tasks make up the batch.
+    """
+    divergences = per_task_mean(one.kl(other), rollout.valid)
+    return processes.weight(len(divergences)) * divergences.mean()
 
 
 def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:
