@@ -66,7 +66,7 @@ class LinearBaseline:
             return cls(torch.stack(dual).to(features.dtype))
         inputs = inputs.double()
         gram = inputs.mT @ inputs + RIDGE * torch.eye(inputs.shape[-1], dtype=inputs.dtype, device=inputs.device)
-        weights = torch.linalg.solve(gram, inputs.mT @ targets).squeeze(-1)
+        weights = _solve(gram, inputs.mT @ targets).squeeze(-1)
         return cls(weights.to(features.dtype))
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -78,8 +78,18 @@ class LinearBaseline:
 def _dual_weights(inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the weights ``[F]`` of one task's regression of targets ``[S, 1]`` on inputs ``[S, F]``, S below F."""
     kernel = inputs @ inputs.mT + RIDGE * torch.eye(len(inputs), dtype=inputs.dtype, device=inputs.device)
-    coefficients: Tensor = torch.linalg.solve(kernel, targets)
-    return (inputs.mT @ coefficients).squeeze(-1)
+    return (inputs.mT @ _solve(kernel, targets)).squeeze(-1)
+
+
+def _solve(matrices: Tensor, targets: Tensor) -> Tensor:
+    """Solve symmetric positive definite systems ``[..., F, F]`` by Cholesky; NaN where rounding hides the ridge.
+
+    Not by ``torch.linalg.solve``: the LU factorisation of a batch of large matrices never returns with oneMKL and two
+    threads (torch 2.13).
+    """
+    factors, failed = torch.linalg.cholesky_ex(matrices)
+    solution = torch.cholesky_solve(targets, factors)
+    return solution.masked_fill((failed > 0)[..., None, None], torch.nan)
 
 
 def projected(observations: Tensor, samples: int) -> Tensor:

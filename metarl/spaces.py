@@ -72,7 +72,7 @@ def observed(space: spaces.Space[Any], values: Values) -> Tensor:
 
 
 def features(space: spaces.Space[Any], values: Values) -> Tensor:
-    """Return observations ``[..., *shape]`` of a space as float32 numbers ``[..., D]``.
+    """Return observations ``[..., *shape]`` of a space as numbers ``[..., D]``, float32 unless float64 is given for it.
 
     They are ordered as ``gymnasium.spaces.flatten`` orders them, with Discrete and MultiDiscrete one-hot; D is
     ``gymnasium.spaces.flatdim(space)``. Pixels of an image are divided by 255.
@@ -116,7 +116,8 @@ def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
         starts, counts = space.start.reshape(-1).tolist(), space.nvec.reshape(-1).tolist()
         columns = zip(flat.long().unbind(-1), starts, counts, strict=True)
         return torch.cat([_one_hot(column - start, count) for column, start, count in columns], -1)
-    return flat.float()
+    # Values of a float32 space are taken as they are: in float64 they come from whoever checks a derivative.
+    return flat if space.dtype == np.float32 and flat.is_floating_point() else flat.float()
 
 
 def _one_hot(numbers: Tensor, count: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
 from metarl.places import Map
+from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.spaces import feature_space, features, unit_space
 from metarl.tensor_family import State, TensorFamily
@@ -56,6 +57,11 @@ class FamilyView(TaskFamily):
     def presets(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
         """The other family's."""
         return self.family.presets
+
+    @property
+    def references(self) -> Mapping[str, Reference]:  # type: ignore[override]
+        """The other family's."""
+        return self.family.references
 
     @property
     def horizon(self) -> int:  # type: ignore[override]

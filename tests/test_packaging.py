@@ -92,8 +92,8 @@ def third_party_imports() -> set[str]:
 
 def test_what_is_imported_is_what_is_declared() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    lines = [*PROJECT["project"]["dependencies"], *extras["gpu"], *extras["metaworld"]]
-    declared = {re.split("[>=]", line)[0] for line in lines}
+    lines = [*PROJECT["project"]["dependencies"], *extras["gpu"], *extras["metaworld"], *extras["minari"]]
+    declared = {re.split(r"[>=\[]", line)[0] for line in lines}
     assert {DISTRIBUTIONS.get(name, name) for name in third_party_imports()} == declared
 
 

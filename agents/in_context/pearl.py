@@ -16,14 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.pearl_networks import Belief, PearlNetworks, drawn
+from metarl.agents.in_context.pearl_networks import Belief, OpenBelief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.step_inputs import StepInputs
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner, OpenState, register_learner
+from metarl.learner import Learner, register_learner
 from metarl.replay import Replay
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
@@ -79,19 +79,6 @@ class PearlConfig(TrialConfig):
         require_unit(self, "discount", "tau")
         require_not_negative(self, "kl_weight", "random_iterations")
         require_layers(self, "hidden_sizes")
-
-
-@dataclass
-class OpenBelief(OpenState[Belief]):
-    """What the policy is conditioned on in R episodes of each of N tasks.
-
-    Shapes:
-        latent: sample of the belief, for a whole episode, ``[N, R, Z]``.
-        kept: actions ``[N, R, A]`` before squashing that replace the policy's for the whole episode.
-    """
-
-    latent: Tensor
-    kept: Tensor | None = None
 
 
 @register_learner

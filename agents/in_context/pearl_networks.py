@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 
 from metarl.agents.in_context.replay import Transitions
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.learner import OpenState
 from metarl.networks import init_mlp
 
 LOG_STD_RANGE = (-20.0, 2.0)
@@ -37,6 +38,19 @@ class Belief:
         """Return the product of all factors and of the prior, which is N(0, 1) for each latent variable."""
         precision = 1 + self.precision
         return DiagonalGaussian(self.shift / precision, -0.5 * precision.log())
+
+
+@dataclass
+class OpenBelief(OpenState[Belief]):
+    """What the policy is conditioned on in R episodes of each of N tasks.
+
+    Shapes:
+        latent: sample of the belief, for a whole episode, ``[N, R, Z]``.
+        kept: actions ``[N, R, A]`` before squashing that replace the policy's for the whole episode.
+    """
+
+    latent: Tensor
+    kept: Tensor | None = None
 
 
 class Perceptrons(nn.Module):

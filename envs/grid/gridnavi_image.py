@@ -11,17 +11,21 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.envs.grid.gridnavi import GridNavi
-from metarl.envs.grid.pictures import LINE
 from metarl.family import register_family
-from metarl.pictures import AGENT, WHITE
+from metarl.pictures import AGENT, Colour
+from metarl.references import Reference
 from metarl.tensor_family import State
 from metarl.validation import require_counts
+
+# Dark, so that most pixels are near 0 and the agent is what differs between pictures.
+FLOOR: Colour = (0, 0, 0)
+LINE: Colour = (50, 50, 50)
 
 
 @register_family
 @dataclass(frozen=True)
 class GridNaviImage(GridNavi):
-    """GridNavi whose observation is a picture of the map: white cells between grey lines, the agent's in blue.
+    """GridNavi whose observation is a picture of the map: black cells between dark grey lines, the agent's in blue.
 
     Tasks, rewards and ends are GridNavi's, and the goal is not on the picture.
 
@@ -34,6 +38,7 @@ class GridNaviImage(GridNavi):
     name: ClassVar[str] = "gridnavi-image"
     env_id: ClassVar[str] = "metarl/GridNaviImage-v0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"varibad": {"size": 5, "horizon": 15, "cell_pixels": 3}}
+    references: ClassVar[Mapping[str, Reference]] = {"varibad": GridNavi.references["varibad"]}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,7 +59,7 @@ class GridNaviImage(GridNavi):
 def _pictures(family: GridNaviImage, device: torch.device) -> Tensor:
     """Return the picture with the agent in each cell by its number, uint8 ``[cells, H, W, 3]``."""
     pixels, cells = family.cell_pixels, family.size**2
-    empty = np.full((family.size * pixels, family.size * pixels, 3), WHITE, np.uint8)
+    empty = np.full((family.size * pixels, family.size * pixels, 3), FLOOR, np.uint8)
     empty[pixels - 1 :: pixels] = LINE
     empty[:, pixels - 1 :: pixels] = LINE
     pictures = np.repeat(empty[None], cells, 0)

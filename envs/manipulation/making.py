@@ -9,11 +9,12 @@ import torch
 from mujoco.batch import Batch
 
 from metarl.envs.manipulation.arms import Arms, CpuArms
-from metarl.envs.manipulation.package import Version, indices
+from metarl.envs.manipulation.package import Version, indices, load_package
 from metarl.envs.manipulation.scene import Kind
 from metarl.envs.manipulation.starts import Prototype, prototype
 from metarl.envs.manipulation.tasks import catalogue, first_rewards
 from metarl.envs.manipulation.worlds import ArmsMaker, ManipulationDynamics
+from metarl.envs.simulation.batched import check_engine
 from metarl.errors import InputError
 
 Prototypes = Callable[[int], Prototype]
@@ -32,6 +33,8 @@ def make_worlds(num_envs: int, device: torch.device, hidden: bool, reward: Versi
     Raises:
         InputError: when the package is missing or another version, or the device's engine is missing.
     """
+    load_package()
+    check_engine(device)
     kinds = {index: KINDS[reward][name] for name, index in indices().items()}
 
     @cache
@@ -57,17 +60,9 @@ def cpu_arms(prototypes: Prototypes) -> ArmsMaker:
 
 
 def device_arms(prototypes: Prototypes, kinds: Mapping[int, Kind], device: torch.device) -> ArmsMaker:
-    """Return what makes simulations by MuJoCo Warp.
+    """Return what makes simulations by MuJoCo Warp."""
+    from metarl.envs.manipulation.arms_warp import ArmSim, WarpArms
 
-    Raises:
-        InputError: when the package that it needs is not installed.
-    """
-    try:
-        from metarl.envs.manipulation.arms_warp import ArmSim, WarpArms
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"MuJoCo on {device} needs {error.name}, which is not installed; pip install 'metarl-gym[gpu]'"
-        ) from None
     simulations: dict[int, ArmSim] = {}
 
     def make_arms(environment: int, count: int) -> Arms:

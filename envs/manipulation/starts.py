@@ -17,7 +17,6 @@ from metarl.errors import InputError
 # The package remembers these in every environment.
 COMMON = ("_target_pos", "obj_init_pos", "init_tcp", "hand_init_pos")
 MOST_KEPT = 1_000
-# The package's first rewards, and its second.
 
 
 @dataclass(frozen=True)

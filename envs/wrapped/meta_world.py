@@ -5,9 +5,8 @@ first used, not when the families are registered.
 """
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,15 +14,15 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from metarl.envs.manipulation.package import Version, check_names, environments, indices, load_package
+from metarl.envs.manipulation.draws import DRAWS, LONGEST_VECTOR, benchmark_tasks
+from metarl.envs.manipulation.package import Version, environments, indices, load_package
 from metarl.envs.wrapped.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
 from metarl.errors import InputError
 from metarl.family import Dynamics, Part, register_family
 from metarl.validation import require_choice
 
-ENVIRONMENTS, DRAWS = 50, 50
+ENVIRONMENTS = 50
 LONGEST_EPISODE = 500
-LONGEST_VECTOR = 6
 # Of the tasks that are drawn for a training environment, the first ones are for training, the others for validation.
 TRAINING = 40
 
@@ -148,8 +147,12 @@ class MetaWorldFamily(EnvironmentFamily):
         sawyer.set_task(load_package().Task(env_name=name, data=pickle.dumps(data)))
 
     def check_device(self, device: torch.device) -> None:
-        """Make sure that the package is installed; its worlds run on the CPU whatever the device."""
+        """Make sure that the package is installed, and what runs batched worlds on ``device``."""
         load_package()
+        if self.engine == "batched":
+            from metarl.envs.simulation.batched import check_engine
+
+            check_engine(device)
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make ``num_envs`` worlds, batched on ``device``, or the package's own on the CPU."""
@@ -248,56 +251,3 @@ class MetaWorldCustom(MetaWorldFamily):
     def benchmark_arguments(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """``train_envs`` and ``test_envs``."""
         return tuple(self.train_envs), tuple(self.test_envs)
-
-
-@cache
-def benchmark_tasks(
-    benchmark: str, arguments: tuple[str | tuple[str, ...], ...], seed: int
-) -> tuple[TensorDict, TensorDict]:
-    """Return the training and the test tasks of a benchmark, its environments taking turns.
-
-    They are those of the package's own class ``benchmark``, made with ``arguments`` and ``seed``.
-
-    Raises:
-        InputError: when the package is missing, or has no such environment.
-    """
-    check_names(name for argument in arguments for name in ([argument] if isinstance(argument, str) else argument))
-    if benchmark == "ML1":  # whose test tasks the package draws from the next seed
-        names = [str(name) for name in arguments]
-        return _draw_tasks(names, seed), _draw_tasks(names, seed + 1)
-    if benchmark == "CustomML":
-        train, test = arguments
-        return _draw_tasks(train, seed), _draw_tasks(test, seed)
-    parts = getattr(load_package().env_dict, f"{benchmark}_V3")
-    return _draw_tasks(parts["train"], seed), _draw_tasks(parts["test"], seed)
-
-
-def _draw_tasks(names: Iterable[str], seed: int) -> TensorDict:
-    """Draw the tasks of environments as the package does.
-
-    It draws each task in a reset, which simulates the hand's way to its place. No draw depends on that, and it takes
-    most of the time, so here the environments are made with a hand that stays where it is.
-    """
-    kinds = dict(environments())
-    makers = {name: partial(_make_still, kinds[name]) for name in names}
-    arguments = {name: {"args": [], "kwargs": {"task_id": index}} for index, name in enumerate(makers)}
-    return _as_tensors(load_package()._make_tasks(makers, arguments, {}, seed=seed))
-
-
-def _make_still(kind: type[Any]) -> Any:
-    import mujoco
-
-    env = kind()
-    env.do_simulation = lambda *_: mujoco.mj_forward(env.model, env.data)
-    return env
-
-
-def _as_tensors(tasks: list[Any]) -> TensorDict:
-    placements = np.zeros((len(tasks), LONGEST_VECTOR))
-    for row, task in enumerate(tasks):
-        vector = pickle.loads(task.data)["rand_vec"]  # noqa: S301 (the package's own, made a moment ago)
-        placements[row, : len(vector)] = vector
-    numbers = torch.tensor([indices()[task.env_name] for task in tasks])
-    grouped = TensorDict({"environment": numbers, "placement": torch.from_numpy(placements)}, [len(tasks)])
-    in_turn: TensorDict = grouped[torch.arange(len(tasks)).view(-1, DRAWS).T.flatten()]
-    return in_turn

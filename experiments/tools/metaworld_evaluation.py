@@ -14,8 +14,9 @@ import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv, VectorWrapper
 
+from metarl.envs.manipulation.draws import DRAWS
 from metarl.envs.manipulation.package import load_package
-from metarl.envs.wrapped.meta_world import DRAWS, MetaWorldFamily
+from metarl.envs.wrapped.meta_world import MetaWorldFamily
 from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.commands.parsing import guarded, parse

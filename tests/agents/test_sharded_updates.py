@@ -63,12 +63,8 @@ def leaves(content: Any) -> Iterator[Tensor]:
 
 
 def state_of(learner: Learner) -> list[Tensor]:
-    """Return all that training changes, but what each process keeps of its own."""
-    state = learner.state_dict()
-    if "model" in state:
-        state["model"].pop("past")
-    state.pop("replay", None)
-    return list(leaves(state))
+    """Return all that training changes, but the replay buffers, of which each process has its own."""
+    return list(leaves(learner.state_dict()))
 
 
 def learner_of(name: str, **settings: Any) -> Learner:

@@ -14,6 +14,7 @@ from metarl.family import make_family
 from metarl.params import per_task
 from metarl.policies import MAX_FIRST_LAYER, GaussianPolicy, LogitPolicy, Policy, make_policy
 from metarl.sampler import Sampler
+from tests.fakes import PolicyActor
 
 BOX = spaces.Box(-1.0, 1.0, (2,))
 SEE = spaces.Box(-1.0, 1.0, (3,))
@@ -43,7 +44,7 @@ def test_the_likelihood_ratio_is_one_at_the_sampling_parameters(name: str) -> No
     policy = make_policy(family.observation_space, family.action_space, (8, 8))
     params = stacked(policy, 3)
     tasks = family.sample_tasks(3, torch.Generator().manual_seed(0))
-    rollout = Sampler(family).collect(policy, params, tasks, episodes=4, seed=0)
+    rollout = Sampler(family).collect(PolicyActor(policy), params, tasks, episodes=4, seed=0)
     found = policy.distribution(params, rollout.observations).log_prob(rollout.actions)
     torch.testing.assert_close(found, rollout.log_probs, rtol=0, atol=1e-5)
 

@@ -112,13 +112,13 @@ def test_too_few_episodes_are_refused(data: Path) -> None:
 def test_pearl_trains_on_recorded_episodes_without_an_environment_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect_rollout, iterations = Sampler.collect, []
+    sample, iterations = Sampler.run, []
 
-    def watched(self: Sampler, *given: Any, **options: Any) -> Rollout:
+    def watched(self: Sampler, *given: Any) -> Rollout:
         iterations.append(len(RunDirectory(tmp_path / "run").read_metrics()))
-        return collect_rollout(self, *given, **options)
+        return sample(self, *given)
 
-    monkeypatch.setattr(Sampler, "collect", watched)
+    monkeypatch.setattr(Sampler, "run", watched)
     train(offline(data, tmp_path / "run"))
     assert set(iterations) == {2}  # only the validation at the end, before the third row is written
     rows = numbers(tmp_path / "run")

@@ -45,9 +45,18 @@ def test_features_are_what_gymnasium_flattens_an_element_to(space: spaces.Space,
     assert features(space, values).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.uint8, torch.int64])
-def test_features_are_float32(kind: torch.dtype) -> None:
-    assert features(spaces.Box(0, 255, (2,)), torch.zeros(3, 2, dtype=kind)).dtype == torch.float32
+@pytest.mark.parametrize(
+    ("space", "given", "kind"),
+    [
+        (np.float32, torch.float32, torch.float32),
+        (np.float32, torch.float64, torch.float64),  # for derivatives by finite differences
+        (np.float64, torch.float64, torch.float32),
+        (np.uint8, torch.uint8, torch.float32),
+        (np.int64, torch.int64, torch.float32),
+    ],
+)
+def test_features_are_float32_unless_more_is_given_for_it(space: type, given: torch.dtype, kind: torch.dtype) -> None:
+    assert features(spaces.Box(0, 255, (2,), space), torch.zeros(3, 2, dtype=given)).dtype == kind
 
 
 def test_pixels_of_an_image_are_features_in_the_unit_interval() -> None:

@@ -16,6 +16,7 @@ from metarl.family import make_family
 from metarl.rollout import Episode, Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
+from metarl.session import Session
 from metarl.splits import TaskSplit, task_keys
 from metarl.task_source import TASK_SOURCES, PlrConfig, PrioritisedTasks, TaskSource, UniformTasks, register_task_source
 from metarl.training import resume, train
@@ -150,13 +151,13 @@ def test_it_makes_a_difference(tmp_path: Path) -> None:
 def test_only_a_fixed_set_of_tasks_is_met(
     family: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect, seen = Sampler.collect, []
+    sample, seen = Sampler.run, []
 
-    def watched(self: Sampler, actor: Any, state: Any, tasks: TensorDict, *rest: Any, **options: Any) -> Rollout:
-        seen.append(tasks)
-        return collect(self, actor, state, tasks, *rest, **options)
+    def watched(self: Sampler, session: Session, *rest: Any) -> Rollout:
+        seen.append(session.tasks)
+        return sample(self, session, *rest)
 
-    monkeypatch.setattr(Sampler, "collect", watched)
+    monkeypatch.setattr(Sampler, "run", watched)
     train(small(tmp_path / "run", family, iterations=10, horizon=3, train_tasks=3, task_source=source))
     training = seen[: 2 * 10]  # what follows is validation
     met_keys = {key for tasks in training for key in task_keys(tasks)}

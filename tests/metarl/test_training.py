@@ -180,10 +180,10 @@ def test_a_learner_that_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
 def test_an_engine_that_does_not_run_on_the_device_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Navigation2D, num_envs: int, device: torch.device) -> None:
+    def refuse(self: Navigation2D, device: torch.device) -> None:
         raise InputError(f"this engine does not run on {device}")
 
-    monkeypatch.setattr(Navigation2D, "dynamics", refuse)
+    monkeypatch.setattr(Navigation2D, "check_device", refuse)
     with pytest.raises(InputError, match="does not run on cpu"):
         train(small(tmp_path / "run", "navigation-2d"))
     assert not (tmp_path / "run").exists()
@@ -386,7 +386,7 @@ sys.exit(main(sys.argv[2:]))
     ("limit", "left"),
     [
         pytest.param(500, [], id="at the config"),
-        pytest.param(1500, ["config.json", "metrics.csv"], id="at the checkpoint"),
+        pytest.param(2500, ["config.json", "metrics.csv"], id="at the checkpoint"),
         pytest.param(30_000, ["checkpoint.pt", "config.json", "metrics.csv"], id="at the picture"),
     ],
 )

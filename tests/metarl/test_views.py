@@ -19,7 +19,7 @@ from metarl.spaces import features
 from metarl.splits import TaskSplit
 from metarl.vector_env import TaskVectorEnv
 from metarl.views import FamilyView, InformedFamily, task_features
-from tests.fakes import EchoFamily, echo_tasks
+from tests.fakes import EchoFamily, PolicyActor, echo_tasks
 
 SLOW_TO_START = {"metaworld-ml10", "metaworld-ml25", "metaworld-ml45"}  # metaworld-ml1 is their like
 
@@ -70,7 +70,8 @@ def test_its_split_is_the_familys(name: str) -> None:
 def test_a_view_hands_on_everything_that_a_family_has_but_what_it_changes() -> None:
     # A hook that is added to the contract and forgotten in the view would be the default's for an oracle.
     contract = {name for name in {**vars(TaskFamily), **get_annotations(TaskFamily)} if not name.startswith("_")}
-    assert contract - set(vars(FamilyView)) == {"observation_space", "dynamics"}
+    # Where the agent is, and what staying there is, are read off the observations.
+    assert contract - set(vars(FamilyView)) == {"observation_space", "dynamics", "places", "staying"}
 
 
 def test_the_base_of_a_view_is_the_family_without_any_view() -> None:
@@ -141,7 +142,7 @@ def test_the_sampler_and_a_policy_take_it() -> None:
     policy = make_policy(family.observation_space, family.action_space)
     params = per_task(policy.init_params(torch.Generator().manual_seed(0)), 2)
     tasks = TensorDict({"goal": torch.tensor([[4, 4], [2, 0]])}, [2])
-    rollout = Sampler(family).collect(policy, params, tasks, 3, seed=1)
+    rollout = Sampler(family).collect(PolicyActor(policy), params, tasks, 3, seed=1)
     assert rollout.observations.shape == (2, 3, 4, 4)
     assert (rollout.observations[0, :, :, 2:] == 1).all()
     assert (rollout.observations[1, :, :, 2:] == torch.tensor([0.0, -1.0])).all()

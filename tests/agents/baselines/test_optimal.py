@@ -66,7 +66,7 @@ VALUES = [
 
 
 def test_the_table_has_every_family_that_is_solved() -> None:
-    assert {name for name, *_ in VALUES} == SOLVED
+    assert {name for name, *_ in VALUES} == SOLVED - {"gridnavi-image"}  # whose tasks and rewards are gridnavi's
 
 
 @pytest.mark.parametrize(("name", "preset", "episodes", "value", "slack"), VALUES)

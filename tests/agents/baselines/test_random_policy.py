@@ -90,7 +90,8 @@ class AnyActions(EchoFamily):
 )
 def test_every_action_of_a_space_is_as_likely(space: spaces.Space[Any], values: int, chance: float) -> None:
     policy = RandomPolicy(AnyActions(space=space), RandomConfig(), 1, CPU)
-    actions, distribution = policy.act(None, torch.zeros(2, 50, 3), torch.Generator().manual_seed(0))
+    stream = torch.Generator().manual_seed(0)
+    actions, distribution = policy.act(policy.open(None, 50, stream), torch.zeros(2, 50, 3), stream)
     assert actions.numel() == 2 * 50 * values
     torch.testing.assert_close(distribution.log_prob(actions).exp(), torch.full((2, 50), chance))
 

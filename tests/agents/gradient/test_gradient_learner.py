@@ -478,6 +478,5 @@ def test_settings_of_adam_that_make_no_sense_are_refused(bad: dict[str, Any], me
     ids=str,
 )
 def test_a_policy_that_cannot_be_made_is_refused(name: str, bad: dict[str, Any], message: str) -> None:
-    config = TrainConfig(name, "navigation-2d", RunConfig(), LEARNERS[name].config_class(**bad))
     with pytest.raises(InputError, match=message):
-        config.make_learner()
+        TrainConfig(name, "navigation-2d", RunConfig(), LEARNERS[name].config_class(**bad)).make_learner()

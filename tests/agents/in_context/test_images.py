@@ -19,6 +19,7 @@ from metarl.envs.basic.navigation import Navigation2D
 from metarl.envs.grid.gridnavi_image import GridNaviImage
 from metarl.errors import InputError
 from metarl.learner import Learner
+from metarl.processes import BatchNoise
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
@@ -104,14 +105,15 @@ def test_images_stay_uint8_in_rollouts_trials_and_past_trials() -> None:
     assert rollouts[0].observations.dtype == torch.uint8
     assert _trials(rollouts).next_observations.dtype == torch.uint8
     learner.update(rollouts)
-    assert learner.state_dict()["model"]["past"]["observations"].dtype == torch.uint8
+    assert learner.past.newest.trials.observations.dtype == torch.uint8
 
 
 def test_varibads_model_does_not_train_the_policys_encoder() -> None:
     learner = MAKERS["varibad"]()
     trials = _trials(trial(learner, IMAGES))
     learner.network.zero_grad()
-    bound, _ = learner.elbo(trials, torch.Generator().manual_seed(0))
+    size = len(trials.rewards)
+    bound, _ = learner.elbo(trials, BatchNoise(torch.Generator().manual_seed(0), torch.arange(size), size))
     bound.backward()
     assert all(value.grad is None for value in learner.inputs.encoder.parameters())
 
@@ -137,7 +139,7 @@ def test_observations_under_a_learned_encoder_are_not_normalised() -> None:
 def test_pearls_replay_holds_a_byte_for_each_pixel() -> None:
     learner = pearl()
     learner.update(trial(learner, PHOTOGRAPHED))
-    rows = learner.state_dict()["replay"]["rows"]
+    rows = learner.replay.read(0, learner.replay.added)["rows"]
     # Two images of 49 pixels in 13 numbers each, two numbers of an action, reward and end.
     assert rows.shape[-1] == 2 * 13 + 2 + 2
 

@@ -1,6 +1,5 @@
 """The same worlds on MuJoCo Warp, on Warp's CPU device."""
 
-import sys
 from typing import Any
 
 import mujoco_warp as mjw
@@ -62,11 +61,3 @@ def test_a_model_that_warp_does_not_run_is_refused(monkeypatch: pytest.MonkeyPat
     message = "^MuJoCo Warp does not run Meta-World's reach-v3: a feature; use --device cpu$"
     with pytest.raises(InputError, match=message):
         maker()(indices()["reach-v3"], 2)
-
-
-def test_without_the_extra_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
-    for module in ("metarl.envs.manipulation.arms_warp", "metarl.envs.simulation.warp"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    with pytest.raises(InputError, match=r"mujoco_warp, which is not installed; pip install 'metarl-gym\[gpu\]'$"):
-        maker()

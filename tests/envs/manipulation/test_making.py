@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,12 @@ def test_a_batch_is_made_anew_only_for_more_worlds(monkeypatch: pytest.MonkeyPat
     ]
     assert widths == [4, 1, 2, 5]
     assert made == [("push", 4, 3), ("door", 1, 1), ("push", 5, 3)]
+
+
+def test_without_the_extra_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "metarl.envs.simulation.warp", None)
+    with pytest.raises(InputError, match=r"which is not installed; pip install 'metarl-gym\[gpu\]'$"):
+        making.make_worlds(1, torch.device("cuda"), True, "v2")
 
 
 def test_a_placement_of_the_packages_is_accepted_and_another_refused() -> None:

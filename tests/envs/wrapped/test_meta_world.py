@@ -15,6 +15,7 @@ from tensordict import TensorDict
 
 from metarl.config import TrainConfig
 from metarl.envs.manipulation import package
+from metarl.envs.manipulation.draws import benchmark_tasks
 from metarl.envs.manipulation.package import environments, load_package
 from metarl.envs.wrapped.meta_world import (
     MetaWorldCustom,
@@ -23,7 +24,6 @@ from metarl.envs.wrapped.meta_world import (
     MetaWorldML10,
     MetaWorldML25,
     MetaWorldML45,
-    benchmark_tasks,
 )
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
@@ -202,8 +202,8 @@ def scripted_in_the_package(name: str, task: TensorDict) -> bool:
     ("family", "message"),
     [
         (lambda: MetaWorldML1(horizon=501), "Meta-World's episodes have at most 500 steps, not 501"),
-        (lambda: MetaWorldML1(engine="fast"), "metaworld-ml1: engine must be batched or package, not 'fast'"),
-        (lambda: MetaWorldML1(reward="v3"), "metaworld-ml1: reward must be v1 or v2, not 'v3'"),
+        (lambda: MetaWorldML1(engine="fast"), "engine must be one of batched, package, not 'fast'"),
+        (lambda: MetaWorldML1(reward="v3"), "reward must be one of v1, v2, not 'v3'"),
         (
             lambda: MetaWorldML1(env_name="reach-v2").own_split(),
             "Meta-World has no environment 'reach-v2'; did you mean reach-v3 or reach-wall-v3",

@@ -10,10 +10,10 @@ from gymnasium import spaces
 from torch import Tensor
 
 import metarl
-from metarl.distributions import DiagonalGaussian, Distribution
+from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError
 from metarl.family import TaskFamily
-from metarl.learner import LEARNERS, Learner, register_learner
+from metarl.learner import LEARNERS, Learner, OpenState, register_learner
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 
@@ -43,12 +43,9 @@ class Drift(Learner):
     def begin(self, num_tasks: int) -> Tensor:
         return self.mean.expand(num_tasks, 1, -1).clone()
 
-    def act(
-        self, state: Tensor, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        mean = state.expand(*observations.shape[:2], -1)
-        distribution = DiagonalGaussian(mean, torch.zeros_like(mean))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+    def action_distribution(self, working: OpenState[Tensor], observations: Tensor) -> DiagonalGaussian:
+        mean = working.state.expand(*observations.shape[:2], -1)
+        return DiagonalGaussian(mean, torch.zeros_like(mean))
 
     def adapt(self, state: Tensor, rollout: Rollout) -> Tensor:
         return state + 0.1 * self.step(rollout)

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDict
 
 import metarl  # noqa: F401 (registers families and learners)
-from metarl.agents.baselines.sb3.learner import Models, Sb3Learner
-from metarl.agents.baselines.sb3.models import knowledge
+from metarl.agents.baselines.sb3.learner import Sb3Learner
+from metarl.agents.baselines.sb3.models import Models, knowledge
 from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, RunError
