@@ -20,7 +20,6 @@ from metarl.distributions import Distribution
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import LEARNERS, Actor, Learner
 from metarl.params import flatten
-from metarl.policies import Policy
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
@@ -81,17 +80,6 @@ def one_task(rollout: Rollout, task: int) -> Rollout:
     return Rollout(**cut)
 
 
-def read_float64(policy: Policy) -> None:
-    """Let a policy read float64 observations as they are, where all that it reads is turned into float32 otherwise."""
-    read = policy.features
-    setattr(policy, "features", lambda observations: read(observations).to(real_type(observations)))  # noqa: B010
-
-
-def real_type(tensor: Tensor) -> torch.dtype:
-    """Return float64 for tensors of float64 and of whole numbers."""
-    return tensor.dtype if tensor.is_floating_point() else torch.float64
-
-
 def learner_and_rollouts(
     family: str = "navigation-2d", tasks: int = 3, episodes: int = 4, horizon: int = 5, seed: int = 0, **settings: Any
 ) -> tuple[MamlTrpo, list[Rollout]]:
@@ -101,7 +89,6 @@ def learner_and_rollouts(
     learner, sampler = config.make_learner(), Sampler(config.make_family())
     assert isinstance(learner, MamlTrpo)
     learner.params = learner.params.double()
-    read_float64(learner.policy)
     drawn = config.split().train_tasks(tasks, seed)
     state, rollouts = learner.begin(tasks), []
     for step in range(learner.inner_steps + 1):

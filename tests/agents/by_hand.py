@@ -25,7 +25,7 @@ from metarl.params import flatten, names, unflatten
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.trust_region import Candidate, Step
-from tests.runs import Float32Actor, double, read_float64
+from tests.runs import Float32Actor, double
 
 TASKS, EPISODES, HORIZON = 3, 4, 5
 MAMLS = [name for name, learner in LEARNERS.items() if issubclass(learner, GradientLearner)]
@@ -52,7 +52,6 @@ def iteration(name: str, family: str = "navigation-2d", seed: int = 0, **setting
     sampler, tasks = Sampler(config.make_family()), config.split().train_tasks(TASKS, seed)
     with float64():
         learner: Any = config.make_learner()
-    read_float64(learner.policy)
     state, rollouts = learner.begin(TASKS), []
     for step in range(learner.inner_steps + 1):
         if step > 0:
