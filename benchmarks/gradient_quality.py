@@ -23,6 +23,7 @@ from torch import Tensor
 
 import metarl
 from metarl.baselines import LinearBaseline, linear_features
+from metarl.learner import Actor, OpenState
 from metarl.params import flatten, gradient, leaf, per_task
 from metarl.policies import Policy, make_policy
 from metarl.returns import discounted_returns, generalized_advantages, per_task_mean
@@ -41,15 +42,19 @@ FLOORS = (0.0, 0.01, 0.1, 0.3, 1.0)
 LAMBDAS = (1.0, 0.95)
 
 
-class PolicyActor:
-    """A policy with one set of parameters for all tasks, as the sampler's actor."""
+# Episodes of a task in a collection of the reference, in units of a batch's: more would only cost memory.
+REFERENCE_BATCHES = 2
+
+
+class PolicyActor(Actor):
+    """A policy with each task's parameters, as the sampler's actor."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def act(self, state, observations, generator, deterministic=False):
+    def act(self, working: OpenState, observations, generator, deterministic=False):
         """Act by each task's parameters."""
-        return self.policy.act(state, observations, generator, deterministic)
+        return self.policy.act(working.state, observations, generator, deterministic)
 
 
 def advantages(policy: Policy, rollout: Rollout, bootstrap: bool, gae_lambda: float) -> Tensor:
@@ -98,8 +103,12 @@ def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> 
     params = policy.init_params(generator(1, "gradient quality"))
     drawn = metarl.TaskSplit(family).train_tasks(tasks, "gradient quality")
     sampler, actor, stacked = metarl.Sampler(family), PolicyActor(policy), per_task(params, tasks)
-    truth = reference(policy, params, lambda seed: sampler.collect(actor, stacked, drawn, 10 * episodes, seed), rounds)
-    other = reference(policy, params, lambda seed: sampler.collect(actor, stacked, drawn, 10 * episodes, -seed), rounds)
+
+    def collect(seed: int) -> Rollout:
+        return sampler.collect(actor, stacked, drawn, REFERENCE_BATCHES * episodes, seed)
+
+    truth = reference(policy, params, collect, rounds)
+    other = reference(policy, params, lambda seed: collect(-seed), rounds)
     print(f"\n{name}: {tasks} tasks x {episodes} episodes; two references agree to {cosine(truth, other):.3f}")
     found: dict[tuple[str, float, float], list[float]] = {}
     for seed in range(batches):
@@ -127,7 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("families", nargs="*", default=[])
     parser.add_argument("--batches", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=40)
     parser.add_argument("--episodes", type=int, default=20)
     chosen = parser.parse_args()

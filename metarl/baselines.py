@@ -11,6 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.returns import discounted_returns, generalized_advantages, normalize_per_task
 from metarl.rollout import Rollout
 from metarl.seeding import generator
@@ -115,8 +116,18 @@ def _projection(size: int) -> Tensor:
 
 
 @torch.no_grad()
-def estimate_advantages(rollout: Rollout, observations: Tensor, final: Tensor, discount: float, lam: float) -> Tensor:
-    """Return normalised advantages ``[N, E, T]`` of a rollout: baseline, GAE and normalisation, all task by task.
+def estimate_advantages(
+    rollout: Rollout,
+    observations: Tensor,
+    final: Tensor,
+    discount: float,
+    lam: float,
+    processes: Processes = ONE_PROCESS,
+) -> Tensor:
+    """Return normalised advantages ``[N, E, T]`` of a rollout: baseline, GAE and normalisation.
+
+    Each task's baseline, mean and standard deviation are its own; tasks meet only in the floor under the standard
+    deviations, see ``normalize_per_task``.
 
     Args:
         rollout: the episodes.
@@ -124,6 +135,7 @@ def estimate_advantages(rollout: Rollout, observations: Tensor, final: Tensor, d
         final: network inputs ``[N, E, D]``, after each episode's last step.
         discount: per step.
         lam: lambda of the generalised advantage estimate.
+        processes: those whose tasks make up the batch.
     """
     steps = torch.arange(rollout.rewards.shape[-1], device=final.device)
     samples = rollout.valid[0].numel()
@@ -134,4 +146,4 @@ def estimate_advantages(rollout: Rollout, observations: Tensor, final: Tensor, d
     advantages = generalized_advantages(
         rollout.rewards, baseline(features), baseline(final_features), rollout.terminated, rollout.valid, discount, lam
     )
-    return normalize_per_task(advantages, rollout.valid)
+    return normalize_per_task(advantages, rollout.valid, processes)

@@ -7,6 +7,11 @@ no Python loop over time is needed.
 import torch
 from torch import Tensor
 
+from metarl.processes import ONE_PROCESS, Processes
+
+# The smallest standard deviation that a task's advantages are divided by, as a share of the batch's root mean square.
+DEVIATION_FLOOR = 0.1
+
 
 def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
     """Return the matrix ``[T, T]`` with ``factor ** (k - t)`` at row k >= column t, and zero elsewhere."""
@@ -58,15 +63,26 @@ def generalized_advantages(
     return errors @ discount_matrix(rewards.shape[-1], discount * gae_lambda, rewards)
 
 
-def normalize_per_task(values: Tensor, valid: Tensor) -> Tensor:
-    """Shift and scale ``[N, E, T]`` to zero mean and unit standard deviation over the valid steps of each task.
+def normalize_per_task(values: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> Tensor:
+    """Shift ``[N, E, T]`` to mean 0 over the valid steps of each task, and divide by the task's standard deviation.
 
-    Steps outside episodes become zero.
+    The divisor is at least ``DEVIATION_FLOOR`` times the root mean square of all tasks' standard deviations. Where all
+    episodes of a task earn the same, what is left of its advantages is the misfit of the baseline; divided by its own
+    standard deviation it would move the policy as far as the tasks in which some episodes were better than others
+    (docs/adaptation.md has the measurements). Steps outside episodes become zero.
+
+    Args:
+        values: ``[N, E, T]``.
+        valid: bool ``[N, E, T]``, true inside the episode.
+        processes: those whose tasks make up the batch.
     """
     count = valid.sum((1, 2), keepdim=True)
     centred = (values - (values * valid).sum((1, 2), keepdim=True) / count) * valid
-    deviation = (centred.square().sum((1, 2), keepdim=True) / count).sqrt()
-    return centred / (deviation + 1e-8)
+    variances = centred.square().sum((1, 2), keepdim=True) / count
+    mean_square = processes.mean(processes.weight(len(variances)) * variances.mean())
+    # Not clamp: a NaN of any task reaches all of them, so that every process refuses the update.
+    deviations = torch.maximum(variances.sqrt(), DEVIATION_FLOOR * mean_square.sqrt())
+    return centred / (deviations + 1e-8)
 
 
 def per_task_mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -22,10 +22,16 @@ from metarl.baselines import estimate_advantages
 from metarl.distributions import Distribution
 from metarl.params import gradient, names
 from metarl.policies import Policy
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 
 SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
+# The meaning of the metric ``adaptation_kl``.
+ADAPTATION_KL = (
+    "mean KL divergence of the policies after adaptation from those before it, in nats, at the observations of the "
+    "iteration's last rollout: how far adaptation moves the policy"
+)
 # A learned step size has the name of its parameter with this prefix.
 STEP_SIZE = "step_size_"
 
@@ -46,10 +52,12 @@ class Episodes:
     advantages: Tensor
 
     @classmethod
-    def of(cls, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float) -> "Episodes":
-        """Estimate the advantages of a rollout, task by task."""
+    def of(
+        cls, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
+    ) -> "Episodes":
+        """Estimate the advantages of a rollout; see ``estimate_advantages``."""
         inputs, final = policy.features(rollout.observations), policy.features(rollout.final_observations)
-        return cls(rollout, estimate_advantages(rollout, inputs, final, discount, gae_lambda))
+        return cls(rollout, estimate_advantages(rollout, inputs, final, discount, gae_lambda, processes))
 
     def first_episodes(self, fraction: float) -> "Episodes":
         """Return the first ``fraction`` of each task's episodes, at least one."""
@@ -66,11 +74,13 @@ class Advantages:
     def __init__(self) -> None:
         self._known: dict[int, Tensor] = {}
 
-    def of(self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float) -> Episodes:
+    def of(
+        self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
+    ) -> Episodes:
         """Return a rollout with its advantages; see ``Episodes.of``. The other arguments are always the same."""
         key = id(rollout)  # unique among rollouts that exist
         if key not in self._known:
-            self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda).advantages
+            self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda, processes).advantages
             weakref.finalize(rollout, self._known.pop, key, None)
         return Episodes(rollout, self._known[key])
 
@@ -78,6 +88,21 @@ class Advantages:
 def likelihood_ratio(distribution: Distribution, rollout: Rollout) -> Tensor:
     """Return pi(a|s) / pi_sampling(a|s) of every step, ``[N, E, T]``."""
     return torch.exp(distribution.log_prob(rollout.actions) - rollout.known_log_probs())
+
+
+def mean_kl(one: Distribution, other: Distribution, rollout: Rollout, processes: Processes) -> Tensor:
+    """Return this process's share of the mean of KL(one || other) over tasks and their steps, ``[]``, in nats.
+
+    The mean over processes of the shares is the mean over the tasks of all processes.
+
+    Args:
+        one: at the rollout's observations.
+        other: at the same observations.
+        rollout: whose steps count.
+        processes: those whose tasks make up the batch.
+    """
+    divergences = per_task_mean(one.kl(other), rollout.valid)
+    return processes.weight(len(divergences)) * divergences.mean()
 
 
 def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:

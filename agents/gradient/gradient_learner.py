@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.agents.gradient.adaptation import (
+    ADAPTATION_KL,
     STEP_SIZE,
     SURROGATES,
     Adapted,
@@ -18,6 +19,7 @@ from metarl.agents.gradient.adaptation import (
     SurrogateName,
     inner_step,
     likelihood_ratio,
+    mean_kl,
 )
 from metarl.distributions import Distribution
 from metarl.errors import RunError
@@ -122,6 +124,7 @@ class GradientLearner(Learner):
     """
 
     config: GradientConfig
+    metrics: ClassVar[Mapping[str, str]] = {"adaptation_kl": ADAPTATION_KL}
 
     def __init__(self, family: TaskFamily, config: GradientConfig, seed: int, device: torch.device) -> None:
         self.config = config
@@ -170,7 +173,8 @@ class GradientLearner(Learner):
 
     def episodes(self, rollout: Rollout) -> Episodes:
         """Return a rollout with its advantages."""
-        return self._advantages.of(rollout, self.policy, self.config.discount, self.config.gae_lambda)
+        config = self.config
+        return self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
 
     def adaptation(
         self, params: TensorDict, support: Sequence[Episodes], differentiable: bool = True
@@ -187,6 +191,12 @@ class GradientLearner(Learner):
         for episodes in support:
             stages.append(self._inner_step(stages[-1], episodes, 1.0, create_graph))
         return stages
+
+    @torch.no_grad()
+    def adaptation_kl(self, query: Rollout) -> float:
+        """Return the mean KL divergence of the policies that collected a rollout from the initial one, in nats."""
+        before = self.policy.distribution(self._for_tasks(self.params, query.num_tasks), query.observations)
+        return self.processes.mean(mean_kl(query.known_distribution(), before, query, self.processes)).item()
 
     def mean_over_tasks(self, values: Tensor) -> Tensor:
         """Return this process's share of the mean ``[]`` of values ``[N]``, one for each of its tasks.
@@ -260,8 +270,7 @@ class AdamLearner(GradientLearner):
         """Return E-MAML's term, which makes support actions more likely after which the adapted policy did well.
 
         It is the mean over tasks of the query's mean return, normalised over tasks, times the mean likelihood ratio of
-        the support actions, whose derivative is that of their log-probability (Stadie et al. 2018, equation 8). As of
-        every objective here, what is returned is this process's share of it.
+        the support actions (Stadie et al. 2018, equation 8). What is returned is this process's share of it.
         """
         # In float64: of returns that are all alike, float32 would normalise the rounding of their mean.
         returns = query.rollout.episode_returns().double().mean(1)

@@ -8,21 +8,22 @@ recorded rollouts.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio
+from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio, mean_kl
 from metarl.agents.gradient.gradient_learner import AdamConfig, AdamLearner
 from metarl.distributions import Distribution
+from metarl.family import TaskFamily
 from metarl.learner import register_learner
 from metarl.params import gradient, leaf, tensors
 from metarl.returns import per_task_mean
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
-from metarl.validation import require_counts, require_not_negative, require_positive
+from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,48 @@ class MamlPpoConfig(AdamConfig):
     """Steps of Adam on each iteration's rollouts."""
     clip_range: float = 0.3
     """Likelihood ratios of adapted policies are clipped at 1 plus or minus this."""
+    clip_decay: float = 1.0
+    """Factor on clip_range after each update (ProMP's annealing); 1 keeps it."""
     inner_kl: float = 5e-4
     """Weight of the mean KL divergence between policies before adaptation, those that sampled and those updated."""
+    target_inner_kl: float = 0.0
+    """Divergence to which the weight of each inner step is adapted from inner_kl on; 0 keeps inner_kl."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_counts(self, "epochs")
-        require_positive(self, "clip_range")
-        require_not_negative(self, "inner_kl")
+        require_positive(self, "clip_range", "clip_decay")
+        require_unit(self, "clip_decay")
+        require_not_negative(self, "inner_kl", "target_inner_kl")
+        if self.target_inner_kl:
+            require_positive(self, "inner_kl")
+
+
+def adapted_weight(weight: float, kl: float, target: float) -> float:
+    """Return the weight of a divergence: doubled above 1.5 times its target, and halved below two thirds of it.
+
+    Source: Schulman et al. 2017, section 4, as in ProMP's code.
+    """
+    if kl > 1.5 * target:
+        return 2 * weight
+    if kl < target / 1.5:
+        return weight / 2
+    return weight
 
 
 @register_learner
 class MamlPpo(AdamLearner):
-    """MAML with PPO's clipped objective in the outer loop: ProMP."""
+    """MAML with PPO's clipped objective in the outer loop: ProMP.
+
+    Attributes:
+        inner_kl_weights: of the divergence before each inner step.
+    """
 
     name: ClassVar[str] = "maml-ppo"
     config_class: ClassVar[type] = MamlPpoConfig
     config: MamlPpoConfig
     metrics: ClassVar[Mapping[str, str]] = {
+        **AdamLearner.metrics,
         "objective_before": "outer objective in the first epoch; zero up to rounding, because advantages are "
         "normalised and every ratio is 1",
         "objective_last_epoch": "outer objective in the last epoch, before its step",
@@ -61,7 +86,19 @@ class MamlPpo(AdamLearner):
         "clip_fraction": "share of the adapted policies' steps whose ratio lies outside 1 ± `clip_range`, before the "
         "last epoch's step",
         "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch, before clipping",
+        "clip_range": "range at which ratios were clipped in the update",
+        "inner_kl_weight": "weight of the divergences before and between the inner steps in the update, mean over "
+        "inner steps",
     }
+
+    def __init__(self, family: TaskFamily, config: MamlPpoConfig, seed: int, device: torch.device) -> None:
+        super().__init__(family, config, seed, device)
+        self.inner_kl_weights = [config.inner_kl] * config.inner_steps
+
+    @property
+    def clip_range(self) -> float:
+        """The clip range of the next update."""
+        return self.config.clip_range * self.config.clip_decay**self.updates
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take several steps on the meta-parameters.
@@ -74,6 +111,7 @@ class MamlPpo(AdamLearner):
 
     def _ascend_epochs(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         *support, query = [self.episodes(rollout) for rollout in rollouts]
+        moved = self.adaptation_kl(query.rollout)
         metrics: dict[str, float] = {}
         for _ in range(self.config.epochs):
             params = leaf(self.params)
@@ -81,8 +119,26 @@ class MamlPpo(AdamLearner):
             norm = self.ascend(gradient(objective, params))
             start = metrics.get("objective_before", terms["objective_last_epoch"])
             metrics = {"objective_before": start, **terms, "gradient_norm": norm}
+        weight = sum(self.inner_kl_weights) / len(self.inner_kl_weights)
+        used = {"clip_range": self.clip_range, "inner_kl_weight": weight}
+        if self.config.target_inner_kl:
+            self._adapt_weights(support)
         self.updates += 1
-        return metrics
+        return {"adaptation_kl": moved, **metrics, **used}
+
+    def _adapt_weights(self, support: Sequence[Episodes]) -> None:
+        """Adapt the weight of each inner step to the divergence that the update has led to."""
+        stages = self.adaptation(leaf(self.params), support, differentiable=False)
+        with torch.no_grad():
+            kls = self.processes.mean(torch.stack(self._inner_kls(stages, support))).tolist()
+        target = self.config.target_inner_kl
+        self.inner_kl_weights = [
+            adapted_weight(weight, kl, target) for weight, kl in zip(self.inner_kl_weights, kls, strict=True)
+        ]
+
+    def _inner_kls(self, stages: Sequence[TensorDict], support: Sequence[Episodes]) -> list[Tensor]:
+        """Return the divergence of each stage but the last from the policy that collected the rollout it adapts on."""
+        return [self._kl(self.policy_at(stage, data), data) for stage, data in zip(stages, support, strict=False)]
 
     def _objective(
         self, params: TensorDict, support: Sequence[Episodes], query: Episodes
@@ -93,13 +149,13 @@ class MamlPpo(AdamLearner):
         adapted = self.policy_at(stages[-1], query)
         # PPO's clipped surrogate of the adapted policies.
         ratio = likelihood_ratio(adapted, query.rollout)
-        clipped = ratio.clamp(1 - config.clip_range, 1 + config.clip_range)
+        clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
         gains = torch.minimum(ratio * query.advantages, clipped * query.advantages)
         valid = query.rollout.valid
-        # The penalty: each stage but the last against the policy that collected the rollout it adapts on.
-        inner_kls = [self._kl(self.policy_at(stage, data), data) for stage, data in zip(stages, support, strict=False)]
-        inner_kl = torch.stack(inner_kls).sum()
-        objective = self.mean_over_tasks(per_task_mean(gains, valid)) - config.inner_kl * inner_kl
+        inner_kls = torch.stack(self._inner_kls(stages, support))
+        inner_kl = inner_kls.sum()
+        penalty = (inner_kls * inner_kls.new_tensor(self.inner_kl_weights)).sum()
+        objective = self.mean_over_tasks(per_task_mean(gains, valid)) - penalty
         if config.exploration:
             objective = objective + config.exploration * self.exploration(stages, support, query)
         with torch.no_grad():
@@ -112,4 +168,13 @@ class MamlPpo(AdamLearner):
     def _kl(self, distribution: Distribution, episodes: Episodes) -> Tensor:
         """Return this process's share of the mean KL divergence from the policies that collected the episodes."""
         rollout = episodes.rollout
-        return self.mean_over_tasks(per_task_mean(rollout.known_distribution().kl(distribution), rollout.valid))
+        return mean_kl(rollout.known_distribution(), distribution, rollout, self.processes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the meta-parameters, the optimiser's moments, the updates so far, and the inner weights."""
+        return {**super().state_dict(), "inner_kl_weights": list(self.inner_kl_weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what ``state_dict`` returned."""
+        super().load_state_dict(state)
+        self.inner_kl_weights = [float(weight) for weight in state["inner_kl_weights"]]

@@ -22,7 +22,7 @@ from metarl.params import flatten, gradient, leaf, tensors, unflatten
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 from metarl.trust_region import Candidate, TrustRegionConfig, trust_region_step
-from metarl.validation import require_unit
+from metarl.validation import require_counts, require_unit
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,15 @@ class MamlTrpoConfig(GradientConfig):
 
     curvature_fraction: float = 0.25
     """Share of each task's episodes that curvature products use; gradient and line search always use all."""
+    curvature_steps: int = 500
+    """Steps of each task that curvature products use at least, or all of them if there are fewer."""
     trust_region: TrustRegionConfig = field(default_factory=TrustRegionConfig)
     """Settings of the outer step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_unit(self, "curvature_fraction")
+        require_counts(self, "curvature_steps")
 
 
 @register_learner
@@ -47,6 +50,7 @@ class MamlTrpo(GradientLearner):
     config_class: ClassVar[type] = MamlTrpoConfig
     config: MamlTrpoConfig
     metrics: ClassVar[Mapping[str, str]] = {
+        **GradientLearner.metrics,
         "surrogate_gain": "outer objective after the update minus before it, on this iteration's rollouts; 0 for a "
         "rejected update",
         "kl": "mean KL divergence between the adapted policies before and after the update, in nats, at most "
@@ -60,14 +64,14 @@ class MamlTrpo(GradientLearner):
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one trust-region step on the meta-parameters."""
         *support, query = [self.episodes(rollout) for rollout in rollouts]
+        moved = self.adaptation_kl(query.rollout)
         params = leaf(self.params)
         own = self.mean_over_tasks(surrogate(self._adapted_policy(params, support, query), query))
         slope = self.processes.mean(flatten(gradient(own, params)).detach())
         objective = self.processes.mean(own.detach()).item()
         if not slope.isfinite().all():
             raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
-        fraction = self.config.curvature_fraction
-        sampled = [episodes.first_episodes(fraction) for episodes in (*support, query)]
+        sampled = [episodes.first_episodes(self.curvature_share(episodes.rollout)) for episodes in (*support, query)]
         step = trust_region_step(
             flatten(self.params),
             slope,
@@ -80,12 +84,22 @@ class MamlTrpo(GradientLearner):
             raise RunError("the update is not finite (NaN or infinity in the step)")
         self.params = cast(TensorDict, unflatten(step.point, self.params).detach())
         return {
+            "adaptation_kl": moved,
             "surrogate_gain": step.candidate.objective - objective,
             "kl": step.candidate.kl,
             "backtracks": float(step.backtracks),
             "accepted": float(step.accepted),
             "gradient_norm": slope.norm().item(),
         }
+
+    def curvature_share(self, rollout: Rollout) -> float:
+        """Return the share of each task's episodes that curvature products use.
+
+        On few steps the sampled curvature is too small in the directions that conjugate gradient then prefers, and
+        the step is too long; docs/maml-trpo.md has the measurements.
+        """
+        steps = self.processes.mean(self.mean_over_tasks(rollout.valid.sum((1, 2)).to(rollout.rewards.dtype))).item()
+        return max(self.config.curvature_fraction, min(1.0, self.config.curvature_steps / steps))
 
     def curvature(self, support: Sequence[Episodes], query: Episodes) -> Callable[[Tensor], Tensor]:
         """Return the product of a vector ``[P]`` with the Hessian of the mean KL between adapted policies.

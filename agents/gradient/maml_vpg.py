@@ -27,11 +27,15 @@ class MamlVpg(AdamLearner):
     name: ClassVar[str] = "maml-vpg"
     config_class: ClassVar[type] = MamlVpgConfig
     config: MamlVpgConfig
-    metrics: ClassVar[Mapping[str, str]] = {"gradient_norm": "Euclidean norm of the meta-gradient, before clipping"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        **AdamLearner.metrics,
+        "gradient_norm": "Euclidean norm of the meta-gradient, before clipping",
+    }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Take one step on the meta-parameters."""
         *support, query = [self.episodes(rollout) for rollout in rollouts]
+        moved = self.adaptation_kl(query.rollout)
         params = leaf(self.params)
         stages = self.adaptation(params, support)
         objective = self.mean_over_tasks(surrogate(self.policy_at(stages[-1], query), query))
@@ -39,4 +43,4 @@ class MamlVpg(AdamLearner):
             objective = objective + self.config.exploration * self.exploration(stages, support, query)
         norm = self.ascend(gradient(objective, params))
         self.updates += 1
-        return {"gradient_norm": norm}
+        return {"adaptation_kl": moved, "gradient_norm": norm}

@@ -16,7 +16,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.gradient.adaptation import Advantages, Episodes, likelihood_ratio
+from metarl.agents.gradient.adaptation import ADAPTATION_KL, Advantages, Episodes, likelihood_ratio, mean_kl
 from metarl.agents.gradient.gradient_learner import PolicyConfig, annealed
 from metarl.distributions import Distribution
 from metarl.errors import RunError
@@ -75,6 +75,7 @@ class Reptile(Learner):
     name: ClassVar[str] = "reptile"
     config_class: ClassVar[type] = ReptileConfig
     metrics: ClassVar[Mapping[str, str]] = {
+        "adaptation_kl": ADAPTATION_KL,
         "outer_lr": "share of the way to the tasks' mean parameters that this update took",
         "move_norm": "Euclidean norm of the whole way to the tasks' mean parameters",
     }
@@ -105,7 +106,7 @@ class Reptile(Learner):
     def adapt(self, state: Inner, rollout: Rollout) -> Inner:
         """Take one inner step: ``inner_epochs`` steps of each task's optimiser on its clipped surrogate."""
         config = self.config
-        episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda)
+        episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
         params = leaf(state.params)
         # Both optimisers work element by element: one over the stacked parameters is one for each task.
         optimizer: torch.optim.Optimizer = (
@@ -139,6 +140,7 @@ class Reptile(Learner):
         state = self.begin(rollouts[0].num_tasks)
         for rollout in rollouts:
             state = self.adapt(state, rollout)
+        moved = self.adaptation_kl(state.params, rollouts[-1])
         weight = self.processes.weight(rollouts[0].num_tasks)
         means = self.processes.means([weight * value.mean(0) for value in tensors(state.params)])
         if not all(bool(value.isfinite().all()) for value in means):
@@ -148,7 +150,19 @@ class Reptile(Learner):
         self.params = TensorDict({name: self.params[name] + share * move for name, move in moves.items()})
         self.updates += 1
         length = torch.stack([move.square().sum() for move in moves.values()]).sum().sqrt()
-        return {"outer_lr": share, "move_norm": length.item()}
+        return {"adaptation_kl": moved, "outer_lr": share, "move_norm": length.item()}
+
+    @torch.no_grad()
+    def adaptation_kl(self, adapted: TensorDict, rollout: Rollout) -> float:
+        """Return the mean KL divergence of policies after all inner steps from the initial one, in nats.
+
+        Args:
+            adapted: their parameters ``[N]``.
+            rollout: at whose observations.
+        """
+        after = self.policy.distribution(adapted, rollout.observations)
+        before = self.policy.distribution(per_task(self.params, rollout.num_tasks), rollout.observations)
+        return self.processes.mean(mean_kl(after, before, rollout, self.processes)).item()
 
     @property
     def step_share(self) -> float:

@@ -91,6 +91,8 @@ class Pearl(Learner):
     name: ClassVar[str] = "pearl"
     config_class: ClassVar[type] = PearlConfig
     metrics: ClassVar[Mapping[str, str]] = {
+        "adaptation_kl": "mean KL divergence of the policy at the mean of the belief from the one at the prior's mean, "
+        "in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
         "critic_loss": "squared errors of both critics, in rewards squared, mean over the update's steps",
         "latent_kl": "mean KL divergence of the beliefs about training tasks from the prior, in nats",
         "actor_loss": "minus the policy's soft value",
@@ -191,6 +193,7 @@ class Pearl(Learner):
             RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
+        moved = self.adaptation_kl(rollouts)
         self.replay.add(self.transitions(rollouts), ends)
         try:
             with restored_on_error(self, ("_updates",), self.networks.parameters(), self._optimizers):
@@ -198,7 +201,30 @@ class Pearl(Learner):
         except RunError:
             self.replay.undo()
             raise
-        return {**means, "replay_transitions": float(sum(self.processes.counts(self.replay.num_transitions)))}
+        return {
+            "adaptation_kl": moved,
+            **means,
+            "replay_transitions": float(sum(self.processes.counts(self.replay.num_transitions))),
+        }
+
+    @torch.no_grad()
+    def adaptation_kl(self, rollouts: Sequence[Rollout]) -> float:
+        """Return how far the episodes before the last one of each trial have moved the policy, in nats.
+
+        Args:
+            rollouts: of the trials' episodes, in order.
+        """
+        *earlier, last = rollouts
+        belief = self.begin(last.num_tasks)
+        for rollout in earlier:
+            belief = self.adapt(belief, rollout)
+        latent = belief.posterior().mean.expand(-1, last.rewards.shape[1], -1)
+        # Each step of an episode is a transition of the task: ``[N, R * T]``, as the networks read them.
+        seen = self._inputs.observations(last.observations).flatten(1, 2)
+        latents = latent.repeat_interleave(last.rewards.shape[2], 1)
+        after = self.networks.policy(seen, latents)
+        kl = after.kl(self.networks.policy(seen, torch.zeros_like(latents))) * last.valid.flatten(1)
+        return float(self.processes.mean(kl.sum()) / self.processes.mean(last.valid.sum()))
 
     def _descend_often(self) -> dict[str, float]:
         """Take all steps of an update; return the means of their metrics."""

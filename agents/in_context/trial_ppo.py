@@ -81,6 +81,8 @@ class TrialPpoLearner(TrialLearner):
     # What an update changes beside parameters, buffers and moments.
     _accounts: ClassVar[tuple[str, ...]] = ("_updates", "_mean_square")
     metrics: ClassVar[Mapping[str, str]] = {
+        "adaptation_kl": "mean KL divergence of the policy that remembers the trial from the same policy without the "
+        "episodes before, in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
         "policy_objective": "clipped surrogate of the policy, mean over the update's steps of Adam",
         "value_loss": "mean squared error of the critic, in units of `return_scale` squared",
         "entropy": "mean entropy of the policy, in nats",
@@ -126,8 +128,29 @@ class TrialPpoLearner(TrialLearner):
             RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
         values = [*self.network.parameters(), *self.network.buffers()]
+        moved = self.adaptation_kl(rollouts[-1])
         with restored_on_error(self, self._accounts, values, self._optimizers):
-            return self._learn(Trials.of(rollouts))
+            return {"adaptation_kl": moved, **self._learn(Trials.of(rollouts))}
+
+    @torch.no_grad()
+    def adaptation_kl(self, last: Rollout) -> float:
+        """Return how far the episodes before the last one of each trial have moved the policy, in nats.
+
+        It is the mean KL divergence of the distributions that acted in the last episode from those of the present
+        network if the trial had begun with that episode; 0 up to rounding where it did.
+
+        Args:
+            last: the rollout of each trial's last episode.
+        """
+        episode = Trials.of([last])
+        before, *_ = self.network(
+            self.trial_inputs(episode), self.network.initial(len(episode.rewards)), episode.lengths
+        )
+        after = last.known_distribution().map(lambda tensor: tensor.flatten(0, 1))
+        # A trial has no gaps, and is as long as the longest; a rollout has room for more steps.
+        steps = episode.valid.shape[1]
+        kl = after.map(lambda tensor: tensor[:, :steps]).kl(before) * episode.valid
+        return float(self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum()))
 
     def _learn(self, trials: Trials) -> dict[str, float]:
         # The critic's scale depends on the length of the longest trial, which must be that of all processes' trials.

@@ -108,13 +108,13 @@ def test_advantages_never_enter_the_graph() -> None:
         assert not advantages(rollout).requires_grad
 
 
-def test_another_tasks_data_leave_a_tasks_advantages_bit_for_bit_alone() -> None:
+def test_another_tasks_data_leave_a_tasks_advantages_bit_for_bit_alone_above_the_floor() -> None:
     rollout, other = made_up_rollout(seed=0), made_up_rollout(seed=1)
-    changed = with_second_task(rollout, rewards=100 * other.rewards[1], observations=other.observations[1])
+    changed = with_second_task(rollout, rewards=3 * other.rewards[1], observations=other.observations[1])
     assert torch.equal(advantages(rollout)[0], advantages(changed)[0])
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(100.0, 0.0), (1.0, 10.0), (0.01, -0.1)])
+@pytest.mark.parametrize(("scale", "shift"), [(4.0, 0.0), (1.0, 10.0), (0.25, -0.1)])
 def test_scale_and_shift_of_a_tasks_rewards_hardly_change_its_advantages(scale: float, shift: float) -> None:
     # Undiscounted, a shift adds a multiple of the steps that are left, which the baseline's t/100 and 1 take up, but
     # for the ridge: that leaves 0.0084 behind a shift of ten deviations, and in proportion behind others.
@@ -126,9 +126,18 @@ def test_scale_and_shift_of_a_tasks_rewards_hardly_change_its_advantages(scale: 
 
 
 def test_advantages_have_mean_zero_and_deviation_one_within_each_task() -> None:
-    found = advantages(with_second_task(made_up_rollout(), rewards=1000 * torch.randn(3, 6))).flatten(1)
+    found = advantages(with_second_task(made_up_rollout(), rewards=4 * torch.randn(3, 6))).flatten(1)
     torch.testing.assert_close(found.mean(1), torch.zeros(2), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.std(1, unbiased=False), torch.ones(2), rtol=0, atol=1e-4)
+
+
+def test_a_task_whose_episodes_all_earn_the_same_hardly_counts() -> None:
+    rollout = made_up_rollout(episodes=8, steps=20)
+    # No episode is better than another: what is left of the advantages is what the baseline cannot fit.
+    alike = with_second_task(rollout, rewards=torch.full((8, 20), -0.1))
+    found = advantages(alike, discount=0.9)
+    assert found[0].square().mean() == pytest.approx(1.0, abs=1e-3)
+    assert 0 < found[1].square().mean() < 0.01
 
 
 def test_advantages_are_baseline_gae_and_normalisation_in_turn() -> None:

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from metarl.processes import Processes
 from metarl.returns import (
     discount_matrix,
     discounted_returns,
@@ -11,6 +12,7 @@ from metarl.returns import (
     normalize_per_task,
     per_task_mean,
 )
+from tests.processes import in_threads
 
 GARBAGE = 1e6
 FACTORS = st.floats(0, 1)
@@ -204,11 +206,48 @@ def test_normalisation_by_hand() -> None:
     assert found.flatten().tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-6)
 
 
-def test_normalisation_keeps_tasks_apart() -> None:
+def test_normalisation_keeps_tasks_apart_above_the_floor() -> None:
     values, valid = torch.randn(2, 3, 5), torch.ones(2, 3, 5, dtype=torch.bool)
     changed = values.clone()
-    changed[1] = 100 * changed[1] - 7
+    changed[1] = 3 * changed[1] - 7
     assert torch.equal(normalize_per_task(values, valid)[0], normalize_per_task(changed, valid)[0])
+
+
+def test_the_floor_by_hand() -> None:
+    # Standard deviations 7, 1 and 0.1: root mean square sqrt((49 + 1 + 0.01) / 3) = 4.08289, of which a tenth is 0.408.
+    values = torch.tensor([[-7.0, 7.0], [4.0, 6.0], [0.9, 1.1]]).unsqueeze(1)
+    found = normalize_per_task(values, torch.ones(3, 1, 2, dtype=torch.bool))
+    small = 0.1 / (0.1 * (50.01 / 3) ** 0.5)
+    torch.testing.assert_close(found[:, 0], torch.tensor([[-1.0, 1.0], [-1.0, 1.0], [-small, small]]))
+
+
+def test_a_task_without_a_standard_deviation_leaves_the_others_alone() -> None:
+    values = torch.stack([torch.randn(3, 5), torch.ones(3, 5)])
+    found = normalize_per_task(values, torch.ones(2, 3, 5, dtype=torch.bool))
+    alone = normalize_per_task(values[:1], torch.ones(1, 3, 5, dtype=torch.bool))
+    assert torch.equal(found[:1], alone)
+    assert not found[1].any()
+
+
+def test_the_floor_is_that_of_the_tasks_of_all_processes() -> None:
+    values, valid = torch.randn(3, 2, 4), torch.ones(3, 2, 4, dtype=torch.bool)
+    values *= torch.tensor([100.0, 1.0, 0.01]).view(3, 1, 1)
+    parts = [slice(0, 1), slice(1, 3)]
+
+    def work(processes: Processes) -> Tensor:
+        own = parts[processes.rank]
+        return normalize_per_task(values[own], valid[own], processes)
+
+    found, expected = torch.cat(in_threads(2, work)), normalize_per_task(values, valid)
+    torch.testing.assert_close(found, expected)
+    # Alone, the second process would have another floor.
+    assert not torch.allclose(normalize_per_task(values[1:], valid[1:]), expected[1:], atol=1e-3)
+
+
+def test_a_nan_of_one_task_reaches_all() -> None:
+    values = torch.randn(2, 3, 5)
+    values[0, 1, 2] = torch.nan
+    assert normalize_per_task(values, torch.ones(2, 3, 5, dtype=torch.bool)).isnan().all()
 
 
 def test_equal_advantages_normalise_to_zero() -> None:

@@ -18,6 +18,7 @@ from metarl.validation import require_counts, require_not_negative, require_posi
 if TYPE_CHECKING:
     from stable_baselines3 import DQN, SAC
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.policies import ActorCriticPolicy
 
 
@@ -183,14 +184,11 @@ class OffPolicy(Sb3Learner):
     """DQN or SAC: values learned from a memory of transitions."""
 
     def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
-        """Return as many gradient steps for each environment step as the config wants, whatever the environments."""
+        """Return as many steps of all environments together as there are; ``callback`` sets their gradient steps."""
         config = self.config
-        frequency = max(1, config.steps_per_gradient // num_envs)
-        rounds = steps // (frequency * num_envs)
-        taken = rounds * frequency * num_envs
+        taken = steps // num_envs * num_envs
         arguments = {
-            "train_freq": frequency,
-            "gradient_steps": max(1, round(frequency * num_envs / config.steps_per_gradient)),
+            "train_freq": 1,
             # Room for what there will be, and no more: every task has a buffer.
             "buffer_size": min(config.buffer_size, remembered + taken + num_envs),
             "batch_size": config.batch_size,
@@ -198,6 +196,12 @@ class OffPolicy(Sb3Learner):
             **self.arguments(),
         }
         return Plan(taken, arguments)
+
+    def callback(self) -> "BaseCallback":
+        """Return what holds the gradient steps to ``steps_per_gradient``, whatever the number of environments."""
+        from metarl.agents.baselines.sb3.gradient_steps import GradientSteps
+
+        return GradientSteps(self.config.steps_per_gradient)
 
 
 @register_learner
@@ -212,8 +216,13 @@ class Dqn(OffPolicy):
 
     def arguments(self) -> dict[str, Any]:
         """Return that of the target network."""
-        # SB3 counts environment steps, of which a gradient step takes more or less as the config wants.
-        return {"target_update_interval": self.config.target_update_interval * self.config.steps_per_gradient}
+        return {"target_update_interval": self.config.target_update_interval}
+
+    def algorithm_class(self) -> "type[BaseAlgorithm]":
+        """Return DQN with a target network that counts gradient steps."""
+        from metarl.agents.baselines.sb3.gradient_steps import ExactDQN
+
+        return ExactDQN
 
     def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
         """Let exploration follow the steps taken in all, where SB3 counts each call of ``learn`` for itself."""

@@ -41,6 +41,7 @@ from metarl.views import InformedFamily
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.callbacks import BaseCallback
 
     from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 
@@ -201,6 +202,17 @@ class Sb3Learner(Learner):
         """Return arguments of the constructor that are the algorithm's alone."""
         return {}
 
+    def algorithm_class(self) -> "type[BaseAlgorithm]":
+        """Return the class whose instances are trained."""
+        import stable_baselines3
+
+        found: type[BaseAlgorithm] = getattr(stable_baselines3, self.algorithm)
+        return found
+
+    def callback(self) -> "BaseCallback | None":
+        """Return what SB3 calls while it trains, if anything."""
+        return None
+
     def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
         """Ready a model, a task's own or the one shared by all, for training over ``steps`` environment steps."""
 
@@ -232,7 +244,7 @@ class Sb3Learner(Learner):
 
     def _learn(self, model: "BaseAlgorithm", steps: int) -> None:
         try:
-            model.learn(steps, log_interval=sys.maxsize, reset_num_timesteps=False)
+            model.learn(steps, callback=self.callback(), log_interval=sys.maxsize, reset_num_timesteps=False)
         except ValueError:
             if finite(model):  # else it is torch's refusal of a distribution with NaN
                 raise
@@ -241,14 +253,12 @@ class Sb3Learner(Learner):
         return self._make(self._env(1), derive_seed(self._seed, "sb3 model", key), self.plan(0, 1, 0))
 
     def _make(self, env: "Sb3VecEnv", seed: int, plan: Plan) -> "BaseAlgorithm":
-        import stable_baselines3
         from stable_baselines3.common.logger import Logger
 
-        algorithm: type[BaseAlgorithm] = getattr(stable_baselines3, self.algorithm)
         with warnings.catch_warnings(), global_streams(seed, self._device):
             # SB3 warns of minibatches that do not divide a round, and of small networks on a GPU.
             warnings.simplefilter("ignore")
-            model = algorithm(
+            model = self.algorithm_class()(
                 policy="MlpPolicy",
                 env=env,
                 learning_rate=self.config.learning_rate,

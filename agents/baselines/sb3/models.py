@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
     from stable_baselines3.common.buffers import ReplayBuffer
 
-# ``_n_calls`` counts steps between updates of DQN's target network.
-COUNTERS = ("num_timesteps", "_n_updates", "_n_calls")
+COUNTERS = ("num_timesteps", "_n_updates")
 COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes
-from metarl.agents.gradient.maml_ppo import MamlPpo, MamlPpoConfig
+from metarl.agents.gradient.maml_ppo import MamlPpo, MamlPpoConfig, adapted_weight
 from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
-from metarl.params import flatten, unflatten
+from metarl.params import flatten, leaf, unflatten
 from metarl.rollout import Rollout
-from tests.agents.by_hand import adaptation, iteration, mean, refuses_nan, slope_of_update, weights
+from tests.agents.by_hand import adaptation, float64, iteration, mean, refuses_nan, slope_of_update, weights
 from tests.runs import central_differences
 
 SETTINGS: list[Any] = [
@@ -320,3 +320,65 @@ def test_settings_that_make_no_sense_are_refused(bad: dict[str, Any], message: s
 
 def test_no_inner_kl_and_no_exploration_are_settings_too() -> None:
     assert MamlPpoConfig(inner_kl=0.0, exploration=0.0).inner_kl == 0
+
+
+def test_the_clip_range_decays_with_each_update() -> None:
+    learner, rollouts = iteration("maml-ppo", clip_range=0.4, clip_decay=0.5, epochs=1)
+    with float64():
+        ranges = [learner.update(rollouts)["clip_range"] for _ in range(3)]
+    assert ranges == [0.4, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("kl", "weight"), [(0.0016, 6.0), (0.0015, 3.0), (0.001, 3.0), (0.0007, 3.0), (0.0006, 1.5), (0.0, 1.5)]
+)
+def test_a_weight_follows_its_target(kl: float, weight: float) -> None:
+    # The target is 0.001: between two thirds and 1.5 times it the weight stays.
+    assert adapted_weight(3.0, kl, target=0.001) == weight
+
+
+def test_each_inner_steps_weight_is_adapted_to_the_divergence_after_the_update() -> None:
+    learner, rollouts = iteration("maml-ppo", inner_steps=2, inner_kl=0.01, target_inner_kl=1e-3, outer_lr=0.05)
+    with float64():
+        assert learner.update(rollouts)["inner_kl_weight"] == 0.01
+        stages = learner.adaptation(leaf(learner.params), [learner.episodes(each) for each in rollouts[:-1]])
+        expected = []
+        for stage, rollout in zip(stages[:-1], rollouts[:-1], strict=True):
+            kl = rollout.distribution.kl(learner.policy.distribution(stage, rollout.observations))
+            means = [kl[task][rollout.valid[task]].mean() for task in range(len(kl))]
+            expected.append(adapted_weight(0.01, torch.stack(means).mean().item(), 1e-3))
+        assert learner.inner_kl_weights == expected
+        assert expected != [0.01, 0.01]
+        assert learner.update(rollouts)["inner_kl_weight"] == pytest.approx(sum(expected) / 2)
+
+
+def test_each_inner_step_has_its_own_weight() -> None:
+    learner, rollouts = iteration("maml-ppo", inner_steps=2, inner_kl=1.0)
+    with float64():
+        learner.update(rollouts)  # away from the policy that collected the rollouts, so that there is a divergence
+        *support, query = [learner.episodes(rollout) for rollout in rollouts]
+        params = leaf(learner.params)
+        kls = [kl.item() for kl in learner._inner_kls(learner.adaptation(params, support), support)]
+        assert min(kls) > 0
+        objectives = []
+        for weights in ([1.0, 1.0], [3.0, 1.0], [1.0, 3.0]):
+            learner.inner_kl_weights = weights
+            objectives.append(learner._objective(params, support, query)[0].item())
+    assert objectives[0] - objectives[1] == pytest.approx(2 * kls[0], rel=1e-6)
+    assert objectives[0] - objectives[2] == pytest.approx(2 * kls[1], rel=1e-6)
+
+
+def test_weights_and_the_clip_range_live_on_in_the_checkpoint() -> None:
+    settings = {"target_inner_kl": 1e-3, "clip_decay": 0.5}
+    learner, rollouts = iteration("maml-ppo", **settings)
+    with float64():
+        learner.update(rollouts)
+        other = iteration("maml-ppo", **settings)[0]
+        other.load_state_dict(learner.state_dict())
+    assert other.inner_kl_weights == learner.inner_kl_weights != [learner.config.inner_kl]
+    assert other.clip_range == learner.clip_range == 0.15
+
+
+def test_a_target_needs_a_weight_to_start_from() -> None:
+    with pytest.raises(InputError, match="inner_kl must be positive"):
+        MamlPpoConfig(inner_kl=0.0, target_inner_kl=0.01)

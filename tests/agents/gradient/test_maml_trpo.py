@@ -262,7 +262,7 @@ def test_when_every_candidate_is_rejected_nothing_changes(monkeypatch: pytest.Mo
 
 
 def test_the_curvature_uses_its_share_of_the_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner, rollouts = learner_and_rollouts(episodes=4, curvature_fraction=0.5)
+    learner, rollouts = learner_and_rollouts(episodes=4, curvature_fraction=0.5, curvature_steps=1)
     seen: list[int] = []
     whole = learner.curvature
 
@@ -273,6 +273,13 @@ def test_the_curvature_uses_its_share_of_the_episodes(monkeypatch: pytest.Monkey
     monkeypatch.setattr(learner, "curvature", spy)
     learner.update(rollouts)
     assert seen == [2, 2]
+
+
+@pytest.mark.parametrize(("least", "share"), [(1, 0.25), (5, 0.25), (10, 0.5), (15, 0.75), (20, 1.0), (500, 1.0)])
+def test_the_curvature_uses_at_least_so_many_steps(least: int, share: float) -> None:
+    # Four episodes of five steps for each task.
+    learner, rollouts = learner_and_rollouts(episodes=4, curvature_fraction=0.25, curvature_steps=least)
+    assert learner.curvature_share(rollouts[0]) == share
 
 
 def test_after_the_trained_steps_adaptation_slows_down() -> None:
@@ -323,7 +330,7 @@ def test_adapted_parameters_hold_no_graph() -> None:
 def test_a_tasks_rewards_adapt_no_other_task() -> None:
     learner, rollouts = learner_and_rollouts()
     rewards = rollouts[0].rewards.clone()
-    rewards[2] = 5 * rewards[2].square()
+    rewards[2] = rewards[2].square()  # of the same size: the floor under the others' standard deviations stays low
     start = learner.begin(3)
     one, other = learner.adapt(start, rollouts[0]), learner.adapt(start, replace(rollouts[0], rewards=rewards))
     same = [torch.equal(flatten(one.params[task]), flatten(other.params[task])) for task in range(3)]

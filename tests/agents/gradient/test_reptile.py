@@ -98,6 +98,7 @@ def test_an_update_moves_towards_the_mean_of_where_tasks_alone_end(family: str, 
     metrics = learner.update(rollouts)
     expected = start + learner.config.outer_lr * move
     torch.testing.assert_close(flatten(learner.params), expected, rtol=1e-9, atol=1e-11)
+    del metrics["adaptation_kl"]  # tests/agents/gradient/test_adaptation_kl.py
     assert metrics == {"outer_lr": learner.config.outer_lr, "move_norm": pytest.approx(move.norm().item(), rel=1e-9)}
 
 

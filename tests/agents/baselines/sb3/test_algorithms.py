@@ -9,6 +9,7 @@ import torch
 from stable_baselines3 import DQN, SAC
 from torch import Tensor
 
+from metarl.agents.baselines.sb3 import gradient_steps
 from metarl.agents.baselines.sb3.models import knowledge
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
@@ -94,6 +95,51 @@ def test_gradient_steps_do_not_depend_on_the_number_of_worlds(worlds: int, per_g
     state = learner.begin(2)
     state = learner.adapt(state, collect(learner, sampler, state, episodes=8))
     assert [(model.num_timesteps, model._n_updates) for model in state.models] == [(40, updates)] * 2
+
+
+@pytest.mark.parametrize("worlds", [1, 4, 5])
+def test_gradient_steps_are_held_where_worlds_do_not_divide_them(worlds: int) -> None:
+    learner, sampler = make("dqn", "scratch", worlds=worlds, steps_per_gradient=6)
+    state, updates = learner.begin(1), []
+    for _ in range(3):
+        state = learner.adapt(state, collect(learner, sampler, state, episodes=4 if worlds == 4 else 5, tasks=1))
+        updates.append((state.models[0].num_timesteps, state.models[0]._n_updates))
+    # Rollouts of 20 steps, or of 25.
+    expected = [(20, 3), (40, 6), (60, 10)] if worlds == 4 else [(25, 4), (50, 8), (75, 12)]
+    assert updates == expected
+
+
+def test_gradient_steps_are_held_in_more_worlds_than_steps_for_each() -> None:
+    learner, sampler = make("dqn", worlds=4, steps_per_gradient=6)
+    for iteration in range(3):  # 8 worlds: 40 steps each time
+        learner.update([collect(learner, sampler, learner.begin(2), episodes=4)])
+        steps = 40 * (iteration + 1)
+        assert (learner.model.num_timesteps, learner.model._n_updates) == (steps, steps // 6)
+
+
+def test_no_gradient_steps_come_before_learning_starts() -> None:
+    learner, sampler = make("dqn", "scratch", worlds=4, steps_per_gradient=6, learning_starts=20)
+    state = learner.adapt(learner.begin(1), collect(learner, sampler, learner.begin(1), episodes=8, tasks=1))
+    # 40 steps: after 24, 32 (30 is passed) and 36.
+    assert (state.models[0].num_timesteps, state.models[0]._n_updates) == (40, 3)
+
+
+@pytest.mark.parametrize("worlds", [1, 3, 4])
+def test_the_target_network_counts_gradient_steps(worlds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[int] = []
+    learner, sampler = make("dqn", worlds=worlds, target_update_interval=15)
+
+    models: list[Any] = []
+
+    def count(online: Any, target: Any, tau: float) -> None:
+        followed.append(models[-1]._n_updates)
+
+    monkeypatch.setattr(gradient_steps, "polyak_update", count)
+    monkeypatch.setattr(learner, "prepare", lambda model, steps, shared: models.append(model))
+    for _ in range(2):  # 10, 30 or 40 steps in 2, 6 or 8 worlds, and one gradient step for each
+        learner.update([collect(learner, sampler, learner.begin(2), episodes=worlds)])
+    assert followed == [15 * number for number in range(1, int(learner.model._n_updates) // 15 + 1)]
+    assert followed
 
 
 def test_random_actions_become_rarer_over_all_of_a_tasks_steps() -> None:

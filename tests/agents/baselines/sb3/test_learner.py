@@ -89,12 +89,13 @@ def test_each_task_learns_from_its_own_counted_steps(name: str, variant: str) ->
 
 
 def test_steps_that_fill_no_round_wait() -> None:
-    learner, sampler = make("dqn", "scratch", "bandit", worlds=1, steps_per_gradient=4)
+    # Three worlds step together, so that two of five steps are left.
+    learner, sampler = make("dqn", "scratch", "bandit", worlds=3)
     state, taken = learner.begin(2), []
     for _ in range(4):
-        state = learner.adapt(state, collect(learner, sampler, state, episodes=3))
+        state = learner.adapt(state, collect(learner, sampler, state, episodes=5))
         taken.append((state.models[0].num_timesteps, state.waiting[0]))
-    assert taken == [(0, 3), (4, 2), (8, 1), (12, 0)]
+    assert taken == [(3, 2), (9, 1), (15, 0), (18, 2)]
 
 
 @every_learner

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3 import A2C, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers families)
+from metarl.agents.baselines.sb3.gradient_steps import ExactDQN
 from metarl.agents.baselines.sb3.models import (
     count_transitions,
     finite,
@@ -27,7 +28,11 @@ from metarl.vector_env import TaskVectorEnv
 
 CPU = torch.device("cpu")
 ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], str, dict[str, Any]]] = {
-    "dqn": (DQN, "gridnavi", {"buffer_size": 60, "learning_starts": 0, "train_freq": 1, "target_update_interval": 6}),
+    "dqn": (
+        ExactDQN,
+        "gridnavi",
+        {"buffer_size": 60, "learning_starts": 0, "train_freq": 1, "target_update_interval": 6},
+    ),
     "ppo": (PPO, "gridnavi", {"n_steps": 8, "batch_size": 16, "n_epochs": 2}),
     "a2c": (A2C, "navigation-2d", {"n_steps": 4}),
     "sac": (SAC, "navigation-2d", {"buffer_size": 60, "learning_starts": 0, "batch_size": 8}),
