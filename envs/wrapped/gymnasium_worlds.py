@@ -85,8 +85,8 @@ class VectorDynamics(Dynamics):
         _raise_failure(info)
         terms = info.get("terms", {})  # Beside each entry Gymnasium puts the mask of the worlds that have it.
         numbers = {key: self._tensor(value).float() for key, value in terms.items() if f"_{key}" in terms}
-        terminated, truncated = self._tensor(info["terminated"]), self._tensor(info["truncated"])
-        return Transition(self._tensor(rewards).float(), terminated, numbers, truncated)
+        truncated = self._tensor(info["truncated"]) if "truncated" in info else None
+        return Transition(self._tensor(rewards).float(), self._tensor(info["terminated"]), numbers, truncated)
 
     def observe(self) -> Tensor:
         """Return observations ``[B, ...]`` in float32, those of images in uint8."""

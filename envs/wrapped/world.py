@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import DependencyNotInstalled
 
-from metarl.envs.wrapped.attributes import GUIDE, number_at, same_numbers
+from metarl.envs.wrapped.attributes import GUIDE, NUMBERS, number_at, same_numbers
 from metarl.envs.wrapped.global_streams import seed_global_streams
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.family import TaskFamily
@@ -25,7 +25,6 @@ from metarl.spaces import is_image, one_line
 Task = dict[str, Any]
 Environment = gymnasium.Env[Any, Any]
 Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
-NUMBERS = (bool, int, float, np.bool_, np.number)
 
 
 class EnvironmentMaker(TaskFamily):
@@ -140,8 +139,10 @@ class World(gymnasium.Env[np.ndarray, Any]):
             except Exception as error:
                 return self._seen, 0.0, False, False, self._failure(error, f"step {self._steps}")
             self._steps += 1
-        ends = {"terminated": self._terminated, "truncated": self._truncated}
-        return self._seen, reward, False, False, {**ends, "terms": terms}
+        info = {"terminated": self._terminated, "terms": terms}
+        if self._truncated:  # left out otherwise: the vector environment takes longer over each entry than over a step
+            info["truncated"] = True
+        return self._seen, reward, False, False, info
 
     def frame(self, world: int) -> np.ndarray | MetarlError | None:
         """Return the picture of the world with that index, or why there is none; None in all other worlds."""
@@ -232,7 +233,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
             where = f"{self._family.name} failed at {when}, in the task {task_text(self.task)}"
             error = RunError(f"{where}: {first_line(error)}")
         error.add_note(traceback.format_exc())  # Unlike a cause, a note comes through a pipe.
-        return {"failure": error, "terminated": False, "truncated": False}
+        return {"failure": error, "terminated": False}
 
 
 def box_of(space: spaces.Space[Any]) -> spaces.Box:
