@@ -22,6 +22,7 @@ from metarl.errors import InputError
 from metarl.evaluation import adaptation_curve
 from metarl.family import TaskFamily
 from metarl.learner import LEARNERS
+from metarl.returns import generalized_advantages
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.vector_env import TaskVectorEnv
@@ -241,6 +242,10 @@ def test_a_truncated_row_is_bootstrapped_from_its_last_observation() -> None:
     cut = lengths < 6
     assert cut.any()
     assert (rollout.final_observations[cut].abs() > 0.15).all()
+    values = torch.zeros_like(rollout.rewards)
+    after = torch.full_like(rollout.rewards[..., 0], 7.0)
+    found = generalized_advantages(rollout.rewards, values, after, rollout.terminated, rollout.valid, 1.0, 1.0)
+    torch.testing.assert_close(found[..., 0], rollout.episode_returns() + 7)
 
 
 # Drawing
