@@ -1,6 +1,7 @@
 """The configuration of a training run, as frozen dataclasses that go to JSON and back."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.family_settings import checked_settings
 from metarl.learner import LEARNERS, Learner
 from metarl.references import Reference
 from metarl.registry import own_name
@@ -84,6 +86,7 @@ class TrainConfig:
         family: name of a registered family, or ``module:name``.
         run: settings of the run.
         settings: an instance of the learner's ``config_class``; None takes its defaults.
+        family_overrides: values of the family's fields that replace its preset's (``metarl.family_settings``).
 
     Raises:
         InputError: for unknown names, and settings that make no sense.
@@ -93,8 +96,11 @@ class TrainConfig:
     family: str
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     settings: Any = None
+    family_overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        overrides = checked_settings(FAMILIES.find(self.family), self.family_overrides)
+        object.__setattr__(self, "family_overrides", overrides)
         chosen = self.learner_class.config_class
         if self.settings is None:
             object.__setattr__(self, "settings", chosen())
@@ -121,8 +127,10 @@ class TrainConfig:
         return own_name(self.family)
 
     def make_family(self) -> TaskFamily:
-        """Make the family with the run's preset and horizon, as the learner's view shows it."""
-        overrides = {} if self.run.horizon is None else {"horizon": self.run.horizon}
+        """Make the family with the run's preset, horizon and overrides, as the learner's view shows it."""
+        overrides = dict(self.family_overrides)
+        if self.run.horizon is not None:
+            overrides["horizon"] = self.run.horizon
         family = make_family(self.family, self.run.preset, **overrides)
         return self.learner_class.view(family, self.settings)
 
@@ -141,7 +149,9 @@ class TrainConfig:
         return self.run.preset or next(iter(self.make_family().presets))
 
     def find_reference(self) -> Reference | None:
-        """Return the reference returns of the family's preset; None where there are none, or the horizon is another."""
+        """Return the reference returns of the family's preset; None where there are none, or its fields are others."""
+        if self.family_overrides:
+            return None
         found = FAMILIES.find(self.family).references.get(self.preset)
         return found if found is not None and found.horizon == self.make_family().horizon else None
 
@@ -159,6 +169,7 @@ class TrainConfig:
             "split_hash": self.split().fingerprint(),
             "run": dataclasses.asdict(self.run),
             "settings": dataclasses.asdict(self.settings),
+            "family_overrides": self.family_overrides,
             "family_settings": self.make_family().settings(),
             "versions": {name: version(name) for name in RECORDED_VERSIONS},
         }
@@ -179,11 +190,13 @@ class TrainConfig:
             config_class = LEARNERS.find(learner).config_class
             run = TypeAdapter(RunConfig).validate_python({**content["run"], **({"device": device} if device else {})})
             settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
+            given = content.get("family_overrides", {})  # older runs could set none
+            overrides = TypeAdapter(dict[str, Any]).validate_python(given)
             expected = content["split_hash"]
         except (KeyError, TypeError, ValidationError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"the run's config.json is not one that this metarl wrote ({reason})") from None
-        config = cls(learner, family, run, settings)
+        config = cls(learner, family, run, settings, overrides)
         if config.split().fingerprint() != expected:
             raise InputError(
                 f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "

@@ -33,12 +33,15 @@ Source = Literal["train", "validation", "test", "ood"]
 class Transition(NamedTuple):
     """What a step returns besides the next observation.
 
-    Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B]``.
+    Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B]``, ``truncated`` bool
+    ``[B]``: whether the world cut its episode short of the horizon, None if it never does. From the step that ends an
+    episode until the world's reset, its end may be repeated.
     """
 
     rewards: Tensor
     terminated: Tensor
     info: dict[str, Tensor]
+    truncated: Tensor | None = None
 
 
 class Dynamics(ABC):
@@ -65,6 +68,9 @@ class Dynamics(ABC):
     def unstable(self) -> Tensor | None:
         """Return a bool ``[B]``, true for worlds whose simulation broke down since their reset; None if none can."""
         return None
+
+    def prepare_rendering(self) -> None:  # noqa: B027 (most can draw at any time)
+        """Make ready to be drawn; called before the first reset, and only where something will be drawn."""
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
         """Draw one world and its task, as uint8 ``[H, W, 3]``; as text unless overridden.

@@ -71,6 +71,8 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self.action_space = batch_space(family.action_space, num_envs)
         self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
         self._dynamics = family.dynamics(num_envs, self.device)
+        if render_mode is not None:
+            self._dynamics.prepare_rendering()
         self.capturable = self._dynamics.capturable
         self.generator = torch.Generator(self.device)
         self._task_generator = torch.Generator()
@@ -133,9 +135,10 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         actions = torch.as_tensor(actions, device=self.device, dtype=self._action_dtype)
         if self._bounds:
             actions = actions.clamp(*self._bounds)
-        rewards, terminated, terms = self._dynamics.step(actions, self._tasks, self.generator)
+        rewards, terminated, terms, cut = self._dynamics.step(actions, self._tasks, self.generator)
         self._elapsed += 1
-        truncated = (self._elapsed >= self.family.horizon) & ~terminated
+        over = self._elapsed >= self.family.horizon
+        truncated = (over if cut is None else over | cut) & ~terminated
         observations, info = self._dynamics.observe(), dict(terms)
         if self._autoreset:
             observations = self._begin_ended(observations, terminated | truncated, info)

@@ -176,6 +176,10 @@ class InformedDynamics(Dynamics):
         """Return which worlds are unstable."""
         return self._worlds.unstable()
 
+    def prepare_rendering(self) -> None:
+        """Make the worlds ready to be drawn."""
+        self._worlds.prepare_rendering()
+
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
         """Draw a world as it draws itself."""
         return self._worlds.render(tasks, world)

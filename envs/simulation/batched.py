@@ -98,14 +98,25 @@ class CpuSim:
         fields: names of the model fields that differ between simulations.
 
     The tensors are views of MuJoCo's own state rows.
+
+    Raises:
+        InputError: for a field that there is not, or that cannot differ.
     """
 
     def __init__(self, model: mujoco.MjModel, num_sims: int, fields: Sequence[str] = ()) -> None:
         self._batch = Batch(model, num_sims)
-        self._fields = {name: torch.from_numpy(self._batch.expand(name)) for name in fields}
+        self._fields = {name: self._expanded(model, name) for name in fields}
         self.qpos, self.qvel, self.ctrl = (
             torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")
         )
+
+    def _expanded(self, model: mujoco.MjModel, name: str) -> Tensor:
+        try:
+            return torch.from_numpy(self._batch.expand(name))
+        except ValueError as error:
+            option = name.removeprefix("opt_")
+            hint = f"; name it 'opt.{option}'" if hasattr(model.opt, option) else ""
+            raise InputError(f"{name} is no field of the model that can differ between simulations{hint}") from error
 
     @cached_property
     def centre_of_mass(self) -> Tensor:
@@ -180,6 +191,8 @@ def make_simulation(
     check_engine(device)
     if device.type == "cpu":
         return CpuSim(model, num_sims, fields)
+    if unknown := [name for name in fields if not hasattr(model, name)]:
+        raise InputError(f"on CUDA {', '.join(unknown)} cannot differ between simulations; use --device cpu")
     from metarl.envs.simulation.warp import WarpSim
 
     return WarpSim(model, num_sims, device, fields)

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
-from metarl.envs.wrapped.gymnasium_worlds import Environment, Task
+from metarl.envs.wrapped.world import Environment, Task
 from metarl.family import register_family
 
 

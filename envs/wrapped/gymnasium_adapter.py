@@ -1,14 +1,13 @@
-"""Any Gymnasium environment as a family: its task is a set of constructor arguments or attributes."""
+"""Any Gymnasium environment as a family: its task is a set of arguments and attributes."""
 
 import copy
 import dataclasses
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import gymnasium
 import numpy as np
@@ -18,15 +17,19 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.wrapped.gymnasium_worlds import (
-    Environment,
-    EnvironmentFamily,
-    Task,
-    Vectorization,
-    box_of,
-    first_line,
-    plain_tasks,
+from metarl.envs.wrapped.attributes import (
+    constructor_arguments,
+    number_at,
+    owner_of,
+    same_numbers,
+    set_attribute,
+    takes_keywords,
+    unknown_parameter,
 )
+from metarl.envs.wrapped.global_streams import GlobalStreams
+from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily, Vectorization, plain_tasks
+from metarl.envs.wrapped.selected_keys import SelectedKeys
+from metarl.envs.wrapped.world import Environment, Task, box_of, first_line
 from metarl.errors import InputError, MetarlError
 from metarl.seeding import generator
 from metarl.spaces import one_line, require_actions
@@ -34,6 +37,9 @@ from metarl.splits import hashed_text_part
 from metarl.validation import require_counts
 
 LISTED_TASKS = 10_000
+ROUTES = ("delivery", "unchecked", "observation_keys")
+# How a task parameter reaches the environment.
+Delivery = Literal["constructor", "attribute", "reset option", "seed"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,13 @@ class GymnasiumFamily(EnvironmentFamily):
     """Variations of one Gymnasium environment.
 
     A task parameter that the environment's constructor names is passed to it, and the environment is made anew when
-    it changes. Every other one is set as an attribute of the unwrapped environment, before each reset. Constants that
-    the environment computed from such an attribute in its constructor keep their old value: a subclass computes
-    them again in ``apply`` (``envs/wrapped/cartpole.py`` does). Tasks are drawn uniformly from the task space.
+    it changes. Every other one is set as an attribute of the unwrapped environment, or of a wrapper if that alone has
+    it, before each reset; ``delivery`` names other ways. Constants that the environment computed from such an attribute
+    in its constructor keep their old value: a subclass computes them again in ``apply`` (``envs/wrapped/cartpole.py``
+    does). Tasks are drawn uniformly from the task space.
+
+    Attributes that are named as task parameters are compared after each reset and after the first step: an environment
+    that has changed them is refused, since its tasks would have no effect.
 
     Observations become float32 vectors or arrays, flat ones where they are no Box; images stay uint8. Time limits are
     taken off. The numbers that the environment gives as info are kept.
@@ -53,6 +63,11 @@ class GymnasiumFamily(EnvironmentFamily):
         task_space: Box spaces with bounds and Discrete spaces by parameter; needed.
         horizon: steps of an episode; by default the time limit that the environment is registered with.
         vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
+        delivery: how parameters reach the environment that do so otherwise: as ``constructor`` argument that only its
+            ``**kwargs`` take, as ``attribute`` though the constructor names it, as ``reset option``, or as the
+            ``seed`` of every reset, which makes a level of it.
+        unchecked: parameters whose attribute the environment changes itself, such as a starting place.
+        observation_keys: of a Dict of observations, those that are seen; by default all.
 
     Raises:
         InputError: for an unknown id, a task space that nothing can be drawn from, or a missing horizon.
@@ -63,6 +78,9 @@ class GymnasiumFamily(EnvironmentFamily):
     task_space: spaces.Dict = None  # type: ignore[assignment]
     horizon: int = None  # type: ignore[assignment]
     vectorization: Vectorization = "sync"
+    delivery: Mapping[str, Delivery] = field(default_factory=dict)
+    unchecked: tuple[str, ...] = ()
+    observation_keys: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         for attribute in {"name", "env_id"} - set(dir(type(self))):  # which registered subclasses have
@@ -72,6 +90,7 @@ class GymnasiumFamily(EnvironmentFamily):
         for key, space in self.task_space.items():
             if not (isinstance(space, spaces.Discrete) or (isinstance(space, spaces.Box) and space.is_bounded())):
                 raise InputError(f"{self.name}: {key} must lie in a bounded Box or a Discrete space, not {space}")
+        self._check_delivery()
         if self.horizon is None:
             if self._spec is None or self._spec.max_episode_steps is None:
                 raise InputError(f"{self.name} has no time limit in Gymnasium's registry; give the family a horizon")
@@ -95,25 +114,54 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @property
     def constructor_parameters(self) -> Collection[str]:
-        """The task parameters that the environment's constructor names."""
-        return [key for key in self.task_space if key in self._signature]
+        """The task parameters that the environment's constructor is given."""
+        return self._delivered["constructor"]
 
-    def make(self, arguments: Task) -> Environment:
-        """Make the environment, ready to draw pictures if it can."""
+    def make(self, arguments: Task, render_mode: str | None = None) -> Environment:
+        """Make the environment, with a render mode if it has that one."""
         modes = (getattr(self._creator, "metadata", None) or {}).get("render_modes", ())
-        keywords = any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._signature.values())
-        if "rgb_array" in modes and (keywords or "render_mode" in self._signature):
-            arguments = {"render_mode": "rgb_array", **arguments}
+        if render_mode in modes and (takes_keywords(self._signature) or "render_mode" in self._signature):
+            arguments = {"render_mode": render_mode, **arguments}
         if isinstance(self.env, str):
-            return gymnasium.make(self.env, max_episode_steps=-1, disable_env_checker=True, **arguments)
-        return self.env(**arguments)
+            env = gymnasium.make(self.env, max_episode_steps=-1, disable_env_checker=True, **arguments)
+        else:
+            env = self.env(**arguments)
+        return env if self.observation_keys is None else SelectedKeys(env, self.observation_keys)
 
     def apply(self, env: Environment, task: Task) -> None:
         """Set the attributes; a subclass that sets them goes on with what the environment derives from them."""
-        for key in (key for key in task if key not in self.constructor_parameters):
-            if not hasattr(env.unwrapped, key):
-                raise InputError(self._lacks(env, key))
-            setattr(env.unwrapped, key, task[key])
+        for key in self._delivered["attribute"]:
+            if owner_of(env, key) is None:
+                raise unknown_parameter(env, self._both_names, key, self._signature)
+            set_attribute(env, key, task[key])
+
+    def reset_arguments(self, task: Task, seed: int | None) -> dict[str, Any]:
+        """Return the seed, that of the level if a parameter is one, and the options that parameters are."""
+        for key in self._delivered["seed"]:
+            seed = int(task[key])
+        options = {key: task[key] for key in self._delivered["reset option"]}
+        return {"seed": seed, "options": options} if options else {"seed": seed}
+
+    def lasting_values(self, env: Environment, task: Task) -> Mapping[str, Sequence[Any]]:
+        """Return for the attributes that are named as parameters the task's value and, but for options, the present."""
+        lasting = {}
+        for key in self.task_space:
+            present = number_at(env, key)
+            if present is not None and key not in self.unchecked:
+                lasting[key] = [task[key]] if key in self._delivered["reset option"] else [task[key], present]
+        return lasting
+
+    def shown_parameters(self, observation: Any, task: Task) -> Mapping[str, str]:
+        """Return which entries of a Dict observation equal a parameter, unless they were chosen to be seen."""
+        if self.observation_keys is not None or not isinstance(observation, Mapping):
+            return {}
+        numbers = {key: value for key, value in observation.items() if np.asarray(value).dtype.kind in "biuf"}
+        return {
+            key: parameter
+            for parameter, given in task.items()
+            for key, value in numbers.items()
+            if same_numbers(value, given)
+        }
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw every parameter uniformly and independently."""
@@ -138,9 +186,33 @@ class GymnasiumFamily(EnvironmentFamily):
         return hashed_text_part(seed, [str([row[key].tolist() for key in self.task_space]) for row in tasks])
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of the family's fields by name, spaces and constructors in words."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        """Return the values of the family's fields by name, spaces and constructors in words.
+
+        How tasks and observations are routed is left out where nothing is said of it.
+        """
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        values = {name: value for name, value in values.items() if value or name not in ROUTES}
         return values | {"env": self.label, "task_space": one_line(self.task_space)}
+
+    def _check_delivery(self) -> None:
+        named = {"delivery": self.delivery, "unchecked": self.unchecked}
+        for setting, keys in named.items():
+            if unknown := sorted(set(keys) - set(self.task_space)):
+                raise InputError(f"{self.name}: {setting} names {unknown}; the task has {list(self.task_space)}")
+        for key, way in self.delivery.items():
+            if way not in get_args(Delivery):
+                raise InputError(f"{self.name}: {key} is delivered as one of {get_args(Delivery)}, not {way!r}")
+            if way == "seed" and (self.task_space[key].shape or not _is_whole(self.task_space[key])):
+                raise InputError(f"{self.name}: the seed {key} must be one whole number, not {self.task_space[key]}")
+
+    @cached_property
+    def _delivered(self) -> dict[Delivery, list[str]]:
+        """The task parameters by the way in which they reach the environment."""
+        ways: dict[Delivery, list[str]] = {way: [] for way in get_args(Delivery)}
+        for key in self.task_space:
+            default: Delivery = "constructor" if key in self._signature else "attribute"
+            ways[self.delivery.get(key, default)].append(key)
+        return ways
 
     @property
     def _both_names(self) -> str:
@@ -167,31 +239,24 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @cached_property
     def _signature(self) -> Mapping[str, inspect.Parameter]:
-        return inspect.signature(self._creator).parameters
+        return constructor_arguments(self._creator)
 
     @cached_property
     def _spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
         """The spaces in one of the tasks; a world makes sure that they are those of its own."""
         task = plain_tasks(self.sample_tasks(1, generator("spaces")))[0]
         try:
-            env = self.make({key: task[key] for key in self.constructor_parameters})
-            self.apply(env, task)
-            observation_space, action_space = box_of(env.observation_space), env.action_space
-            env.close()
+            with GlobalStreams().installed():
+                env = self.make({key: task[key] for key in self.constructor_parameters})
+                self.apply(env, task)
+                observation_space, action_space = box_of(env.observation_space), env.action_space
+                env.close()
         except MetarlError:
             raise
         except Exception as error:
             raise InputError(f"{self._both_names} cannot be made ({first_line(error)})") from error
         require_actions(action_space)
         return observation_space, action_space
-
-    def _lacks(self, env: Environment, key: str) -> str:
-        arguments = sorted(self._signature)
-        attributes = [name for name in dir(env.unwrapped) if not name.startswith("_")]
-        near = difflib.get_close_matches(key, sorted({*arguments, *attributes}), n=3)
-        own = sorted(name for name in vars(env.unwrapped) if not name.startswith("_"))
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join([*arguments, *own])}"
-        return f"{self._both_names} has neither a constructor argument nor an attribute {key!r}; {hint}"
 
 
 def _is_whole(space: spaces.Space[Any]) -> bool:

@@ -16,7 +16,8 @@ from tensordict import TensorDict
 
 from metarl.envs.manipulation.draws import DRAWS, LONGEST_VECTOR, benchmark_tasks
 from metarl.envs.manipulation.package import Version, environments, indices, load_package
-from metarl.envs.wrapped.gymnasium_worlds import Environment, EnvironmentFamily, Task, Vectorization
+from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily, Vectorization
+from metarl.envs.wrapped.world import Environment, Task
 from metarl.errors import InputError
 from metarl.family import Dynamics, Part, register_family
 from metarl.validation import require_choice
@@ -132,8 +133,8 @@ class MetaWorldFamily(EnvironmentFamily):
         check_placement(index, task["placement"][0].numpy())
         return task
 
-    def make(self, arguments: Task) -> Environment:
-        """Make one of the 50 environments."""
+    def make(self, arguments: Task, render_mode: str | None = None) -> Environment:
+        """Make one of the 50 environments, which draw no pictures."""
         made: Environment = environments()[arguments["environment"]][1](reward_function_version=self.reward)
         made.observation_space = self.observation_space  # Its own says of the hidden goal that it lies in [0, 0].
         return made

@@ -1,8 +1,8 @@
 """``metarl train``: train a learner on a family, repeat a published experiment, or continue a run."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, make_dataclass
-from typing import Any
+from dataclasses import dataclass, field, make_dataclass
+from typing import Annotated, Any
 
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
@@ -10,6 +10,8 @@ from metarl.experiments.commands.main import usage
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import list_files
 from metarl.experiments.published import find_published, list_published
+from metarl.family import FAMILIES, TaskFamily
+from metarl.family_settings import explanations, not_settable, settable
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 
@@ -79,7 +81,7 @@ def _train_published(words: Sequence[str]) -> None:
 
 
 def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], description: str = "") -> TrainConfig:
-    """Parse the options of a training run, every field of its two configurations being one.
+    """Parse the options of a training run: every field of its two configurations, and of the family.
 
     Args:
         defaults: of the options: of the learner, or of a published experiment.
@@ -90,11 +92,50 @@ def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], descr
     Raises:
         InputError: for options that are unknown or make no sense.
     """
-    fields = [("run", RunConfig, defaults.run), ("settings", type(defaults.settings), defaults.settings)]
+    family = FAMILIES.find(defaults.family)
+    _refuse_unsettable(family, words)
+    own = family_options(family)
+    fields = [
+        ("run", RunConfig, defaults.run),
+        ("settings", type(defaults.settings), defaults.settings),
+        ("family", own, own(**defaults.family_overrides)),
+    ]
     options = make_dataclass("Options", fields, frozen=True)
     options.__doc__ = description or f"Train {defaults.learner} on {defaults.family}."
     parsed: Any = parse(options, command, words)
-    return TrainConfig(defaults.learner, defaults.family, parsed.run, parsed.settings)
+    overrides = {name: value for name, value in vars(parsed.family).items() if value is not None}
+    return TrainConfig(defaults.learner, defaults.family, parsed.run, parsed.settings, overrides)
+
+
+def family_options(family: type[TaskFamily]) -> type[Any]:
+    """Return a dataclass of the fields of a family that a run may set, as the options ``--family.FIELD``.
+
+    Each is None by default, which leaves it to the preset.
+    """
+    import tyro  # here, so that the usage is printed without it
+
+    explained = explanations(family)
+    fields: list[Any] = []
+    for name, kind in settable(family).items():
+        text = f"{explained.get(name, name)} By default the preset's."
+        option = tyro.conf.arg(name=_option(name).removeprefix("--"), help=text)
+        fields.append((name, Annotated[kind | None, option], field(default=None)))
+    options = make_dataclass("FamilyOptions", fields, frozen=True)
+    left_out = [f"{name} ({reason})" for name, reason in not_settable(family).items()]
+    options.__doc__ = f"Fields of the family {family.name}; not among them: {', '.join(left_out)}."
+    return options
+
+
+def _refuse_unsettable(family: type[TaskFamily], words: Sequence[str]) -> None:
+    """Raise ``InputError`` with the reason where an option names a field that a run cannot set."""
+    given = {word.split("=")[0].replace("_", "-") for word in words}
+    for name, reason in not_settable(family).items():
+        if _option(name) in given:
+            raise InputError(f"there is no option {_option(name)}: {reason}")
+
+
+def _option(field_name: str) -> str:
+    return f"--family.{field_name.replace('_', '-')}"
 
 
 def train_and_report(start: Callable[[], RunDirectory]) -> None:

@@ -93,6 +93,8 @@ def _require_transition(family: TaskFamily, given: Any) -> None:
     require(isinstance(given, Transition), family.name, "step returns no Transition", "return metarl.family.Transition")
     _require_tensor(family, given.rewards, "step's rewards", torch.float32, (WORLDS,))
     _require_tensor(family, given.terminated, "step's terminated", torch.bool, (WORLDS,))
+    if given.truncated is not None:
+        _require_tensor(family, given.truncated, "step's truncated", torch.bool, (WORLDS,))
     finite = bool(given.rewards.isfinite().all())
     require(finite, family.name, "a reward is NaN or infinite", "keep rewards finite for all actions of the space")
     for key, value in given.info.items():

@@ -149,3 +149,33 @@ def test_a_changed_split_is_refused() -> None:
 def test_a_changed_split_seed_is_refused() -> None:
     with pytest.raises(InputError, match="no longer those the run was started with"):
         TrainConfig.from_json(changed(run__split_seed=5))
+
+
+def overridden(**overrides: Any) -> TrainConfig:
+    return TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h200"), family_overrides=overrides)
+
+
+def test_fields_of_the_family_go_to_json_and_back_and_into_the_hash() -> None:
+    config, plain = overridden(max_velocity=2.5), overridden()
+    assert config.make_family().settings()["max_velocity"] == 2.5
+    assert config.to_json()["family_overrides"] == {"max_velocity": 2.5}
+    assert config.to_json()["family_settings"]["max_velocity"] == 2.5
+    assert through_json(config) == config
+    assert config.split().fingerprint() != plain.split().fingerprint()
+    assert config.split().fingerprint() == through_json(config).split().fingerprint()
+
+
+def test_references_are_of_the_presets_own_fields() -> None:
+    assert TrainConfig("maml-trpo", "gridnavi").find_reference() is not None
+    assert TrainConfig("maml-trpo", "gridnavi", family_overrides={"size": 7}).find_reference() is None
+
+
+def test_lists_of_json_become_what_the_family_needs() -> None:
+    config = TrainConfig("maml-trpo", "cartpole-params", family_overrides={"unchecked": ("length",)})
+    assert through_json(config).family_overrides == {"unchecked": ("length",)}
+
+
+@pytest.mark.parametrize("given", [["max_velocity"], {"max_velocty": 3}, {"max_velocity": "fast"}])
+def test_overrides_that_make_no_sense_are_refused(given: Any) -> None:
+    with pytest.raises(InputError):
+        TrainConfig.from_json({**overridden().to_json(), "family_overrides": given})

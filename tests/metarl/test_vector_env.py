@@ -1,3 +1,5 @@
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ from gymnasium.vector import AutoresetMode
 
 import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
-from metarl.family import make_family
+from metarl.family import Transition, make_family
+from metarl.tensor_family import State
 from metarl.vector_env import TaskEnv, TaskVectorEnv, make_env
 from tests.fakes import POISON, EchoFamily, echo_tasks
 
@@ -39,6 +42,35 @@ def test_termination_at_the_horizon_is_no_truncation() -> None:
     env = echo([3], horizon=3)
     *_, (_, _, terminated, truncated, _) = [env.step(still(env)) for _ in range(3)]
     assert (terminated.item(), truncated.item()) == (True, False)
+
+
+class CutFamily(EchoFamily):
+    """Truncates its episodes itself after two steps; those with a lifetime of two terminate then."""
+
+    def transition(self, state: State, *others: Any) -> tuple[State, Transition]:
+        following, given = super().transition(state, *others)
+        return following, given._replace(truncated=following["steps"] >= 2)
+
+
+def test_a_world_may_truncate_its_episode_before_the_horizon() -> None:
+    env = TaskVectorEnv(CutFamily(horizon=4), 2, autoreset_mode=AutoresetMode.DISABLED)
+    env.set_tasks(echo_tasks([1, 2], [9, 2]))
+    env.reset(seed=0)
+    ends = [env.step(still(env))[2:4] for _ in range(2)]
+    assert [[end.tolist() for end in step] for step in ends] == [
+        [[False, False], [False, False]],
+        [[False, True], [True, False]],
+    ]
+
+
+def test_an_episode_that_its_world_truncated_is_followed_by_another() -> None:
+    env = TaskVectorEnv(CutFamily(horizon=4), 1)
+    env.reset(seed=0)
+    env.step(still(env))
+    observations, _, _, truncated, info = env.step(still(env))
+    assert truncated.tolist() == [True]
+    assert (info["final_obs"][0, 1], observations[0, 1]) == (2, 0)
+    assert not env.step(still(env))[3].any()
 
 
 def test_a_masked_reset_restarts_only_that_worlds_clock() -> None:

@@ -247,6 +247,23 @@ def test_own_fields_equal_models_of_their_own(model: mujoco.MjModel) -> None:
         assert torch.equal(sim.qpos[row], torch.from_numpy(data.qpos))
 
 
+def test_gravity_may_differ_by_the_name_that_the_refusal_of_another_gives(model: mujoco.MjModel) -> None:
+    for name in ("opt_gravity", "gravity"):
+        with pytest.raises(InputError, match=rf"^{name} is no field .* between simulations; name it 'opt.gravity'$"):
+            CpuSim(model, 2, (name,))
+    sim = CpuSim(model, 2, ("opt.gravity",))
+    everywhere = torch.ones(2, dtype=torch.bool)
+    sim.set_fields(everywhere, {"opt.gravity": torch.tensor([[0.0, 0, -1], [0, 0, -20]]).double()})
+    sim.restart(everywhere, *(torch.zeros(2, size).double() for size in (model.nq, model.nv)))
+    sim.step(3)
+    assert not torch.equal(sim.qvel[0], sim.qvel[1])
+
+
+def test_fields_that_there_are_not_are_refused(model: mujoco.MjModel) -> None:
+    with pytest.raises(InputError, match=r"^nonsense is no field of the model that can differ between simulations$"):
+        CpuSim(model, 2, ("nonsense",))
+
+
 def test_own_fields_leave_the_shared_model_alone(model: mujoco.MjModel) -> None:
     before = model.body_mass.copy()
     with_masses(model, torch.from_numpy(2 * before)[None])

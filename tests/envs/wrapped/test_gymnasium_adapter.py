@@ -21,7 +21,8 @@ from tensordict import TensorDict
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.envs.wrapped.cartpole import CartPoleParams
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
-from metarl.envs.wrapped.gymnasium_worlds import Environment, Task, VectorDynamics
+from metarl.envs.wrapped.gymnasium_worlds import VectorDynamics
+from metarl.envs.wrapped.world import Environment, Task
 from metarl.errors import InputError, RunError
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.commands.main import main
@@ -446,14 +447,9 @@ def test_an_error_of_the_environment_names_task_and_step_and_keeps_its_trace(vec
     env.close()
 
 
-def test_an_environment_that_cuts_its_episodes_is_told_of() -> None:
-    env = started(troubled(3))
-    env.step(idle(env))
-    env.step(idle(env))
-    message = "Counter: the environment itself cuts its episodes after 3 steps; set the horizon to at most 3"
-    with pytest.raises(RunError, match=message):
-        env.step(idle(env))
-    env = started(troubled(3, horizon=3))
+@pytest.mark.parametrize("horizon", [3, 6])
+def test_an_environment_that_truncates_ends_its_episode(horizon: int) -> None:
+    env = started(troubled(3, horizon=horizon))
     assert [env.step(idle(env))[3].all().item() for _ in range(3)] == [False, False, True]
 
 

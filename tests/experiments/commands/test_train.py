@@ -7,6 +7,8 @@ import pytest
 from metarl.config import RunConfig
 from metarl.experiments.commands.main import main
 from metarl.experiments.published import MODULES
+from metarl.family import FAMILIES
+from metarl.family_settings import explanations
 from metarl.learner import LEARNERS
 from metarl.run_directory import RunDirectory
 from metarl.task_source import PlrConfig
@@ -95,6 +97,34 @@ def test_options_reach_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     settings = content["settings"]
     assert (settings["inner_lr"], settings["inner_steps"], settings["hidden_sizes"]) == (0.3, 2, [8])
     assert settings["trust_region"]["max_kl"] == 0.02
+
+
+def test_fields_of_the_family_reach_the_run_and_its_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(train_words("bandit", "--iterations", 1, "--family.arms", 4, out="run")) == 0
+    content = RunDirectory("run").read_config()
+    assert content["family_overrides"] == {"arms": 4}
+    assert content["family_settings"]["arms"] == 4
+    assert main(["evaluate", "run", "--tasks", "2", "--steps", "1"]) == 0
+
+
+def test_help_explains_the_fields_of_the_family(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(["train", "maml-trpo", "half-cheetah-vel"], capsys)
+    assert "--family.max-velocity" in shown
+    assert "".join(explanations(FAMILIES["half-cheetah-vel"])["max_velocity"].split()) in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("cartpole-params --family.task-space 3", "no option --family.task-space: its type is no number"),
+        ("bandit --family.horizon=3", "no option --family.horizon: it is --horizon"),
+        ("bandit --family.legs 3", "Unrecognized options: --family.legs"),
+    ],
+)
+def test_fields_of_a_family_that_no_run_sets_are_refused(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in complaint(["train", "maml-trpo", *words.split()], capsys)
 
 
 def test_a_stopped_run_is_resumed_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

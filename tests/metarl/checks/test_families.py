@@ -158,6 +158,7 @@ PROBLEMS: list[tuple[TaskFamily, str]] = [
     (broken(transition=outcome(rewards=lambda given: given.rewards[:, None])), r"rewards is torch.float32 \[3, 1\]"),
     (broken(transition=outcome(rewards=lambda given: given.rewards / 0)), "a reward is NaN or infinite"),
     (broken(transition=outcome(terminated=lambda given: given.rewards)), "step's terminated is torch.float32"),
+    (broken(transition=outcome(truncated=lambda given: given.rewards)), "step's truncated is torch.float32"),
     (
         broken(transition=outcome(info=lambda given: {"one": torch.ones(())})),
         r"info 'one' of step is .* \[\]; return a",
