@@ -14,6 +14,8 @@ FLOORS = [
         "params",
         "processes",
         "rollback",
+        "checkpoint_format",
+        "lock",
         "places",
         "distributions",
         "rollout",
@@ -30,6 +32,7 @@ FLOORS = [
     {
         "replay_files",
         "run_directory",
+        "checkpointing",
         "config",
         "checks",
         "checks.dynamics",
