@@ -1,27 +1,24 @@
 """When a training run writes checkpoints, which of them it keeps, and what it resumes from."""
 
 import math
-import socket
-import sys
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from metarl.checkpoint_format import find_not_finite
 from metarl.config import RunConfig
-from metarl.errors import InputError, RunError
+from metarl.errors import RunError
 from metarl.learner import Learner
 from metarl.lock import RunLock
+from metarl.metrics import VALIDATION
 from metarl.replay_files import ReplayFiles
 from metarl.run_directory import RunDirectory, config_hash, iteration_of
+from metarl.run_identity import place_of
 from metarl.task_source import TaskSource
 
 KEPT = 3  # latest checkpoints that are kept, beside the best
-COPY = "-copy-"
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Checkpoints:
         self._about = {
             "tracking_id": config["tracking_id"],
             "config_hash": config_hash(config),
-            "place": _place(directory),
+            "place": place_of(directory),
         }
         self._kept = {
             iteration_of(path): _kept(directory.load_checkpoint(path)) for path in directory.checkpoint_files()
@@ -101,6 +98,7 @@ class Checkpoints:
         if (broken := find_not_finite(learned)) is not None:
             raise RunError(f"{broken} is not finite after {done} iterations: training has diverged; {self.describe()}")
         self._lock.check()
+        self._directory.sync_metrics()
         content = {
             **learned,
             **self._about,
@@ -164,64 +162,19 @@ class Checkpoints:
         self._replay_files.remove_others(needed)
 
 
-def forget_end(directory: RunDirectory, content: Mapping[str, Any]) -> None:
-    """Remove from the latest checkpoint a validation that was only made because the run ended there.
+def go_back_to(directory: RunDirectory, content: Mapping[str, Any]) -> None:
+    """Drop from a run what came after its latest checkpoint, and what was measured only because the run ended there.
 
-    An uninterrupted run would not have made it, and might choose another best.
+    An uninterrupted run would not have that validation, and might choose another best checkpoint.
     """
     if content["validation"] is not None and not content["scheduled"]:
         directory.save_checkpoint({**content, "validation": None})
+    directory.keep_metrics(int(content["iteration"]), forget=None if content["scheduled"] else VALIDATION)
 
 
 def is_scheduled(done: int, validate_every: int) -> bool:
     """Return whether a validation is due after so many iterations wherever the run ends."""
     return validate_every > 0 and done % validate_every == 0
-
-
-def run_id(tracking_id: str) -> str:
-    """Return the id of a run, which its copies share."""
-    return tracking_id.partition(COPY)[0]
-
-
-def check_belongs(directory: RunDirectory, file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Make sure that a checkpoint is of the run that a config.json describes.
-
-    Raises:
-        InputError: when it is of another run, or a setting that may not change has changed since.
-    """
-    try:
-        same_run = run_id(content["tracking_id"]) == run_id(config["tracking_id"])
-        same_settings = content["config_hash"] == config_hash(config)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} does not fit the run's config.json: {error} is missing in one of them") from None
-    if not same_run:
-        raise InputError(f"{file} is a checkpoint of another run (tracking_id {content['tracking_id']}); remove it")
-    if not same_settings:
-        raise InputError(
-            f"{file} does not fit the run's config.json: the settings there are not those it was trained with; restore "
-            f"{directory.config}"
-        )
-
-
-def tracking_id_of(directory: RunDirectory, config: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """Return the tracking id to resume a run with: a new one for a copy, so that two runs never report as one.
-
-    A run directory that was moved on its machine keeps its id. Whether one from another machine was moved or copied
-    cannot be known there, so it counts as a copy.
-    """
-    own: str = config["tracking_id"]
-    before, here = content["place"], _place(directory)
-    moved = before["host"] == here["host"] and not (Path(before["path"]) / directory.config.name).exists()
-    if own != content["tracking_id"] or before["path"] == here["path"] or moved:
-        return own
-    new = f"{run_id(own)}{COPY}{uuid.uuid4().hex[:6]}"
-    if config["run"]["track"] != "disabled":
-        print(f"metarl: this is a copy of {before['path']}; it is tracked as a run of its own, {new}", file=sys.stderr)
-    return new
-
-
-def _place(directory: RunDirectory) -> dict[str, str]:
-    return {"host": socket.gethostname(), "path": str(directory.path.resolve())}
 
 
 def _kept(content: Mapping[str, Any]) -> _Kept:

@@ -11,12 +11,12 @@ import torch
 from tensordict import TensorDict
 
 from metarl.checkpoint_format import find_misfit, find_not_finite
-from metarl.checkpointing import check_belongs
 from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.family import Source
 from metarl.learner import Learner
 from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run_identity import check_belongs
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.session import Session

@@ -1,8 +1,8 @@
 """A lock on a run directory, so that one process at a time writes into it.
 
-The lock is the file ``.lock``, in which its owner is named. It is made by linking a whole file to that name. ``link`` is
-atomic on local file systems and on NFS (where O_EXCL is not, before NFSv3), so of two processes that start at the same
-moment one has the lock and the other is refused.
+The lock is the file ``.lock``, in which its owner is named. It is made by linking a whole file to that name. ``link``
+is atomic on local file systems and on NFS (where O_EXCL is not, before NFSv3), so of two processes that start at the
+same moment one has the lock and the other is refused.
 
 An owner on this machine is dead when no process has its number and its start time. One on another machine cannot be
 asked; it renews the lock's time of modification every half minute, and counts as dead after five minutes without. That
@@ -124,7 +124,7 @@ class RunLock:
                 f"{self._folder} is being written by {who}; wait for its end, or choose another --out "
                 f"(if that process is gone, remove {self._path})"
             )
-        # Another process may have taken over already: what was moved is looked at, and put back if it is not the dead's.
+        # Another process may have taken over already: what was moved is put back if it is not the dead owner's.
         moved = self._folder / f"{NAME}.{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._path, moved)

@@ -11,7 +11,6 @@ from typing import Any, Self
 import torch
 from tqdm import tqdm
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 

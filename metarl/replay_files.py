@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from metarl.files import make_folder
 from metarl.replay import Replay
-from metarl.run_directory import make_folder
 from metarl.tensor_files import read_tensors, write_tensors
 
 

@@ -16,12 +16,13 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from metarl.checkpoint_format import decode, encode
 from metarl.errors import InputError
+from metarl.files import make_folder, write_json, write_whole
 from metarl.lock import is_lock_file
 
 FORMAT = "metarl run 1"
@@ -36,48 +37,8 @@ VIDEOS = (".gif", ".mp4")
 CheckpointChoice = Literal["latest", "best"]
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, and move it to ``path`` when it is on disk.
-
-    Raises:
-        OSError: with ``path`` for its file name, when that fails.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as indented JSON."""
-    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2) + "\n"))
-
-
-def make_folder(path: Path, content: str) -> bool:
-    """Make a folder for ``content``, unless it is there; return whether it is empty.
-
-    Raises:
-        InputError: when it cannot be written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        empty = not any(path.iterdir())
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write {content} to {path}: {error.strerror}; choose another --out") from None
-    return empty
-
-
 def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a config.json belongs to a run for ever, as JSON has it; the rest may change when it is resumed."""
+    """Return the settings of a config.json that a resumed run may not change, as JSON has them."""
     run = {name: value for name, value in content["run"].items() if name not in CHANGEABLE}
     kept = {name: value for name, value in content.items() if name not in NOT_HASHED}
     settings: dict[str, Any] = json.loads(json.dumps({**kept, "run": run}))
@@ -208,9 +169,11 @@ class RunDirectory:
     def _explain_missing(self) -> str:
         if (self.path / "checkpoint.pt").exists():
             return (
-                f"{self.path} was written by an earlier metarl, whose checkpoint.pt has no checksum and is not read any "
-                "more; use the version that its config.json names, or train it anew"
+                f"{self.path} was written by an earlier metarl, whose checkpoint.pt has no checksum and is no longer "
+                "read; use the version that its config.json names, or train it anew"
             )
+        if self.read_metrics():
+            return f"{self.path} has lost its checkpoints: restore {self.checkpoints} from a copy, or train it anew"
         return f"{self.path} has no checkpoint yet; metarl train --resume {self.path} starts it"
 
     def _remedy(self, path: Path) -> str:
@@ -268,6 +231,12 @@ class RunDirectory:
             whole[-1].update({name: "" for name in whole[-1] if name.startswith(forget)})
         if rows:
             write_whole(self.metrics, lambda part: _write_rows(part, list(rows[0]), whole))
+
+    def sync_metrics(self) -> None:
+        """Wait until metrics.csv is on disk, so that no checkpoint is there before its rows."""
+        if self.metrics.exists():
+            with open(self.metrics, "rb+") as stream:
+                os.fsync(stream.fileno())
 
     def read_metrics(self) -> list[dict[str, str]]:
         """Return the rows of metrics.csv."""

@@ -1,24 +1,25 @@
 """The training loop: sample, adapt, sample again, update, record; it may be stopped at any moment and resumed."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from metarl.checkpointing import Checkpoints, forget_end, is_scheduled, tracking_id_of
+from metarl.checkpointing import Checkpoints, go_back_to, is_scheduled
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
+from metarl.files import write_json
 from metarl.learner import Learner
 from metarl.lock import RunLock
 from metarl.loop_tools import StopRequest, Stopwatch, progress
 from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
 from metarl.recorded import RecordedData, load_recorded
 from metarl.rollout import Rollout
-from metarl.run_directory import RunDirectory, hashed_settings, write_json
+from metarl.run_directory import RunDirectory
+from metarl.run_identity import tracking_id_of
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
@@ -98,36 +99,10 @@ def resume(
         content = directory.load_checkpoint()
         directory.write_config({**before, "run": run, "tracking_id": tracking_id_of(directory, before, content)})
         if done < config.run.iterations:
-            _forget_end(directory, content)
+            go_back_to(directory, content)
         training = _Training(config, learner, directory, data, lock)
         training.checkpoints.restore(content)
         return training.run(done, int(content["env_steps"]), stop)
-
-
-def train_or_resume(config: TrainConfig, stop: StopRequest | None = None) -> RunDirectory:
-    """Train a run, or resume it where it is there already, or leave it as it is where it is finished.
-
-    So a job that is queued again after it was stopped runs the same command until the run is complete.
-
-    Raises:
-        InputError: as ``train``, and when the run that is there has other settings.
-        RunError: as ``train``.
-    """
-    out, _ = name_run(config)
-    directory = RunDirectory(out)
-    if not directory.config.exists():
-        return train(config, stop)
-    given, there = hashed_settings(config.to_json()), hashed_settings(directory.read_config())
-    there.pop("data_hash")
-    if given != there:
-        pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
-        name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))
-        raise InputError(
-            f"{out} is another run: its {name} is {pairs[1].get(name)}, not {pairs[0].get(name)}; choose another --out"
-        )
-    if (directory.finished_iterations() or 0) >= config.run.iterations:
-        return directory
-    return resume(out, config.run.iterations, config.run.device, stop=stop)
 
 
 def _changed(config: TrainConfig, iterations: int | None, redraw: Sequence[int]) -> TrainConfig:
@@ -138,12 +113,6 @@ def _changed(config: TrainConfig, iterations: int | None, redraw: Sequence[int])
         redraw=(*config.run.redraw, *redraw),
     )
     return dataclasses.replace(config, run=run)
-
-
-def _forget_end(directory: RunDirectory, content: Mapping[str, Any]) -> None:
-    """Drop the metrics after a checkpoint, and what was measured only because the run ended there."""
-    forget_end(directory, content)
-    directory.keep_metrics(int(content["iteration"]), forget=None if content["scheduled"] else VALIDATION)
 
 
 def _load_data(config: TrainConfig) -> RecordedData | None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from metarl.errors import InputError
-from metarl.run_directory import FORMAT, RunDirectory, write_json, write_whole
+from metarl.files import write_json, write_whole
+from metarl.run_directory import FORMAT, RunDirectory
 
 CONTENT = {"iteration": 3, "learner": {"params": {"weight": torch.arange(4.0)}}}
 
