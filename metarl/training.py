@@ -88,10 +88,9 @@ def resume(
         if data is not None and data.fingerprint != before["data_hash"]:
             raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
         # Of the entries of config.json only those are written anew that a resumed run may change.
-        run = {**before["run"], **{name: config.to_json()["run"][name] for name in ("iterations", "device", "redraw")}}
-        if not directory.checkpoint_files() and not directory.read_metrics():
-            directory.write_config({**before, "run": run})  # it was killed before its first checkpoint
-            directory.keep_metrics(0)
+        run = {**before["run"], **{name: getattr(config.run, name) for name in ("iterations", "device", "redraw")}}
+        if not directory.checkpoint_files() and not directory.read_metrics():  # killed before its first checkpoint
+            directory.write_config({**before, "run": run})
             return _Training(config, config.make_learner(), directory, data, lock).run(0, 0, stop)
         _, learner, done = load_run(path, device)
         if done > config.run.iterations or done == directory.finished_iterations() == config.run.iterations:

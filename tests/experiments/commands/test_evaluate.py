@@ -80,7 +80,7 @@ def test_an_evaluation_with_the_same_seed_writes_the_same_file(run: str) -> None
 
 
 def test_an_evaluation_leaves_checkpoint_config_and_metrics_alone(run: str) -> None:
-    kept = ("checkpoint.pt", "config.json", "metrics.csv")
+    kept = ("checkpoints/iteration-2", "config.json", "metrics.csv")
     before = [(Path(run) / name).read_bytes() for name in kept]
     evaluate(run, "--tasks", "3", "--steps", "1")
     assert [(Path(run) / name).read_bytes() for name in kept] == before
