@@ -60,14 +60,20 @@ class RunConfig:
     """Of the split into training, validation and test tasks; runs that are compared share it."""
     checkpoint_every: int = 10
     """Iterations between checkpoints; a run that is stopped writes one as well."""
+    checkpoint_minutes: float = 10.0
+    """A checkpoint is written after an iteration also when the last one is so many minutes old; 0 for never."""
     validate_every: int = 0
-    """Iterations between measurements on validation tasks, which choose best.pt; 0 measures at the end alone."""
+    """Iterations between measurements on validation tasks, which choose the best checkpoint; 0 measures at the end
+    alone."""
+    redraw: tuple[int, ...] = ()
+    """Iterations whose tasks and episodes are drawn from other random streams than usual: a way past a fault of an
+    environment that would come back on every resume. One that is given twice is drawn a third way."""
     group: str | None = None
     """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, which groups the seeds."""
 
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
-        require_not_negative(self, "validate_every")
+        require_not_negative(self, "validate_every", "checkpoint_minutes")
         for name in ("horizon", "train_tasks"):
             if getattr(self, name) is not None:
                 require_counts(self, name)

@@ -1,4 +1,4 @@
-"""The two ways in which metarl says no: the input is wrong, or the run failed."""
+"""The ways in which metarl ends early: the input is wrong, the run failed, or it was stopped."""
 
 
 class MetarlError(Exception):
@@ -15,3 +15,11 @@ class InputError(MetarlError):
 
 class RunError(MetarlError):
     """A run that had started cannot go on (exit code 1 on the command line)."""
+
+
+class RunStopped(MetarlError):
+    """A signal has stopped a run, which can be resumed (exit code 128 + its number, as shells have it)."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

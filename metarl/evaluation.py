@@ -1,6 +1,7 @@
 """Fast adaptation on held-out tasks: the return after each adaptation step, task by task."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
+from metarl.checkpoint_format import find_misfit, find_not_finite
 from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.family import Source
 from metarl.learner import Learner
 from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run_identity import check_belongs
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.session import Session
@@ -147,15 +150,34 @@ def load_run(
         InputError: when the directory is missing, damaged, or another program's, or there is no such device here.
     """
     directory = RunDirectory(path)
-    config = TrainConfig.from_json(directory.read_config(), device)
+    written = directory.read_config()
+    config = TrainConfig.from_json(written, device)
     file = directory.find_checkpoint(checkpoint)
     content = directory.load_checkpoint(file)
+    check_belongs(directory, file, content, written)
     learner = config.make_learner()
+    load_learner(learner, content, file)
+    return config, learner, int(content["iteration"])
+
+
+def load_learner(learner: Learner, content: Mapping[str, Any], file: Path) -> None:
+    """Let an untrained learner take over what a checkpoint holds of it.
+
+    Raises:
+        InputError: when a name, a shape or a type is not the learner's, or a number is not finite.
+    """
+    own = learner.state_dict()
+    misfit = find_misfit(own, content.get("learner"), "learner")
+    if not isinstance(content.get("env_steps"), int) or content["env_steps"] < 0 or content["iteration"] < 0:
+        misfit = "env_steps"
+    if (broken := find_not_finite(content.get("learner"))) is not None:
+        raise InputError(f"{file} holds a number that is not finite: {broken}; the run cannot be read from it")
     try:
         learner.load_state_dict(content["learner"])
-        return config, learner, int(content["iteration"])
-    except (KeyError, RuntimeError, TypeError):
-        raise InputError(f"{file} does not fit the run's config.json; the run cannot be read") from None
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        misfit = misfit or str(error).splitlines()[0]
+    if misfit is not None:
+        raise InputError(f"{file} does not fit the run's config.json ({misfit}); the run cannot be read")
 
 
 def load_session(

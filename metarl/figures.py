@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from metarl.evaluation import AdaptationCurve
-from metarl.run_directory import write_whole
+from metarl.files import write_whole
 
 DRAWN_TASKS = 100
 

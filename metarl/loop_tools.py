@@ -11,6 +11,8 @@ from typing import Any, Self
 import torch
 from tqdm import tqdm
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
 
 class Stopwatch:
     """Adds up the seconds of named parts of an iteration, waiting for the device at the end of each.
@@ -49,24 +51,33 @@ class Stopwatch:
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a request; a second one acts as it always did.
+    """Turns the first signal to stop into a request; a second one acts as it always did, and ends the process.
+
+    Signals are SIGINT, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (Slurm's warning of a time limit). One that
+    the process ignores, as SIGHUP under nohup, stays ignored.
 
     Attributes:
-        requested: whether there was one.
+        signal: number of the one that came, or None.
     """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.signal: int | None = None
         self._previous: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether there was a signal."""
+        return self.signal is not None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._request)
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._request)
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.signal = number
         self._restore()
 
     def _restore(self) -> None:

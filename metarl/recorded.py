@@ -20,8 +20,8 @@ from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.family import TaskFamily
+from metarl.files import make_folder, write_json
 from metarl.rollout import Rollout
-from metarl.run_directory import make_folder, write_json
 from metarl.seeding import generator
 from metarl.tensor_files import read_tensors, write_tensors
 

@@ -6,14 +6,13 @@ the checkpoint that lists them, and old ones are removed after it, so that a run
 every file of the checkpoint it resumes from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metarl.errors import InputError
+from metarl.files import make_folder
 from metarl.replay import Replay
-from metarl.run_directory import make_folder
 from metarl.tensor_files import read_tensors, write_tensors
 
 
@@ -55,28 +54,23 @@ class ReplayFiles:
         self._segments[name] = segments
         return {"added": replay.added, "segments": [asdict(segment) for segment in segments]}
 
-    def remove_others(self) -> None:
-        """Remove the files that the last checkpoint does not need; to be called when it is on disk."""
-        needed = {segment.file for segments in self._segments.values() for segment in segments}
+    def remove_others(self, needed: Set[str]) -> None:
+        """Remove the files that no checkpoint needs; to be called when the last checkpoint is on disk.
+
+        Args:
+            needed: names of the files that are kept.
+        """
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if path.name not in needed:
                     path.unlink()
 
-    def load(self, content: Mapping[str, Any] | None) -> None:
-        """Fill the buffers with what a checkpoint holds of them.
+    def load(self, content: Mapping[str, Any]) -> None:
+        """Fill the buffers with what a checkpoint lists of them.
 
         Raises:
-            InputError: when a file is missing or damaged, or the checkpoint is of a metarl that kept its buffers
-                inside.
+            InputError: when a file is missing or damaged.
         """
-        if not self._replays:
-            return
-        if content is None:
-            raise InputError(
-                "the checkpoint was written by an older metarl, which kept replay buffers elsewhere: the run can be "
-                "evaluated, but not resumed; train it anew"
-            )
         for name, replay in self._replays.items():
             self._segments[name] = [Segment(**segment) for segment in content[name]["segments"]]
             pieces = [read_tensors(self._folder / each.file, each.sha256) for each in self._segments[name]]

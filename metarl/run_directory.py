@@ -2,81 +2,73 @@
 
     config.json            resolved configuration, task-split hash, versions
     metrics.csv            one row an iteration
-    checkpoint.pt          the learner and how far it came
-    replay/                replay buffers of learners that have some, which the checkpoint lists
+    checkpoints/           ``iteration-N``: the learner after N iterations; the latest few, and the best
+    replay/                replay buffers of learners that have some, which the checkpoints list
     adaptation_curve.png   return against adaptation step on held-out tasks
     evaluation.json        what ``metarl evaluate`` measured
+    finished.json          written last: how many iterations the finished run has
     wandb/                 the W&B run, unless tracking is disabled
 
 Files are written beside their place and then moved there, so a run that is killed leaves the old file or the new one.
 """
 
 import csv
-import io
+import hashlib
 import json
 import os
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
+from metarl.checkpoint_format import decode, encode
 from metarl.errors import InputError
+from metarl.files import make_folder, write_json, write_whole
+from metarl.lock import is_lock_file
 
 FORMAT = "metarl run 1"
+CHECKPOINT = "iteration-"  # and the number of iterations done
+# Settings that a resumed run may have changed; all others belong to what its checkpoints are of.
+CHANGEABLE = (
+    *("iterations", "device", "out", "data", "track", "group"),
+    *("checkpoint_every", "checkpoint_minutes", "redraw"),
+)
+NOT_HASHED = ("format", "versions", "tracking_id")
 VIDEOS = (".gif", ".mp4")
 CheckpointChoice = Literal["latest", "best"]
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, and move it to ``path`` when it is on disk."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a config.json that a resumed run may not change, as JSON has them."""
+    run = {name: value for name, value in content["run"].items() if name not in CHANGEABLE}
+    kept = {name: value for name, value in content.items() if name not in NOT_HASHED}
+    settings: dict[str, Any] = json.loads(json.dumps({**kept, "run": run}))
+    return settings
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a mapping as indented JSON."""
-    write_whole(path, lambda part: part.write_text(json.dumps(content, indent=2) + "\n"))
-
-
-def make_folder(path: Path, content: str) -> bool:
-    """Make a folder for ``content``, unless it is there; return whether it is empty.
-
-    Raises:
-        InputError: when it cannot be written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        empty = not any(path.iterdir())
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write {content} to {path}: {error.strerror}; choose another --out") from None
-    return empty
+def config_hash(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of ``hashed_settings``, which every checkpoint of the run holds."""
+    return hashlib.sha256(json.dumps(hashed_settings(content), sort_keys=True).encode()).hexdigest()
 
 
 class RunDirectory:
     """One run's folder.
 
     Args:
-        path: of the folder, which need not exist yet.
+        path: of the folder, which need not exist yet; a leading ``~`` is the home folder.
+
+    Raises:
+        InputError: when it is no path at all.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.checkpoint = self.path / "checkpoint.pt"
-        self.best = self.path / "best.pt"
+        if "\0" in str(path):
+            raise InputError(f"{str(path)!r} cannot be a directory: it holds a NUL byte; choose another --out")
+        self.path = Path(path).expanduser()
+        self.checkpoints = self.path / "checkpoints"
         self.replay = self.path / "replay"
         self.metrics = self.path / "metrics.csv"
         self.config = self.path / "config.json"
+        self.finished = self.path / "finished.json"
         self.curve, self.evaluation = self.evaluated("")
 
     def evaluated(self, part: str) -> tuple[Path, Path]:
@@ -84,17 +76,31 @@ class RunDirectory:
         ending = f"-{part}" if part else ""
         return self.path / f"adaptation_curve{ending}.png", self.path / f"evaluation{ending}.json"
 
-    def create(self) -> None:
-        """Make the folder.
+    def make(self) -> None:
+        """Make the folder, unless it is there.
 
         Raises:
-            InputError: when it cannot be written, or holds something already.
+            InputError: when it cannot be written.
         """
-        if not make_folder(self.path, "the run"):
+        make_folder(self.path, "the run")
+
+    def require_empty(self) -> None:
+        """Make sure that the folder holds nothing yet but its lock.
+
+        Raises:
+            InputError: when it does.
+        """
+        if not self.is_empty():
             raise InputError(
                 f"{self.path} is not empty; choose another --out, or continue that run with: "
                 f"metarl train --resume {self.path}"
             )
+
+    def is_empty(self) -> bool:
+        """Return whether nothing is in the folder but its lock, and what a killed process left half written."""
+        return not any(
+            not is_lock_file(entry.name) and not entry.name.endswith(".part") for entry in self.path.iterdir()
+        )
 
     def write_config(self, content: Mapping[str, Any]) -> None:
         """Write config.json."""
@@ -113,34 +119,69 @@ class RunDirectory:
             known = content["format"] == FORMAT
         except FileNotFoundError:
             raise InputError(f"{self.path} is not a run directory of metarl: it has no config.json") from None
-        except (ValueError, KeyError, TypeError, OSError):
+        except OSError as error:
+            raise InputError(f"{self.config} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError):
             raise InputError(f"{self.config} is damaged or not metarl's; the run cannot be read") from None
         if not known:
             raise InputError(f"{self.config} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
         return content
 
-    def save_checkpoint(self, content: Mapping[str, Any], path: Path | None = None) -> None:
-        """Write checkpoint.pt, or another file."""
-        buffer = io.BytesIO()  # torch's own writer turns a full disk into an error of many lines
-        torch.save({"format": FORMAT, **content}, buffer)
-        write_whole(path or self.checkpoint, lambda part: part.write_bytes(buffer.getvalue()))
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the latest checkpoint; where there is none, that of iteration 0."""
+        return max(self.checkpoint_files(), key=iteration_of, default=self.checkpoints / f"{CHECKPOINT}0")
+
+    def checkpoint_files(self) -> list[Path]:
+        """Return the files of all checkpoints, oldest first."""
+        found = [path for path in self.checkpoints.glob(f"{CHECKPOINT}*") if path.name[len(CHECKPOINT) :].isdigit()]
+        return sorted(found, key=iteration_of)
+
+    def save_checkpoint(self, content: Mapping[str, Any]) -> Path:
+        """Write the checkpoint of the content's ``iteration``, and return its file."""
+        path = self.checkpoints / f"{CHECKPOINT}{content['iteration']}"
+        data = encode(content)
+        self.checkpoints.mkdir(exist_ok=True)
+        write_whole(path, lambda part: part.write_bytes(data))
+        return path
 
     def load_checkpoint(self, path: Path | None = None) -> dict[str, Any]:
-        """Read checkpoint.pt, or another file, tensors to the CPU.
+        """Read the latest checkpoint, or another one, tensors to the CPU.
 
         Raises:
-            InputError: when it is missing, truncated, or another program's.
+            InputError: when it is missing, unreadable or damaged, or another program's.
         """
         path = path or self.checkpoint
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = decode(path.read_bytes())
+            whole = content["iteration"] == iteration_of(path)
         except FileNotFoundError:
-            raise InputError(f"{self.path} has no {path.name} yet; the run ended before its first one") from None
-        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError):
-            raise InputError(f"{path} is truncated, damaged or not a checkpoint of metarl") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{path} is not a checkpoint of this metarl")
+            raise InputError(self._explain_missing()) from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{path} is truncated or damaged: {reason}; {self._remedy(path)}") from None
+        if not whole:
+            raise InputError(f"{path} holds iteration {content['iteration']}; {self._remedy(path)}")
         return content
+
+    def _explain_missing(self) -> str:
+        if (self.path / "checkpoint.pt").exists():
+            return (
+                f"{self.path} was written by an earlier metarl, whose checkpoint.pt has no checksum and is no longer "
+                "read; use the version that its config.json names, or train it anew"
+            )
+        if self.read_metrics():
+            return f"{self.path} has lost its checkpoints: restore {self.checkpoints} from a copy, or train it anew"
+        return f"{self.path} has no checkpoint yet; metarl train --resume {self.path} starts it"
+
+    def _remedy(self, path: Path) -> str:
+        """Return what to do about a checkpoint that cannot be used."""
+        others = [iteration_of(each) for each in self.checkpoint_files() if each != path]
+        if others:
+            return f"remove it, and the run goes on from its checkpoint of iteration {max(others)}, to the same numbers"
+        return "restore it from a copy, or train the run anew"
 
     def find_checkpoint(self, choice: CheckpointChoice) -> Path:
         """Return the file of the latest checkpoint, or of the one that did best on validation tasks.
@@ -160,13 +201,18 @@ class RunDirectory:
     def best_checkpoint(self) -> Path | None:
         """Return the file of the checkpoint that did best on validation tasks, or None where none was validated.
 
-        That is best.pt, or the latest one if it did better at the end of training. A run may be validated at its end
-        only because it ends there; then best.pt stays as it is, for a run that goes on must forget that end.
+        Of several that did equally well it is the earliest.
         """
-        there = [path for path in (self.best, self.checkpoint) if path.exists()]
-        values = {path: self.load_checkpoint(path).get("validation") for path in there}
+        values = {path: self.load_checkpoint(path).get("validation") for path in self.checkpoint_files()}
         known = {path: value for path, value in values.items() if value is not None}
         return max(known, key=lambda path: known[path], default=None)
+
+    def finished_iterations(self) -> int | None:
+        """Return how many iterations the run was finished with, picture and tracking included; None before that."""
+        try:
+            return int(json.loads(self.finished.read_text())["iterations"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
 
     def videos(self) -> list[Path]:
         """Return the videos that lie in the folder."""
@@ -186,6 +232,12 @@ class RunDirectory:
         if rows:
             write_whole(self.metrics, lambda part: _write_rows(part, list(rows[0]), whole))
 
+    def sync_metrics(self) -> None:
+        """Wait until metrics.csv is on disk, so that no checkpoint is there before its rows."""
+        if self.metrics.exists():
+            with open(self.metrics, "rb+") as stream:
+                os.fsync(stream.fileno())
+
     def read_metrics(self) -> list[dict[str, str]]:
         """Return the rows of metrics.csv."""
         if not self.metrics.exists():
@@ -199,14 +251,22 @@ class RunDirectory:
         if new := [name for name in row if name not in names]:
             names, rows = names + new, self.read_metrics()
             write_whole(self.metrics, lambda part: _write_rows(part, names, rows))
-        with open(self.metrics, "a", newline="") as stream:
-            csv.DictWriter(stream, names).writerow(row)
+        try:
+            with open(self.metrics, "a", newline="") as stream:
+                csv.DictWriter(stream, names).writerow(row)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.metrics)) from error
 
     def _columns(self) -> list[str]:
         if not self.metrics.exists():
             return []
         with open(self.metrics, newline="") as stream:
             return next(csv.reader(stream), [])
+
+
+def iteration_of(checkpoint: Path) -> int:
+    """Return the number of iterations after which a checkpoint was written, by the name of its file."""
+    return int(checkpoint.name.removeprefix(CHECKPOINT))
 
 
 def _write_rows(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:

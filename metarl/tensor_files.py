@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.run_directory import write_whole
+from metarl.files import write_whole
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -1,22 +1,25 @@
 """The training loop: sample, adapt, sample again, update, record; it may be stopped at any moment and resumed."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
+from metarl.checkpointing import Checkpoints, go_back_to, is_scheduled
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
+from metarl.files import write_json
 from metarl.learner import Learner
+from metarl.lock import RunLock
 from metarl.loop_tools import StopRequest, Stopwatch, progress
 from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
 from metarl.recorded import RecordedData, load_recorded
-from metarl.replay_files import ReplayFiles
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
+from metarl.run_identity import tracking_id_of
 from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
@@ -26,21 +29,22 @@ from metarl.tracking.tracking import Tracker, name_run, track_training, tracking
 Row = dict[str, float | None]
 
 
-def train(config: TrainConfig) -> RunDirectory:
+def train(config: TrainConfig, stop: StopRequest | None = None) -> RunDirectory:
     """Train a learner from the start.
 
-    Progress is shown when standard error is a terminal. Ctrl-C and SIGTERM end the run after the current iteration,
-    with a checkpoint.
+    Progress is shown when standard error is a terminal. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the run after the
+    current iteration, with a checkpoint.
 
     Args:
         config: what to train, how, and where its run directory goes.
+        stop: which receives those signals, for a caller that asks afterwards whether there was one.
 
     Returns:
         The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.
 
     Raises:
-        InputError: when the run directory cannot be written or holds something already.
-        RunError: when sampling or an update fails; the run up to then is in the run directory.
+        InputError: when the run directory cannot be written, holds something already, or is in use.
+        RunError: when sampling, an update or writing fails; the run up to then is in the run directory.
     """
     learner = config.make_learner()
     config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
@@ -48,41 +52,66 @@ def train(config: TrainConfig) -> RunDirectory:
     out, tracking_id = name_run(config)
     data = _load_data(config)
     directory = RunDirectory(out)
-    directory.create()
-    directory.write_config({**config.to_json(), "tracking_id": tracking_id, "data_hash": data and data.fingerprint})
-    return _Training(config, learner, directory, data).run(0, 0)
+    directory.make()
+    with RunLock(directory.path) as lock:
+        directory.require_empty()
+        directory.write_config({**config.to_json(), "tracking_id": tracking_id, "data_hash": data and data.fingerprint})
+        return _Training(config, learner, directory, data, lock).run(0, 0, stop)
 
 
-def resume(path: str | Path, iterations: int | None = None, device: str | None = None) -> RunDirectory:
-    """Continue a run from its checkpoint, to the same numbers as if it had never stopped.
+def resume(
+    path: str | Path,
+    iterations: int | None = None,
+    device: str | None = None,
+    redraw: Sequence[int] = (),
+    stop: StopRequest | None = None,
+) -> RunDirectory:
+    """Continue a run from its latest checkpoint, to the same numbers as if it had never stopped.
 
     Args:
         path: the run's directory.
         iterations: new total; by default what the run was started with.
         device: to go on with; by default the one the run was started on. Another one gives other numbers.
+        redraw: iterations whose tasks and episodes are drawn from other random streams, in addition to those of before.
+        stop: as ``train``.
 
     Raises:
-        InputError: when the directory is not a run, or the run has that many iterations already.
+        InputError: when the directory is not a run or is in use, or the run has that many iterations already.
         RunError: as ``train``.
     """
-    config, learner, done = load_run(path, device)
     directory = RunDirectory(path)
-    if iterations is not None:
-        config = dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
-    if done >= config.run.iterations:
-        raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
-    before, data = directory.read_config(), _load_data(config)
-    if data is not None and data.fingerprint != before["data_hash"]:
-        raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
-    own = {name: before.get(name) for name in ("tracking_id", "data_hash")}
-    directory.write_config({**config.to_json(), **own})
-    # What was measured because the run ended there is none of an uninterrupted one's.
-    directory.keep_metrics(done, forget=None if _scheduled(done, config.run.validate_every) else VALIDATION)
-    content = directory.load_checkpoint()
-    training = _Training(config, learner, directory, data)
-    training.task_source.load_state_dict(content.get("task_source", {}))  # runs of before had none
-    training.replay_files.load(content.get("replay"))
-    return training.run(done, int(content["env_steps"]))
+    directory.read_config()
+    with RunLock(directory.path) as lock:
+        before = directory.read_config()
+        config = _changed(TrainConfig.from_json(before, device), iterations, redraw)
+        data = _load_data(config)
+        if data is not None and data.fingerprint != before["data_hash"]:
+            raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
+        # Of the entries of config.json only those are written anew that a resumed run may change.
+        run = {**before["run"], **{name: getattr(config.run, name) for name in ("iterations", "device", "redraw")}}
+        if not directory.checkpoint_files() and not directory.read_metrics():  # killed before its first checkpoint
+            directory.write_config({**before, "run": run})
+            return _Training(config, config.make_learner(), directory, data, lock).run(0, 0, stop)
+        _, learner, done = load_run(path, device)
+        if done > config.run.iterations or done == directory.finished_iterations() == config.run.iterations:
+            raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
+        content = directory.load_checkpoint()
+        directory.write_config({**before, "run": run, "tracking_id": tracking_id_of(directory, before, content)})
+        if done < config.run.iterations:
+            go_back_to(directory, content)
+        training = _Training(config, learner, directory, data, lock)
+        training.checkpoints.restore(content)
+        return training.run(done, int(content["env_steps"]), stop)
+
+
+def _changed(config: TrainConfig, iterations: int | None, redraw: Sequence[int]) -> TrainConfig:
+    """Return a configuration with what a resumed run changes of it."""
+    run = dataclasses.replace(
+        config.run,
+        iterations=config.run.iterations if iterations is None else iterations,
+        redraw=(*config.run.redraw, *redraw),
+    )
+    return dataclasses.replace(config, run=run)
 
 
 def _load_data(config: TrainConfig) -> RecordedData | None:
@@ -96,29 +125,39 @@ def _load_data(config: TrainConfig) -> RecordedData | None:
 
 class _Training:
     def __init__(
-        self, config: TrainConfig, learner: Learner, directory: RunDirectory, data: RecordedData | None
+        self,
+        config: TrainConfig,
+        learner: Learner,
+        directory: RunDirectory,
+        data: RecordedData | None,
+        lock: RunLock,
     ) -> None:
-        self.config, self.learner, self.directory, self.data = config, learner, directory, data
+        self.config, self.learner, self.directory, self.data, self.lock = config, learner, directory, data, lock
         self.run_config: RunConfig = config.run
         self.split = config.split()
         self.sampler = Sampler(config.make_family(), config.run.device)
         self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
-        self.replay_files = ReplayFiles(directory.replay, learner.replays())
-        has_best = directory.best.exists()
-        self.best: float | None = directory.load_checkpoint(directory.best)["validation"] if has_best else None
+        self.checkpoints = Checkpoints(directory, config.run, learner, self.task_source, lock)
 
-    def run(self, done: int, env_steps: int) -> RunDirectory:
+    def run(self, done: int, env_steps: int, stop: StopRequest | None) -> RunDirectory:
         keep_freed_memory()
-        with StopRequest() as stop:
+        if self.checkpoints.latest is None:
+            with self.checkpoints.writing(0):
+                self.checkpoints.save(0, 0)
+        with stop or StopRequest() as request:
             tracker = track_training(self.config, self.directory)
             try:
-                self._loop(done, env_steps, stop, tracker)
+                done = self._loop(done, env_steps, request, tracker)
             finally:
                 tracker.finish()
+        if done == self.run_config.iterations:
+            with self.checkpoints.writing(done):
+                write_json(self.directory.finished, {"iterations": done})
         return self.directory
 
-    def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> None:
+    def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> int:
+        """Train until all iterations are done or the run is stopped; return how many there are then."""
         total, curve = self.run_config.iterations, None
         with progress(total, done) as show:
             # A request to stop any process stops all of them, after the same iteration.
@@ -126,37 +165,47 @@ class _Training:
                 row = self._iterate(done, env_steps)
                 done, env_steps = done + 1, int(row["env_steps"])
                 curve, measured = self._validate_if_due(done, row)
-                self.directory.append_metrics(row | measured)
-                if done % self.run_config.checkpoint_every == 0:
-                    self._save(done, env_steps, curve)
-                if curve and _scheduled(done, self.run_config.validate_every):
-                    self._save_if_best(done, env_steps, curve)
+                score = None if curve is None else _score(curve)
+                with self.checkpoints.writing(done):
+                    self.lock.check()
+                    self.directory.append_metrics(row | measured)
+                    if self.checkpoints.is_due(done, score):
+                        self.checkpoints.save(done, env_steps, score)
                 tracker.log(row | measured)
                 show(row)
-        self._save(done, env_steps, curve)
-        if curve and done == total:
-            draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
-            tracker.log_curve(curve, self.directory.curve)
+        with self.checkpoints.writing(done):
+            if self.checkpoints.latest != done:
+                self.checkpoints.save(done, env_steps, None if curve is None else _score(curve))
+            if done == total:
+                self._draw(curve or self._validate(), tracker)
         tracker.log_checkpoints(self.directory)
+        return done
+
+    def _draw(self, curve: AdaptationCurve, tracker: Tracker) -> None:
+        draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
+        tracker.log_curve(curve, self.directory.curve)
 
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
         self.watch.start()
         try:
-            rollouts = self._sample(iteration) if self.data is None else self._draw(self.data, iteration)
+            rollouts = self._sample(iteration) if self.data is None else self._read(self.data, iteration)
             with self.watch("update"):
                 metrics = self.learner.update(rollouts)
         except RunError as error:
-            self._save(iteration, env_steps)
-            kept = f"{self.directory.path} holds the run up to there"
-            raise RunError(f"iteration {iteration}: {error}; {kept}") from error
+            with self.checkpoints.writing(iteration):
+                self.checkpoints.save_if_finite(iteration, env_steps)
+            raise RunError(
+                f"iteration {iteration}: {error}; {self.checkpoints.describe()}; if it fails there again, add --redraw "
+                f"{iteration}, which draws that iteration's tasks and episodes anew"
+            ) from error
         if self.data is None:
             self.task_source.report(rollouts, iteration)
         return self._row(iteration, env_steps, rollouts, metrics)
 
     def _sample(self, iteration: int) -> list[Rollout]:
         """Sample, adapt, and sample again, as often as the learner adapts in training."""
-        run = self.run_config
-        tasks = self.task_source.draw(run.tasks_per_batch, run.seed, iteration)
+        run, seed = self.run_config, self._seed(iteration)
+        tasks = self.task_source.draw(run.tasks_per_batch, seed, iteration)
         session = self.sampler.session(self.learner, tasks, run.episodes_per_task)
         rollouts: list[Rollout] = []
         for step in range(self.learner.inner_steps + 1):
@@ -164,13 +213,19 @@ class _Training:
                 with self.watch("adaptation"):
                     session.adapt()
             with self.watch("sampling"):
-                rollouts.append(self.sampler.run(session, derive_seed(run.seed, "rollout", iteration, step)))
+                rollouts.append(self.sampler.run(session, derive_seed(seed, "rollout", iteration, step)))
         return rollouts
 
-    def _draw(self, data: RecordedData, iteration: int) -> list[Rollout]:
+    def _read(self, data: RecordedData, iteration: int) -> list[Rollout]:
         """Draw recorded episodes in place of those that would be sampled."""
         run, count = self.run_config, self.learner.inner_steps + 1
-        return data.draw(run.tasks_per_batch, run.episodes_per_task, count, run.seed, iteration)
+        return data.draw(run.tasks_per_batch, run.episodes_per_task, count, self._seed(iteration), iteration)
+
+    def _seed(self, iteration: int) -> int:
+        """Return the seed of an iteration's tasks and episodes: the run's, unless they are to be drawn anew."""
+        run = self.run_config
+        times = run.redraw.count(iteration)
+        return derive_seed(run.seed, "redraw", times) if times else run.seed
 
     def _row(
         self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
@@ -197,38 +252,18 @@ class _Training:
         processes = self.learner.processes
         return processes.mean(processes.weight(len(values)) * values.mean()).item()
 
-    def _save(self, done: int, env_steps: int, curve: AdaptationCurve | None = None) -> None:
-        replay = self.replay_files.save()
-        self.directory.save_checkpoint({**self._content(done, env_steps, curve), "replay": replay})
-        self.replay_files.remove_others()
-
-    def _save_if_best(self, done: int, env_steps: int, curve: AdaptationCurve) -> None:
-        value = _score(curve)
-        if self.best is None or value > self.best:
-            self.best = value
-            self.directory.save_checkpoint(self._content(done, env_steps, curve), self.directory.best)
-
-    def _content(self, done: int, env_steps: int, curve: AdaptationCurve | None) -> dict[str, Any]:
-        return {
-            "learner": self.learner.state_dict(),
-            "task_source": self.task_source.state_dict(),
-            "iteration": done,
-            "env_steps": env_steps,
-            "validation": None if curve is None else _score(curve),
-        }
-
     def _validate_if_due(self, done: int, row: dict[str, float]) -> tuple[AdaptationCurve | None, Row]:
         """Return the adaptation curve if one is due after so many iterations, and its columns, empty if none is."""
         empty: Row = {f"{VALIDATION}{name}": None for name in row if f"{VALIDATION}{name}" in METRICS}
-        if done < self.run_config.iterations and not _scheduled(done, self.run_config.validate_every):
+        if done < self.run_config.iterations and not is_scheduled(done, self.run_config.validate_every):
             return None, empty
         try:
             curve = self._validate()
         except RunError as error:
-            self.directory.append_metrics(row | empty)
-            self._save(done, int(row["env_steps"]))
-            kept = f"{self.directory.path} holds the run up to there"
-            raise RunError(f"validation after iteration {done - 1}: {error}; {kept}") from error
+            with self.checkpoints.writing(done):
+                self.directory.append_metrics(row | empty)
+                self.checkpoints.save_if_finite(done, int(row["env_steps"]))
+            raise RunError(f"validation after iteration {done - 1}: {error}; {self.checkpoints.describe()}") from error
         rates = None if curve.success is None else curve.success.mean(0).tolist()
         return curve, {**returns_row(curve.returns.mean(0).tolist(), rates, VALIDATION)}
 
@@ -240,10 +275,6 @@ class _Training:
         tasks = self.split.held_out_tasks("validation", VALIDATION_TASKS)
         steps, episodes = self.learner.inner_steps, self.run_config.episodes_per_task
         return adaptation_curve(self.learner, self.sampler, tasks, steps, episodes, "validation")
-
-
-def _scheduled(done: int, validate_every: int) -> bool:
-    return validate_every > 0 and done % validate_every == 0
 
 
 def _score(curve: AdaptationCurve) -> float:

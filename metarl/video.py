@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from metarl.errors import InputError
+from metarl.files import write_whole
 from metarl.pictures import WHITE
-from metarl.run_directory import write_whole
 
 # The shortest frame of a GIF, in hundredths of a second (browsers show shorter ones for a tenth), and the last frame.
 SHORTEST = 2

@@ -51,6 +51,12 @@ def checkpoint_vector(path: Path | str) -> Tensor:
     return torch.cat([params[name].reshape(-1) for name in sorted(params)])
 
 
+def contents(folder: Path | str) -> dict[str, bytes]:
+    """Return what every file under a folder holds, by its path there."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def children_environment() -> dict[str, str]:
     """Return the environment for a child that shall compute what this process computes."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import tyro
 
 from metarl.config import TrackMode
+from metarl.errors import RunError
 from metarl.evaluation import AdaptationCurve, evaluate_learner, load_run
 from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import evaluation_files, list_files, save_evaluation
 from metarl.family import Source
+from metarl.files import make_folder
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.tracking.tracking import track_evaluation, tracking_mode
@@ -47,6 +49,8 @@ class EvaluateOptions:
     """Torch device; by default the one the run was trained on."""
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint: the latest, or the best on validation tasks."""
+    out: str | None = None
+    """Folder for the files, made if it is missing; by default the run's."""
     track: TrackMode = "disabled"
     """Report as a run of type evaluate, to W&B (auto, online, offline) or to tensorboard."""
 
@@ -61,10 +65,13 @@ def run(words: Sequence[str]) -> None:
 
     Raises:
         InputError: for a directory that is no run, and options that make no sense; nothing is written then.
-        RunError: when sampling fails.
+        RunError: when sampling fails, or, after the table is printed, when its files cannot be written.
     """
     options = parse(EvaluateOptions, "metarl evaluate", words)
     directory = RunDirectory(options.run)
+    out = RunDirectory(options.out or options.run)
+    if options.out is not None:
+        make_folder(out.path, "the evaluation")
     tracking_mode(options.track)  # refuses a mode that this machine lacks before anything is measured
     config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
     count, part = options.tasks_and_part
@@ -72,17 +79,22 @@ def run(words: Sequence[str]) -> None:
     curve = evaluate_learner(
         config, learner, count, options.steps, options.episodes, options.seed, part, options.deterministic
     )
-    save_evaluation(directory, config, curve, iteration, options.seed)
-    settings = {"iteration": iteration, "seed": options.seed}
-    tracker = track_evaluation(config, directory, options.track, options.checkpoint, curve, settings)
-    tracker.log_curve(curve, evaluation_files(directory, curve)[0])
-    for video in directory.videos():
-        tracker.log_video(video)
-    tracker.finish()
     print(describe_training(directory, config, iteration))
     print(f"{_protocol(curve, count)}\n")
     print(adaptation_table(curve, None if part == "ood" else config.find_reference()))
-    print(f"\n{list_files(directory, curve)}")
+    try:
+        save_evaluation(directory, config, curve, iteration, options.seed, out)
+    except OSError as error:
+        raise RunError(
+            f"the evaluation was not written: {error.filename}: {error.strerror}; --out FOLDER writes it elsewhere"
+        ) from None
+    settings = {"iteration": iteration, "seed": options.seed}
+    tracker = track_evaluation(config, directory, options.track, options.checkpoint, curve, settings)
+    tracker.log_curve(curve, evaluation_files(out, curve)[0])
+    for video in directory.videos():
+        tracker.log_video(video)
+    tracker.finish()
+    print(f"\n{list_files(out, curve)}")
 
 
 def _protocol(curve: AdaptationCurve, asked: int) -> str:

@@ -15,8 +15,8 @@ from tensordict import TensorDict
 from metarl.errors import InputError
 from metarl.experiments.commands.parsing import parse, refuse_words
 from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.files import write_whole
 from metarl.pictures import captioned, side_by_side
-from metarl.run_directory import write_whole
 from metarl.seeding import generator
 from metarl.validation import require_count
 from metarl.vector_env import TaskVectorEnv

@@ -17,6 +17,7 @@ LINES = (
     ("train", "LEARNER FAMILY [options]", "train a meta-policy       (--help after both names explains every option)"),
     ("train", "--published NAME [options]", "repeat a published experiment; without a name, list them"),
     ("train", "--resume RUN", "continue a run that was stopped"),
+    ("check", "RUN [options]", "verify every file of a run, and that its evaluations reproduce"),
     ("evaluate", "RUN [options]", "adapt to held-out tasks and measure it"),
     ("collect", "RUN --out DATA [options]", "record a run's episodes, which others can be trained on with --data DATA"),
     ("compare", "RUN RUN ... [options]", "measure several runs alike, and write a report with pictures and statistics"),

@@ -5,21 +5,33 @@ from pathlib import Path
 from metarl.config import TrainConfig
 from metarl.evaluation import AdaptationCurve
 from metarl.figures import draw_adaptation_curve
-from metarl.run_directory import RunDirectory, write_json
+from metarl.files import write_json
+from metarl.run_directory import RunDirectory, config_hash
 from metarl.tracking.tracking import where_tracked
 
 
 def save_evaluation(
-    directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int
+    directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int, out: RunDirectory
 ) -> None:
-    """Write the numbers and the adaptation curve of an evaluation into the run directory."""
-    picture, numbers = evaluation_files(directory, curve)
+    """Write the numbers and the adaptation curve of an evaluation of a run.
+
+    Args:
+        directory: of the run.
+        config: of the run.
+        curve: what was measured.
+        iteration: iterations that the learner had been trained for.
+        seed: of environments and actions.
+        out: the folder to write into, mostly the run's own.
+    """
+    picture, numbers = evaluation_files(out, curve)
     record = {
         "learner": config.learner,
         "family": config.family,
         "preset": config.preset,
         "horizon": config.make_family().horizon,
         "split_hash": config.split().fingerprint(),
+        "config_hash": config_hash(directory.read_config()),
+        "device": config.run.device,
         "iteration": iteration,
         "seed": seed,
     }

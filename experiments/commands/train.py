@@ -5,17 +5,24 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 from metarl.config import RunConfig, TrainConfig
-from metarl.errors import InputError
+from metarl.errors import InputError, RunStopped
 from metarl.experiments.commands.main import usage
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import list_files
 from metarl.experiments.published import find_published, list_published
 from metarl.family import FAMILIES, TaskFamily
 from metarl.family_settings import explanations, not_settable, settable
+from metarl.loop_tools import StopRequest
+from metarl.requeue import train_or_resume
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 
 PUBLISHED = "--published"
+RESUME_IF_THERE = "--resume-if-there"
+HELP_OF_RESUME_IF_THERE = (
+    f"With {RESUME_IF_THERE}, a run that is in --out already is resumed, or left as it is where it is finished: the "
+    "command of a job that may be queued again."
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,9 @@ class ResumeOptions:
     """New total number of iterations; by default the number the run was started with."""
     device: str | None = None
     """Torch device to continue on; by default the one the run was started on."""
+    redraw: tuple[int, ...] = ()
+    """Iterations to draw other tasks and episodes for, where those drawn make an environment or an update fail on every
+    resume."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -43,13 +53,14 @@ def run(words: Sequence[str]) -> None:
         return
     if "--resume" in options:
         chosen = parse(ResumeOptions, "metarl train", words)
-        train_and_report(lambda: resume(chosen.resume, chosen.iterations, chosen.device))
+        given = chosen.resume, chosen.iterations, chosen.device, chosen.redraw
+        train_and_report(lambda stop: resume(*given, stop=stop))
         return
     names = [word for word in words[:2] if not word.startswith("-")]
     if len(names) == 2:
         learner, family = names
         config = parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
-        train_and_report(lambda: train(config))
+        _start(config, options)
         return
     print(usage())
     if not _asks_for_help(words):
@@ -77,7 +88,13 @@ def _train_published(words: Sequence[str]) -> None:
         )
     found = find_published(name)
     config = parse_train(found.config, f"metarl train {PUBLISHED} {name}", rest, found.description)
-    train_and_report(lambda: train(config))
+    _start(config, rest)
+
+
+def _start(config: TrainConfig, words: Sequence[str]) -> None:
+    """Train from the start, or, with the option that says so, go on with the run that is there."""
+    begin = train_or_resume if RESUME_IF_THERE in words else train
+    train_and_report(lambda stop: begin(config, stop))
 
 
 def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], description: str = "") -> TrainConfig:
@@ -86,7 +103,7 @@ def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], descr
     Args:
         defaults: of the options: of the learner, or of a published experiment.
         command: as it is called, for the help and for messages.
-        words: the options.
+        words: the options; ``--resume-if-there`` is no setting of a run, and passed over.
         description: for the help; by default what is trained on what.
 
     Raises:
@@ -101,8 +118,8 @@ def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], descr
         ("family", own, own(**defaults.family_overrides)),
     ]
     options = make_dataclass("Options", fields, frozen=True)
-    options.__doc__ = description or f"Train {defaults.learner} on {defaults.family}."
-    parsed: Any = parse(options, command, words)
+    options.__doc__ = f"{description or f'Train {defaults.learner} on {defaults.family}.'}\n\n{HELP_OF_RESUME_IF_THERE}"
+    parsed: Any = parse(options, command, [word for word in words if word != RESUME_IF_THERE])
     overrides = {name: value for name, value in vars(parsed.family).items() if value is not None}
     return TrainConfig(defaults.learner, defaults.family, parsed.run, parsed.settings, overrides)
 
@@ -138,14 +155,21 @@ def _option(field_name: str) -> str:
     return f"--family.{field_name.replace('_', '-')}"
 
 
-def train_and_report(start: Callable[[], RunDirectory]) -> None:
-    """Train, and print how it ended and what to do next."""
-    directory = start()
+def train_and_report(start: Callable[[StopRequest], RunDirectory]) -> None:
+    """Train, and print how it ended and what to do next.
+
+    Raises:
+        RunStopped: when a signal stopped it.
+    """
+    stop = StopRequest()
+    directory = start(stop)
     rows = directory.read_metrics()
     total = directory.read_config()["run"]["iterations"]
-    if len(rows) < total:
-        print(f"stopped after {len(rows)} of {total} iterations; metarl train --resume {directory.path} continues")
-        return
+    if stop.signal is not None and directory.finished_iterations() != total:
+        raise RunStopped(
+            f"stopped after {len(rows)} of {total} iterations; metarl train --resume {directory.path} continues",
+            stop.signal,
+        )
     last = rows[-1]
     print(
         f"trained {total} iterations, {int(last['env_steps']):,} env steps; training tasks in the last one: "

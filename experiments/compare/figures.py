@@ -18,8 +18,9 @@ from matplotlib.transforms import blended_transform_factory
 
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.statistics import curve_interval, profiles, success_interval
+from metarl.files import write_whole
 from metarl.references import Reference
-from metarl.run_directory import RunDirectory, write_whole
+from metarl.run_directory import RunDirectory
 from metarl.statistics import Interval
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, with brown for yellow; markers differ as well.

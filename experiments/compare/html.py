@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from metarl.run_directory import write_whole
+from metarl.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}

@@ -17,7 +17,7 @@ from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
-from metarl.run_directory import write_whole
+from metarl.files import write_whole
 from metarl.statistics import interval, mean
 
 MARKERS = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)

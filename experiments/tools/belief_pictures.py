@@ -16,7 +16,7 @@ from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.compare.beliefs import has_beliefs, make_figure, observe_beliefs
-from metarl.run_directory import make_folder, write_whole
+from metarl.files import make_folder, write_whole
 from metarl.validation import require_counts
 
 

@@ -29,7 +29,7 @@ def run(out: Path) -> None:
         config = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, out=str(out / name)))
         print(f"\n=== {config.learner} on {name}: {config.run.iterations} iterations ===", flush=True)
         began = time.monotonic()
-        train_and_report(lambda: train(config))  # noqa: B023 (called at once)
+        train_and_report(lambda stop: train(config, stop))  # noqa: B023 (called at once)
         print(f"training took {time.monotonic() - began:.0f} s; now adapting to held-out tasks:\n", flush=True)
         if main(["evaluate", str(out / name)]) != 0:
             sys.exit(1)

@@ -124,6 +124,6 @@ class WandbTracker:
         content = directory.load_checkpoint(path)
         about = {name: content.get(name) for name in ("iteration", "env_steps", "validation")}
         artifact = self._wandb.Artifact(f"checkpoint-{run_id}", type="model", metadata=about)
-        artifact.add_file(str(path), name=directory.checkpoint.name)
+        artifact.add_file(str(path), name=str(path.relative_to(directory.path)))
         artifact.add_file(str(directory.config))
         return artifact

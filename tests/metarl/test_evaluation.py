@@ -20,7 +20,7 @@ from metarl.sampler import Sampler
 from metarl.tensor_family import State
 from metarl.training import train
 from tests.fakes import EchoFamily, echo_tasks
-from tests.runs import checkpoint_vector, numbers, small
+from tests.runs import checkpoint_vector, contents, numbers, small
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,9 @@ def test_the_learner_does_not_change(run: str) -> None:
 
 
 def test_the_run_does_not_change(run: str) -> None:
-    before = {path.name: path.read_bytes() for path in Path(run).iterdir()}
+    before = contents(run)
     evaluate(run, tasks=2, steps=1)
-    assert {path.name: path.read_bytes() for path in Path(run).iterdir()} == before
+    assert contents(run) == before
 
 
 def test_it_leaves_the_settings_of_the_process_alone(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,18 +193,20 @@ def test_a_checkpoint_of_another_network_is_refused(run: str, tmp_path: Path) ->
         load_run(str(directory.path))
 
 
-@pytest.mark.parametrize("content", [{}, {"learner": {}}, {"learner": {"params": {}}, "iteration": 1}], ids=str)
+@pytest.mark.parametrize("content", [{}, {"learner": {}}, {"learner": {"params": {}}, "env_steps": 1}], ids=str)
 def test_a_checkpoint_with_parts_missing_is_refused(run: str, tmp_path: Path, content: dict[str, Any]) -> None:
     directory = copy_of(run, tmp_path / "copy")
-    directory.save_checkpoint(content)
+    about = {name: directory.load_checkpoint()[name] for name in ("tracking_id", "config_hash")}
+    directory.save_checkpoint({**about, "iteration": 9, **content})
     with pytest.raises(InputError, match=r"does not fit the run's config\.json"):
         load_run(str(directory.path))
 
 
 def test_a_run_that_has_only_begun_cannot_be_evaluated(run: str, tmp_path: Path) -> None:
     directory = copy_of(run, tmp_path / "copy")
-    directory.checkpoint.unlink()
-    with pytest.raises(InputError, match=r"has no checkpoint\.pt yet"):
+    shutil.rmtree(directory.checkpoints)
+    directory.metrics.unlink()
+    with pytest.raises(InputError, match="has no checkpoint yet"):
         evaluate(str(directory.path))
 
 

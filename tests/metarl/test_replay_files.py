@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import metarl.run_directory
+import metarl.files
 from metarl.agents.in_context.pearl import PearlConfig
 from metarl.errors import InputError
 from metarl.evaluation import evaluate
@@ -44,6 +45,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+def listed(content: dict[str, Any]) -> set[str]:
+    """Return the files that a checkpoint lists."""
+    return {segment["file"] for replay in content.values() for segment in replay["segments"]}
+
+
 def test_only_what_is_new_is_written_and_what_is_not_needed_goes(tmp_path: Path) -> None:
     buffer, folder = Numbers(), tmp_path / "replay"
     files = ReplayFiles(folder, {"n": buffer})
@@ -54,7 +60,7 @@ def test_only_what_is_new_is_written_and_what_is_not_needed_goes(tmp_path: Path)
     first = (folder / "n-0-3.npz").stat().st_mtime_ns
     buffer.add(3)
     content = files.save()
-    files.remove_others()
+    files.remove_others(listed(files.save()))
     assert names(folder) == ["n-0-3.npz", "n-3-4.npz"]
     assert (folder / "n-0-3.npz").stat().st_mtime_ns == first
     assert files.save() == content  # nothing new
@@ -64,7 +70,7 @@ def test_only_what_is_new_is_written_and_what_is_not_needed_goes(tmp_path: Path)
     buffer.add(6)
     files.save()
     assert "n-0-3.npz" in names(folder)  # until the checkpoint is there
-    files.remove_others()
+    files.remove_others(listed(files.save()))
     assert names(folder) == ["n-3-4.npz", "n-4-6.npz", "n-6-7.npz"]
 
 
@@ -75,7 +81,7 @@ def test_a_buffer_is_what_it_was_at_the_checkpoint_whatever_was_written_since(af
     for number in range(after):
         buffer.add(number, number + 0.5)
         content = files.save()
-        files.remove_others()
+        files.remove_others(listed(files.save()))
     expected = buffer.values.clone()
     buffer.add(7, 8, 9, 10, 11)
     files.save()  # killed before the checkpoint
@@ -87,7 +93,7 @@ def test_a_buffer_is_what_it_was_at_the_checkpoint_whatever_was_written_since(af
     # It goes on, and the orphan goes.
     other.add(100)
     again.save()
-    again.remove_others()
+    again.remove_others(listed(again.save()))
     assert len(names(tmp_path / "replay")) == len(again.save()["n"]["segments"])
 
 
@@ -108,23 +114,23 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-# Written at each save: a segment, then the checkpoint; the first three saves are of iterations 1, 2 and 3.
-@pytest.mark.parametrize("write", range(2, 8))
+# Written at each save: a segment, then the checkpoint; the first save is of iteration 0, which has no segment.
+@pytest.mark.parametrize("write", range(9))
 def test_a_run_killed_at_any_write_resumes_to_the_same_numbers(
     write: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pearl(tmp_path / "whole", 4, checkpoint_every=1)
-    replacing, done = metarl.run_directory.os.replace, [0]
+    replacing, done = metarl.files.os.replace, [0]
 
     def killed(source: Path, target: Path) -> None:
-        if Path(target).suffix in (".npz", ".pt"):
+        if Path(target).parent.name in ("replay", "checkpoints"):
             done[0] += 1
             if done[0] > write:
                 raise Killed
         replacing(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(metarl.run_directory.os, "replace", killed)
+        patch.setattr(metarl.files.os, "replace", killed)
         with pytest.raises(Killed):
             pearl(tmp_path / "parts", 4, checkpoint_every=1)
     resume(tmp_path / "parts")
@@ -152,13 +158,11 @@ def test_a_damaged_replay_is_refused(tmp_path: Path) -> None:
         resume(tmp_path / "run", 3)
 
 
-def test_a_checkpoint_of_before_is_evaluated_but_not_resumed(tmp_path: Path) -> None:
-    pearl(tmp_path / "run", 1)
+def test_the_latest_checkpoints_keep_their_replay(tmp_path: Path) -> None:
+    pearl(tmp_path / "whole", 5, checkpoint_every=1)
+    pearl(tmp_path / "run", 5, checkpoint_every=1)
     directory = RunDirectory(tmp_path / "run")
-    content = directory.load_checkpoint()
-    del content["replay"]
-    content["learner"]["replay"] = {"rows": torch.zeros(1), "ends": torch.zeros(1), "added": 1}
-    directory.save_checkpoint(content)
-    evaluate(tmp_path / "run", tasks=1)
-    with pytest.raises(InputError, match="can be evaluated, but not resumed"):
-        resume(tmp_path / "run", 2)
+    directory.checkpoint.unlink()  # as its message advises where it is damaged
+    directory.checkpoint.unlink()
+    resume(tmp_path / "run")
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")

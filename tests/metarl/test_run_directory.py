@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from metarl.checkpoint_format import MAGIC
 from metarl.errors import InputError
-from metarl.run_directory import FORMAT, RunDirectory, write_json, write_whole
+from metarl.files import write_json, write_whole
+from metarl.run_directory import FORMAT, RunDirectory, config_hash, iteration_of
 
 CONTENT = {"iteration": 3, "learner": {"params": {"weight": torch.arange(4.0)}}}
 
@@ -20,7 +22,7 @@ def files(path: Path) -> list[str]:
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     made = RunDirectory(tmp_path / "run")
-    made.create()
+    made.make()
     return made
 
 
@@ -81,38 +83,40 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
 
 
 def test_a_run_makes_its_folders(tmp_path: Path) -> None:
-    RunDirectory(tmp_path / "a" / "b").create()
+    RunDirectory(tmp_path / "a" / "b").make()
     assert files(tmp_path / "a" / "b") == []
 
 
 def test_an_empty_folder_will_do(tmp_path: Path) -> None:
-    RunDirectory(tmp_path).create()
+    RunDirectory(tmp_path).make()
+    RunDirectory(tmp_path).require_empty()
     assert files(tmp_path) == []
 
 
 def test_an_occupied_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match=r"is not empty; choose another --out.*--resume"):
-        RunDirectory(tmp_path).create()
+        RunDirectory(tmp_path).require_empty()
 
 
 def test_a_refused_folder_is_left_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
+    RunDirectory(tmp_path).make()
     with pytest.raises(InputError):
-        RunDirectory(tmp_path).create()
+        RunDirectory(tmp_path).require_empty()
     assert files(tmp_path) == ["thesis.txt"]
 
 
 def test_a_place_under_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match=r"cannot write the run to .*Not a directory; choose another --out"):
-        RunDirectory(tmp_path / "file" / "run").create()
+        RunDirectory(tmp_path / "file" / "run").make()
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="cannot write the run to"):
-        RunDirectory(tmp_path / "file").create()
+        RunDirectory(tmp_path / "file").make()
 
 
 def test_a_config_is_read_as_written(directory: RunDirectory) -> None:
@@ -151,7 +155,7 @@ def test_a_checkpoint_is_read_as_written(directory: RunDirectory) -> None:
 
 
 def test_a_missing_checkpoint_is_refused(directory: RunDirectory) -> None:
-    with pytest.raises(InputError, match=r"has no checkpoint\.pt yet"):
+    with pytest.raises(InputError, match=r"has no checkpoint yet; metarl train --resume .* starts it"):
         directory.load_checkpoint()
 
 
@@ -160,33 +164,93 @@ def test_a_truncated_checkpoint_is_refused(directory: RunDirectory, share: float
     directory.save_checkpoint(CONTENT)
     whole = directory.checkpoint.read_bytes()
     directory.checkpoint.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InputError, match="is truncated, damaged or not a checkpoint of metarl"):
+    with pytest.raises(InputError, match=r"is truncated or damaged: .*; restore it from a copy, or train the run anew"):
         directory.load_checkpoint()
 
 
-@pytest.mark.parametrize("content", [b"not a checkpoint", b"\x80\x02K\x01.", b"PK\x03\x04" + bytes(40)], ids=repr)
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02K\x01.", MAGIC, MAGIC + bytes(99)], ids=repr)
 def test_a_foreign_file_in_its_place_is_refused(directory: RunDirectory, content: bytes) -> None:
+    directory.save_checkpoint(CONTENT)
     directory.checkpoint.write_bytes(content)
-    with pytest.raises(InputError, match=r"checkpoint\.pt is (truncated|not a checkpoint)"):
+    with pytest.raises(InputError, match="iteration-3 is truncated or damaged: "):
         directory.load_checkpoint()
 
 
-@pytest.mark.parametrize("content", [{"weights": torch.zeros(2)}, [1, 2], torch.zeros(3), {"format": "other"}], ids=str)
-def test_a_checkpoint_of_another_program_is_refused(directory: RunDirectory, content: Any) -> None:
-    torch.save(content, directory.checkpoint)
-    with pytest.raises(InputError, match="is not a checkpoint of this metarl"):
-        directory.load_checkpoint()
-
-
-def test_a_checkpoint_runs_no_code(directory: RunDirectory, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_program_is_refused_and_runs_no_code(directory: RunDirectory, tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.mkdir, (str(tmp_path / "harm"),)
 
+    directory.save_checkpoint(CONTENT)
     torch.save({"format": FORMAT, "learner": Harm()}, directory.checkpoint)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="it does not begin as a checkpoint of metarl"):
         directory.load_checkpoint()
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_damaged_checkpoint_names_the_one_to_go_on_from(directory: RunDirectory) -> None:
+    for iteration in (3, 7, 12):
+        directory.save_checkpoint({**CONTENT, "iteration": iteration})
+    directory.checkpoint.write_bytes(b"")
+    with pytest.raises(InputError, match=r"iteration-12 is .*; remove it, and the run goes on from .* iteration 7"):
+        directory.load_checkpoint()
+    directory.checkpoint.unlink()
+    assert directory.load_checkpoint()["iteration"] == 7
+
+
+def test_a_checkpoint_under_the_name_of_another_is_refused(directory: RunDirectory) -> None:
+    directory.save_checkpoint(CONTENT).rename(directory.checkpoints / "iteration-4")
+    with pytest.raises(InputError, match="iteration-4 holds iteration 3"):
+        directory.load_checkpoint()
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    directory.save_checkpoint(CONTENT)
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    with pytest.raises(InputError, match="iteration-3 cannot be read: Permission denied"):
+        directory.load_checkpoint()
+
+
+def test_a_run_of_an_earlier_metarl_is_refused_in_a_line_that_says_why(directory: RunDirectory) -> None:
+    (directory.path / "checkpoint.pt").touch()
+    with pytest.raises(InputError, match=r"earlier metarl, whose checkpoint\.pt has no checksum"):
+        directory.load_checkpoint()
+
+
+def test_lost_checkpoints_are_not_taken_for_a_run_that_has_only_begun(directory: RunDirectory) -> None:
+    directory.append_metrics({"iteration": 0, "loss": 0.5})
+    with pytest.raises(InputError, match="has lost its checkpoints"):
+        directory.load_checkpoint()
+
+
+def test_the_home_folder_is_written_as_usual(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunDirectory("~/runs/a").path == tmp_path / "runs" / "a"
+
+
+def test_a_path_with_a_nul_byte_is_refused() -> None:
+    with pytest.raises(InputError, match="holds a NUL byte; choose another --out"):
+        RunDirectory("a\0b")
+
+
+CONFIG = {"format": FORMAT, "learner": "x", "tracking_id": "a", "versions": {}, "run": {"iterations": 3, "seed": 1}}
+
+
+def test_the_hash_of_a_config_knows_what_may_change() -> None:
+    changed = {**CONFIG, "tracking_id": "b", "versions": {"torch": "9"}, "run": {"iterations": 9, "seed": 1}}
+    assert config_hash(changed) == config_hash(CONFIG)
+    assert config_hash({**CONFIG, "run": {"iterations": 3, "seed": 2}}) != config_hash(CONFIG)
+    assert config_hash({**CONFIG, "learner": "y"}) != config_hash(CONFIG)
+
+
+def test_tuples_hash_as_the_lists_that_json_makes_of_them() -> None:
+    one, other = ({**CONFIG, "settings": {"sizes": sizes}} for sizes in ((1, 2), [1, 2]))
+    assert config_hash(one) == config_hash(other)
 
 
 def test_metrics_are_one_row_each(directory: RunDirectory) -> None:
@@ -249,34 +313,41 @@ def test_columns_of_the_last_kept_row_can_be_forgotten(directory: RunDirectory) 
     assert [row["loss"] for row in directory.read_metrics()] == ["0.5", "0.5"]
 
 
-def save(directory: RunDirectory, latest: float | None, best: float | None) -> None:
-    directory.save_checkpoint({"validation": latest})
-    directory.save_checkpoint({"validation": best}, directory.best)
+def save(directory: RunDirectory, **values: float | None) -> None:
+    for iteration, value in values.items():
+        directory.save_checkpoint({"iteration": int(iteration[1:]), "validation": value})
 
 
 @pytest.mark.parametrize(
-    ("latest", "best", "found"),
-    [(-1.0, -2.0, "checkpoint.pt"), (-2.0, -1.0, "best.pt"), (None, -1.0, "best.pt"), (-1.0, -1.0, "best.pt")],
+    ("values", "best"),
+    [
+        ({"_9": -2.0, "_10": -1.0}, 10),
+        ({"_9": -1.0, "_10": -2.0}, 9),
+        ({"_9": -1.0, "_10": None}, 9),
+        ({"_10": -1.0, "_9": -1.0}, 9),
+    ],
+    ids=str,
 )
-def test_the_best_checkpoint_is_the_one_of_the_highest_value(
-    latest: float | None, best: float, found: str, directory: RunDirectory
+def test_the_best_checkpoint_is_the_first_of_the_highest_value(
+    values: dict[str, float | None], best: int, directory: RunDirectory
 ) -> None:
-    save(directory, latest, best)
-    assert directory.find_checkpoint("best").name == found
-    assert directory.find_checkpoint("latest").name == "checkpoint.pt"
+    save(directory, **values)
+    assert iteration_of(directory.find_checkpoint("best")) == best
+    assert iteration_of(directory.find_checkpoint("latest")) == 10
 
 
 def test_where_none_was_validated_there_is_no_best(directory: RunDirectory) -> None:
     assert directory.best_checkpoint() is None
-    directory.save_checkpoint({"validation": None})
+    save(directory, _1=None)
     assert directory.best_checkpoint() is None
     with pytest.raises(InputError, match="has been validated, so none is the best"):
         directory.find_checkpoint("best")
 
 
-def test_a_damaged_best_checkpoint_is_refused(directory: RunDirectory) -> None:
-    directory.best.write_bytes(b"not a checkpoint")
-    with pytest.raises(InputError, match=r"best\.pt is truncated, damaged or not a checkpoint of metarl"):
+def test_a_damaged_checkpoint_is_never_passed_over_as_not_the_best(directory: RunDirectory) -> None:
+    save(directory, _1=1.0, _2=2.0)
+    directory.checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="iteration-2 is truncated or damaged"):
         directory.find_checkpoint("best")
 
 

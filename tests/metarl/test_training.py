@@ -15,12 +15,13 @@ from torch import Tensor
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.envs.basic.navigation import Navigation2D
 from metarl.errors import InputError, RunError
+from metarl.loop_tools import SIGNALS
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 from metarl.session import Session
 from metarl.training import resume, train
-from tests.runs import CLI, checkpoint_vector, children_environment, numbers, run_python, small, train_words
+from tests.runs import CLI, checkpoint_vector, children_environment, contents, numbers, run_python, small, train_words
 
 Collect = Callable[..., Rollout]
 
@@ -52,7 +53,7 @@ def spy_on_rounds(monkeypatch: pytest.MonkeyPatch, spy: Callable[[int, Any, Roll
 
 
 def test_a_run_leaves_its_files(straight: Path) -> None:
-    expected = ["adaptation_curve.png", "checkpoint.pt", "config.json", "metrics.csv"]
+    expected = ["adaptation_curve.png", "checkpoints", "config.json", "finished.json", "metrics.csv"]
     assert sorted(path.name for path in straight.iterdir()) == expected
 
 
@@ -152,10 +153,10 @@ def test_a_resumed_run_keeps_its_tracking_id(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("iterations", [None, 1, 4])
 def test_a_run_that_is_done_is_not_resumed(straight: Path, iterations: int | None) -> None:
-    before = {path.name: path.read_bytes() for path in straight.iterdir()}
+    before = contents(straight)
     with pytest.raises(InputError, match="has its 4 iterations; to go on, resume it with a larger --iterations"):
         resume(straight, iterations)
-    assert {path.name: path.read_bytes() for path in straight.iterdir()} == before
+    assert contents(straight) == before
 
 
 def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
@@ -164,10 +165,10 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_occupied_out_is_left_as_it_was(straight: Path) -> None:
-    before = {path.name: path.read_bytes() for path in straight.iterdir()}
+    before = contents(straight)
     with pytest.raises(InputError, match="is not empty"):
         train(small(straight))
-    assert {path.name: path.read_bytes() for path in straight.iterdir()} == before
+    assert contents(straight) == before
 
 
 def test_a_learner_that_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 # Two rollouts an iteration: number 5 is the second one of iteration 2.
 def test_a_nan_in_an_update_names_the_iteration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, at=5)
-    with pytest.raises(RunError, match=r"iteration 2: the update is not finite.* holds the run up to there"):
+    with pytest.raises(RunError, match=r"iteration 2: the update is not finite.* the checkpoint of iteration 2, which"):
         train(small(tmp_path / "run"))
 
 
@@ -291,13 +292,13 @@ def test_checkpoints_are_written_on_the_way(tmp_path: Path, monkeypatch: pytest.
     saved: list[int] = []
     save = RunDirectory.save_checkpoint
 
-    def spy(self: RunDirectory, content: dict[str, Any]) -> None:
+    def spy(self: RunDirectory, content: dict[str, Any]) -> Path:
         saved.append(content["iteration"])
-        save(self, content)
+        return save(self, content)
 
     monkeypatch.setattr(RunDirectory, "save_checkpoint", spy)
     train(small(tmp_path / "run", iterations=5, checkpoint_every=2))
-    assert saved == [2, 4, 5]
+    assert saved == [0, 2, 4, 5]
 
 
 def test_a_request_to_stop_ends_the_run_after_the_iteration_in_hand(straight: Path, tmp_path: Path) -> None:
@@ -316,9 +317,9 @@ def test_a_request_to_stop_ends_the_run_after_the_iteration_in_hand(straight: Pa
 
 
 def test_after_a_run_signals_do_what_they_did(tmp_path: Path) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     train(small(tmp_path / "run", iterations=1))
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
@@ -336,13 +337,13 @@ def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
     return child
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_a_run_that_can_be_resumed(number: signal.Signals, tmp_path: Path) -> None:
     child = start_and_stop(tmp_path / "run", number)
     said, complained = child.communicate(timeout=60)
     done = RunDirectory(tmp_path / "run").load_checkpoint()["iteration"]
-    line = f"stopped after {done} of 1000000 iterations; metarl train --resume {tmp_path / 'run'} continues\n"
-    assert (child.returncode, said, complained) == (0, line, "")
+    line = f"metarl: stopped after {done} of 1000000 iterations; metarl train --resume {tmp_path / 'run'} continues\n"
+    assert (child.returncode, said, complained) == (128 + number, "", line)
     resume(tmp_path / "run", iterations=done + 2)
     train(small(tmp_path / "straight", iterations=done + 2))
     assert_same_run(tmp_path / "run", tmp_path / "straight")
@@ -386,12 +387,12 @@ sys.exit(main(sys.argv[2:]))
     ("limit", "left"),
     [
         pytest.param(500, [], id="at the config"),
-        pytest.param(2500, ["config.json", "metrics.csv"], id="at the checkpoint"),
-        pytest.param(30_000, ["checkpoint.pt", "config.json", "metrics.csv"], id="at the picture"),
+        pytest.param(2500, ["checkpoints", "config.json"], id="at the checkpoint"),
+        pytest.param(30_000, ["checkpoints", "config.json", "metrics.csv"], id="at the picture"),
     ],
 )
 def test_a_full_disk_ends_a_run_with_one_line_and_no_half_file(limit: int, left: list[str], tmp_path: Path) -> None:
-    words = train_words("bandit", "--iterations", 2, out=tmp_path / "run")
+    words = [*train_words("bandit", "--iterations", 2, out=tmp_path / "run"), "--hidden-sizes", "64", "64"]
     ended = run_python("-c", LIMITED, str(limit), *words, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("metarl: ")
@@ -412,7 +413,8 @@ def test_what_a_full_disk_left_can_be_resumed(straight: Path, tmp_path: Path, mo
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunDirectory, "append_metrics", full)
-        with pytest.raises(OSError, match="No space left"):
+        line = r"iteration 4: cannot write .*: No space left .* of iteration 3: .* metarl train --resume"
+        with pytest.raises(RunError, match=line):
             train(small(tmp_path / "run", checkpoint_every=1))
     resume(tmp_path / "run")
     assert_same_run(tmp_path / "run", straight)

@@ -12,7 +12,7 @@ from metarl.evaluation import adaptation_curve, evaluate, load_run
 from metarl.learner import LEARNERS
 from metarl.metrics import VALIDATION_TASKS
 from metarl.rollout import Rollout
-from metarl.run_directory import RunDirectory
+from metarl.run_directory import RunDirectory, iteration_of
 from metarl.sampler import Sampler
 from metarl.session import Session
 from metarl.training import resume, train
@@ -98,15 +98,16 @@ def test_a_run_that_was_stopped_and_resumed_has_the_same_columns_and_the_same_be
     assert measured(RunDirectory(tmp_path / "resumed"))[2] != ""
     resumed = resume(tmp_path / "resumed", iterations=4)
     assert numbers(resumed.path) == numbers(straight.path)
-    for file in ("checkpoint", "best"):
-        assert same(*(run.load_checkpoint(getattr(run, file)) for run in (straight, resumed)))
+    for choice in ("latest", "best"):
+        one, other = (run.load_checkpoint(run.find_checkpoint(choice)) for run in (straight, resumed))  # type: ignore[arg-type]
+        assert same(one["learner"], other["learner"])
+        assert (one["iteration"], one["validation"]) == (other["iteration"], other["validation"])
 
 
 def test_the_best_checkpoint_is_the_first_that_did_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script_validation(monkeypatch, [-3.0, -1.0, -2.0, -1.0])
     directory = trained(tmp_path / "run", validate_every=1)
-    found = directory.find_checkpoint("best")
-    assert (found, directory.load_checkpoint(found)["iteration"]) == (directory.best, 2)
+    assert directory.load_checkpoint(directory.find_checkpoint("best"))["iteration"] == 2
     assert directory.load_checkpoint(directory.find_checkpoint("latest"))["iteration"] == 4
 
 
@@ -114,20 +115,19 @@ def test_a_resumed_run_knows_the_best_so_far(tmp_path: Path, monkeypatch: pytest
     script_validation(monkeypatch, [-3.0, -1.0, -2.0, -1.5])
     trained(tmp_path / "run", iterations=2, validate_every=1)
     directory = resume(tmp_path / "run", iterations=4)
-    assert directory.load_checkpoint(directory.best)["iteration"] == 2
+    assert iteration_of(directory.find_checkpoint("best")) == 2
 
 
 def test_an_end_between_validations_may_be_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script_validation(monkeypatch, [-3.0, -1.0])
     directory = trained(tmp_path / "run", iterations=3, validate_every=2)
     assert directory.find_checkpoint("best") == directory.checkpoint
-    assert directory.load_checkpoint(directory.best)["iteration"] == 2
+    assert iteration_of(directory.checkpoint) == 3
 
 
 def test_the_end_of_a_run_without_intervals_is_its_best(tmp_path: Path) -> None:
     directory = trained(tmp_path / "run", iterations=1)
     assert directory.find_checkpoint("best") == directory.checkpoint
-    assert not directory.best.exists()
 
 
 def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(
@@ -147,8 +147,7 @@ def test_the_best_checkpoint_is_evaluated_where_it_is_asked_for(
 def test_without_a_validation_there_is_no_best(tmp_path: Path) -> None:
     directory = trained(tmp_path / "run", iterations=1)
     content = directory.load_checkpoint()
-    del content["validation"]  # a checkpoint that an earlier metarl wrote
-    directory.save_checkpoint(content)
+    directory.save_checkpoint({**content, "validation": None})  # it was stopped before its end
     with pytest.raises(InputError, match=r"no checkpoint of .* has been validated, so none is the best"):
         load_run(directory.path, checkpoint="best")
 

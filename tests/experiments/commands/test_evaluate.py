@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def test_an_evaluation_with_the_same_seed_writes_the_same_file(run: str) -> None
 
 
 def test_an_evaluation_leaves_checkpoint_config_and_metrics_alone(run: str) -> None:
-    kept = ("checkpoint.pt", "config.json", "metrics.csv")
+    kept = ("checkpoints/iteration-2", "config.json", "metrics.csv")
     before = [(Path(run) / name).read_bytes() for name in kept]
     evaluate(run, "--tasks", "3", "--steps", "1")
     assert [(Path(run) / name).read_bytes() for name in kept] == before
@@ -120,3 +121,26 @@ def test_tasks_that_a_family_lacks_are_refused_in_one_line(run: str, capsys: pyt
     assert capsys.readouterr().err == (
         "metarl: bandit has no tasks outside its distribution (ood); take those of a part\n"
     )
+
+
+def test_of_a_run_that_is_only_read_the_table_is_shown_and_what_was_not_written(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def read_only(source: Path, target: Path) -> None:
+        if Path(target).is_relative_to(run):
+            raise OSError(30, "Read-only file system")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", read_only)
+    assert main(["evaluate", run, "--tasks", "3", "--steps", "1"]) == 1
+    said = capsys.readouterr()
+    assert "before adaptation" in said.out
+    assert said.err == (
+        f"metarl: the evaluation was not written: {run}/evaluation.json: Read-only file system; --out FOLDER writes it "
+        "elsewhere\n"
+    )
+    assert main(["evaluate", run, "--tasks", "3", "--steps", "1", "--out", "elsewhere"]) == 0
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == [
+        "adaptation_curve.png", "evaluation.json"]  # fmt: skip

@@ -81,7 +81,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_truncated_checkpoint_is_refused(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(train_words("bandit", "--iterations", 1, out="run"))
     capsys.readouterr()
-    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    checkpoint = tmp_path / "run" / "checkpoints" / "iteration-1"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     assert "truncated" in complaint([*command.split(), "run"], capsys)
 

@@ -10,6 +10,7 @@ from metarl.experiments.published import MODULES
 from metarl.family import FAMILIES
 from metarl.family_settings import explanations
 from metarl.learner import LEARNERS
+from metarl.lock import RunLock
 from metarl.run_directory import RunDirectory
 from metarl.task_source import PlrConfig
 from metarl.trust_region import TrustRegionConfig
@@ -233,3 +234,29 @@ def test_a_family_and_a_learner_of_a_file_in_the_current_folder_are_trained_and_
 
 def test_a_module_that_is_nowhere_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot import 'nowhere' for the task family" in complaint(["train", "maml-trpo", "nowhere:mine"], capsys)
+
+
+def test_a_job_that_is_queued_again_runs_the_same_command(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*train_words("bandit", "--iterations", 2, out="run"), "--resume-if-there"]
+    for _ in range(2):
+        assert main(words) == 0
+        assert "trained 2 iterations, 24 env steps" in capsys.readouterr().out
+    assert main([*train_words("bandit", "--iterations", 3, out="run"), "--resume-if-there"]) == 0
+    assert "trained 3 iterations, 36 env steps" in capsys.readouterr().out
+    assert "is another run: its seed is 1, not 4" in complaint([*words, "--seed", "4"], capsys)
+
+
+def test_help_explains_how_a_job_is_queued_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "With--resume-if-there,arunthatisin--outalreadyisresumed" in help_of(
+        ["train", "maml-trpo", "bandit"], capsys
+    )
+
+
+def test_a_place_with_a_nul_byte_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "holds a NUL byte" in complaint(train_words("bandit", out="a\0b"), capsys)
+
+
+def test_a_run_that_another_process_writes_is_refused(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with RunLock(Path(run)):
+        said = complaint(["train", "--resume", run, "--iterations", "5"], capsys)
+    assert "is being written by process" in said

@@ -213,7 +213,7 @@ def test_the_curve_is_an_artifact_and_a_picture(tracked: tuple[Path, Recorded]) 
 def test_the_latest_checkpoint_is_the_best_where_it_did_best(tracked: tuple[Path, Recorded]) -> None:
     (artifact,) = tracked[1].artifacts("model")
     assert artifact.name == f"checkpoint-{tracked[1].config()['tracking_id']}"
-    assert [entry.path for entry in artifact.manifest.contents] == ["checkpoint.pt", "config.json"]
+    assert [entry.path for entry in artifact.manifest.contents] == ["checkpoints/iteration-2", "config.json"]
     assert sorted(artifact.aliases) == ["best", "latest"]
 
 
@@ -221,6 +221,7 @@ def test_the_files_of_a_checkpoint_artifact_are_a_run_that_can_be_evaluated(
     tracked: tuple[Path, Recorded], tmp_path: Path
 ) -> None:
     (artifact,) = tracked[1].artifacts("model")
+    (tmp_path / "checkpoints").mkdir()
     for entry in artifact.manifest.contents:
         shutil.copy(entry.local_path, tmp_path / entry.path)
     downloaded, run = evaluate(tmp_path, 3, 1), evaluate(tracked[0], 3, 1)

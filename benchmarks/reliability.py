@@ -1,0 +1,185 @@
+"""Kills at random and at every write of every file, and damaged checkpoints; prints counts, and ends with 1 for a fault.
+
+    python benchmarks/reliability.py [--kills 200] [--mutations 1000]
+
+Each run that was killed is continued by the command of a requeued job (``--resume-if-there``) and compared, number by
+number, with one that was not. A mutated checkpoint must be refused in one line.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from metarl.checkpoint_format import decode, encode
+from metarl.errors import InputError
+from metarl.evaluation import load_run
+from metarl.run_directory import RunDirectory
+from tests.runs import numbers, same
+
+CHILD = """
+import os, sys
+from metarl.experiments.commands.main import main
+number, count, calls = int(sys.argv[1]), 0, ("replace", "link", "fsync", "unlink", "rename", "mkdir")
+def counted(call):
+    def wrapped(*given, **named):
+        global count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), 9)
+        return call(*given, **named)
+    return wrapped
+for name in calls:
+    setattr(os, name, counted(getattr(os, name)))
+code = main(sys.argv[2:])
+print("calls", count)
+sys.exit(code)
+"""
+WORDS = (
+    "train {learner} navigation-2d --horizon 5 --iterations 5 --tasks-per-batch 2 --episodes-per-task 2 "
+    "--track disabled --checkpoint-every 2 --validate-every 1 --resume-if-there"
+)
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def call(out: Path, learner: str, number: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the training command, killed before the file operation of that number if it is one."""
+    words = [*WORDS.format(learner=learner).split(), "--out", str(out)]
+    command = [sys.executable, "-c", CHILD, str(number), *words]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def kill_after(out: Path, learner: str, seconds: float) -> bool:
+    """Run the training command, and kill it after some seconds; return whether it was still running."""
+    words = [*WORDS.format(learner=learner).split(), "--out", str(out)]
+    command = [sys.executable, "-c", CHILD, "0", *words]
+    child = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    child.send_signal(signal.SIGKILL)
+    return child.wait() == -signal.SIGKILL
+
+
+def verdict(out: Path, whole: Path, learner: str) -> str:
+    """Continue a killed run, and return what is wrong with it then."""
+    ended = call(out, learner)
+    if "Traceback" in ended.stderr:
+        return "traceback"
+    if ended.returncode:
+        return f"dead end: {ended.stderr.strip()}"
+    one, other = RunDirectory(out), RunDirectory(whole)
+    best, best_whole = one.find_checkpoint("best"), other.find_checkpoint("best")
+    equal = (
+        numbers(out) == numbers(whole)
+        and best.name == best_whole.name
+        and same(one.load_checkpoint(best)["learner"], other.load_checkpoint(best_whole)["learner"])
+        and same(one.load_checkpoint()["learner"], other.load_checkpoint()["learner"])
+        and one.curve.exists()
+    )
+    return "right" if equal else "wrong numbers"
+
+
+def try_kills(folder: Path, kills: int) -> Counter[str]:
+    """Kill runs at every file operation, then at random moments until there are enough kills."""
+    counts: Counter[str] = Counter()
+    draw = random.Random(0)
+    for learner in ("maml-trpo", "pearl"):
+        whole = folder / f"{learner}-whole"
+        began = time.monotonic()
+        operations = int(call(whole, learner).stdout.split()[-1])
+        seconds = time.monotonic() - began
+        for number in range(1, operations + 1):
+            out = folder / "killed"
+            call(out, learner, number)
+            counts[f"at a file operation of {learner}: {verdict(out, whole, learner)}"] += 1
+            shutil.rmtree(out)
+        for _ in range(max(0, kills // 2 - operations)):
+            out = folder / "killed"
+            while kill_after(out, learner, draw.uniform(0.3, 1.0) * seconds) and draw.random() < 0.3:
+                pass
+            counts[f"at random in {learner}: {verdict(out, whole, learner)}"] += 1
+            shutil.rmtree(out, ignore_errors=True)
+        print(dict(counts), flush=True)
+    return counts
+
+
+def mutate(data: bytes, draw: random.Random) -> bytes:
+    """Return a damaged copy: flipped bits, a zeroed block, a cut, a repeated block."""
+    changed, kind = bytearray(data), draw.randrange(4)
+    start = draw.randrange(len(data))
+    stop = min(len(data), start + draw.choice([1, 16, 512]))
+    if kind == 0:
+        changed[start] ^= 1 << draw.randrange(8)
+    elif kind == 1:
+        changed[start:stop] = bytes(stop - start)
+    elif kind == 2:
+        del changed[start:]
+    else:
+        changed[start:start] = changed[start:stop]
+    return bytes(changed)
+
+
+def change_content(data: bytes, draw: random.Random) -> bytes:
+    """Return a checkpoint with a right SHA-256 over a wrong content."""
+    content = decode(data)
+    params = content["learner"]["params"]
+    name = draw.choice(sorted(params))
+    kind = draw.randrange(6)
+    if kind == 0:
+        params[name] = params[name].flatten()[:, None]
+    elif kind == 1:
+        params[name] = params[name].double()
+    elif kind == 2:
+        params[name] = params[name] * float("nan")
+    elif kind == 3:
+        del params[name]
+    elif kind == 4:
+        content["env_steps"] = -1
+    else:
+        content["config_hash"] = "0" * 64
+    return encode(content)
+
+
+def try_mutations(folder: Path, mutations: int) -> Counter[str]:
+    """Damage the latest checkpoint in many ways; each must be refused in one line, or have changed nothing."""
+    counts: Counter[str] = Counter()
+    draw = random.Random(0)
+    directory = RunDirectory(folder / "maml-trpo-whole")
+    whole = directory.checkpoint.read_bytes()
+    for index in range(mutations):
+        change = change_content if index % 5 == 0 else mutate
+        damaged = change(whole, draw)
+        if damaged == whole:
+            continue
+        directory.checkpoint.write_bytes(damaged)
+        try:
+            load_run(directory.path)
+            counts[f"{change.__name__}: accepted"] += 1
+        except InputError as error:
+            counts[f"{change.__name__}: {'refused' if str(error).count(chr(10)) == 0 else 'many lines'}"] += 1
+        except Exception as error:
+            counts[f"{change.__name__}: traceback of {type(error).__name__}: {error}"] += 1
+    directory.checkpoint.write_bytes(whole)
+    return counts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--mutations", type=int, default=1000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        counts = try_kills(Path(folder), options.kills) + try_mutations(Path(folder), options.mutations)
+    for what, count in sorted(counts.items()):
+        print(f"{count:>6} {what}")
+    return int(any(not what.endswith((": right", ": refused")) for what in counts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""``metarl check``: verify every file of a run directory, and that the evaluations in it reproduce."""
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from PIL import Image, UnidentifiedImageError
+
+from metarl.config import TrainConfig
+from metarl.errors import InputError, RunError
+from metarl.evaluation import evaluate_learner, load_learner
+from metarl.experiments.commands.parsing import parse
+from metarl.learner import Learner
+from metarl.lock import is_lock_file
+from metarl.replay_files import ReplayFiles
+from metarl.run_directory import RunDirectory, config_hash, iteration_of
+from metarl.run_identity import check_belongs
+
+DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Verify configuration, metrics, checkpoints, replay buffers and pictures of a run, and repeat its evaluations."""
+
+    run: tyro.conf.Positional[str]
+    """Directory of the run, which is only read."""
+    device: str | None = None
+    """Torch device to repeat evaluations on; by default the one that each was measured on."""
+
+
+def run(words: Sequence[str]) -> None:
+    """Print a line for each file with what is right or wrong about it.
+
+    Raises:
+        InputError: for a directory that is no run.
+        RunError: when anything is wrong.
+    """
+    options = parse(CheckOptions, "metarl check", words)
+    directory = RunDirectory(options.run)
+    content = directory.read_config()
+    config = TrainConfig.from_json(content, options.device)
+    wrong = 0
+    for path, verify in _checks(directory, config, content):
+        try:
+            found, right = verify(), True
+        except DAMAGED as error:
+            found, right = str(error).splitlines()[0], False
+        wrong += not right
+        print(f"{'ok' if right else 'WRONG':<7}{path.relative_to(directory.path)}: {found}")
+    if wrong:
+        raise RunError(f"{directory.path} has {wrong} files that are wrong")
+
+
+def _checks(
+    directory: RunDirectory, config: TrainConfig, content: dict[str, Any]
+) -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Yield each file with a function that returns what it holds, or raises what is wrong with it."""
+    yield directory.config, lambda: f"{config.learner} on {config.family}, SHA-256 {config_hash(content)[:12]}"
+    files = directory.checkpoint_files()
+    for path in files:
+        yield path, lambda path=path: _check_checkpoint(directory, config, content, path)  # type: ignore[misc]
+    yield directory.metrics, lambda: _check_metrics(directory)
+    if directory.replay.exists():
+        yield directory.replay, lambda: _check_replay(directory, config)
+    for path in sorted(directory.path.glob("*.png")):
+        yield path, lambda path=path: _check_picture(path)  # type: ignore[misc]
+    for path in sorted(directory.path.glob("evaluation*.json")):
+        yield path, lambda path=path: _repeat(directory, config, path)  # type: ignore[misc]
+    for path in sorted(directory.path.rglob(".*")):
+        if is_lock_file(path.name) or path.name.endswith(".part"):
+            yield path, lambda: "left by a process that is running or was killed; harmless"
+
+
+def _load(directory: RunDirectory, config: TrainConfig, content: dict[str, Any], path: Path) -> Learner:
+    """Return the learner of a checkpoint after all that evaluation and resuming verify of it."""
+    checkpoint = directory.load_checkpoint(path)
+    check_belongs(directory, path, checkpoint, content)
+    learner = config.make_learner()
+    load_learner(learner, checkpoint, path)
+    return learner
+
+
+def _check_checkpoint(directory: RunDirectory, config: TrainConfig, content: dict[str, Any], path: Path) -> str:
+    _load(directory, config, content, path)
+    checkpoint = directory.load_checkpoint(path)
+    return f"{checkpoint['iteration']} iterations, {checkpoint['env_steps']:,} env steps, whole and of this run"
+
+
+def _check_metrics(directory: RunDirectory) -> str:
+    rows, latest = directory.read_metrics(), directory.load_checkpoint()
+    done = latest["iteration"]
+    if [row["iteration"] for row in rows[:done]] != [str(number) for number in range(done)]:
+        raise ValueError(f"its rows are not those of the iterations 0 to {done - 1}, which the latest checkpoint has")
+    steps = rows[done - 1]["env_steps"] if done else "0"
+    if int(steps) != latest["env_steps"]:
+        raise ValueError(f"iteration {done - 1} has {steps} env steps, and the checkpoint {latest['env_steps']}")
+    return f"{len(rows)} rows"
+
+
+def _check_replay(directory: RunDirectory, config: TrainConfig) -> str:
+    files = ReplayFiles(directory.replay, config.make_learner().replays())
+    files.load(directory.load_checkpoint()["replay"])
+    return f"{len(list(directory.replay.iterdir()))} files, those of the latest checkpoint whole"
+
+
+def _check_picture(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return f"{image.width} x {image.height} pixels"
+    except UnidentifiedImageError:
+        raise ValueError("it is not a whole picture; metarl evaluate draws it anew") from None
+
+
+def _repeat(directory: RunDirectory, config: TrainConfig, path: Path) -> str:
+    """Repeat an evaluation with its settings, and compare every return."""
+    record = json.loads(path.read_text())
+    content = directory.read_config()
+    if record["config_hash"] != config_hash(content):
+        raise ValueError("it was measured with another config.json")
+    kept = [each for each in directory.checkpoint_files() if iteration_of(each) == record["iteration"]]
+    if not kept:
+        return f"of iteration {record['iteration']}, whose checkpoint is no longer kept: it cannot be repeated"
+    returns = np.array(record["returns"])
+    curve = evaluate_learner(
+        config,
+        _load(directory, config, content, kept[0]),
+        len(returns),
+        returns.shape[1] - 1,
+        record["episodes_per_step"],
+        record["seed"],
+        record["part"],
+        record["actions"] == "deterministic",
+    )
+    if curve.returns.shape != returns.shape or not (curve.returns == returns).all():
+        raise ValueError(
+            f"the evaluation does not reproduce: mean return after the last step {returns[:, -1].mean():.6g} there, "
+            f"{curve.returns[:, -1].mean():.6g} now"
+        )
+    return f"all {returns.size} returns reproduce"

@@ -1,0 +1,182 @@
+"""When a training run writes checkpoints, which of them it keeps, and what it resumes from."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from metarl.checkpoint_format import find_not_finite
+from metarl.config import RunConfig
+from metarl.errors import RunError
+from metarl.learner import Learner
+from metarl.lock import RunLock
+from metarl.metrics import VALIDATION
+from metarl.replay_files import ReplayFiles
+from metarl.run_directory import RunDirectory, config_hash, iteration_of
+from metarl.run_identity import place_of
+from metarl.task_source import TaskSource
+
+KEPT = 3  # latest checkpoints that are kept, beside the best
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What the decisions need of a checkpoint: its validation, whether that was due, and the replay files it lists."""
+
+    validation: float | None
+    scheduled: bool
+    replay: frozenset[str]
+
+
+class Checkpoints:
+    """The checkpoints of a run in training: the latest few, and the one that did best on validation tasks.
+
+    Which one is best is never written anywhere: it is decided from the validations that the checkpoints themselves
+    hold, so that a run that is killed between two writes knows it all the same.
+
+    Args:
+        directory: of the run.
+        run: its settings.
+        learner: that is trained.
+        task_source: of its tasks.
+        lock: on the directory, which is checked before anything is written.
+    """
+
+    def __init__(
+        self, directory: RunDirectory, run: RunConfig, learner: Learner, task_source: TaskSource, lock: RunLock
+    ) -> None:
+        self._directory, self._run, self._learner, self._task_source = directory, run, learner, task_source
+        self._lock, self._replay_files = lock, ReplayFiles(directory.replay, learner.replays())
+        config = directory.read_config()
+        self._about = {
+            "tracking_id": config["tracking_id"],
+            "config_hash": config_hash(config),
+            "place": place_of(directory),
+        }
+        self._kept = {
+            iteration_of(path): _kept(directory.load_checkpoint(path)) for path in directory.checkpoint_files()
+        }
+        self._saved_at = time.monotonic()
+
+    @property
+    def latest(self) -> int | None:
+        """Iterations done at the latest checkpoint, or None before the first."""
+        return max(self._kept, default=None)
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take over the task source's state and the replay buffers that a checkpoint holds and lists."""
+        self._task_source.load_state_dict(content["task_source"])
+        self._replay_files.load(content["replay"])
+
+    def is_due(self, done: int, validation: float | None) -> bool:
+        """Return whether a checkpoint is to be written after so many iterations.
+
+        Args:
+            done: iterations.
+            validation: what was measured on validation tasks after them, if it was.
+        """
+        minutes = (time.monotonic() - self._saved_at) / 60
+        by_time = 0 < self._run.checkpoint_minutes <= minutes
+        return done % self._run.checkpoint_every == 0 or by_time or self._would_be_best(done, validation)
+
+    def _would_be_best(self, done: int, validation: float | None) -> bool:
+        if validation is None or not is_scheduled(done, self._run.validate_every):
+            return False
+        values = self._scheduled_values()
+        return not values or validation > max(values.values())
+
+    def save(self, done: int, env_steps: int, validation: float | None = None) -> None:
+        """Write a checkpoint, and remove those that it makes superfluous.
+
+        Raises:
+            RunError: when something in it is not finite: then the latest checkpoint stays the last good one; or when
+                another process has taken over the run.
+        """
+        learned = {"learner": self._learner.state_dict(), "task_source": self._task_source.state_dict()}
+        if (broken := find_not_finite(learned)) is not None:
+            raise RunError(f"{broken} is not finite after {done} iterations: training has diverged; {self.describe()}")
+        self._lock.check()
+        self._directory.sync_metrics()
+        content = {
+            **learned,
+            **self._about,
+            "iteration": done,
+            "env_steps": env_steps,
+            "validation": validation if validation is not None and math.isfinite(validation) else None,
+            "scheduled": is_scheduled(done, self._run.validate_every),
+            "replay": self._replay_files.save(),
+        }
+        self._directory.save_checkpoint(content)
+        self._kept[done] = _kept(content)
+        self._saved_at = time.monotonic()
+        self._remove_superfluous()
+
+    def save_if_finite(self, done: int, env_steps: int) -> None:
+        """Write a checkpoint before the run ends with an error, unless there is one or it would not be finite."""
+        learned = [self._learner.state_dict(), self._task_source.state_dict()]
+        if done != self.latest and find_not_finite(learned) is None:
+            self.save(done, env_steps)
+
+    def describe(self) -> str:
+        """Return which checkpoint is the last good one, and what can be done with it."""
+        return (
+            f"{self._directory.path} holds the run up to the checkpoint of iteration {self.latest}, which metarl "
+            f"evaluate {self._directory.path} measures and metarl train --resume {self._directory.path} goes on from"
+        )
+
+    @contextmanager
+    def writing(self, done: int) -> Iterator[None]:
+        """Write files of the iteration after ``done`` others inside the block.
+
+        Raises:
+            RunError: when the disk or the permissions do not allow it, with the file and what to do.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"iteration {done}: cannot write {error.filename}: {error.strerror}; {self._directory.path} holds the "
+                f"run up to the checkpoint of iteration {self.latest or 0}: make it possible to write there, then "
+                f"metarl train --resume {self._directory.path}"
+            ) from error
+
+    def _scheduled_values(self) -> dict[int, float]:
+        """Return what was measured when a validation was due, by iterations, in their order."""
+        return {
+            iteration: kept.validation
+            for iteration, kept in sorted(self._kept.items())
+            if kept.scheduled and kept.validation is not None
+        }
+
+    def _remove_superfluous(self) -> None:
+        """Remove checkpoints other than the latest and the best, and replay files that none of the latest lists."""
+        latest, values = sorted(self._kept)[-KEPT:], self._scheduled_values()
+        best = max(values, key=lambda iteration: values[iteration], default=None)  # the first of those that did best
+        for path in self._directory.checkpoint_files():
+            if iteration_of(path) not in (*latest, best):
+                path.unlink()
+        self._kept = {key: kept for key, kept in self._kept.items() if key in (*latest, best)}
+        needed = frozenset[str]().union(*(self._kept[iteration].replay for iteration in latest))
+        self._replay_files.remove_others(needed)
+
+
+def go_back_to(directory: RunDirectory, content: Mapping[str, Any]) -> None:
+    """Drop from a run what came after its latest checkpoint, and what was measured only because the run ended there.
+
+    An uninterrupted run would not have that validation, and might choose another best checkpoint.
+    """
+    if content["validation"] is not None and not content["scheduled"]:
+        directory.save_checkpoint({**content, "validation": None})
+    directory.keep_metrics(int(content["iteration"]), forget=None if content["scheduled"] else VALIDATION)
+
+
+def is_scheduled(done: int, validate_every: int) -> bool:
+    """Return whether a validation is due after so many iterations wherever the run ends."""
+    return validate_every > 0 and done % validate_every == 0
+
+
+def _kept(content: Mapping[str, Any]) -> _Kept:
+    files = frozenset(segment["file"] for replay in content["replay"].values() for segment in replay["segments"])
+    return _Kept(content["validation"], content["scheduled"], files)

@@ -1,0 +1,208 @@
+"""A lock on a run directory, so that one process at a time writes into it.
+
+The lock is the file ``.lock``, in which its owner is named. It is made by linking a whole file to that name. ``link``
+is atomic on local file systems and on NFS (where O_EXCL is not, before NFSv3), so of two processes that start at the
+same moment one has the lock and the other is refused.
+
+An owner on this machine is dead when no process has its number and its start time. One on another machine cannot be
+asked; it renews the lock's time of modification every half minute, and counts as dead after five minutes without. That
+time is compared with the time of a file made just now, so both are of the file server's clock. An owner that was only
+suspended and lost its lock finds out before it writes again, and ends.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from metarl.errors import InputError, RunError
+
+NAME = ".lock"
+RENEWAL_SECONDS = 30.0
+DEAD_AFTER_SECONDS = 300.0
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # how file systems without hard links answer
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that has the lock.
+
+    Attributes:
+        host: its machine, and its namespace of process numbers, which differs between containers.
+        pid: its number.
+        started: when the process was started, in clock ticks since the machine was.
+        since: when it took the lock, for people.
+        token: another one for each lock.
+    """
+
+    host: str
+    pid: int
+    started: int
+    since: str
+    token: str
+
+
+def is_lock_file(name: str) -> bool:
+    """Return whether a file of that name is a lock, or was to become one when its process was killed."""
+    return name.startswith(NAME)
+
+
+class RunLock:
+    """The lock on a run directory, held inside a ``with`` block.
+
+    Args:
+        folder: the run directory, which exists.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / NAME
+        self._owner = Owner(
+            _host(), os.getpid(), _start_time(os.getpid()), time.strftime("%Y-%m-%d %H:%M:%S"), uuid.uuid4().hex
+        )
+        self._released = threading.Event()
+
+    def __enter__(self) -> Self:
+        """Take the lock.
+
+        Raises:
+            InputError: when a living process has it, or the folder cannot be written.
+        """
+        own = self._folder / f"{NAME}.{self._owner.token}"
+        try:
+            own.write_text(json.dumps(asdict(self._owner)))
+            while not _link(own, self._path):
+                self._remove_if_dead(own.stat().st_mtime)
+        except OSError as error:
+            raise InputError(f"cannot lock {self._folder}: {error.strerror}; no run can be written there") from None
+        finally:
+            own.unlink(missing_ok=True)
+        threading.Thread(target=self._renew, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        if self._is_own(_read(self._path)):
+            self._path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Make sure that the lock is still this process's; to be called before each writing.
+
+        Raises:
+            RunError: when it is another's, or was removed.
+        """
+        if not self._is_own(_read(self._path)):
+            raise RunError(
+                f"another process has taken over {self._folder}, or {self._path} was removed; this one ends without "
+                "writing any more"
+            )
+
+    def _is_own(self, owner: Owner | None) -> bool:
+        return owner is not None and owner.token == self._owner.token
+
+    def _remove_if_dead(self, now: float) -> None:
+        """Take the lock's file away if its owner is dead.
+
+        Raises:
+            InputError: when it lives.
+        """
+        owner, age = _read(self._path), _age(self._path, now)
+        if owner is None and age is None:
+            return  # it was released in between
+        if _lives(owner, age):
+            who = "another process" if owner is None else f"process {owner.pid} on {owner.host} since {owner.since}"
+            raise InputError(
+                f"{self._folder} is being written by {who}; wait for its end, or choose another --out "
+                f"(if that process is gone, remove {self._path})"
+            )
+        # Another process may have taken over already: what was moved is put back if it is not the dead owner's.
+        moved = self._folder / f"{NAME}.{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._path, moved)
+        if moved.exists() and _read(moved) != owner:
+            _link(moved, self._path)
+        moved.unlink(missing_ok=True)
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEWAL_SECONDS):
+            with contextlib.suppress(OSError):
+                if self._is_own(_read(self._path)):
+                    os.utime(self._path)
+
+
+def _link(file: Path, name: Path) -> bool:
+    """Give a file another name, and return whether it got it.
+
+    The answer is the number of its links, because NFS may lose the server's reply to a call that succeeded. Where there
+    are no hard links, the file is copied to the name exclusively.
+    """
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        try:
+            with open(name, "x") as stream:
+                stream.write(file.read_text())
+        except FileExistsError:
+            return False
+        return True
+    return file.stat().st_nlink == 2
+
+
+def _read(path: Path) -> Owner | None:
+    try:
+        return Owner(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _age(path: Path, now: float) -> float | None:
+    try:
+        return now - path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _lives(owner: Owner | None, age: float | None) -> bool:
+    if owner is not None and owner.host == _host():
+        return _start_time(owner.pid) == owner.started
+    return age is not None and age < DEAD_AFTER_SECONDS
+
+
+def _host() -> str:
+    """Return the name of this machine, with its namespace of process numbers where there are such."""
+    try:
+        return f"{socket.gethostname()} ({os.readlink('/proc/self/ns/pid')})"
+    except OSError:
+        return socket.gethostname()
+
+
+def _start_time(pid: int) -> int:
+    """Return when a process was started, 0 where the system does not say, -1 where it has ended."""
+    try:
+        # The second field is the command in parentheses, which may hold blanks; the start time is the 22nd.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie has ended
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return -1
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return -1
+    except PermissionError:
+        pass
+    return 0

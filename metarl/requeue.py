@@ -1,0 +1,34 @@
+"""What a job that is queued again after it was stopped calls, until its run is complete."""
+
+from metarl.config import TrainConfig
+from metarl.errors import InputError
+from metarl.loop_tools import StopRequest
+from metarl.run_directory import RunDirectory, hashed_settings
+from metarl.tracking.tracking import name_run
+from metarl.training import resume, train
+
+
+def train_or_resume(config: TrainConfig, stop: StopRequest | None = None) -> RunDirectory:
+    """Train a run, or resume it where it is there already, or leave it as it is where it is finished.
+
+    So a job that is queued again after it was stopped runs the same command until the run is complete.
+
+    Raises:
+        InputError: as ``train``, and when the run that is there has other settings.
+        RunError: as ``train``.
+    """
+    out, _ = name_run(config)
+    directory = RunDirectory(out)
+    if not directory.config.exists():
+        return train(config, stop)
+    given, there = hashed_settings(config.to_json()), hashed_settings(directory.read_config())
+    there.pop("data_hash")
+    if given != there:
+        pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
+        name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))
+        raise InputError(
+            f"{out} is another run: its {name} is {pairs[1].get(name)}, not {pairs[0].get(name)}; choose another --out"
+        )
+    if (directory.finished_iterations() or 0) >= config.run.iterations:
+        return directory
+    return resume(out, config.run.iterations, config.run.device, stop=stop)

@@ -1,0 +1,132 @@
+"""The lock on a run directory: one owner, whoever starts when, and none that is dead."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import metarl.lock
+from metarl.errors import InputError, RunError
+from metarl.lock import DEAD_AFTER_SECONDS, RunLock
+
+HELD = (
+    r"is being written by process \d+ on .* since .*; wait for its end, .* \(if that process is gone, remove .*\.lock\)"
+)
+
+
+def test_a_second_owner_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    with RunLock(tmp_path) as lock:
+        with pytest.raises(InputError, match=HELD), RunLock(tmp_path):
+            pass
+        lock.check()
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    with RunLock(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = "import os, sys; from pathlib import Path; from metarl.lock import RunLock; {}"
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    code = KILLED.format("RunLock(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)")
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -9
+    assert (tmp_path / ".lock").exists()
+    with RunLock(tmp_path) as lock:
+        lock.check()
+
+
+def test_a_process_with_the_number_of_a_dead_one_is_not_its_owner(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    lock._owner = replace(lock._owner, started=lock._owner.started - 1)
+    lock.__enter__()
+    with RunLock(tmp_path) as other:
+        other.check()
+
+
+@pytest.mark.parametrize(("age", "dead"), [(0.0, False), (DEAD_AFTER_SECONDS + 60, True)])
+def test_an_owner_on_another_machine_is_dead_when_it_no_longer_renews(age: float, dead: bool, tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    lock._owner = replace(lock._owner, host="elsewhere")
+    lock.__enter__()
+    written = (tmp_path / ".lock").stat().st_mtime - age
+    os.utime(tmp_path / ".lock", (written, written))
+    if dead:
+        with RunLock(tmp_path) as other:
+            other.check()
+            with pytest.raises(RunError, match="another process has taken over"):
+                lock.check()
+    else:
+        with pytest.raises(InputError, match="on elsewhere"), RunLock(tmp_path):
+            pass
+
+
+def test_a_lock_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metarl.lock, "RENEWAL_SECONDS", 0.01)
+    with RunLock(tmp_path):
+        os.utime(tmp_path / ".lock", (0, 0))
+        for _ in range(500):
+            if (tmp_path / ".lock").stat().st_mtime > 0:
+                break
+            os.sched_yield()
+            metarl.lock.time.sleep(0.01)
+        assert (tmp_path / ".lock").stat().st_mtime > 0
+
+
+def test_a_removed_lock_ends_its_owner(tmp_path: Path) -> None:
+    with RunLock(tmp_path) as lock:
+        (tmp_path / ".lock").unlink()
+        with pytest.raises(RunError, match="was removed; this one ends without writing"):
+            lock.check()
+
+
+def test_without_hard_links_the_lock_is_made_exclusively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with RunLock(tmp_path) as lock:
+        lock.check()
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        with pytest.raises(InputError, match=HELD), RunLock(tmp_path):
+            pass
+
+
+AT_ONCE = KILLED.format(
+    """
+import time
+from metarl.errors import InputError
+sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
+try:
+    with RunLock(Path(sys.argv[1])):
+        time.sleep(1)
+        print("owner")
+except InputError:
+    print("refused")
+"""
+)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_of_processes_that_start_at_the_same_moment_one_is_the_owner(dead: bool, tmp_path: Path) -> None:
+    if dead:
+        lock = RunLock(tmp_path)
+        lock._owner = replace(lock._owner, pid=2**22 + 1)
+        lock.__enter__()
+    command = [sys.executable, "-c", AT_ONCE, str(tmp_path)]
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for child in children:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = sorted(child.communicate()[0].strip() for child in children)
+    assert said == ["owner", "refused", "refused", "refused"]
