@@ -11,7 +11,6 @@
 Files are written beside their place and then moved there, so a run that is killed leaves the old file or the new one.
 """
 
-import csv
 import io
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any, Literal
 
 import torch
 
+from metarl import metrics_file
 from metarl.errors import InputError
 
 FORMAT = "metarl run 1"
@@ -178,39 +178,26 @@ class RunDirectory:
         Args:
             iterations: rows to keep.
             forget: prefix of the columns to empty in the last of them.
+
+        Raises:
+            InputError: when the file has fewer rows, or is not what the run wrote.
         """
         rows = self.read_metrics()
-        whole = [row for row in rows if None not in row.values() and int(row["iteration"]) < iterations]
-        if whole and forget:
-            whole[-1].update({name: "" for name in whole[-1] if name.startswith(forget)})
-        if rows:
-            write_whole(self.metrics, lambda part: _write_rows(part, list(rows[0]), whole))
+        if len(rows) < iterations:
+            raise InputError(
+                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the whole "
+                "file back, or train a new run"
+            )
+        names, kept = metrics_file.column_names(self.metrics), rows[:iterations]
+        if kept and forget:
+            kept[-1].update({name: None for name in names if name.startswith(forget)})
+        if names:
+            write_whole(self.metrics, lambda part: metrics_file.write_rows(part, names, kept))
 
-    def read_metrics(self) -> list[dict[str, str]]:
-        """Return the rows of metrics.csv."""
-        if not self.metrics.exists():
-            return []
-        with open(self.metrics, newline="") as stream:
-            return list(csv.DictReader(stream))
+    def read_metrics(self) -> list[metrics_file.MetricsRow]:
+        """Return the rows of metrics.csv as numbers; see ``metrics_file.read_metrics``."""
+        return metrics_file.read_metrics(self.metrics)
 
     def append_metrics(self, row: Mapping[str, float | None]) -> None:
         """Add a row to metrics.csv; what is None stays empty, and columns that are new are so in the rows before."""
-        names = self._columns()
-        if new := [name for name in row if name not in names]:
-            names, rows = names + new, self.read_metrics()
-            write_whole(self.metrics, lambda part: _write_rows(part, names, rows))
-        with open(self.metrics, "a", newline="") as stream:
-            csv.DictWriter(stream, names).writerow(row)
-
-    def _columns(self) -> list[str]:
-        if not self.metrics.exists():
-            return []
-        with open(self.metrics, newline="") as stream:
-            return next(csv.reader(stream), [])
-
-
-def _write_rows(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
-    with open(path, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        metrics_file.append_row(self.metrics, row, write_whole)

@@ -40,6 +40,8 @@ FLOORS = [
         "figures",
         "loop_tools",
         "metrics",
+        "metrics_file",
+        "divergence",
         "tensor_files",
         "tracking",
         "tracking.tensorboard_tracker",

@@ -208,7 +208,7 @@ def test_rows_behind_a_checkpoint_are_dropped(directory: RunDirectory) -> None:
     for iteration in range(5):
         directory.append_metrics({"iteration": iteration, "loss": 0.5})
     directory.keep_metrics(3)
-    assert [row["iteration"] for row in directory.read_metrics()] == ["0", "1", "2"]
+    assert [row["iteration"] for row in directory.read_metrics()] == [0, 1, 2]
 
 
 def test_a_torn_row_is_dropped(directory: RunDirectory) -> None:
@@ -226,12 +226,12 @@ def test_before_the_first_iteration_all_rows_are_dropped(directory: RunDirectory
     directory.append_metrics({"iteration": 0, "loss": 0.5})
     directory.keep_metrics(0)
     directory.append_metrics({"iteration": 0, "loss": 0.25})
-    assert directory.read_metrics() == [{"iteration": "0", "loss": "0.25"}]
+    assert directory.read_metrics() == [{"iteration": 0, "loss": 0.25}]
 
 
 def test_what_was_not_measured_is_empty(directory: RunDirectory) -> None:
     directory.append_metrics({"iteration": 0, "loss": None})
-    assert directory.read_metrics() == [{"iteration": "0", "loss": ""}]
+    assert directory.read_metrics() == [{"iteration": 0, "loss": None}]
 
 
 def test_a_column_that_comes_later_is_empty_in_the_rows_before(directory: RunDirectory) -> None:
@@ -245,8 +245,8 @@ def test_columns_of_the_last_kept_row_can_be_forgotten(directory: RunDirectory) 
     for iteration in range(3):
         directory.append_metrics({"iteration": iteration, "loss": 0.5, "validation/loss": 0.75})
     directory.keep_metrics(2, forget="validation/")
-    assert [row["validation/loss"] for row in directory.read_metrics()] == ["0.75", ""]
-    assert [row["loss"] for row in directory.read_metrics()] == ["0.5", "0.5"]
+    assert [row["validation/loss"] for row in directory.read_metrics()] == [0.75, None]
+    assert [row["loss"] for row in directory.read_metrics()] == [0.5, 0.5]
 
 
 def save(directory: RunDirectory, latest: float | None, best: float | None) -> None:
