@@ -113,7 +113,7 @@ class RunDirectory:
             known = content["format"] == FORMAT
         except FileNotFoundError:
             raise InputError(f"{self.path} is not a run directory of metarl: it has no config.json") from None
-        except (ValueError, KeyError, TypeError, OSError):
+        except (ValueError, KeyError, TypeError, OSError, RecursionError):
             raise InputError(f"{self.config} is damaged or not metarl's; the run cannot be read") from None
         if not known:
             raise InputError(f"{self.config} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
@@ -141,6 +141,12 @@ class RunDirectory:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"{path} is not a checkpoint of this metarl")
         return content
+
+    def describe_checkpoint(self) -> str:
+        """Return the latest checkpoint's file and iteration, for a message."""
+        if not self.checkpoint.exists():
+            return "none, because the run had not written one yet"
+        return f"{self.checkpoint}, after {self.load_checkpoint()['iteration']} iterations"
 
     def find_checkpoint(self, choice: CheckpointChoice) -> Path:
         """Return the file of the latest checkpoint, or of the one that did best on validation tasks.
@@ -185,8 +191,8 @@ class RunDirectory:
         rows = self.read_metrics()
         if len(rows) < iterations:
             raise InputError(
-                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the whole "
-                "file back, or train a new run"
+                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the "
+                "whole file back, or train a new run"
             )
         names, kept = metrics_file.column_names(self.metrics), rows[:iterations]
         if kept and forget:

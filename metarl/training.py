@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from metarl.config import RunConfig, TrainConfig, resolve_device
+from metarl.divergence import DivergenceCheck, policy_deviation
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
@@ -21,7 +23,8 @@ from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.task_source import TASK_SOURCES
-from metarl.tracking.tracking import Tracker, name_run, track_training, tracking_mode
+from metarl.tracking.tracker import Tracker
+from metarl.tracking.tracking import name_run, track_training, tracking_mode
 
 Row = dict[str, float | None]
 
@@ -72,6 +75,8 @@ def resume(path: str | Path, iterations: int | None = None, device: str | None =
     if done >= config.run.iterations:
         raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
     before, data = directory.read_config(), _load_data(config)
+    config.check_resumable(before)
+    torch.set_num_threads(before["torch_threads"])  # The sums of torch depend on it.
     if data is not None and data.fingerprint != before["data_hash"]:
         raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
     own = {name: before.get(name) for name in ("tracking_id", "data_hash")}
@@ -105,6 +110,8 @@ class _Training:
         self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
         self.replay_files = ReplayFiles(directory.replay, learner.replays())
+        self.divergence = DivergenceCheck(learner.kl_metric, directory.read_metrics())
+        self.deviation: float | None = None  # Of the policy that began the last iteration.
         has_best = directory.best.exists()
         self.best: float | None = directory.load_checkpoint(directory.best)["validation"] if has_best else None
 
@@ -123,7 +130,7 @@ class _Training:
         with progress(total, done) as show:
             # A request to stop any process stops all of them, after the same iteration.
             while done < total and self.learner.processes.all(not stop.requested):
-                row = self._iterate(done, env_steps)
+                row = self._checked(self._iterate(done, env_steps))
                 done, env_steps = done + 1, int(row["env_steps"])
                 curve, measured = self._validate_if_due(done, row)
                 self.directory.append_metrics(row | measured)
@@ -151,7 +158,24 @@ class _Training:
             raise RunError(f"iteration {iteration}: {error}; {kept}") from error
         if self.data is None:
             self.task_source.report(rollouts, iteration)
+        self.deviation = policy_deviation(rollouts[0], self.learner.processes)
         return self._row(iteration, env_steps, rollouts, metrics)
+
+    def _checked(self, row: dict[str, float]) -> dict[str, float]:
+        """Return the row with ``diverged`` in it.
+
+        Raises:
+            RunError: when training has diverged. The row is in metrics.csv; the last checkpoint is from before it.
+        """
+        sign = self.divergence.sign(row, self.deviation)
+        row = {**row, "diverged": float(sign is not None)}
+        if sign is not None:
+            self.directory.append_metrics(row)
+            raise RunError(
+                f"training diverged in iteration {int(row['iteration'])}: {sign}; the last good checkpoint is "
+                f"{self.directory.describe_checkpoint()}; train with a smaller learning rate or more episodes"
+            )
+        return row
 
     def _sample(self, iteration: int) -> list[Rollout]:
         """Sample, adapt, and sample again, as often as the learner adapts in training."""

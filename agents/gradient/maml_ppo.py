@@ -48,6 +48,7 @@ class MamlPpo(AdamLearner):
     """MAML with PPO's clipped objective in the outer loop: ProMP."""
 
     name: ClassVar[str] = "maml-ppo"
+    kl_metric: ClassVar[str | None] = "kl"
     config_class: ClassVar[type] = MamlPpoConfig
     config: MamlPpoConfig
     metrics: ClassVar[Mapping[str, str]] = {

@@ -386,7 +386,7 @@ sys.exit(main(sys.argv[2:]))
     ("limit", "left"),
     [
         pytest.param(500, [], id="at the config"),
-        pytest.param(1500, ["config.json", "metrics.csv"], id="at the checkpoint"),
+        pytest.param(2500, ["config.json", "metrics.csv"], id="at the checkpoint"),
         pytest.param(30_000, ["checkpoint.pt", "config.json", "metrics.csv"], id="at the picture"),
     ],
 )
