@@ -1,4 +1,4 @@
-"""Kills at random and at every write of every file, and damaged checkpoints; prints counts, and ends with 1 for a fault.
+"""Kills at random and at every write of every file, and damaged checkpoints: counts, and exit code 1 for a fault.
 
     python benchmarks/reliability.py [--kills 200] [--mutations 1000]
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from metarl.checkpoint_format import find_not_finite
 from metarl.config import RunConfig
+from metarl.config_file import config_hash
 from metarl.errors import RunError
 from metarl.learner import Learner
 from metarl.lock import RunLock
 from metarl.metrics import VALIDATION
 from metarl.replay_files import ReplayFiles
-from metarl.run_directory import RunDirectory, config_hash, iteration_of
+from metarl.run_directory import RunDirectory, iteration_of
 from metarl.run_identity import place_of
 from metarl.task_source import TaskSource
 

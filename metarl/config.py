@@ -9,6 +9,15 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from metarl.config_file import (
+    ADDED,
+    HASHED,
+    config_hash,
+    refuse_changes,
+    refuse_old_numbers,
+    refuse_unknown,
+    warn_of_other_versions,
+)
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.family_settings import checked_settings
@@ -167,8 +176,8 @@ class TrainConfig:
         return self.run.group or f"{self.learner_name}-{self.family_name}-{self.preset}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration, resolved, with the split's hash and the versions it ran under."""
-        return {
+        """Return the configuration, resolved, with its hash, the split's hash, and what it runs under."""
+        content: dict[str, Any] = {
             "learner": self.learner,
             "family": self.family,
             "preset": self.preset,
@@ -177,8 +186,10 @@ class TrainConfig:
             "settings": dataclasses.asdict(self.settings),
             "family_overrides": self.family_overrides,
             "family_settings": self.make_family().settings(),
-            "versions": {name: version(name) for name in RECORDED_VERSIONS},
+            "numbers": self.learner_class.numbers,
         }
+        machine = {"versions": recorded_versions(), "torch_threads": torch.get_num_threads()}
+        return {**content, "config_hash": config_hash(content), **machine}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], device: str | None = None) -> "TrainConfig":
@@ -189,17 +200,23 @@ class TrainConfig:
             device: to take instead of the recorded one.
 
         Raises:
-            InputError: when an entry is missing or of the wrong type, or the task split has changed since.
+            InputError: when an entry is missing, unknown, of the wrong type or was edited, or the task split has
+                changed since.
         """
         try:
+            refuse_unknown(content, (*HASHED, *ADDED))
             learner, family = content["learner"], content["family"]
             config_class = LEARNERS.find(learner).config_class
-            run = TypeAdapter(RunConfig).validate_python({**content["run"], **({"device": device} if device else {})})
+            recorded = {**content["run"], **({"device": device} if device else {})}
+            _refuse_unknown_settings(RunConfig, recorded, "run.")
+            _refuse_unknown_settings(config_class, content["settings"], "settings.")
+            run = TypeAdapter(RunConfig).validate_python(recorded)
             settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
             given = content.get("family_overrides", {})  # older runs could set none
             overrides = TypeAdapter(dict[str, Any]).validate_python(given)
             expected = content["split_hash"]
-        except (KeyError, TypeError, ValidationError) as error:
+            _ = [content[name] for name in (*HASHED, "config_hash", "versions", "torch_threads")]
+        except (KeyError, TypeError, ValidationError, ValueError, OverflowError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"the run's config.json is not one that this metarl wrote ({reason})") from None
         config = cls(learner, family, run, settings, overrides)
@@ -208,7 +225,32 @@ class TrainConfig:
                 f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "
                 f"{config.split().fingerprint()}): its held-out tasks may be among its training tasks; train it anew"
             )
+        refuse_changes(content, config.to_json())
         return config
+
+    def check_resumable(self, content: dict[str, Any]) -> None:
+        """Refuse to resume a run whose numbers would be others; warn of other versions of libraries.
+
+        Raises:
+            InputError: when the learner's numbers have changed since the run was started.
+        """
+        refuse_old_numbers(content, self.learner_class.numbers)
+        warn_of_other_versions(content, recorded_versions())
+
+
+def recorded_versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on."""
+    return {name: version(name) for name in RECORDED_VERSIONS}
+
+
+def _refuse_unknown_settings(kind: type, content: dict[str, Any], where: str) -> None:
+    """Raise ``InputError`` for an entry that is no field of a dataclass, nor of those inside it."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    refuse_unknown(content, fields, where)
+    for name, value in content.items():
+        default = fields[name].default_factory
+        if isinstance(value, dict) and isinstance(default, type) and dataclasses.is_dataclass(default):
+            _refuse_unknown_settings(default, value, f"{where}{name}.")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -94,6 +94,9 @@ class Learner(Actor):
         baseline: whether it is there to be compared with; a tracked run says so.
         label_settings: names of settings that a comparison's label of the learner always shows, such as a variant.
         metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
+        kl_metric: which of them is the KL divergence of the adapted policies that an update bounds, if one is.
+        numbers: version of the learner's numbers; it is raised when the same settings train to other numbers than
+            before, and a run of an older version is then not resumed.
         processes: those that train the learner together, each on its own tasks. Whatever ``update`` computes from
             tasks goes through their means, so that all end up with the same parameters and return the same metrics.
     """
@@ -107,6 +110,8 @@ class Learner(Actor):
     baseline: ClassVar[bool] = False
     label_settings: ClassVar[Sequence[str]] = ()
     metrics: ClassVar[Mapping[str, str]] = {}
+    kl_metric: ClassVar[str | None] = None
+    numbers: ClassVar[int] = 1
     processes: Processes = ONE_PROCESS
 
     @abstractmethod

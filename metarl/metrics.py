@@ -44,6 +44,7 @@ METRICS = {
     "time_adaptation": Metric("seconds spent in inner steps between rollouts"),
     "time_update": Metric("seconds spent in the outer update, its own inner steps included"),
     "time_iteration": Metric("seconds of the whole iteration, without validation"),
+    "diverged": Metric("1 where the run ended after this iteration because training had diverged, else 0"),
     **_returns(VALIDATION, f"up to {VALIDATION_TASKS} validation tasks"),
     "charts/episodic_return": Metric("`return_after`, as openrlbenchmark calls it", "env_steps", in_file=False),
     "global_step": Metric("`env_steps`, as openrlbenchmark calls it", in_file=False),

@@ -1,9 +1,10 @@
 """What a job that is queued again after it was stopped calls, until its run is complete."""
 
 from metarl.config import TrainConfig
+from metarl.config_file import hashed_settings
 from metarl.errors import InputError
 from metarl.loop_tools import StopRequest
-from metarl.run_directory import RunDirectory, hashed_settings
+from metarl.run_directory import RunDirectory
 from metarl.tracking.tracking import name_run
 from metarl.training import resume, train
 
@@ -22,7 +23,6 @@ def train_or_resume(config: TrainConfig, stop: StopRequest | None = None) -> Run
     if not directory.config.exists():
         return train(config, stop)
     given, there = hashed_settings(config.to_json()), hashed_settings(directory.read_config())
-    there.pop("data_hash")
     if given != there:
         pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
         name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))

@@ -12,14 +12,13 @@
 Files are written beside their place and then moved there, so a run that is killed leaves the old file or the new one.
 """
 
-import csv
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from metarl import metrics_file
 from metarl.checkpoint_format import decode, encode
 from metarl.errors import InputError
 from metarl.files import make_folder, write_json, write_whole
@@ -27,27 +26,8 @@ from metarl.lock import is_lock_file
 
 FORMAT = "metarl run 1"
 CHECKPOINT = "iteration-"  # and the number of iterations done
-# Settings that a resumed run may have changed; all others belong to what its checkpoints are of.
-CHANGEABLE = (
-    *("iterations", "device", "out", "data", "track", "group"),
-    *("checkpoint_every", "checkpoint_minutes", "redraw"),
-)
-NOT_HASHED = ("format", "versions", "tracking_id")
 VIDEOS = (".gif", ".mp4")
 CheckpointChoice = Literal["latest", "best"]
-
-
-def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a config.json that a resumed run may not change, as JSON has them."""
-    run = {name: value for name, value in content["run"].items() if name not in CHANGEABLE}
-    kept = {name: value for name, value in content.items() if name not in NOT_HASHED}
-    settings: dict[str, Any] = json.loads(json.dumps({**kept, "run": run}))
-    return settings
-
-
-def config_hash(content: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of ``hashed_settings``, which every checkpoint of the run holds."""
-    return hashlib.sha256(json.dumps(hashed_settings(content), sort_keys=True).encode()).hexdigest()
 
 
 class RunDirectory:
@@ -121,7 +101,7 @@ class RunDirectory:
             raise InputError(f"{self.path} is not a run directory of metarl: it has no config.json") from None
         except OSError as error:
             raise InputError(f"{self.config} cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"{self.config} is damaged or not metarl's; the run cannot be read") from None
         if not known:
             raise InputError(f"{self.config} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
@@ -224,13 +204,21 @@ class RunDirectory:
         Args:
             iterations: rows to keep.
             forget: prefix of the columns to empty in the last of them.
+
+        Raises:
+            InputError: when the file has fewer rows, or is not what the run wrote.
         """
         rows = self.read_metrics()
-        whole = [row for row in rows if None not in row.values() and int(row["iteration"]) < iterations]
-        if whole and forget:
-            whole[-1].update({name: "" for name in whole[-1] if name.startswith(forget)})
-        if rows:
-            write_whole(self.metrics, lambda part: _write_rows(part, list(rows[0]), whole))
+        if len(rows) < iterations:
+            raise InputError(
+                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the "
+                "whole file back, or train a new run"
+            )
+        names, kept = metrics_file.column_names(self.metrics), rows[:iterations]
+        if kept and forget:
+            kept[-1].update({name: None for name in names if name.startswith(forget)})
+        if names:
+            write_whole(self.metrics, lambda part: metrics_file.write_rows(part, names, kept))
 
     def sync_metrics(self) -> None:
         """Wait until metrics.csv is on disk, so that no checkpoint is there before its rows."""
@@ -238,39 +226,18 @@ class RunDirectory:
             with open(self.metrics, "rb+") as stream:
                 os.fsync(stream.fileno())
 
-    def read_metrics(self) -> list[dict[str, str]]:
-        """Return the rows of metrics.csv."""
-        if not self.metrics.exists():
-            return []
-        with open(self.metrics, newline="") as stream:
-            return list(csv.DictReader(stream))
+    def read_metrics(self) -> list[metrics_file.MetricsRow]:
+        """Return the rows of metrics.csv as numbers; see ``metrics_file.read_metrics``."""
+        return metrics_file.read_metrics(self.metrics)
 
     def append_metrics(self, row: Mapping[str, float | None]) -> None:
         """Add a row to metrics.csv; what is None stays empty, and columns that are new are so in the rows before."""
-        names = self._columns()
-        if new := [name for name in row if name not in names]:
-            names, rows = names + new, self.read_metrics()
-            write_whole(self.metrics, lambda part: _write_rows(part, names, rows))
         try:
-            with open(self.metrics, "a", newline="") as stream:
-                csv.DictWriter(stream, names).writerow(row)
+            metrics_file.append_row(self.metrics, row, write_whole)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.metrics)) from error
-
-    def _columns(self) -> list[str]:
-        if not self.metrics.exists():
-            return []
-        with open(self.metrics, newline="") as stream:
-            return next(csv.reader(stream), [])
 
 
 def iteration_of(checkpoint: Path) -> int:
     """Return the number of iterations after which a checkpoint was written, by the name of its file."""
     return int(checkpoint.name.removeprefix(CHECKPOINT))
-
-
-def _write_rows(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
-    with open(path, "w", newline="") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.config_file import config_hash
 from metarl.errors import InputError
-from metarl.run_directory import RunDirectory, config_hash
+from metarl.run_directory import RunDirectory
 
 COPY = "-copy-"
 

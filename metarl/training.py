@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from metarl.checkpointing import Checkpoints, go_back_to, is_scheduled
 from metarl.config import RunConfig, TrainConfig, resolve_device
+from metarl.divergence import DivergenceCheck, policy_deviation
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, adaptation_curve, load_run
 from metarl.figures import draw_adaptation_curve
@@ -24,7 +26,8 @@ from metarl.runtime import keep_freed_memory
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.task_source import TASK_SOURCES
-from metarl.tracking.tracking import Tracker, name_run, track_training, tracking_mode
+from metarl.tracking.tracker import Tracker
+from metarl.tracking.tracking import name_run, track_training, tracking_mode
 
 Row = dict[str, float | None]
 
@@ -87,6 +90,8 @@ def resume(
         data = _load_data(config)
         if data is not None and data.fingerprint != before["data_hash"]:
             raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
+        config.check_resumable(before)
+        torch.set_num_threads(before["torch_threads"])  # The sums of torch depend on it.
         # Of the entries of config.json only those are written anew that a resumed run may change.
         run = {**before["run"], **{name: getattr(config.run, name) for name in ("iterations", "device", "redraw")}}
         if not directory.checkpoint_files() and not directory.read_metrics():  # killed before its first checkpoint
@@ -139,6 +144,8 @@ class _Training:
         self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
         self.checkpoints = Checkpoints(directory, config.run, learner, self.task_source, lock)
+        self.divergence = DivergenceCheck(learner.kl_metric, directory.read_metrics())
+        self.deviation: float | None = None  # Of the policy that began the last iteration.
 
     def run(self, done: int, env_steps: int, stop: StopRequest | None) -> RunDirectory:
         keep_freed_memory()
@@ -162,7 +169,7 @@ class _Training:
         with progress(total, done) as show:
             # A request to stop any process stops all of them, after the same iteration.
             while done < total and self.learner.processes.all(not stop.requested):
-                row = self._iterate(done, env_steps)
+                row = self._checked(self._iterate(done, env_steps))
                 done, env_steps = done + 1, int(row["env_steps"])
                 curve, measured = self._validate_if_due(done, row)
                 score = None if curve is None else _score(curve)
@@ -200,7 +207,25 @@ class _Training:
             ) from error
         if self.data is None:
             self.task_source.report(rollouts, iteration)
+        self.deviation = policy_deviation(rollouts[0], self.learner.processes)
         return self._row(iteration, env_steps, rollouts, metrics)
+
+    def _checked(self, row: dict[str, float]) -> dict[str, float]:
+        """Return the row with ``diverged`` in it.
+
+        Raises:
+            RunError: when training has diverged. The row is in metrics.csv; the last checkpoint is from before it.
+        """
+        sign = self.divergence.sign(row, self.deviation)
+        row = {**row, "diverged": float(sign is not None)}
+        if sign is not None:
+            with self.checkpoints.writing(int(row["iteration"])):
+                self.directory.append_metrics(row)
+            raise RunError(
+                f"training diverged in iteration {int(row['iteration'])}: {sign}; {self.checkpoints.describe()}; train "
+                "with a smaller learning rate or more episodes"
+            )
+        return row
 
     def _sample(self, iteration: int) -> list[Rollout]:
         """Sample, adapt, and sample again, as often as the learner adapts in training."""

@@ -19,6 +19,7 @@ from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import LEARNERS, Actor, Learner
+from metarl.metrics_file import MetricsRow
 from metarl.params import flatten
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -36,7 +37,7 @@ def small(out: Path | str | None = None, family: str = "bandit", **run: Any) -> 
     return TrainConfig("maml-trpo", family, RunConfig(**{**defaults, **run}, out=place), settings)
 
 
-def numbers(path: Path | str) -> list[dict[str, str]]:
+def numbers(path: Path | str) -> list[MetricsRow]:
     """Return the rows of metrics.csv without what a clock measured."""
     rows = RunDirectory(path).read_metrics()
     return [

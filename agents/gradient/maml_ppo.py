@@ -72,6 +72,7 @@ class MamlPpo(AdamLearner):
     """
 
     name: ClassVar[str] = "maml-ppo"
+    kl_metric: ClassVar[str | None] = "kl"
     config_class: ClassVar[type] = MamlPpoConfig
     config: MamlPpoConfig
     metrics: ClassVar[Mapping[str, str]] = {

@@ -47,6 +47,7 @@ class MamlTrpo(GradientLearner):
     """MAML with a trust-region outer step: parameters from which one policy-gradient step adapts."""
 
     name: ClassVar[str] = "maml-trpo"
+    kl_metric: ClassVar[str | None] = "kl"
     config_class: ClassVar[type] = MamlTrpoConfig
     config: MamlTrpoConfig
     metrics: ClassVar[Mapping[str, str]] = {

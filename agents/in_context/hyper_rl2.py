@@ -102,6 +102,7 @@ class HyperRl2(TrialPpoLearner):
     """A memory that generates the policy's weights from the trial, trained by PPO over whole trials."""
 
     name: ClassVar[str] = "hyper-rl2"
+    numbers: ClassVar[int] = 2  # 2: the critic knows what share of the trial is ahead
     config_class: ClassVar[type] = HyperRl2Config
     config: HyperRl2Config
 

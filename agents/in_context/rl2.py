@@ -56,6 +56,7 @@ class Rl2(TrialPpoLearner):
     """A policy whose memory of the trial is its adaptation, trained by PPO over whole trials."""
 
     name: ClassVar[str] = "rl2"
+    numbers: ClassVar[int] = 2  # 2: the critic knows what share of the trial is ahead
     config_class: ClassVar[type] = Rl2Config
     config: Rl2Config
 

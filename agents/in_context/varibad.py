@@ -90,6 +90,7 @@ class VariBad(TrialPpoLearner):
     """A policy on a belief about its task, which a variational autoencoder of trials learns to hold."""
 
     name: ClassVar[str] = "varibad"
+    numbers: ClassVar[int] = 2  # 2: the critic knows what share of the trial is ahead
     config_class: ClassVar[type] = VariBadConfig
     config: VariBadConfig
     metrics: ClassVar[Mapping[str, str]] = {

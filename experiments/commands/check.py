@@ -12,13 +12,14 @@ import tyro
 from PIL import Image, UnidentifiedImageError
 
 from metarl.config import TrainConfig
+from metarl.config_file import config_hash
 from metarl.errors import InputError, RunError
 from metarl.evaluation import evaluate_learner, load_learner
 from metarl.experiments.commands.parsing import parse
 from metarl.learner import Learner
 from metarl.lock import is_lock_file
 from metarl.replay_files import ReplayFiles
-from metarl.run_directory import RunDirectory, config_hash, iteration_of
+from metarl.run_directory import RunDirectory, iteration_of
 from metarl.run_identity import check_belongs
 
 DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from metarl.config import TrainConfig
+from metarl.config_file import config_hash
 from metarl.evaluation import AdaptationCurve
 from metarl.figures import draw_adaptation_curve
 from metarl.files import write_json
-from metarl.run_directory import RunDirectory, config_hash
+from metarl.run_directory import RunDirectory
 from metarl.tracking.tracking import where_tracked
 
 

@@ -173,10 +173,9 @@ def training_figure(comparison: Comparison) -> Picture:
 def _draw_training(axes: Axes, entry: Entry, when: str, color: str, marker: str) -> None:
     for run in entry.runs:
         rows = RunDirectory(run.path).read_metrics()
-        whole = [row for row in rows if row[f"return_{when}"]]  # a run that was killed may have been writing the last
-        steps = [float(row["env_steps"]) for row in whole]
-        returns = [float(row[f"return_{when}"]) for row in whole]
-        axes.plot(steps, returns, color=color, marker=marker if len(whole) == 1 else "", linewidth=0.9)
+        steps = [row["env_steps"] for row in rows]
+        returns = [row[f"return_{when}"] for row in rows]
+        axes.plot(steps, returns, color=color, marker=marker if len(rows) == 1 else "", linewidth=0.9)
 
 
 def task_figures(comparison: Comparison) -> list[Picture]:

@@ -15,6 +15,7 @@ from metarl.errors import InputError
 from metarl.evaluation import adaptation_curve, load_run
 from metarl.family import make_family
 from metarl.learner import LEARNERS, Learner
+from metarl.metrics_file import MetricsRow
 from metarl.registry import own_name
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
@@ -204,7 +205,7 @@ def _check_resumption(config: TrainConfig) -> None:
     require(where is None, name, f"a resumed run ends elsewhere than an uninterrupted one: {where}", advice)
 
 
-def _last_row(run: RunDirectory) -> dict[str, str]:
+def _last_row(run: RunDirectory) -> MetricsRow:
     """Return the metrics of a run's last iteration, but for what a clock measured."""
     row = run.read_metrics()[-1]
     return {key: value for key, value in row.items() if not key.startswith(CLOCKS)}

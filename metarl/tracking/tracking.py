@@ -3,69 +3,23 @@
 import netrc
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from metarl.config import TrackMode, TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve
+from metarl.metrics_file import MetricsRow
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.tracking.tensorboard_tracker import TensorBoardTracker
+from metarl.tracking.tracker import GuardedTracker, NoTracker, Tracker
 from metarl.tracking.wandb_tracker import WandbTracker
 
+# Bytes of a W&B file that holds its header alone.
+EMPTY_PART = 7
 MODES = ("online", "offline", "disabled", "tensorboard")
-
-
-class Tracker(Protocol):
-    """Where a run reports to."""
-
-    def log(self, row: Mapping[str, float | None]) -> None:
-        """Record one iteration's metrics, ``iteration`` and ``env_steps`` among them; None was not measured."""
-        ...
-
-    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record an adaptation curve, its picture, and the table of its tasks."""
-        ...
-
-    def log_video(self, path: Path) -> None:
-        """Record a video file."""
-        ...
-
-    def log_checkpoints(self, directory: RunDirectory) -> None:
-        """Record the latest and the best checkpoint of a run."""
-        ...
-
-    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
-        """Record which checkpoint of which tracked run is evaluated."""
-        ...
-
-    def finish(self) -> None:
-        """Close the run."""
-        ...
-
-
-class NoTracker:
-    """Reports nowhere."""
-
-    def log(self, row: Mapping[str, float | None]) -> None:
-        """Do nothing."""
-
-    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Do nothing."""
-
-    def log_video(self, path: Path) -> None:
-        """Do nothing."""
-
-    def log_checkpoints(self, directory: RunDirectory) -> None:
-        """Do nothing."""
-
-    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
-        """Do nothing."""
-
-    def finish(self) -> None:
-        """Do nothing."""
 
 
 def tracking_mode(track: TrackMode) -> str:
@@ -102,7 +56,12 @@ def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
     content = directory.read_config()
     job_type = "baseline" if config.learner_class.baseline else "train"
     about = {**content, **_identity(config)}
-    return make_tracker(config.run.track, directory.path, about, config.group, job_type, content["tracking_id"])
+    history = directory.read_metrics()
+    tracking_mode(config.run.track)
+    run_id = content["tracking_id"]
+    return GuardedTracker(
+        lambda: make_tracker(config.run.track, directory.path, about, config.group, job_type, run_id, history)
+    )
 
 
 def track_evaluation(
@@ -142,7 +101,13 @@ def track_evaluation(
 
 
 def make_tracker(
-    track: TrackMode, directory: Path, config: Mapping[str, Any], group: str, job_type: str, run_id: str
+    track: TrackMode,
+    directory: Path,
+    config: Mapping[str, Any],
+    group: str,
+    job_type: str,
+    run_id: str,
+    history: Sequence[MetricsRow] = (),
 ) -> Tracker:
     """Make the tracker that ``track`` asks for, as ``tracking_mode`` reads it; see ``WandbTracker``."""
     mode = tracking_mode(track)
@@ -150,7 +115,7 @@ def make_tracker(
         return NoTracker()
     if mode == "tensorboard":
         return TensorBoardTracker(directory, config, job_type, run_id)
-    return WandbTracker(directory, mode, config, group, job_type, run_id)
+    return WandbTracker(directory, mode, config, group, job_type, run_id, history)
 
 
 def offline_run(directory: Path) -> Path | None:
@@ -159,13 +124,28 @@ def offline_run(directory: Path) -> Path | None:
     return runs[-1] if runs else None
 
 
+def whole_parts(directory: Path) -> list[Path]:
+    """Return of each offline W&B run in a run directory the newest part, which is the whole run.
+
+    A part that was killed within seconds holds no more than a header, at which ``wandb sync`` would end; then it is
+    the part before.
+    """
+    newest: dict[str, Path] = {}
+    for part in sorted((directory / "wandb").glob("offline-run-*")):  # their names begin with the time
+        _, _, _, run_id = part.name.split("-", 3)
+        if any(file.stat().st_size > EMPTY_PART for file in part.glob("*.wandb")):
+            newest[run_id] = part
+    return list(newest.values())
+
+
 def where_tracked(directory: Path) -> list[str]:
     """Return lines that say where the runs of a run directory were reported, and what to do there."""
     lines = []
     if (run := offline_run(directory)) is not None:
         lines.append(f"{'W&B run':<10}{run}")
         if run.name.startswith("offline"):
-            lines.append(f"{'upload':<10}wandb sync {directory / 'wandb'}")
+            parts = " ".join(str(part) for part in whole_parts(directory))
+            lines.append(f"{'upload':<10}wandb sync {parts or run}")
     if (directory / "tensorboard").exists():
         lines.append(f"{'show':<10}tensorboard --logdir {directory / 'tensorboard'}")
     return lines

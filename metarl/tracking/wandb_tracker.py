@@ -1,12 +1,13 @@
 """Reports to Weights & Biases: the only module that imports wandb, and only when a run is tracked."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from metarl.evaluation import AdaptationCurve
 from metarl.metrics import METRICS, curve_rows, task_table, tracked_row
+from metarl.metrics_file import MetricsRow
 from metarl.run_directory import CheckpointChoice, RunDirectory
 
 PROJECT = "metarl"
@@ -22,10 +23,19 @@ class WandbTracker:
         group: runs that belong together.
         job_type: ``train``, ``baseline`` or ``evaluate``.
         run_id: of the W&B run; the same id continues it.
+        history: rows of the iterations before. Offline they are logged again, because an upload of a later part
+            replaces those before it: the newest part is the whole run.
     """
 
     def __init__(
-        self, directory: Path, mode: str, config: Mapping[str, Any], group: str, job_type: str, run_id: str
+        self,
+        directory: Path,
+        mode: str,
+        config: Mapping[str, Any],
+        group: str,
+        job_type: str,
+        run_id: str,
+        history: Sequence[MetricsRow] = (),
     ) -> None:
         import wandb
 
@@ -55,6 +65,9 @@ class WandbTracker:
             self._run = start("offline")
         self._wandb = wandb
         self._define_axes()
+        if self._run.offline:
+            for row in history:
+                self.log(row)
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """Record one iteration's metrics."""

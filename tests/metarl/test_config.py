@@ -179,3 +179,53 @@ def test_lists_of_json_become_what_the_family_needs() -> None:
 def test_overrides_that_make_no_sense_are_refused(given: Any) -> None:
     with pytest.raises(InputError):
         TrainConfig.from_json({**overridden().to_json(), "family_overrides": given})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run__iteratoins": 3}, "unknown entry 'run.iteratoins'; did you mean run.iterations"),
+        (
+            {"settings__trust_region__max_kll": 3},
+            "unknown entry 'settings.trust_region.max_kll'; did you mean",
+        ),
+        ({"famly": "bandit"}, "unknown entry 'famly'; did you mean family"),
+        ({"run__seed": 5}, "was changed after the run had started"),
+        ({"settings__inner_lr": 0.25}, "was changed after the run had started"),
+        ({"numbers": 7}, "was changed after the run had started"),
+        ({"family_settings__arms": 7}, "family_settings arms=7, but the run's configuration has arms=5"),
+        ({"settings__hidden_sizes": 10**5000}, "."),
+    ],
+    ids=range(8),
+)
+def test_an_edited_file_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        TrainConfig.from_json(changed(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"run__iterations": 7}, {"run__device": "cpu"}], ids=str)
+def test_iterations_and_device_may_change(changes: dict[str, Any]) -> None:
+    assert TrainConfig.from_json(changed(**changes)).learner == "maml-trpo"
+
+
+def test_every_entry_is_needed() -> None:
+    for name in TrainConfig("maml-trpo", "bandit").to_json():
+        content = {key: value for key, value in TrainConfig("maml-trpo", "bandit").to_json().items() if key != name}
+        with pytest.raises(InputError, match=name):
+            TrainConfig.from_json(content)
+
+
+def test_a_run_of_older_numbers_is_not_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = TrainConfig("maml-trpo", "bandit")
+    content = json.loads(json.dumps(config.to_json()))
+    config.check_resumable(content)
+    monkeypatch.setattr(config.learner_class, "numbers", 2)
+    with pytest.raises(InputError, match="version 2 of them, and the run was started with version 1; it can be eval"):
+        config.check_resumable(content)
+
+
+def test_another_version_of_a_library_is_said() -> None:
+    content = changed(versions={**TrainConfig("maml-trpo", "bandit").to_json()["versions"], "torch": "1.0"})
+    with pytest.warns(UserWarning, match=r"other versions, so numbers may differ: torch 1\.0 -> "):
+        TrainConfig("maml-trpo", "bandit").check_resumable(content)

@@ -122,7 +122,7 @@ def test_pearl_trains_on_recorded_episodes_without_an_environment_step(
     train(offline(data, tmp_path / "run"))
     assert set(iterations) == {2}  # only the validation at the end, before the third row is written
     rows = numbers(tmp_path / "run")
-    assert [row["env_steps"] for row in rows] == ["0", "0", "0"]
+    assert [row["env_steps"] for row in rows] == [0, 0, 0]
     assert len({row["critic_loss"] for row in rows}) == 3
 
 

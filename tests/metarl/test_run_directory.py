@@ -10,7 +10,8 @@ import torch
 from metarl.checkpoint_format import MAGIC
 from metarl.errors import InputError
 from metarl.files import write_json, write_whole
-from metarl.run_directory import FORMAT, RunDirectory, config_hash, iteration_of
+from metarl.config_file import config_hash
+from metarl.run_directory import FORMAT, RunDirectory, iteration_of
 
 CONTENT = {"iteration": 3, "learner": {"params": {"weight": torch.arange(4.0)}}}
 
@@ -272,7 +273,7 @@ def test_rows_behind_a_checkpoint_are_dropped(directory: RunDirectory) -> None:
     for iteration in range(5):
         directory.append_metrics({"iteration": iteration, "loss": 0.5})
     directory.keep_metrics(3)
-    assert [row["iteration"] for row in directory.read_metrics()] == ["0", "1", "2"]
+    assert [row["iteration"] for row in directory.read_metrics()] == [0, 1, 2]
 
 
 def test_a_torn_row_is_dropped(directory: RunDirectory) -> None:
@@ -290,12 +291,12 @@ def test_before_the_first_iteration_all_rows_are_dropped(directory: RunDirectory
     directory.append_metrics({"iteration": 0, "loss": 0.5})
     directory.keep_metrics(0)
     directory.append_metrics({"iteration": 0, "loss": 0.25})
-    assert directory.read_metrics() == [{"iteration": "0", "loss": "0.25"}]
+    assert directory.read_metrics() == [{"iteration": 0, "loss": 0.25}]
 
 
 def test_what_was_not_measured_is_empty(directory: RunDirectory) -> None:
     directory.append_metrics({"iteration": 0, "loss": None})
-    assert directory.read_metrics() == [{"iteration": "0", "loss": ""}]
+    assert directory.read_metrics() == [{"iteration": 0, "loss": None}]
 
 
 def test_a_column_that_comes_later_is_empty_in_the_rows_before(directory: RunDirectory) -> None:
@@ -309,8 +310,8 @@ def test_columns_of_the_last_kept_row_can_be_forgotten(directory: RunDirectory) 
     for iteration in range(3):
         directory.append_metrics({"iteration": iteration, "loss": 0.5, "validation/loss": 0.75})
     directory.keep_metrics(2, forget="validation/")
-    assert [row["validation/loss"] for row in directory.read_metrics()] == ["0.75", ""]
-    assert [row["loss"] for row in directory.read_metrics()] == ["0.5", "0.5"]
+    assert [row["validation/loss"] for row in directory.read_metrics()] == [0.75, None]
+    assert [row["loss"] for row in directory.read_metrics()] == [0.5, 0.5]
 
 
 def save(directory: RunDirectory, **values: float | None) -> None:

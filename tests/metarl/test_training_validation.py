@@ -26,7 +26,7 @@ def trained(path: Path, iterations: int = 4, **run: Any) -> RunDirectory:
     return train(small(path, "navigation-2d", horizon=5, iterations=iterations, **run))
 
 
-def measured(directory: RunDirectory) -> list[str]:
+def measured(directory: RunDirectory) -> list[float | None]:
     return [row["validation/return_after"] for row in directory.read_metrics()]
 
 
@@ -41,11 +41,11 @@ def often(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 def test_it_is_measured_as_often_as_asked_and_at_the_end(often: RunDirectory) -> None:
-    assert [value != "" for value in measured(often)] == [False, False, True, True]
+    assert [value is not None for value in measured(often)] == [False, False, True, True]
 
 
 def test_by_default_it_is_measured_at_the_end_alone(tmp_path: Path) -> None:
-    assert [value != "" for value in measured(trained(tmp_path / "run"))] == [False, False, False, True]
+    assert [value is not None for value in measured(trained(tmp_path / "run"))] == [False, False, False, True]
 
 
 def test_what_is_measured_is_the_adaptation_curve_of_the_validation_tasks(often: RunDirectory) -> None:
@@ -95,7 +95,7 @@ def test_a_run_that_was_stopped_and_resumed_has_the_same_columns_and_the_same_be
     straight = trained(tmp_path / "straight", validate_every=2)
     trained(tmp_path / "resumed", iterations=3, validate_every=2)
     # The old end was validated because it was the end; that is forgotten.
-    assert measured(RunDirectory(tmp_path / "resumed"))[2] != ""
+    assert measured(RunDirectory(tmp_path / "resumed"))[2] is not None
     resumed = resume(tmp_path / "resumed", iterations=4)
     assert numbers(resumed.path) == numbers(straight.path)
     for choice in ("latest", "best"):

@@ -23,7 +23,8 @@ from metarl.figures import draw_adaptation_curve
 from metarl.learner import LEARNERS
 from metarl.metrics import METRICS
 from metarl.run_directory import RunDirectory
-from metarl.tracking.tracking import NoTracker, make_tracker, offline_run, where_tracked
+from metarl.tracking.tracker import NoTracker
+from metarl.tracking.tracking import make_tracker, offline_run, where_tracked, whole_parts
 from metarl.training import resume, train
 from tests.runs import numbers, run_python, script_validation, small, train_words
 
@@ -314,15 +315,16 @@ def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path) -> None:
     train(small(tmp_path / "run", iterations=1, track="offline"))
     resume(tmp_path / "run", iterations=2)
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len({file.name for file in files}) == 1
+    # An upload of the second part replaces the first: it is whole.
     iterations = [
         json.loads(item.value_json)
-        for file in files
+        for file in files[1:]
         for record in ended_run(file)
         for item in record.history.item
         if item.nested_key == ["iteration"] and any("gain" in each.nested_key for each in record.history.item)
     ]
-    assert len({file.name for file in files}) == 1
-    assert sorted(iterations) == [0, 1]
+    assert iterations == [0, 1]
 
 
 def test_in_a_sweep_the_run_has_the_id_that_the_agent_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +339,55 @@ def test_in_a_sweep_the_run_has_the_id_that_the_agent_chose(tmp_path: Path, monk
 def test_it_is_said_where_an_offline_run_is_and_how_to_upload_it(tracked: tuple[Path, Recorded]) -> None:
     shown, upload = where_tracked(tracked[0])
     assert shown == f"W&B run   {tracked[1].file.parent}"
-    assert upload == f"upload    wandb sync {tracked[0] / 'wandb'}"
+    assert upload == f"upload    wandb sync {tracked[1].file.parent}"
+
+
+def test_the_newest_part_that_holds_more_than_a_header_is_uploaded(tmp_path: Path) -> None:
+    sizes = {"1-ab": 90, "2-ab": 80, "3-ab": 7, "1-ab-eval-c": 50, "2-de": 7}
+    for name, size in sizes.items():
+        part = tmp_path / "wandb" / f"offline-run-2026_{name}"
+        part.mkdir(parents=True)
+        (part / "run.wandb").write_bytes(b"x" * size)
+    assert [part.name for part in whole_parts(tmp_path)] == ["offline-run-2026_2-ab", "offline-run-2026_1-ab-eval-c"]
+
+
+class Failing:
+    """A tracker that breaks down with its second row."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def log(self, row: Any) -> None:
+        self.calls += 1
+        if self.calls == 2:
+            raise BrokenPipeError("the process of W&B is gone\nand more")
+
+    def finish(self) -> None:
+        raise AssertionError("it failed before")
+
+
+def test_a_tracker_that_fails_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = Failing()
+    monkeypatch.setattr("metarl.tracking.tracking.make_tracker", lambda *_: failing)
+    directory = train(small(tmp_path / "run", iterations=4))
+    assert (len(directory.read_metrics()), failing.calls) == (4, 2)
+    assert capsys.readouterr().err == (
+        "metarl: tracking failed (BrokenPipeError: the process of W&B is gone); the run goes on without it, and "
+        "metrics.csv is whole\n"
+    )
+
+
+def test_a_tracker_that_cannot_be_made_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*given: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("metarl.tracking.tracking.make_tracker", refuse)
+    assert len(train(small(tmp_path / "run", iterations=2)).read_metrics()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 class OnlineRun:

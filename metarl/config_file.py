@@ -1,0 +1,99 @@
+"""The content of config.json, checked against what a run may hold: nothing unknown, nothing that was changed."""
+
+import difflib
+import hashlib
+import json
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from metarl.errors import InputError
+
+# Settings of a run that a resumed one may have otherwise than it was started with.
+CHANGEABLE = (
+    *("iterations", "device", "out", "data", "track", "group"),
+    *("checkpoint_every", "checkpoint_minutes", "redraw"),
+)
+# What decides a run's numbers; "versions" and "torch_threads" do too, but are a machine's, not a setting.
+HASHED = (
+    *("learner", "family", "preset", "split_hash", "run", "settings"),
+    *("family_overrides", "family_settings", "numbers"),
+)
+# What training and the run directory add to the configuration.
+ADDED = ("format", "tracking_id", "data_hash", "config_hash", "versions", "torch_threads")
+
+
+def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings in a config.json that a resumed run may not change, as JSON has them."""
+    run = {name: value for name, value in content["run"].items() if name not in CHANGEABLE}
+    settings = {**{name: content.get(name) for name in HASHED}, "run": run}
+    kept: dict[str, Any] = json.loads(json.dumps(settings))
+    return kept
+
+
+def config_hash(content: Mapping[str, Any]) -> str:
+    """Return the hash of ``hashed_settings``, which config.json and every checkpoint of the run hold."""
+    return hashlib.sha256(json.dumps(hashed_settings(content), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def refuse_unknown(content: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
+    """Raise ``InputError`` for the first key that is not known, naming the nearest one that is."""
+    for name in dict(content):
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1, 0.5)
+            hint = f"; did you mean {where}{near[0]}" if near else ""
+            raise InputError(f"config.json has an unknown entry {where + str(name)!r}{hint}")
+
+
+def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse a config.json that was edited since metarl wrote it, or whose family has other settings today.
+
+    Args:
+        content: of the file.
+        now: what this metarl would write for the same configuration.
+
+    Raises:
+        InputError: with the entry that differs, where it is known.
+    """
+    fresh = json.loads(json.dumps(now))
+    for name in ("preset", "family_settings"):
+        if content[name] != fresh[name]:
+            was, found = _difference(content[name], fresh[name])
+            raise InputError(f"config.json says {name} {was}, but the run's configuration has {found}; put it back")
+    expected, found = content["config_hash"], config_hash(content)
+    if expected != found:
+        raise InputError(
+            f"config.json was changed after the run had started (hash {expected}, now {found}); only "
+            f"{', '.join(CHANGEABLE)} of the run may be: metarl train --resume RUN --iterations N --device D"
+        )
+
+
+def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
+    """Refuse to resume a run whose learner has other numbers today, and say so where a library is another.
+
+    Raises:
+        InputError: when the run was started with another version of the learner's numbers.
+    """
+    if content["numbers"] != numbers:
+        raise InputError(
+            f"{content['learner']} trains to other numbers since version {numbers} of them, and the run was started "
+            f"with version {content['numbers']}; it can be evaluated, but to go on train a new run"
+        )
+
+
+def warn_of_other_versions(content: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    """Warn in one line of libraries that are not those that the run was started with."""
+    before = content["versions"]
+    changed = [f"{name} {before.get(name)} -> {now}" for name, now in versions.items() if before.get(name) != now]
+    if changed:
+        warnings.warn(
+            f"the run was started with other versions, so numbers may differ: {', '.join(changed)}", stacklevel=2
+        )
+
+
+def _difference(was: Any, now: Any) -> tuple[Any, Any]:
+    """Return the first entries that differ, as text, of two values."""
+    if not (isinstance(was, dict) and isinstance(now, dict)):
+        return repr(was), repr(now)
+    name = next(key for key in [*was, *now] if was.get(key) != now.get(key))
+    return f"{name}={was.get(name)!r}", f"{name}={now.get(name)!r}"

@@ -1,0 +1,93 @@
+"""metrics.csv: one row of numbers for each iteration, checked whenever it is read.
+
+Rows are appended as training goes on, so the last one may be torn where the process was killed; a reader leaves it out.
+Anything else that is not a table of numbers with the iterations 0, 1, 2, ... is refused.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metarl.errors import InputError
+
+# Values are int, float, or None.
+MetricsRow = dict[str, Any]
+# Columns that count things; all others are real numbers.
+COUNTED = ("iteration", "env_steps")
+
+
+def read_metrics(path: Path) -> list[MetricsRow]:
+    """Return the rows of a metrics.csv, which ``pandas.DataFrame`` takes as they are.
+
+    ``iteration`` and ``env_steps`` are whole numbers, all else is a float; None was not measured. No file, no rows.
+
+    Raises:
+        InputError: with the line, when the file is not a table of numbers, or an iteration is missing from it.
+    """
+    names, *rows = _lines(path) or [[]]
+    if rows and ("iteration" not in names or len(set(names)) < len(names)):
+        raise _refusal(path, "its first line does not name each column once, iteration among them")
+    return [_parse(path, names, row, index) for index, row in enumerate(rows)]
+
+
+def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, float | None]]) -> None:
+    """Write a whole metrics.csv; a column that a row does not have stays empty."""
+    with open(path, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def append_row(path: Path, row: Mapping[str, float | None], replace: Callable[..., None]) -> None:
+    """Add a row to a metrics.csv; what is None stays empty, and columns that are new are so in the rows before.
+
+    Args:
+        path: of the file, which need not exist yet.
+        row: values by column.
+        replace: writes a file whole (``run_directory.write_whole``), used when there are new columns.
+    """
+    names = column_names(path)
+    if new := [name for name in row if name not in names]:
+        names, rows = names + new, read_metrics(path)
+        replace(path, lambda part: write_rows(part, names, rows))
+    with open(path, "a", newline="") as stream:
+        csv.DictWriter(stream, names).writerow(row)
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the columns of a metrics.csv, none where there is no file."""
+    return (_lines(path) or [[]])[0]
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """Return the cells of each whole line, that of the columns' names included."""
+    if not path.exists():
+        return []
+    try:
+        text = path.read_bytes().decode()
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _refusal(path, f"it is not text in columns ({error})") from None
+    # Without an end, the last line was being written when the process was killed.
+    return lines if text.endswith("\n") else lines[:-1]
+
+
+def _parse(path: Path, names: list[str], cells: list[str], index: int) -> MetricsRow:
+    line = index + 2
+    if len(cells) != len(names):
+        raise _refusal(path, f"line {line} has {len(cells)} values for {len(names)} columns")
+    row: MetricsRow = {}
+    for name, cell in zip(names, cells, strict=True):
+        try:
+            row[name] = (int(cell) if name in COUNTED else float(cell)) if cell else None
+        except ValueError:
+            raise _refusal(path, f"line {line} has {cell[:40]!r} for {name}, which is not a number") from None
+    if row["iteration"] != index:
+        raise _refusal(path, f"line {line} is of iteration {row['iteration']}, where iteration {index} belongs")
+    return row
+
+
+def _refusal(path: Path, what: str) -> InputError:
+    return InputError(f"{path} is not what this run wrote: {what}; put the file back, or train a new run")

@@ -1,0 +1,113 @@
+"""What a tracker is; one that reports nowhere; and one whose failures end nothing but itself."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from metarl.errors import MetarlError
+from metarl.evaluation import AdaptationCurve
+from metarl.run_directory import CheckpointChoice, RunDirectory
+
+
+class Tracker(Protocol):
+    """Where a run reports to."""
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Record one iteration's metrics, ``iteration`` and ``env_steps`` among them; None was not measured."""
+        ...
+
+    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
+        """Record an adaptation curve, its picture, and the table of its tasks."""
+        ...
+
+    def log_video(self, path: Path) -> None:
+        """Record a video file."""
+        ...
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Record the latest and the best checkpoint of a run."""
+        ...
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Record which checkpoint of which tracked run is evaluated."""
+        ...
+
+    def finish(self) -> None:
+        """Close the run."""
+        ...
+
+
+class NoTracker:
+    """Reports nowhere."""
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Do nothing."""
+
+    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
+        """Do nothing."""
+
+    def log_video(self, path: Path) -> None:
+        """Do nothing."""
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Do nothing."""
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Do nothing."""
+
+    def finish(self) -> None:
+        """Do nothing."""
+
+
+class GuardedTracker:
+    """Reports to another tracker until that fails; then it says so in one line and reports nowhere.
+
+    What a tracker raises (the process of W&B was killed, the disk is full for TensorBoard) must not end a training,
+    whose numbers are in metrics.csv anyway.
+
+    Args:
+        make: makes the tracker.
+    """
+
+    def __init__(self, make: Callable[[], Tracker]) -> None:
+        self._tracker: Tracker = NoTracker()
+        self._guard(lambda: setattr(self, "_tracker", make()))
+
+    def log(self, row: Mapping[str, float | None]) -> None:
+        """Record one iteration's metrics."""
+        self._guard(lambda: self._tracker.log(row))
+
+    def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
+        """Record an adaptation curve."""
+        self._guard(lambda: self._tracker.log_curve(curve, picture))
+
+    def log_video(self, path: Path) -> None:
+        """Record a video file."""
+        self._guard(lambda: self._tracker.log_video(path))
+
+    def log_checkpoints(self, directory: RunDirectory) -> None:
+        """Record the checkpoints of a run."""
+        self._guard(lambda: self._tracker.log_checkpoints(directory))
+
+    def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
+        """Record which checkpoint is evaluated."""
+        self._guard(lambda: self._tracker.use_checkpoint(run_id, choice, directory))
+
+    def finish(self) -> None:
+        """Close the run."""
+        self._guard(self._tracker.finish)
+
+    def _guard(self, report: Callable[[], Any]) -> None:
+        try:
+            report()
+        except MetarlError:
+            raise
+        except Exception as error:
+            self._tracker = NoTracker()
+            reason = (str(error).splitlines() or [""])[0]
+            print(
+                f"metarl: tracking failed ({type(error).__name__}: {reason}); the run goes on without it, and "
+                "metrics.csv is whole",
+                file=sys.stderr,
+            )
