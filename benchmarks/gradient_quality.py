@@ -19,10 +19,12 @@ import itertools
 from collections.abc import Callable
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 import metarl
 from metarl.baselines import LinearBaseline, linear_features
+from metarl.distributions import Distribution
 from metarl.learner import Actor, OpenState
 from metarl.params import flatten, gradient, leaf, per_task
 from metarl.policies import Policy, make_policy
@@ -52,7 +54,13 @@ class PolicyActor(Actor):
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def act(self, working: OpenState, observations, generator, deterministic=False):
+    def act(
+        self,
+        working: OpenState[TensorDict],
+        observations: Tensor,
+        generator: torch.Generator,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, Distribution]:
         """Act by each task's parameters."""
         return self.policy.act(working.state, observations, generator, deterministic)
 
@@ -77,7 +85,7 @@ def normalized(values: Tensor, valid: Tensor, floor: float) -> Tensor:
     return centred / (deviations.clamp(min=floor * float(deviations.square().mean().sqrt())) + 1e-8)
 
 
-def policy_gradient(policy: Policy, params, rollout: Rollout, weights: Tensor) -> Tensor:
+def policy_gradient(policy: Policy, params: TensorDict, rollout: Rollout, weights: Tensor) -> Tensor:
     """Return the gradient ``[P]`` of the mean over tasks and steps of log pi(a|s) times weights ``[N, E, T]``."""
     point = leaf(params)
     distribution = policy.distribution(per_task(point, rollout.num_tasks), rollout.observations)
@@ -85,7 +93,7 @@ def policy_gradient(policy: Policy, params, rollout: Rollout, weights: Tensor) -
     return flatten(gradient(objective, point)).detach()
 
 
-def reference(policy: Policy, params, collect: Callable[[int], Rollout], rounds: int) -> Tensor:
+def reference(policy: Policy, params: TensorDict, collect: Callable[[int], Rollout], rounds: int) -> Tensor:
     """Return the gradient ``[P]`` of the mean return, from ``rounds`` collections."""
     total = torch.zeros(())
     for seed in range(rounds):
