@@ -1,7 +1,7 @@
 """The configuration of a training run, as frozen dataclasses that go to JSON and back."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -148,6 +148,12 @@ class TrainConfig:
             overrides["horizon"] = self.run.horizon
         family = make_family(self.family, self.run.preset, **overrides)
         return self.learner_class.view(family, self.settings)
+
+    def resumed(self, iterations: int | None, redraw: Sequence[int] = ()) -> "TrainConfig":
+        """Return the configuration of a resumed run: with another total of iterations, and further ones to redraw."""
+        total = self.run.iterations if iterations is None else iterations
+        run = dataclasses.replace(self.run, iterations=total, redraw=(*self.run.redraw, *redraw))
+        return dataclasses.replace(self, run=run)
 
     def make_learner(self) -> Learner:
         """Make the learner, untrained."""

@@ -1,6 +1,5 @@
 """The training loop: sample, adapt, sample again, update, record; it may be stopped at any moment and resumed."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def resume(
     directory.read_config()
     with RunLock(directory.path) as lock:
         before = directory.read_config()
-        config = _changed(TrainConfig.from_json(before, device), iterations, redraw)
+        config = TrainConfig.from_json(before, device).resumed(iterations, redraw)
         data = _load_data(config)
         if data is not None and data.fingerprint != before["data_hash"]:
             raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
@@ -107,16 +106,6 @@ def resume(
         training = _Training(config, learner, directory, data, lock)
         training.checkpoints.restore(content)
         return training.run(done, int(content["env_steps"]), stop)
-
-
-def _changed(config: TrainConfig, iterations: int | None, redraw: Sequence[int]) -> TrainConfig:
-    """Return a configuration with what a resumed run changes of it."""
-    run = dataclasses.replace(
-        config.run,
-        iterations=config.run.iterations if iterations is None else iterations,
-        redraw=(*config.run.redraw, *redraw),
-    )
-    return dataclasses.replace(config, run=run)
 
 
 def _load_data(config: TrainConfig) -> RecordedData | None:

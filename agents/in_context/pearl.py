@@ -10,16 +10,16 @@ gradients and metrics are means over the tasks of all. Which trials are drawn de
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.pearl_networks import Belief, OpenBelief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.step_inputs import StepInputs
-from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
@@ -30,55 +30,9 @@ from metarl.rollout import Rollout
 from metarl.seeding import derive_seed, generator
 from metarl.spaces import is_bounded_box, one_line, require_actions
 from metarl.trials import Trials
-from metarl.validation import require_counts, require_layers, require_not_negative, require_positive, require_unit
 
 # Of the noise on actions that random iterations keep to, before they are squashed.
 RANDOM_LOG_STD = -1.0
-
-
-@dataclass(frozen=True)
-class PearlConfig(TrialConfig):
-    """Settings of PEARL."""
-
-    latent_size: int = 5
-    """Number of latent variables."""
-    kl_weight: float = 0.1
-    """Weight of the divergence of the belief from the prior."""
-    context_size: int = 100
-    """Transitions of a context in training, at most."""
-    encode_dynamics: bool = False
-    """Let the encoder see where a transition leads, for tasks that differ in dynamics."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers of every network."""
-    learning_rate: float = 3e-4
-    """Step size of Adam, for every network."""
-    discount: float = 0.99
-    """Discount of rewards, per step of the episode."""
-    reward_scale: float = 5.0
-    """Factor on rewards, whose weight against the policy's entropy it is."""
-    tau: float = 0.005
-    """Share of the way to the critics that the target critics go with each step."""
-    updates_per_iteration: int = 50
-    """Steps of soft actor-critic in an iteration."""
-    tasks_per_update: int = 16
-    """Tasks of a step."""
-    batch_size: int = 64
-    """Transitions of each of them."""
-    replay_size: int = 500_000
-    """Transitions of the latest training tasks that are replayed."""
-    random_iterations: int = 0
-    """Iterations at first in which every episode keeps to an action drawn at random, give or take noise."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.episodes_per_trial < 2:
-            raise InputError(f"pearl needs 2 or more episodes_per_trial, not {self.episodes_per_trial}")
-        require_counts(self, "latent_size", "context_size", "updates_per_iteration", "tasks_per_update", "batch_size")
-        require_counts(self, "replay_size")
-        require_positive(self, "learning_rate", "reward_scale")
-        require_unit(self, "discount", "tau")
-        require_not_negative(self, "kl_weight", "random_iterations")
-        require_layers(self, "hidden_sizes")
 
 
 @register_learner

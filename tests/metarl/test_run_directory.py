@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from metarl.checkpoint_format import MAGIC
+from metarl.config_file import config_hash
 from metarl.errors import InputError
 from metarl.files import write_json, write_whole
-from metarl.config_file import config_hash
 from metarl.run_directory import FORMAT, RunDirectory, iteration_of
 
 CONTENT = {"iteration": 3, "learner": {"params": {"weight": torch.arange(4.0)}}}
