@@ -13,9 +13,7 @@ import metarl.lock
 from metarl.errors import InputError, RunError
 from metarl.lock import DEAD_AFTER_SECONDS, RunLock
 
-HELD = (
-    r"is being written by process \d+ on .* since .*; wait for its end, .* \(if that process is gone, remove .*\.lock\)"
-)
+HELD = r"is being written by process \d+ on .* since .*; wait for its end, .* \(if .* is gone, remove .*\.lock\)"
 
 
 def test_a_second_owner_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
