@@ -6,4 +6,4 @@ A learner is one file: its config, its loss and its update, decorated with ``met
 from metarl.registry import import_all
 
 # What Stable-Baselines3 steps derives from its classes; it is imported when a baseline makes its environments.
-import_all(__name__, __path__, skip=("baselines.sb3.vec_env",))
+import_all(__name__, __path__, skip=("baselines.sb3.gradient_steps", "baselines.sb3.vec_env"))

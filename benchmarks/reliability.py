@@ -1,4 +1,4 @@
-"""Kills at random and at every write of every file, and damaged checkpoints: counts, and exit code 1 for a fault.
+"""Kills at random and at every write of every file, and damaged checkpoints; prints counts, and a fault ends it with 1.
 
     python benchmarks/reliability.py [--kills 200] [--mutations 1000]
 
@@ -11,75 +11,117 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from metarl.checkpoint_format import decode, encode
 from metarl.errors import InputError
 from metarl.evaluation import load_run
+from metarl.experiments.commands.main import main as metarl_command
 from metarl.run_directory import RunDirectory
-from tests.runs import numbers, same
 
-CHILD = """
-import os, sys
-from metarl.experiments.commands.main import main
-number, count, calls = int(sys.argv[1]), 0, ("replace", "link", "fsync", "unlink", "rename", "mkdir")
-def counted(call):
-    def wrapped(*given, **named):
-        global count
-        count += 1
-        if count == number:
-            os.kill(os.getpid(), 9)
-        return call(*given, **named)
-    return wrapped
-for name in calls:
-    setattr(os, name, counted(getattr(os, name)))
-code = main(sys.argv[2:])
-print("calls", count)
-sys.exit(code)
-"""
+CALLS = ("replace", "link", "fsync", "unlink", "rename", "mkdir", "write")
 WORDS = (
     "train {learner} navigation-2d --horizon 5 --iterations 5 --tasks-per-batch 2 --episodes-per-task 2 "
     "--track disabled --checkpoint-every 2 --validate-every 1 --resume-if-there"
 )
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def call(out: Path, learner: str, number: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run the training command, killed before the file operation of that number if it is one."""
-    words = [*WORDS.format(learner=learner).split(), "--out", str(out)]
-    command = [sys.executable, "-c", CHILD, str(number), *words]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def start(out: Path, learner: str, number: int = 0) -> tuple[int, Path]:
+    """Run the training command in a process of its own, killed before the file operation of that number if it is one.
+
+    Returns:
+        The process, and the file that its output goes to, which ends with the number of file operations.
+    """
+    said = out.with_name(f"{out.name}.txt")
+    said.unlink(missing_ok=True)
+    if (child := os.fork()) > 0:
+        return child, said
+    with open(said, "w") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    code = 70
+    try:
+        code = run_counted([*WORDS.format(learner=learner).split(), "--out", str(out)], number)
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
-def kill_after(out: Path, learner: str, seconds: float) -> bool:
-    """Run the training command, and kill it after some seconds; return whether it was still running."""
-    words = [*WORDS.format(learner=learner).split(), "--out", str(out)]
-    command = [sys.executable, "-c", CHILD, "0", *words]
-    child = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def run_counted(words: list[str], number: int) -> int:
+    """Run a command of metarl; print how many operations on files there were, and die before that of the number."""
+    count = 0
+
+    def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(*given, **named)
+
+        return wrapped
+
+    for name in CALLS:
+        setattr(os, name, counted(getattr(os, name)))
+    writing = Path.write_bytes
+    Path.write_bytes = counted(writing)  # type: ignore[method-assign]
+    code = metarl_command(words)
+    print(count)
+    return code
+
+
+def call(out: Path, learner: str, number: int = 0) -> tuple[int, str]:
+    """Run the training command to its end; return its exit code and what it printed."""
+    child, said = start(out, learner, number)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), said.read_text()
+
+
+def kill_after(out: Path, learner: str, seconds: float) -> None:
+    """Run the training command, and kill it after some seconds."""
+    child, _ = start(out, learner)
     time.sleep(seconds)
-    child.send_signal(signal.SIGKILL)
-    return child.wait() == -signal.SIGKILL
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def numbers(path: Path) -> list[dict[str, str]]:
+    """Return the rows of metrics.csv without what a clock measured."""
+    rows = RunDirectory(path).read_metrics()
+    return [{key: row[key] for key in row if not key.startswith(("time_", "env_steps_per_second"))} for row in rows]
+
+
+def same_learner(one: Path, other: Path) -> bool:
+    """Return whether two checkpoints hold the same learner, bit by bit."""
+    first, second = (encode(RunDirectory(path.parents[1]).load_checkpoint(path)["learner"]) for path in (one, other))
+    return first == second
 
 
 def verdict(out: Path, whole: Path, learner: str) -> str:
     """Continue a killed run, and return what is wrong with it then."""
-    ended = call(out, learner)
-    if "Traceback" in ended.stderr:
-        return "traceback"
-    if ended.returncode:
-        return f"dead end: {ended.stderr.strip()}"
+    code, said = call(out, learner)
+    if "Traceback" in said:
+        return f"traceback: {said}"
+    if code:
+        return f"dead end: {said.strip()}"
     one, other = RunDirectory(out), RunDirectory(whole)
     best, best_whole = one.find_checkpoint("best"), other.find_checkpoint("best")
     equal = (
         numbers(out) == numbers(whole)
         and best.name == best_whole.name
-        and same(one.load_checkpoint(best)["learner"], other.load_checkpoint(best_whole)["learner"])
-        and same(one.load_checkpoint()["learner"], other.load_checkpoint()["learner"])
+        and same_learner(best, best_whole)
+        and same_learner(one.checkpoint, other.checkpoint)
         and one.curve.exists()
     )
     return "right" if equal else "wrong numbers"
@@ -92,7 +134,7 @@ def try_kills(folder: Path, kills: int) -> Counter[str]:
     for learner in ("maml-trpo", "pearl"):
         whole = folder / f"{learner}-whole"
         began = time.monotonic()
-        operations = int(call(whole, learner).stdout.split()[-1])
+        operations = int(call(whole, learner)[1].split()[-1])
         seconds = time.monotonic() - began
         for number in range(1, operations + 1):
             out = folder / "killed"
@@ -101,8 +143,8 @@ def try_kills(folder: Path, kills: int) -> Counter[str]:
             shutil.rmtree(out)
         for _ in range(max(0, kills // 2 - operations)):
             out = folder / "killed"
-            while kill_after(out, learner, draw.uniform(0.3, 1.0) * seconds) and draw.random() < 0.3:
-                pass
+            for _ in range(draw.choice([1, 1, 2, 3])):
+                kill_after(out, learner, draw.uniform(0.0, 1.0) * seconds)
             counts[f"at random in {learner}: {verdict(out, whole, learner)}"] += 1
             shutil.rmtree(out, ignore_errors=True)
         print(dict(counts), flush=True)
@@ -170,6 +212,7 @@ def try_mutations(folder: Path, mutations: int) -> Counter[str]:
 
 
 def main() -> int:
+    torch.set_num_threads(1)  # a forked process has no threads but its own
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--mutations", type=int, default=1000)

@@ -245,9 +245,9 @@ class Lucky(EchoFamily):
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
-        following, (rewards, terminated, _) = super().transition(state, actions, tasks, generator)
+        following, outcome = super().transition(state, actions, tasks, generator)
         success = (following["steps"] == 2) & (tasks["identity"] % 2 == 0)
-        return following, Transition(rewards, terminated, {"success": success.float()})
+        return following, outcome._replace(info={"success": success.float()})
 
 
 def lucky_curve(lifetimes: list[int]) -> AdaptationCurve:

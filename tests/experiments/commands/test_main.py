@@ -21,7 +21,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("words", "complaint"),
     [
         ("trian maml-trpo bandit", "no command is called 'trian'; did you mean train?"),
-        ("dance", "no command is called 'dance'; known: train, evaluate, collect, compare, render, families, learners"),
+        ("dance", "no command is called 'dance'; known: train, evaluate, check, collect, compare, render, families"),
         ("train maml-trop bandit", "no learner is called 'maml-trop'; did you mean maml-trpo or "),
         (
             "train maml-trpo half-cheeta",

@@ -193,7 +193,8 @@ def test_it_holds_every_iteration(tracked: tuple[Path, Recorded]) -> None:
 def test_it_holds_the_adaptation_curve(tracked: tuple[Path, Recorded]) -> None:
     rows = [row for row in tracked[1].history() if "adaptation/return" in row]
     assert [row["adaptation_step"] for row in rows] == [0, 1]
-    assert [row["adaptation/env_steps"] for row in rows] == [0, 15]
+    # Three episodes of five steps, but for those that reach the goal.
+    assert [row["adaptation/env_steps"] for row in rows] == [0, pytest.approx(15, abs=0.2)]
 
 
 def test_returns_stand_against_env_steps_and_the_rest_against_iterations(tracked: tuple[Path, Recorded]) -> None:
