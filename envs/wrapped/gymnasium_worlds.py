@@ -5,6 +5,7 @@ its own (``async``), and is the only part of a family that runs there: it does n
 survive a fork.
 """
 
+import multiprocessing
 import os
 import signal
 import traceback
@@ -23,6 +24,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.envs.wrapped import worker_processes
+from metarl.envs.wrapped.worker_processes import TimedAsyncVectorEnv, exit_with
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.family import Dynamics, TaskFamily, Transition
 from metarl.spaces import is_image, one_line
@@ -127,13 +130,16 @@ class VectorDynamics(Dynamics):
         """Call the worlds; where a process died, end the others, for the vector environment waits for it forever."""
         try:
             return call()
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, multiprocessing.TimeoutError) as error:
+            hung = isinstance(error, multiprocessing.TimeoutError)
             assert isinstance(self._worlds, AsyncVectorEnv)
             for process in self._worlds.processes:
                 process.kill()
                 process.join()
             self._worlds.closed = True
             self._worlds = None
+        if hung:
+            raise RunError(f"{self._family.name}: a world has not answered for {worker_processes.STEP_SECONDS:.0f} s")
         raise RunError(f"{self._family.name}: the process of a world died; {self._num_envs} may be too many for memory")
 
 
@@ -241,7 +247,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
 def start_worlds(family: EnvironmentFamily, count: int) -> SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]:
     """Return the vector environment of ``count`` worlds."""
     makers = [partial(_world, family, index, os.getpid()) for index in range(count)]
-    kind = SyncVectorEnv if family.vectorization == "sync" else AsyncVectorEnv
+    kind = SyncVectorEnv if family.vectorization == "sync" else TimedAsyncVectorEnv
     return kind(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
 
 
@@ -282,6 +288,7 @@ def _world(family: EnvironmentFamily, index: int, main_process: int) -> World:
         # The main process may want to finish what it has begun before it stops its workers, as training does.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        exit_with(main_process)
     return World(family, index)
 
 

@@ -155,13 +155,16 @@ def test_a_changed_split_seed_is_refused() -> None:
     ("changes", "message"),
     [
         ({"run__iteratoins": 3}, "unknown entry 'run.iteratoins'; did you mean run.iterations"),
-        ({"settings__trust_region__max_kll": 3}, "unknown entry 'settings.trust_region.max_kll'; did you mean settings"),
+        (
+            {"settings__trust_region__max_kll": 3},
+            "unknown entry 'settings.trust_region.max_kll'; did you mean settings",
+        ),
         ({"famly": "bandit"}, "unknown entry 'famly'; did you mean family"),
         ({"run__seed": 5}, "was changed after the run had started"),
         ({"settings__inner_lr": 0.25}, "was changed after the run had started"),
         ({"numbers": 7}, "was changed after the run had started"),
         ({"family_settings__arms": 7}, "family_settings arms=7, but the run's configuration has arms=5"),
-        ({"settings__hidden_sizes": 10**5000}, "."),
+        ({"settings__hidden_sizes": [10**30]}, "."),
     ],
     ids=lambda value: str(value)[:40],
 )
