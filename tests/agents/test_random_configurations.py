@@ -12,7 +12,7 @@ def outcomes(learner: str, numbers: range) -> list[tuple[str, str]]:
 
 def check(found: list[tuple[str, str]]) -> None:
     assert [said for kind, said in found if kind not in ("ran", "refused", "ended")] == []
-    assert {kind for kind, _ in found} > {"ran"}
+    assert "ran" in {kind for kind, _ in found}
 
 
 @pytest.mark.parametrize("learner", sorted(LEARNERS))
