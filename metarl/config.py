@@ -1,7 +1,9 @@
 """The configuration of a training run, as frozen dataclasses that go to JSON and back."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -28,6 +30,8 @@ from metarl.splits import TaskSplit
 from metarl.task_source import TASK_SOURCES, PlrConfig
 from metarl.validation import require_counts, require_not_negative
 
+# What torch says of a tensor that is too large.
+SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid size")
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
 
 TrackMode = Literal["auto", "online", "offline", "disabled", "tensorboard"]
@@ -158,7 +162,8 @@ class TrainConfig:
     def make_learner(self) -> Learner:
         """Make the learner, untrained."""
         device = resolve_device(self.run.device)
-        return self.learner_class(self.make_family(), self.settings, self.run.seed, device)
+        with _sizes_that_fit(self.learner):
+            return self.learner_class(self.make_family(), self.settings, self.run.seed, device)
 
     def split(self) -> TaskSplit:
         """Return the family's training, validation and test tasks."""
@@ -242,6 +247,21 @@ class TrainConfig:
         """
         refuse_old_numbers(content, self.learner_class.numbers)
         warn_of_other_versions(content, recorded_versions())
+
+
+@contextmanager
+def _sizes_that_fit(learner: str) -> Iterator[None]:
+    """Turn torch's failures to allocate into one line.
+
+    Raises:
+        InputError: when a tensor in the block is larger than memory, or than its size can be written in 64 bits.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
+            raise InputError(f"{learner} with these settings does not fit into memory; choose smaller sizes") from None
+        raise
 
 
 def recorded_versions() -> dict[str, str]:

@@ -74,6 +74,8 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
     Raises:
         InputError: when the run was started with another version of the learner's numbers.
     """
+    if not isinstance(content.get("tracking_id"), str):
+        raise InputError("config.json has no tracking_id, by which the tracked run is found; put the file back")
     if content["numbers"] != numbers:
         raise InputError(
             f"{content['learner']} trains to other numbers since version {numbers} of them, and the run was started "

@@ -1,7 +1,7 @@
 """When a training has diverged: signs of it in an iteration's metrics and in the policy that sampled it.
 
 A diverged run is ended, because whatever it goes on to learn from is no longer a policy that anybody set up. The signs
-are gross ones, so that no healthy run is ended; docs/reliability.md lists them.
+are gross ones, so that no healthy run is ended; docs/divergence.md lists them.
 """
 
 import math

@@ -5,6 +5,9 @@ from typing import Any, get_args
 
 from metarl.errors import InputError
 
+# Beyond these nothing can be computed: counts overflow 32 bits, and a layer of so many units needs a terabyte.
+MAX_COUNT, MAX_UNITS = 2**31 - 1, 2**18
+
 
 def require_positive(config: Any, *fields: str) -> None:
     """Raise ``InputError`` for the first of the fields that is not positive."""
@@ -21,10 +24,9 @@ def require_not_negative(config: Any, *fields: str) -> None:
 
 
 def require_counts(config: Any, *fields: str) -> None:
-    """Raise ``InputError`` for the first of the fields that is below 1."""
+    """Raise ``InputError`` for the first of the fields that is below 1, or above ``MAX_COUNT``."""
     for name in fields:
-        if getattr(config, name) < 1:
-            raise InputError(f"{name} must be at least 1, not {getattr(config, name)}")
+        require_count(name, getattr(config, name))
 
 
 def require_unit(config: Any, *fields: str) -> None:
@@ -51,9 +53,13 @@ def require_sizes(what: str, sizes: Sequence[int]) -> None:
     """Raise ``InputError`` when one of the sizes of hidden layers, called ``what``, is below 1."""
     if any(size < 1 for size in sizes):
         raise InputError(f"{what}: every hidden layer needs at least one unit, not {list(sizes)}")
+    if any(size > MAX_UNITS for size in sizes):
+        raise InputError(f"{what}: a hidden layer has at most {MAX_UNITS:,} units")
 
 
 def require_count(what: str, value: int) -> None:
-    """Raise ``InputError`` when a number of things, called ``what``, is below 1."""
+    """Raise ``InputError`` when a number of things, called ``what``, is below 1, or above ``MAX_COUNT``."""
     if value < 1:
         raise InputError(f"{what} must be at least 1, not {value}")
+    if value > MAX_COUNT:
+        raise InputError(f"{what} must be at most {MAX_COUNT:,}")

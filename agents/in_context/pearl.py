@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.pearl_config import PearlConfig as PearlConfig
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.pearl_networks import Belief, OpenBelief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.step_inputs import StepInputs

@@ -1,5 +1,6 @@
 """Families whose worlds are Gymnasium environments, stepped by Gymnasium's own vector environments on the CPU."""
 
+import multiprocessing
 import os
 import signal
 import warnings
@@ -14,7 +15,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.envs.wrapped import worker_processes
 from metarl.envs.wrapped.global_streams import GlobalStreams
+from metarl.envs.wrapped.worker_processes import TimedAsyncVectorEnv, exit_with
 from metarl.envs.wrapped.world import EnvironmentMaker, Task, World
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.family import Dynamics, Transition
@@ -126,20 +129,23 @@ class VectorDynamics(Dynamics):
         """Call the worlds; where a process died, end the others, for the vector environment waits for it forever."""
         try:
             return call()
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, multiprocessing.TimeoutError) as error:
+            hung = isinstance(error, multiprocessing.TimeoutError)
             assert isinstance(self._worlds, AsyncVectorEnv)
             for process in self._worlds.processes:
                 process.kill()
                 process.join()
             self._worlds.closed = True
             self._worlds = None
+        if hung:
+            raise RunError(f"{self._family.name}: a world has not answered for {worker_processes.STEP_SECONDS:.0f} s")
         raise RunError(f"{self._family.name}: the process of a world died; {self._num_envs} may be too many for memory")
 
 
 def start_worlds(family: EnvironmentFamily, count: int, render_mode: str | None = None) -> Worlds:
     """Return the vector environment of ``count`` worlds."""
     makers = [partial(_world, family, index, render_mode, os.getpid()) for index in range(count)]
-    kind = SyncVectorEnv if family.vectorization == "sync" else AsyncVectorEnv
+    kind = SyncVectorEnv if family.vectorization == "sync" else TimedAsyncVectorEnv
     return kind(makers, copy=False, autoreset_mode=AutoresetMode.DISABLED)
 
 
@@ -157,6 +163,7 @@ def _world(family: EnvironmentFamily, index: int, render_mode: str | None, main_
         # The main process may want to finish what it has begun before it stops its workers, as training does.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        exit_with(main_process)
     return World(family, index, render_mode)
 
 

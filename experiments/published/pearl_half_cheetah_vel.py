@@ -8,7 +8,7 @@ are the paper's. Each task is collected in 2 trials of 2 episodes: 400 steps fro
 from the belief, of which the paper takes 600. As many tasks are replayed as the paper trains on, 100.
 """
 
-from metarl.agents.in_context.pearl import PearlConfig
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(

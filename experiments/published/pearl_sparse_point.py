@@ -8,7 +8,7 @@ Networks (there 3 x 300 units), steps of 32 tasks x 32 transitions (16 x 256), s
 over the tasks) and 5 episodes a trial (50 of training tasks) are metarl's own, for half a million env steps on a CPU.
 """
 
-from metarl.agents.in_context.pearl import PearlConfig
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(

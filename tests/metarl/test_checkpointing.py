@@ -161,7 +161,7 @@ def test_a_changed_setting_is_refused(name: str, value: int, whole: Path, tmp_pa
     directory = RunDirectory(tmp_path / "run")
     content = directory.read_config()
     directory.write_config({**content, "run": {**content["run"], name: value}})
-    with pytest.raises(InputError, match="config.json was changed after the run had started"):
+    with pytest.raises(InputError, match=r"config\.json was changed after the run had started"):
         load_run(directory.path)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from metarl.agents.in_context.pearl import PearlConfig
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.experiments.commands.collect import CollectOptions, collect

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import metarl.files
-from metarl.agents.in_context.pearl import PearlConfig
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.errors import InputError
 from metarl.evaluation import evaluate
 from metarl.replay_files import ReplayFiles

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agents.in_context.hyper_rl2 import HyperRl2, HyperRl2Config
-from metarl.agents.in_context.pearl import Pearl, PearlConfig
+from metarl.agents.in_context.pearl import Pearl
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_ppo import TrialPpoLearner
 from metarl.agents.in_context.varibad import VariBad, VariBadConfig

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from metarl.agents.in_context.pearl import Pearl, PearlConfig
+from metarl.agents.in_context.pearl import Pearl
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.pearl_networks import Belief, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.config import RunConfig, TrainConfig

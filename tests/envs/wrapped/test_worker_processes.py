@@ -1,0 +1,74 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from metarl.envs.wrapped import worker_processes
+from metarl.envs.wrapped.worker_processes import TimedAsyncVectorEnv
+
+
+class Hanging(gymnasium.Env[np.ndarray, Any]):
+    """Never comes back from a step."""
+
+    observation_space = spaces.Box(-1, 1, (1,), np.float32)
+    action_space = spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        time.sleep(1000)
+        raise AssertionError
+
+
+def make(parent: int) -> Hanging:
+    if os.getpid() != parent:  # The vector environment makes one for itself as well.
+        worker_processes.exit_with(parent)
+    return Hanging()
+
+
+def test_a_step_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_processes, "STEP_SECONDS", 0.5)
+    worlds = TimedAsyncVectorEnv([Hanging, Hanging])
+    worlds.reset()
+    with pytest.raises(multiprocessing.TimeoutError):
+        worlds.step(np.zeros((2, 1), np.float32))
+    worlds.close(terminate=True)
+
+
+def hang() -> None:
+    worlds = TimedAsyncVectorEnv([partial(make, os.getpid())] * 2)
+    worlds.reset()
+    print(*(process.pid for process in worlds.processes), flush=True)
+    worlds.step(np.zeros((2, 1), np.float32))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    words = [sys.executable, "-c", "from tests.envs.wrapped.test_worker_processes import hang; hang()"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        assert all(map(alive, workers))
+        os.kill(parent.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline, "a worker is still running"
+        time.sleep(0.1)
