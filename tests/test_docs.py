@@ -18,13 +18,14 @@ from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
 from metarl.encoders import ENCODERS
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
+from metarl.experiments.commands.check import CheckOptions
 from metarl.experiments.commands.collect import CollectOptions
 from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.families import ShowOptions
 from metarl.experiments.commands.main import COMMANDS, main, usage
 from metarl.experiments.commands.render import RenderOptions
-from metarl.experiments.commands.train import ResumeOptions
+from metarl.experiments.commands.train import RESUME_IF_THERE, ResumeOptions
 from metarl.experiments.learning import curve, steps_to_match, tables
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.published import MODULES
@@ -44,6 +45,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "train", "--published"): TRAIN_CONFIGS,
     ("metarl", "train", "--resume"): (ResumeOptions,),
     ("metarl", "evaluate"): (EvaluateOptions,),
+    ("metarl", "check"): (CheckOptions,),
     ("metarl", "collect"): (CollectOptions,),
     ("metarl", "compare"): (CompareOptions,),
     ("metarl", "render"): (RenderOptions,),
@@ -165,6 +167,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if known == ("metarl", "train"):  # a family that the page itself defines has the fields of its parent
             family = FAMILIES.get(words[3], GymnasiumFamily)
             given -= {f"--family.{name.replace('_', '-')}" for name in settable(family)}
+        given.discard(RESUME_IF_THERE)
         assert given <= options(*OPTIONS[known]), f"{command}: unknown {sorted(given - options(*OPTIONS[known]))}"
 
 
