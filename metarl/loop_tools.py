@@ -53,8 +53,8 @@ class Stopwatch:
 class StopRequest:
     """Turns the first signal to stop into a request; a second one acts as it always did, and ends the process.
 
-    Signals are SIGINT, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (Slurm's warning of a time limit). One that
-    the process ignores, as SIGHUP under nohup, stays ignored.
+    Signals are SIGINT, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (Slurm's warning of a time limit). Under
+    nohup, which ignores SIGHUP, it stays ignored.
 
     Attributes:
         signal: number of the one that came, or None.
@@ -72,7 +72,7 @@ class StopRequest:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._request)
         return self
 

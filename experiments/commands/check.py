@@ -96,7 +96,7 @@ def _check_checkpoint(directory: RunDirectory, config: TrainConfig, content: dic
 def _check_metrics(directory: RunDirectory) -> str:
     rows, latest = directory.read_metrics(), directory.load_checkpoint()
     done = latest["iteration"]
-    if [row["iteration"] for row in rows[:done]] != [str(number) for number in range(done)]:
+    if [row["iteration"] for row in rows[:done]] != list(range(done)):
         raise ValueError(f"its rows are not those of the iterations 0 to {done - 1}, which the latest checkpoint has")
     steps = rows[done - 1]["env_steps"] if done else "0"
     if int(steps) != latest["env_steps"]:

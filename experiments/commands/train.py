@@ -12,6 +12,7 @@ from metarl.experiments.commands.run_files import list_files
 from metarl.experiments.published import find_published, list_published
 from metarl.family import FAMILIES, TaskFamily
 from metarl.family_settings import explanations, not_settable, settable
+from metarl.learner import LEARNERS
 from metarl.loop_tools import StopRequest
 from metarl.requeue import train_or_resume
 from metarl.run_directory import RunDirectory
@@ -59,6 +60,7 @@ def run(words: Sequence[str]) -> None:
     names = [word for word in words[:2] if not word.startswith("-")]
     if len(names) == 2:
         learner, family = names
+        LEARNERS.find(learner)  # the first word that is wrong is the one to name
         config = parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
         _start(config, options)
         return

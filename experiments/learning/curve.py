@@ -10,6 +10,7 @@ RUNS/LABEL-seedSEED is only evaluated, an unfinished one is resumed.
 """
 
 import dataclasses
+import json
 import shutil
 import sys
 import time
@@ -213,11 +214,28 @@ def _point(directory: RunDirectory, iteration: int, curve: AdaptationCurve, seco
 
 def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
     """Return whether a recorded configuration is this one, except for its place and these settings of the run."""
-    if content.get("split_hash") != config.split().fingerprint():
+    now, plain = (
+        json.loads(json.dumps(each.to_json())) for each in (config, TrainConfig(config.learner, config.family))
+    )
+    if any(content.get(name) != now[name] for name in ("learner", "family", "preset", "split_hash")):
         return False
-    found = TrainConfig.from_json(content)
-    taken = {name: getattr(found.run, name) for name in (*PLACE, *but)}
-    return found == dataclasses.replace(config, run=dataclasses.replace(config.run, **taken))
+    run = {name: value for name, value in content["run"].items() if name not in (*PLACE, *but)}
+    own = {name: value for name, value in now["run"].items() if name not in (*PLACE, *but)}
+    return _same(run, own, plain["run"]) and _same(content["settings"], now["settings"], plain["settings"])
+
+
+def _same(recorded: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any]) -> bool:
+    """Return whether settings are the recorded ones; those that are newer than the record must be the defaults."""
+    if set(recorded) - set(now):
+        return False
+    for name, value in now.items():
+        before = recorded.get(name, defaults[name])
+        if isinstance(value, dict) and isinstance(before, dict):
+            if not _same(before, value, defaults[name]):
+                return False
+        elif before != value:
+            return False
+    return True
 
 
 def run(options: Options) -> None:

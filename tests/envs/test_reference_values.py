@@ -21,21 +21,22 @@ from metarl.envs.basic.navigation import MAX_MOVE, Navigation2D
 from metarl.envs.basic.tabular import TabularMDP
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.family import TaskFamily, make_family
+from metarl.learner import Actor
 from metarl.sampler import Sampler
 
 Policy = Callable[[Tensor, TensorDict], Distribution]
 
 
 @dataclass
-class Knowing:
+class Knowing(Actor):
     """An actor that is told the tasks: they are its state."""
 
     policy: Policy
 
     def act(
-        self, state: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
-        distribution = self.policy(observations, state)
+        distribution = self.policy(observations, working.state)
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
 
 

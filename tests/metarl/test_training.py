@@ -324,9 +324,14 @@ def test_after_a_run_signals_do_what_they_did(tmp_path: Path) -> None:
 
 def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
     """Start a long run in a process of its own, and send it a signal once it has made a few iterations."""
-    command = [*CLI, *train_words("bandit", "--iterations", 1_000_000, "--checkpoint-every", 1_000_000, out=out)]
+    words = ["navigation-2d", "--horizon", "5", "--iterations", "1000000", "--checkpoint-every", "1000000"]
     child = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=children_environment()
+        [*CLI, *train_words(*words, out=out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=children_environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 (nohup ignores it)
     )
     deadline = time.monotonic() + 60
     while len(RunDirectory(out).read_metrics()) < 3:
@@ -345,7 +350,7 @@ def test_a_signal_stops_a_run_that_can_be_resumed(number: signal.Signals, tmp_pa
     line = f"metarl: stopped after {done} of 1000000 iterations; metarl train --resume {tmp_path / 'run'} continues\n"
     assert (child.returncode, said, complained) == (128 + number, "", line)
     resume(tmp_path / "run", iterations=done + 2)
-    train(small(tmp_path / "straight", iterations=done + 2))
+    train(small(tmp_path / "straight", "navigation-2d", horizon=5, iterations=done + 2))
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
