@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def test_the_last_evaluation_is_that_of_metarl_evaluate() -> None:
 def test_a_file_has_what_it_takes_to_make_it_again() -> None:
     record = measure(seeds=(2, 1))
     assert record.command == "python experiments/learning/curve.py tiny --variants one --seeds 1 2 --tasks 3"
-    assert TrainConfig.from_json(record.config).settings == TINY.settings
+    assert record.config["settings"] == json.loads(json.dumps(TINY.to_json()))["settings"]
     assert [each.versions for each in record.runs] == [TINY.to_json()["versions"]] * 2
 
 
