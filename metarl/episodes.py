@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.distributions import Distribution
 from metarl.learner import Actor
-from metarl.rollout import Rollout
+from metarl.rollout import Rollout, join_steps
 from metarl.seeding import generator
 from metarl.spaces import unit_scale
 
@@ -160,18 +160,9 @@ def join_episodes(rollouts: Sequence[Rollout]) -> Rollout:
     Rows are as long as the longest, with zeros after an episode's end. Whether goals were met is left out.
     """
     steps = max(rollout.rewards.shape[2] for rollout in rollouts)
-    joined = {name: _side_by_side([getattr(rollout, name) for rollout in rollouts], steps) for name in PER_STEP}
+    joined = {name: join_steps([getattr(rollout, name) for rollout in rollouts], steps, 1) for name in PER_STEP}
     distributions = [rollout.known_distribution() for rollout in rollouts]
     parameters = zip(*(distribution.tensors() for distribution in distributions), strict=True)
-    distribution = type(distributions[0])(*(_side_by_side(values, steps) for values in parameters))
+    distribution = type(distributions[0])(*(join_steps(values, steps, 1) for values in parameters))
     final = torch.cat([rollout.final_observations for rollout in rollouts], 1)
     return Rollout(tasks=rollouts[0].tasks, distribution=distribution, final_observations=final, **joined)
-
-
-def _side_by_side(values: Sequence[Tensor], steps: int) -> Tensor:
-    """Return tensors ``[N, E, T, ...]`` in one, each filled up with zeros to ``steps`` steps."""
-    filled = []
-    for value in values:
-        missing = value.new_zeros(*value.shape[:2], steps - value.shape[2], *value.shape[3:])
-        filled.append(torch.cat([value, missing], 2))
-    return torch.cat(filled, 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.files import make_folder, write_json
-from metarl.rollout import Rollout
+from metarl.rollout import Rollout, join_steps
 from metarl.seeding import generator
 from metarl.tensor_files import read_tensors, write_tensors
 
@@ -240,16 +240,10 @@ def _joined(rollouts: Sequence[Rollout], axis: int) -> dict[str, Any]:
     longest = max(rollout.rewards.shape[2] for rollout in rollouts)
     joined = {"final_observations": torch.cat([rollout.final_observations for rollout in rollouts], axis)}
     for name in _recorded_steps(rollouts[0]):
-        joined[name] = torch.cat([_lengthened(getattr(each, name), longest) for each in rollouts], axis)
+        joined[name] = join_steps([getattr(each, name) for each in rollouts], longest, axis)
     return joined
 
 
 def _recorded_steps(rollout: Rollout) -> list[str]:
     """Return the names of the tensors ``[N, M, T, ...]`` that are recorded."""
     return [*STEPS, "success"] if rollout.success is not None else [*STEPS]
-
-
-def _lengthened(values: Tensor, steps: int) -> Tensor:
-    """Return ``[N, M, T, ...]`` with zeros up to ``[N, M, steps, ...]``."""
-    missing = values.new_zeros(*values.shape[:2], steps - values.shape[2], *values.shape[3:])
-    return torch.cat([values, missing], 2)

@@ -220,3 +220,12 @@ def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, int]) -> Tensor:
     for row, array in zip(padded, arrays, strict=True):
         row[: len(array)] = array
     return torch.from_numpy(padded).view(*shape, *padded.shape[1:])
+
+
+def join_steps(values: Sequence[Tensor], steps: int, axis: int) -> Tensor:
+    """Join tensors ``[N, M, T, ...]`` along tasks (axis 0) or episodes (axis 1), with zeros up to ``steps`` steps."""
+    filled = []
+    for value in values:
+        missing = value.new_zeros(*value.shape[:2], steps - value.shape[2], *value.shape[3:])
+        filled.append(torch.cat([value, missing], 2))
+    return torch.cat(filled, axis)
