@@ -65,6 +65,7 @@ class MetaWorldFamily(EnvironmentFamily):
 
     benchmark: ClassVar[str]
     partially_observable: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     def __post_init__(self) -> None:
         if self.horizon > LONGEST_EPISODE:
@@ -198,7 +199,6 @@ class MetaWorldML10(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml10"
     env_id: ClassVar[str] = "metarl/MetaWorldML10-v0"
     benchmark: ClassVar[str] = "ML10"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
 @register_family
@@ -209,7 +209,6 @@ class MetaWorldML25(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml25"
     env_id: ClassVar[str] = "metarl/MetaWorldML25-v0"
     benchmark: ClassVar[str] = "ML25"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
 @register_family
@@ -220,7 +219,6 @@ class MetaWorldML45(MetaWorldFamily):
     name: ClassVar[str] = "metaworld-ml45"
     env_id: ClassVar[str] = "metarl/MetaWorldML45-v0"
     benchmark: ClassVar[str] = "ML45"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
 
 @register_family

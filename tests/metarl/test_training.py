@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.envs.basic.navigation import Navigation2D
 from metarl.errors import InputError, RunError
-from metarl.loop_tools import SIGNALS
+from metarl.loop_tools import SIGNALS, StopRequest
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
@@ -320,6 +320,20 @@ def test_after_a_run_signals_do_what_they_did(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     train(small(tmp_path / "run", iterations=1))
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_a_second_signal_acts_as_it_did_before_training() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.signal == signal.SIGTERM
+            assert not came
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert came == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
