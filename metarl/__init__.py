@@ -1,14 +1,14 @@
 """Meta-reinforcement learning: policies that adapt to a new task within a few episodes.
 
-This is the front door: it registers every task family and learner, and offers what a script needs. It is above the
-floors of ARCHITECTURE.md; modules import each other directly, never from here. Simulators, Stable-Baselines3, and what
-draws, records and tracks are imported when they are used.
+This is the front door: it registers every task family and learner, and exports what a script needs. It is above the
+floors of ARCHITECTURE.md; modules import each other directly, never from here. Simulators, Stable-Baselines3, and the
+libraries for plotting, video and tracking are imported when they are used.
 """
 
 import os
 
-# OpenMP reads it when torch is loaded, so it must be set before. By default idle workers spin for long on their cores,
-# and a neighbour on one of them (another run, a browser) makes an update many times slower: see docs/performance.md.
+# OpenMP reads it when torch is loaded, so it must be set before. By default idle workers spin for a long time, and
+# another process on one of their cores (a second run, a browser) slows an update down a lot: see docs/performance.md.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -1,8 +1,8 @@
-"""State-value baselines that are fitted to the rollout they serve.
+"""State-value baselines, fitted to the same rollout whose advantages they are used for.
 
 A ridge regression on F features of S samples has two forms: the primal one solves F equations, the dual one S
-(Saunders, Gammerman and Vovk 1998). Where both would be many, as with images, observations are first projected at
-random to a few numbers, which keeps distances between them (Johnson and Lindenstrauss 1984).
+(Saunders, Gammerman and Vovk 1998). If both are large, as with images, observations are first projected randomly to a
+few dimensions, which approximately preserves distances (Johnson and Lindenstrauss 1984).
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from metarl.seeding import generator
 RIDGE = 1e-5
 OBSERVATION_CLIP = 10.0
 TIME_SCALE = 100.0
-# Up to so many features the primal form takes milliseconds for each task, and is always used.
+# Up to this many features the primal form takes milliseconds per task, and is always used.
 PRIMAL_FEATURES = 768
-# The most equations that are solved for each task, the most numbers of an observation that are regressed on, and the
-# numbers that more of them are projected to. A task then takes at most 50 MB.
+# The maximum number of equations per task, the maximum size of an observation that is used as it is, and the size to
+# which larger ones are projected. A task then takes at most 50 MB.
 MAX_EQUATIONS, MAX_OBSERVATION, PROJECTED = 1024, 2048, 128
 
 
@@ -38,7 +38,7 @@ def linear_features(observations: Tensor, time: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearBaseline:
-    """A ridge regression of returns on ``linear_features``, one for each task.
+    """A ridge regression of returns on ``linear_features`` for each task.
 
     Shapes: ``weights`` ``[N, F]``.
     """
@@ -48,7 +48,7 @@ class LinearBaseline:
     @classmethod
     @torch.no_grad()
     def fit(cls, features: Tensor, returns: Tensor, valid: Tensor) -> "LinearBaseline":
-        """Fit one baseline to each task's own data; no task sees another's.
+        """Fit one baseline to each task's own data only.
 
         The equations are solved in float64: the powers of time make them ill-conditioned. Above ``PRIMAL_FEATURES``
         features they are solved in the dual form if a task has fewer samples than features.
@@ -61,7 +61,7 @@ class LinearBaseline:
         inputs = (features * valid.unsqueeze(-1)).flatten(1, 2)
         targets = (returns * valid).flatten(1, 2).unsqueeze(-1).double()
         if inputs.shape[-1] > max(PRIMAL_FEATURES, inputs.shape[1]):
-            # One task after the other, so that only one has its features in float64.
+            # One task at a time, so that only one task's features are in float64.
             dual = [_dual_weights(own.double(), target) for own, target in zip(inputs, targets, strict=True)]
             return cls(torch.stack(dual).to(features.dtype))
         inputs = inputs.double()
@@ -76,15 +76,15 @@ class LinearBaseline:
 
 
 def _dual_weights(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the weights ``[F]`` of one task's regression of targets ``[S, 1]`` on inputs ``[S, F]``, S below F."""
+    """Return the weights ``[F]`` of one task's regression of targets ``[S, 1]`` on inputs ``[S, F]``, with S < F."""
     kernel = inputs @ inputs.mT + RIDGE * torch.eye(len(inputs), dtype=inputs.dtype, device=inputs.device)
     return (inputs.mT @ _solve(kernel, targets)).squeeze(-1)
 
 
 def _solve(matrices: Tensor, targets: Tensor) -> Tensor:
-    """Solve symmetric positive definite systems ``[..., F, F]`` by Cholesky; NaN where rounding hides the ridge.
+    """Solve symmetric positive definite systems ``[..., F, F]`` with Cholesky; NaN where rounding hides the ridge.
 
-    Not by ``torch.linalg.solve``: the LU factorisation of a batch of large matrices never returns with oneMKL and two
+    ``torch.linalg.solve`` is not used: the LU factorisation of a batch of large matrices hangs with oneMKL and two
     threads (torch 2.13).
     """
     factors, failed = torch.linalg.cholesky_ex(matrices)
@@ -93,11 +93,11 @@ def _solve(matrices: Tensor, targets: Tensor) -> Tensor:
 
 
 def projected(observations: Tensor, samples: int) -> Tensor:
-    """Return observations ``[..., D]``, or random projections ``[..., 128]`` of them where the fit would be too large.
+    """Return observations ``[..., D]``, or random projections ``[..., 128]`` of them if the fit would be too large.
 
     Args:
         observations: of a rollout.
-        samples: steps of a task that the baseline is fitted to.
+        samples: number of steps per task that the baseline is fitted to.
     """
     size = observations.shape[-1]
     equations = min(2 * size + 4, samples)
@@ -110,7 +110,7 @@ def projected(observations: Tensor, samples: int) -> Tensor:
 
 @cache
 def _projection(size: int) -> Tensor:
-    """Return Gaussian weights ``[D, 128]``, the same ones in every process; projections have the size of a number."""
+    """Return Gaussian weights ``[D, 128]``, the same in every process, scaled to preserve norms."""
     stream = generator("baseline projection", size)
     return torch.randn(size, PROJECTED, generator=stream).div_(size**0.5)
 
@@ -126,16 +126,16 @@ def estimate_advantages(
 ) -> Tensor:
     """Return normalised advantages ``[N, E, T]`` of a rollout: baseline, GAE and normalisation.
 
-    Each task's baseline, mean and standard deviation are its own; tasks meet only in the floor under the standard
-    deviations, see ``normalize_per_task``.
+    Each task has its own baseline, mean and standard deviation; only the floor on the standard deviation depends on the
+    other tasks, see ``normalize_per_task``.
 
     Args:
         rollout: the episodes.
         observations: network inputs ``[N, E, T, D]``, before each step.
         final: network inputs ``[N, E, D]``, after each episode's last step.
-        discount: per step.
+        discount: discount per step.
         lam: lambda of the generalised advantage estimate.
-        processes: those whose tasks make up the batch.
+        processes: the processes whose tasks form the batch.
     """
     steps = torch.arange(rollout.rewards.shape[-1], device=final.device)
     samples = rollout.valid[0].numel()

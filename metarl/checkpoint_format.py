@@ -1,8 +1,8 @@
-"""The bytes of a checkpoint: containers, numbers, strings and tensors, with a SHA-256 over all of them and no code.
+"""The file format of checkpoints: containers, numbers, strings and tensors, protected by a SHA-256, without code.
 
 A file is the line ``metarl checkpoint 2``, a line with the SHA-256 of everything after it, the length of the JSON in 8
-bytes (little endian), the JSON, and the tensors' bytes one after the other. The JSON is the content's structure, in
-which a tensor is its dtype, its shape and where its bytes begin.
+bytes (little endian), the JSON, and the tensors' bytes one after another. The JSON is the structure of the content, in
+which a tensor is represented by its dtype, shape and offset.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ PLAIN = (type(None), bool, int, float, str)
 
 
 def encode(content: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a content of dictionaries, lists, tuples, tensors, numbers, strings and None.
+    """Encode dictionaries, lists, tuples, tensors, numbers, strings and None as bytes.
 
     Raises:
-        TypeError: when it holds anything else.
+        TypeError: if the content contains anything else.
     """
     blocks: list[bytes] = []
     structure = json.dumps(_describe(content, blocks)).encode()
@@ -32,10 +32,10 @@ def encode(content: Mapping[str, Any]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, Any]:
-    """Return the content that ``encode`` was given, its tensors on the CPU.
+    """Decode the bytes of ``encode``, with tensors on the CPU.
 
     Raises:
-        ValueError: when the bytes are not those of ``encode``, or any of them has changed since.
+        ValueError: if the bytes are not in the format of ``encode``, or are damaged.
     """
     start = len(MAGIC) + DIGEST + 1
     if not data.startswith(MAGIC):
@@ -49,7 +49,7 @@ def decode(data: bytes) -> dict[str, Any]:
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what is no container in a content, with its path, such as ``learner/params/weight_0``."""
+    """Yield the leaves of nested containers with their paths, such as ``learner/params/weight_0``."""
     if isinstance(content, Mapping):
         pairs = list(content.items())
     elif isinstance(content, list | tuple):
@@ -62,7 +62,7 @@ def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def find_not_finite(content: Any) -> str | None:
-    """Return the path of the first number or tensor that is infinite or NaN, or None where all are finite."""
+    """Return the path of the first number or tensor that is infinite or NaN, or None if all are finite."""
     for path, value in leaves(content):
         if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
             return path
@@ -72,10 +72,10 @@ def find_not_finite(content: Any) -> str | None:
 
 
 def find_misfit(own: Any, loaded: Any, path: str = "") -> str | None:
-    """Return where a loaded state lacks something of a learner's own state or has another kind of it, or None.
+    """Return where a loaded state lacks an entry of a learner's own state or has one of another type, or None.
 
-    What is empty in an untrained learner (an optimiser's moments, a replay buffer) is filled by training; there only
-    the tensors' dtypes and the shapes of their records are compared.
+    Entries that are empty in an untrained learner (an optimiser's moments, a replay buffer) are filled by training; for
+    them only dtypes and the shapes of single records are compared.
     """
     if isinstance(own, Mapping):
         return _find_misfit_in(own, loaded, path)
@@ -110,14 +110,14 @@ def _fits(own: Tensor, loaded: Tensor) -> bool:
 
 
 def _describe(value: Any, blocks: list[bytes]) -> Any:
-    """Return what the JSON says of a value, and append the bytes of its tensors to ``blocks``."""
+    """Return the JSON representation of a value, and append the bytes of its tensors to ``blocks``."""
     if isinstance(value, Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
         offset = sum(map(len, blocks))
         blocks.append(flat.view(torch.uint8).numpy().tobytes())
         return {"tensor": [str(value.dtype).removeprefix("torch."), list(value.shape), offset]}
     if isinstance(value, Mapping):
-        # JSON's own keys are strings; an optimiser numbers its parameters.
+        # JSON keys must be strings; an optimiser's state has integer keys.
         return {"dict": [[key, _describe(inner, blocks)] for key, inner in value.items()]}
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
@@ -128,7 +128,7 @@ def _describe(value: Any, blocks: list[bytes]) -> Any:
 
 
 def _build(node: Any, data: memoryview) -> Any:
-    """Return the value that ``_describe`` returned ``node`` for."""
+    """Return the value that ``node`` represents; the inverse of ``_describe``."""
     if not isinstance(node, dict):
         return node
     ((kind, inner),) = node.items()

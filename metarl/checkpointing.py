@@ -1,4 +1,4 @@
-"""When a training run writes checkpoints, which of them it keeps, and what it resumes from."""
+"""When a training run writes checkpoints, which ones it keeps, and what it resumes from."""
 
 import math
 import time
@@ -19,12 +19,12 @@ from metarl.run_directory import RunDirectory, iteration_of
 from metarl.run_identity import place_of
 from metarl.task_source import TaskSource
 
-KEPT = 3  # latest checkpoints that are kept, beside the best
+KEPT = 3  # number of latest checkpoints to keep, besides the best
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What the decisions need of a checkpoint: its validation, whether that was due, and the replay files it lists."""
+    """What is needed of a checkpoint: its validation return, whether that was scheduled, and its replay files."""
 
     validation: float | None
     scheduled: bool
@@ -32,17 +32,17 @@ class _Kept:
 
 
 class Checkpoints:
-    """The checkpoints of a run in training: the latest few, and the one that did best on validation tasks.
+    """The checkpoints of a training run: the latest few, and the one with the best validation return.
 
-    Which one is best is never written anywhere: it is decided from the validations that the checkpoints themselves
-    hold, so that a run that is killed between two writes knows it all the same.
+    The best one is not recorded anywhere: it follows from the validation returns in the checkpoints themselves, so it
+    is known even if a run is killed between two writes.
 
     Args:
-        directory: of the run.
-        run: its settings.
-        learner: that is trained.
-        task_source: of its tasks.
-        lock: on the directory, which is checked before anything is written.
+        directory: directory of the run.
+        run: settings of the run.
+        learner: the learner in training.
+        task_source: source of its tasks.
+        lock: lock on the directory, checked before anything is written.
     """
 
     def __init__(
@@ -63,20 +63,20 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """Iterations done at the latest checkpoint, or None before the first."""
+        """Number of iterations at the latest checkpoint, or None before the first."""
         return max(self._kept, default=None)
 
     def restore(self, content: Mapping[str, Any]) -> None:
-        """Take over the task source's state and the replay buffers that a checkpoint holds and lists."""
+        """Restore the task source's state and the replay buffers of a checkpoint."""
         self._task_source.load_state_dict(content["task_source"])
         self._replay_files.load(content["replay"])
 
     def is_due(self, done: int, validation: float | None) -> bool:
-        """Return whether a checkpoint is to be written after so many iterations.
+        """Return whether a checkpoint should be written after ``done`` iterations.
 
         Args:
-            done: iterations.
-            validation: what was measured on validation tasks after them, if it was.
+            done: number of iterations.
+            validation: validation return after them, if it was measured.
         """
         minutes = (time.monotonic() - self._saved_at) / 60
         by_time = 0 < self._run.checkpoint_minutes <= minutes
@@ -89,10 +89,10 @@ class Checkpoints:
         return not values or validation > max(values.values())
 
     def save(self, done: int, env_steps: int, validation: float | None = None) -> None:
-        """Write a checkpoint, and remove those that it makes superfluous.
+        """Write a checkpoint, and remove those that are no longer needed.
 
         Raises:
-            RunError: when something in it is not finite: then the latest checkpoint stays the last good one; or when
+            RunError: if a value is not finite, in which case the latest checkpoint remains the last good one; or if
                 another process has taken over the run.
         """
         learned = {"learner": self._learner.state_dict(), "task_source": self._task_source.state_dict()}
@@ -115,13 +115,13 @@ class Checkpoints:
         self._remove_superfluous()
 
     def save_if_finite(self, done: int, env_steps: int) -> None:
-        """Write a checkpoint before the run ends with an error, unless there is one or it would not be finite."""
+        """Write a checkpoint before the run ends with an error, unless one exists or it would not be finite."""
         learned = [self._learner.state_dict(), self._task_source.state_dict()]
         if done != self.latest and find_not_finite(learned) is None:
             self.save(done, env_steps)
 
     def describe(self) -> str:
-        """Return which checkpoint is the last good one, and what can be done with it."""
+        """Return a sentence about the last good checkpoint and what can be done with it."""
         return (
             f"{self._directory.path} holds the run up to the checkpoint of iteration {self.latest}, which metarl "
             f"evaluate {self._directory.path} measures and metarl train --resume {self._directory.path} goes on from"
@@ -129,10 +129,10 @@ class Checkpoints:
 
     @contextmanager
     def writing(self, done: int) -> Iterator[None]:
-        """Write files of the iteration after ``done`` others inside the block.
+        """Turn failures to write files inside the block into errors of one line.
 
         Raises:
-            RunError: when the disk or the permissions do not allow it, with the file and what to do.
+            RunError: if writing fails (full disk, permissions), naming the file and what to do.
         """
         try:
             yield
@@ -144,7 +144,7 @@ class Checkpoints:
             ) from error
 
     def _scheduled_values(self) -> dict[int, float]:
-        """Return what was measured when a validation was due, by iterations, in their order."""
+        """Return the scheduled validation returns by iteration, in ascending order."""
         return {
             iteration: kept.validation
             for iteration, kept in sorted(self._kept.items())
@@ -152,9 +152,9 @@ class Checkpoints:
         }
 
     def _remove_superfluous(self) -> None:
-        """Remove checkpoints other than the latest and the best, and replay files that none of the latest lists."""
+        """Remove checkpoints other than the latest and the best, and replay files that none of the latest refers to."""
         latest, values = sorted(self._kept)[-KEPT:], self._scheduled_values()
-        best = max(values, key=lambda iteration: values[iteration], default=None)  # the first of those that did best
+        best = max(values, key=lambda iteration: values[iteration], default=None)  # the first of equals
         for path in self._directory.checkpoint_files():
             if iteration_of(path) not in (*latest, best):
                 path.unlink()
@@ -164,9 +164,9 @@ class Checkpoints:
 
 
 def go_back_to(directory: RunDirectory, content: Mapping[str, Any]) -> None:
-    """Drop from a run what came after its latest checkpoint, and what was measured only because the run ended there.
+    """Discard everything after the latest checkpoint, and a validation made only because the run ended there.
 
-    An uninterrupted run would not have that validation, and might choose another best checkpoint.
+    An uninterrupted run would not have that validation, and might select another best checkpoint.
     """
     if content["validation"] is not None and not content["scheduled"]:
         directory.save_checkpoint({**content, "validation": None})
@@ -174,7 +174,7 @@ def go_back_to(directory: RunDirectory, content: Mapping[str, Any]) -> None:
 
 
 def is_scheduled(done: int, validate_every: int) -> bool:
-    """Return whether a validation is due after so many iterations wherever the run ends."""
+    """Return whether a validation is due after ``done`` iterations, wherever the run ends."""
     return validate_every > 0 and done % validate_every == 0
 
 

@@ -1,4 +1,4 @@
-"""The configuration of a training run, as frozen dataclasses that go to JSON and back."""
+"""The configuration of a training run, as frozen dataclasses that can be written to JSON and read back."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ from metarl.splits import TaskSplit
 from metarl.task_source import TASK_SOURCES, PlrConfig
 from metarl.validation import require_counts, require_not_negative
 
-# What torch says of a tensor that is too large.
+# What torch reports for a tensor that is too large.
 SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid size")
 RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
 
@@ -39,50 +39,51 @@ TrackMode = Literal["auto", "online", "offline", "disabled", "tensorboard"]
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Settings that every training run has, whatever its learner."""
+    """Settings common to all training runs."""
 
     iterations: int = 100
-    """Outer updates."""
+    """Number of outer updates."""
     seed: int = 1
-    """Of all randomness in the run but the choice of held-out tasks."""
+    """Seed of all randomness in the run except the choice of held-out tasks."""
     device: str = "cpu"
-    """Torch device that environments, policies and updates live on: cpu, cuda, cuda:1 ..."""
+    """Torch device of environments, policies and updates: cpu, cuda, cuda:1 ..."""
     out: str | None = None
     """Directory of the run, new or empty; by default runs/LEARNER-FAMILY-seedSEED, in a sweep runs/SWEEP/RUN."""
     track: TrackMode = "auto"
-    """W&B tracking, or tensorboard; auto is W&B, online with an API key and offline without one."""
+    """Where to log: online, offline (W&B), tensorboard or disabled; auto is W&B, online with an API key, else
+    offline."""
     preset: str | None = None
-    """Preset of the family (metarl families lists them); by default its first."""
+    """Preset of the family (metarl families lists them); by default the first."""
     horizon: int | None = None
-    """Steps of an episode; by default the preset's."""
+    """Maximum number of steps per episode; by default the preset's."""
     tasks_per_batch: int = 20
-    """Tasks of each iteration."""
+    """Number of tasks per iteration."""
     episodes_per_task: int = 20
-    """Episodes of each task before each adaptation, and after the last one."""
+    """Episodes per task before each adaptation step, and after the last one."""
     task_source: str = "uniform"
-    """Which training tasks an iteration meets: uniform draws from the split, plr (prioritised level replay), or
-    module:name of your own."""
+    """Source of training tasks: uniform draws from the split, plr (prioritised level replay), or your own as
+    module:name."""
     train_tasks: int | None = None
     """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
     data: str | None = None
-    """Folder of recorded episodes (metarl collect makes one) to train on without an environment step; validation
-    still samples."""
+    """Folder of recorded episodes (from metarl collect) to train on without environment steps; validation still
+    samples."""
     plr: PlrConfig = dataclasses.field(default_factory=PlrConfig)
     """Settings of prioritised level replay."""
     split_seed: int = 0
-    """Of the split into training, validation and test tasks; runs that are compared share it."""
+    """Seed of the split into training, validation and test tasks; runs to be compared must share it."""
     checkpoint_every: int = 10
-    """Iterations between checkpoints; a run that is stopped writes one as well."""
+    """Iterations between checkpoints; a run that is stopped also writes one."""
     checkpoint_minutes: float = 10.0
-    """A checkpoint is written after an iteration also when the last one is so many minutes old; 0 for never."""
+    """Also write a checkpoint when the last one is this many minutes old; 0 disables this."""
     validate_every: int = 0
-    """Iterations between measurements on validation tasks, which choose the best checkpoint; 0 measures at the end
-    alone."""
+    """Iterations between evaluations on validation tasks, which select the best checkpoint; 0 validates only at the
+    end."""
     redraw: tuple[int, ...] = ()
-    """Iterations whose tasks and episodes are drawn from other random streams than usual: a way past a fault of an
-    environment that would come back on every resume. One that is given twice is drawn a third way."""
+    """Iterations whose tasks and episodes are drawn from different random streams, to get past a failure of an
+    environment that would recur on every resume. An iteration given twice is drawn in yet another way."""
     group: str | None = None
-    """W&B group, and name of the experiment; by default LEARNER-FAMILY-PRESET, which groups the seeds."""
+    """W&B group and name of the experiment; by default LEARNER-FAMILY-PRESET, which groups the seeds."""
 
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
@@ -98,17 +99,17 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run: which learner on which family, the run's settings and the learner's.
+    """A complete training run: learner, family, settings of the run and settings of the learner.
 
     Attributes:
         learner: name of a registered learner, or ``module:name``, which imports the module that registers it.
         family: name of a registered family, or ``module:name``.
         run: settings of the run.
-        settings: an instance of the learner's ``config_class``; None takes its defaults.
+        settings: an instance of the learner's ``config_class``; None for the defaults.
         family_overrides: values of the family's fields that replace its preset's (``metarl.family_settings``).
 
     Raises:
-        InputError: for unknown names, and settings that make no sense.
+        InputError: for unknown names and invalid settings.
     """
 
     learner: str
@@ -137,12 +138,12 @@ class TrainConfig:
 
     @property
     def learner_name(self) -> str:
-        """The learner's own name, without a module."""
+        """The learner's name, without a module."""
         return own_name(self.learner)
 
     @property
     def family_name(self) -> str:
-        """The family's own name, without a module."""
+        """The family's name, without a module."""
         return own_name(self.family)
 
     def make_family(self) -> TaskFamily:
@@ -154,7 +155,7 @@ class TrainConfig:
         return self.learner_class.view(family, self.settings)
 
     def resumed(self, iterations: int | None, redraw: Sequence[int] = ()) -> "TrainConfig":
-        """Return the configuration of a resumed run: with another total of iterations, and further ones to redraw."""
+        """Return the configuration of a resumed run, with a new number of iterations and more iterations to redraw."""
         total = self.run.iterations if iterations is None else iterations
         run = dataclasses.replace(self.run, iterations=total, redraw=(*self.run.redraw, *redraw))
         return dataclasses.replace(self, run=run)
@@ -171,11 +172,11 @@ class TrainConfig:
 
     @property
     def preset(self) -> str:
-        """The preset by name, also where the default was taken."""
+        """The name of the preset, also if it is the default."""
         return self.run.preset or next(iter(self.make_family().presets))
 
     def find_reference(self) -> Reference | None:
-        """Return the reference returns of the family's preset; None where there are none, or its fields are others."""
+        """Return the reference returns of the family's preset; None if there are none, or fields are overridden."""
         if self.family_overrides:
             return None
         found = FAMILIES.find(self.family).references.get(self.preset)
@@ -187,7 +188,7 @@ class TrainConfig:
         return self.run.group or f"{self.learner_name}-{self.family_name}-{self.preset}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the configuration, resolved, with its hash, the split's hash, and what it runs under."""
+        """Return the resolved configuration, with its hash, the split's hash, threads and library versions."""
         content: dict[str, Any] = {
             "learner": self.learner,
             "family": self.family,
@@ -204,15 +205,14 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, content: dict[str, Any], device: str | None = None) -> "TrainConfig":
-        """Rebuild what ``to_json`` returned.
+        """Rebuild a configuration from the output of ``to_json``.
 
         Args:
-            content: of config.json.
-            device: to take instead of the recorded one.
+            content: content of config.json.
+            device: device to use instead of the recorded one.
 
         Raises:
-            InputError: when an entry is missing, unknown, of the wrong type or was edited, or the task split has
-                changed since.
+            InputError: if an entry is missing, unknown, of the wrong type or was edited, or the task split has changed.
         """
         try:
             refuse_unknown(content, (*HASHED, *ADDED))
@@ -223,7 +223,7 @@ class TrainConfig:
             _refuse_unknown_settings(config_class, content["settings"], "settings.")
             run = TypeAdapter(RunConfig).validate_python(recorded)
             settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
-            given = content.get("family_overrides", {})  # older runs could set none
+            given = content.get("family_overrides", {})  # older runs have no overrides
             overrides = TypeAdapter(dict[str, Any]).validate_python(given)
             expected = content["split_hash"]
             _ = [content[name] for name in (*HASHED, "config_hash", "versions", "torch_threads")]
@@ -240,10 +240,10 @@ class TrainConfig:
         return config
 
     def check_resumable(self, content: dict[str, Any]) -> None:
-        """Refuse to resume a run whose numbers would be others; warn of other versions of libraries.
+        """Refuse to resume a run that would no longer give the same numbers; warn about other library versions.
 
         Raises:
-            InputError: when the learner's numbers have changed since the run was started.
+            InputError: if the learner's arithmetic has changed since the run was started.
         """
         refuse_old_numbers(content, self.learner_class.numbers)
         warn_of_other_versions(content, recorded_versions())
@@ -251,10 +251,10 @@ class TrainConfig:
 
 @contextmanager
 def _sizes_that_fit(learner: str) -> Iterator[None]:
-    """Turn torch's failures to allocate into one line.
+    """Turn torch's allocation failures into errors of one line.
 
     Raises:
-        InputError: when a tensor in the block is larger than memory, or than its size can be written in 64 bits.
+        InputError: if a tensor in the block does not fit into memory, or its size does not fit into 64 bits.
     """
     try:
         yield
@@ -265,12 +265,12 @@ def _sizes_that_fit(learner: str) -> Iterator[None]:
 
 
 def recorded_versions() -> dict[str, str]:
-    """Return the versions of the libraries that numbers depend on."""
+    """Return the versions of the libraries that results depend on."""
     return {name: version(name) for name in RECORDED_VERSIONS}
 
 
 def _refuse_unknown_settings(kind: type, content: dict[str, Any], where: str) -> None:
-    """Raise ``InputError`` for an entry that is no field of a dataclass, nor of those inside it."""
+    """Raise ``InputError`` for an entry that is not a field of the dataclass or of nested dataclasses."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
     refuse_unknown(content, fields, where)
     for name, value in content.items():
@@ -283,7 +283,7 @@ def resolve_device(name: str) -> torch.device:
     """Return the torch device of that name.
 
     Raises:
-        InputError: when there is no such device here.
+        InputError: if there is no such device on this machine.
     """
     try:
         device = torch.device(name)

@@ -1,4 +1,4 @@
-"""The content of config.json, checked against what a run may hold: nothing unknown, nothing that was changed."""
+"""Checks of config.json: no unknown entries, and no changes since the run was started."""
 
 import difflib
 import hashlib
@@ -9,12 +9,12 @@ from typing import Any
 
 from metarl.errors import InputError
 
-# Settings of a run that a resumed one may have otherwise than it was started with.
+# Settings of a run that may change when it is resumed.
 CHANGEABLE = (
     *("iterations", "device", "out", "data", "track", "group"),
     *("checkpoint_every", "checkpoint_minutes", "redraw"),
 )
-# What decides a run's numbers; "versions" and "torch_threads" do too, but are a machine's, not a setting.
+# What determines a run's results; "versions" and "torch_threads" do too, but belong to the machine.
 HASHED = (
     *("learner", "family", "preset", "split_hash", "run", "settings"),
     *("family_overrides", "family_settings", "numbers"),
@@ -24,7 +24,7 @@ ADDED = ("format", "tracking_id", "data_hash", "config_hash", "versions", "torch
 
 
 def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings in a config.json that a resumed run may not change, as JSON has them."""
+    """Return the settings in a config.json that may not change on resume, as JSON values."""
     run = {name: value for name, value in content["run"].items() if name not in CHANGEABLE}
     settings = {**{name: content.get(name) for name in HASHED}, "run": run}
     kept: dict[str, Any] = json.loads(json.dumps(settings))
@@ -32,12 +32,12 @@ def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(content: Mapping[str, Any]) -> str:
-    """Return the hash of ``hashed_settings``, which config.json and every checkpoint of the run hold."""
+    """Return the hash of ``hashed_settings``, stored in config.json and in every checkpoint of the run."""
     return hashlib.sha256(json.dumps(hashed_settings(content), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def refuse_unknown(content: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
-    """Raise ``InputError`` for the first key that is not known, naming the nearest one that is."""
+    """Raise ``InputError`` for the first unknown key, naming the closest known one."""
     for name in dict(content):
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1, 0.5)
@@ -46,14 +46,14 @@ def refuse_unknown(content: Mapping[str, Any], known: Collection[str], where: st
 
 
 def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse a config.json that was edited since metarl wrote it, or whose family has other settings today.
+    """Refuse a config.json that was edited, or whose family's settings have changed.
 
     Args:
-        content: of the file.
-        now: what this metarl would write for the same configuration.
+        content: content of the file.
+        now: what this version of metarl writes for the same configuration.
 
     Raises:
-        InputError: with the entry that differs, where it is known.
+        InputError: naming the entry that differs, if it is known.
     """
     fresh = json.loads(json.dumps(now))
     for name in ("preset", "family_settings"):
@@ -69,10 +69,10 @@ def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
-    """Refuse to resume a run whose learner has other numbers today, and say so where a library is another.
+    """Refuse to resume a run of an older version of the learner's arithmetic.
 
     Raises:
-        InputError: when the run was started with another version of the learner's numbers.
+        InputError: if the run was started with another version.
     """
     if not isinstance(content.get("tracking_id"), str):
         raise InputError("config.json has no tracking_id, by which the tracked run is found; put the file back")
@@ -84,7 +84,7 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
 
 
 def warn_of_other_versions(content: Mapping[str, Any], versions: Mapping[str, str]) -> None:
-    """Warn in one line of libraries that are not those that the run was started with."""
+    """Warn in one line about libraries whose versions differ from those at the start of the run."""
     before = content["versions"]
     changed = [f"{name} {before.get(name)} -> {now}" for name, now in versions.items() if before.get(name) != now]
     if changed:
@@ -94,7 +94,7 @@ def warn_of_other_versions(content: Mapping[str, Any], versions: Mapping[str, st
 
 
 def _difference(was: Any, now: Any) -> tuple[Any, Any]:
-    """Return the first entries that differ, as text, of two values."""
+    """Return the first differing entries of two values, as text."""
     if not (isinstance(was, dict) and isinstance(now, dict)):
         return repr(was), repr(now)
     name = next(key for key in [*was, *now] if was.get(key) != now.get(key))

@@ -1,7 +1,7 @@
-"""Action distributions as plain tensors, batched over tasks and over whatever axes follow.
+"""Action distributions as plain tensors, batched over tasks and any further axes.
 
-The last axis of a parameter tensor is the action's. Log-probabilities are summed over it, never averaged, so that
-the likelihood ratio of two policies is that of their actions.
+The last axis of a parameter tensor is the action's. Log-probabilities are summed over it, never averaged, so the
+likelihood ratio of two policies is the ratio for whole actions.
 """
 
 import math
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad, softplus
 
 LOG_TWO_PI = math.log(2 * math.pi)
-# tanh of what lies beyond rounds to 1 in float32, whose inverse is infinite.
+# Beyond this, tanh rounds to 1 in float32, whose inverse is infinite.
 EDGE = 1 - 1e-6
-# The logit of what cannot be chosen: its probability is 0, and 0 times it is still 0, not NaN.
+# Logit of an impossible action: its probability is 0, and 0 times the logit is 0 instead of NaN.
 IMPOSSIBLE = -1e9
 
 
@@ -85,7 +85,7 @@ class DiagonalGaussian(Distribution):
 
 @dataclass(frozen=True)
 class Categorical(Distribution):
-    """One of A actions. Shapes: ``logits`` ``[..., A]``, normalised to log-probabilities or not."""
+    """One of A actions. Shapes: ``logits`` ``[..., A]``, normalised or not."""
 
     logits: Tensor
 
@@ -118,7 +118,7 @@ class Categorical(Distribution):
 class MultiCategorical(Distribution):
     """K independent choices, the k-th one of A_k actions (a product of categoricals).
 
-    Shapes: ``logits`` ``[..., K, A]``, A being the largest A_k; places beyond a choice's own actions hold
+    Shapes: ``logits`` ``[..., K, A]``, where A is the largest A_k; entries beyond a choice's own actions are
     ``IMPOSSIBLE``.
     """
 
@@ -126,7 +126,7 @@ class MultiCategorical(Distribution):
 
     @classmethod
     def of(cls, logits: Tensor, counts: Sequence[int]) -> Self:
-        """Make it of logits ``[..., A_1 + ... + A_K]``, those of one choice after the other."""
+        """Make it from concatenated logits ``[..., A_1 + ... + A_K]``."""
         most = max(counts)
         pieces = torch.split(logits, list(counts), -1)
         return cls(torch.stack([pad(piece, (0, most - piece.shape[-1]), value=IMPOSSIBLE) for piece in pieces], -2))
@@ -158,7 +158,7 @@ class MultiCategorical(Distribution):
 
 @dataclass(frozen=True)
 class Bernoulli(Distribution):
-    """Independent zeros and ones over the last axis. Shapes: ``logits`` ``[..., A]``, of ones."""
+    """Independent zeros and ones over the last axis. Shapes: ``logits`` ``[..., A]`` of a one."""
 
     logits: Tensor
 
@@ -190,7 +190,7 @@ class Bernoulli(Distribution):
 class SquashedGaussian(DiagonalGaussian):
     """tanh of independent Gaussians. Shapes: ``mean`` and ``log_std``, of the Gaussians, ``[..., A]``.
 
-    The KL divergence is that of the Gaussians.
+    Its KL divergence equals that of the Gaussians.
     """
 
     def sample(self, generator: torch.Generator) -> Tensor:
@@ -204,6 +204,6 @@ class SquashedGaussian(DiagonalGaussian):
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log-densities ``[...]`` of ``actions`` ``[..., A]`` in (-1, 1)."""
         before = actions.clamp(-EDGE, EDGE).atanh()
-        # log of the derivative of tanh, 1 - tanh², without cancellation.
+        # Log of the derivative of tanh, 1 - tanh², without cancellation.
         slopes = 2 * (math.log(2.0) - before - softplus(-2 * before))
         return super().log_prob(before) - slopes.sum(-1)

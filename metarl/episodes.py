@@ -1,4 +1,4 @@
-"""Episodes while they run: N tasks, E episodes of each side by side, acted in, recorded, and laid out as a rollout."""
+"""Running episodes: N tasks with E parallel episodes each, acted in, recorded, and returned as a rollout."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,32 +14,32 @@ from metarl.rollout import Rollout, join_steps
 from metarl.seeding import generator
 from metarl.spaces import unit_scale
 
-# What a rollout holds for every step, beside the distribution.
+# What a rollout holds for every step, besides the distribution.
 PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs")
 
 
 class RunningEpisodes:
-    """N x E episodes that start together and end each on its own; rows whose episode has ended idle.
+    """N x E episodes that start together and end independently; rows whose episode has ended idle.
 
-    All of it lives on one device. On CUDA neither ``act`` nor ``record`` waits for it, and from the second step on both
-    work in place, so that a graph can hold them; ``step`` is then a tensor.
+    Everything is on one device. On CUDA neither ``act`` nor ``record`` synchronises, and from the second step on both
+    work in place, so that a graph can capture them; ``step`` is then a tensor.
 
     Attributes:
-        working: what the actor opened.
+        working: the actor's open state.
         noise: generator of the actions.
         step: number of steps recorded.
         alive: bool ``[N, E]``, whether an episode is still running.
 
     Args:
         actor: chooses the actions.
-        state: what ``actor`` knows of each task, stacked ``[N]``.
-        action_space: of one environment.
+        state: the actor's state for each task, stacked ``[N]``.
+        action_space: action space of one environment.
         num_tasks: N.
         episodes: E.
-        seed: of everything random but the environments.
+        seed: seed of all randomness except the environments'.
         deterministic: take the mode of the policy instead of sampling.
-        device: of all tensors.
-        capacity: steps to make room for; room grows when more are recorded.
+        device: device of all tensors.
+        capacity: number of steps to allocate; grows when more are recorded.
     """
 
     def __init__(
@@ -100,13 +100,13 @@ class RunningEpisodes:
             self._put(name, value)
         if success is not None:
             self._put("success", success)
-        # To ask whether an episode has ended is free on the CPU; elsewhere it would be to wait for the device.
+        # Checking whether an episode has ended is free on the CPU; elsewhere it would synchronise with the device.
         if self._device.type != "cpu" or ended.any():
             self._end(ended, observations)
         self.step += 1
 
     def over(self) -> bool:
-        """Return whether every episode has ended; on CUDA this waits for the device."""
+        """Return whether every episode has ended; on CUDA this synchronises."""
         return not self.alive.any()
 
     def _end(self, ended: Tensor, observations: Tensor) -> None:
@@ -133,7 +133,7 @@ class RunningEpisodes:
         stored = {name: value[:, :, : int(self.step)] for name, value in self._tensors.items()}
         ended = stored["terminated"] | stored["truncated"]
         valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
-        inside = {  # what comes after an episode's end must not reach anything, not even as NaN times zero
+        inside = {  # values after an episode's end must not have any effect, not even as NaN times zero
             name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
             for name, value in stored.items()
         }
@@ -155,9 +155,9 @@ class RunningEpisodes:
 
 
 def join_episodes(rollouts: Sequence[Rollout]) -> Rollout:
-    """Return one rollout with the episodes of several of the same tasks side by side.
+    """Join rollouts of the same tasks into one, along the episode axis.
 
-    Rows are as long as the longest, with zeros after an episode's end. Whether goals were met is left out.
+    Rows are as long as the longest, with zeros after an episode's end. ``success`` is dropped.
     """
     steps = max(rollout.rewards.shape[2] for rollout in rollouts)
     joined = {name: join_steps([getattr(rollout, name) for rollout in rollouts], steps, 1) for name in PER_STEP}

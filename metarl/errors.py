@@ -1,24 +1,24 @@
-"""The ways in which metarl ends early: the input is wrong, the run failed, or it was stopped."""
+"""The errors with which metarl ends early: the input is wrong, the run failed, or it was stopped."""
 
 
 class MetarlError(Exception):
-    """A failure whose message is meant for a person: one line, what is wrong, where, and what to do."""
+    """An error whose message is meant for users: one line, what is wrong, where, and what to do."""
 
     exit_code = 1
 
 
 class InputError(MetarlError):
-    """What the user gave is wrong; nothing was started (exit code 2 on the command line)."""
+    """The user's input is wrong; nothing was started (exit code 2 on the command line)."""
 
     exit_code = 2
 
 
 class RunError(MetarlError):
-    """A run that had started cannot go on (exit code 1 on the command line)."""
+    """A run that had started failed (exit code 1 on the command line)."""
 
 
 class RunStopped(MetarlError):
-    """A signal has stopped a run, which can be resumed (exit code 128 + its number, as shells have it)."""
+    """A signal stopped a run, which can be resumed (exit code 128 + the signal's number, as in shells)."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

@@ -25,23 +25,22 @@ from metarl.statistics import interval, mean
 
 @dataclass(frozen=True)
 class AdaptationCurve:
-    """Returns of held-out tasks before adaptation and after each step of it.
+    """Returns of held-out tasks before adaptation and after each adaptation step.
 
-    Step k adapts on the very episodes whose mean return stands in column k - 1: on all of a task's together, or, of a
-    learner that remembers trials, on each within its own trial, whose episodes the columns then are. Actions are
-    sampled from the policy. Where they are ``deterministic``, the columns are returns of further episodes of the
-    policy's mode, which nothing adapts to.
+    Step k adapts to exactly those episodes whose mean return is in column k - 1: to all episodes of a task together,
+    or, for a learner that remembers trials, to each within its own trial; the columns are then the episodes of the
+    trials. Actions are sampled from the policy. If ``deterministic``, the columns are returns of additional episodes
+    with the policy's mode, from which nothing is learned.
 
     Shapes:
-        tasks: ``[N]``, the tasks' parameters.
+        tasks: ``[N]``, parameters of the tasks.
         returns: ``[N, steps + 1]``, mean undiscounted return of ``episodes`` episodes; column 0 before adaptation.
-        env_steps: ``[steps + 1]``, mean number of environment steps spent on a task (in one of its trials, if they do
-            not share what they learn) before the column's episodes.
-        success: ``[N, steps + 1]``, share of those episodes that met the task's goal; None where the family does not
-            tell.
+        env_steps: ``[steps + 1]``, mean number of environment steps spent on a task (per trial, if trials are
+            independent) before the column's episodes.
+        success: ``[N, steps + 1]``, share of successful episodes; None if the family does not define success.
 
     Attributes:
-        of_trials: whether the columns are the episodes of a trial, so that their sum is its return.
+        of_trials: whether the columns are the episodes of a trial, whose return is their sum.
     """
 
     tasks: TensorDict
@@ -56,7 +55,7 @@ class AdaptationCurve:
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Return the 95 % interval of the mean of one value per task ``[N]``, over the choice of tasks.
 
-        From one task it is not known: NaN. See ``statistics.interval``.
+        It is NaN for a single task. See ``statistics.interval``.
         """
         if len(values) == 1:
             return math.nan, math.nan
@@ -93,23 +92,23 @@ def adaptation_curve(
     seed: int = 0,
     deterministic: bool = False,
 ) -> AdaptationCurve:
-    """Let a learner adapt to tasks, ``steps`` times, and measure its return before and after each.
+    """Adapt a learner to tasks, ``steps`` times, and measure its return before and after each adaptation step.
 
     The learner is not changed.
 
     Args:
         learner: trained or not.
-        sampler: of the tasks' family.
-        tasks: ``[N]``.
-        steps: adaptations, at least 0.
-        episodes: of each task before each adaptation and after the last.
-        part: what the tasks are, for the record.
-        seed: of environments and actions.
-        deterministic: measure the policy's mode, in episodes beside those that are adapted to.
+        sampler: sampler of the tasks' family.
+        tasks: parameters ``[N]``.
+        steps: number of adaptation steps, at least 0.
+        episodes: episodes per task before each adaptation step and after the last one.
+        part: label of the tasks, recorded in the result.
+        seed: seed of environments and actions.
+        deterministic: evaluate the policy's mode, in episodes besides those adapted to.
 
     Raises:
         InputError: for negative steps or no episodes.
-        RunError: when sampling fails.
+        RunError: if sampling fails.
     """
     if steps < 0 or episodes < 1:
         raise InputError(f"evaluation needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
@@ -139,15 +138,15 @@ def adaptation_curve(
 def load_run(
     path: str | Path, device: str | None = None, checkpoint: CheckpointChoice = "latest"
 ) -> tuple[TrainConfig, Learner, int]:
-    """Read a run directory: its configuration, its trained learner, and the iterations that it was trained for.
+    """Read a run directory: configuration, trained learner, and the number of iterations it was trained for.
 
     Args:
         path: the run's directory.
-        device: to put it on; by default the one it was trained on.
-        checkpoint: the latest, or the one that did best on validation tasks.
+        device: device of the learner; by default the one it was trained on.
+        checkpoint: the latest, or the one with the best validation return.
 
     Raises:
-        InputError: when the directory is missing, damaged, or another program's, or there is no such device here.
+        InputError: if the directory is missing, damaged or not a run, or there is no such device on this machine.
     """
     directory = RunDirectory(path)
     written = directory.read_config()
@@ -161,10 +160,10 @@ def load_run(
 
 
 def load_learner(learner: Learner, content: Mapping[str, Any], file: Path) -> None:
-    """Let an untrained learner take over what a checkpoint holds of it.
+    """Load a learner's state from the content of a checkpoint.
 
     Raises:
-        InputError: when a name, a shape or a type is not the learner's, or a number is not finite.
+        InputError: if a name, shape or type does not match the learner's, or a number is not finite.
     """
     own = learner.state_dict()
     misfit = find_misfit(own, content.get("learner"), "learner")
@@ -188,18 +187,18 @@ def load_session(
     device: str | None = None,
     checkpoint: CheckpointChoice = "latest",
 ) -> Session:
-    """Put the trained learner of a run to use; see ``Session``.
+    """Load the trained learner of a run into a ``Session``.
 
     Args:
         path: the run's directory, which is only read.
         tasks: number of tasks N, or their parameters ``[N]``; by default one environment, stepped by hand.
-        episodes: of each task side by side.
-        seed: of the learner's draws.
-        device: to act on; by default the one the run was trained on.
-        checkpoint: the latest, or the one that did best on validation tasks.
+        episodes: number of parallel episodes per task.
+        seed: seed of the learner's random numbers.
+        device: device to act on; by default the one the run was trained on.
+        checkpoint: the latest, or the one with the best validation return.
 
     Raises:
-        InputError: as ``load_run``, and when a count is below 1.
+        InputError: as ``load_run``, and if a count is below 1.
     """
     config, learner, _ = load_run(path, device, checkpoint)
     return Session(learner, config.make_family(), tasks, episodes, seed, config.run.device)
@@ -220,18 +219,18 @@ def evaluate(
 
     Args:
         path: the run's directory, which is only read.
-        tasks: number of tasks; a finite family may have fewer to give.
+        tasks: number of tasks; a finite family may have fewer.
         steps: adaptation steps; by default the learner's ``evaluation_steps``.
-        episodes: per task before each step and after the last; by default the run's ``episodes_per_task``.
-        seed: of environments and actions; the tasks do not depend on it.
-        device: to evaluate on; by default the one the run was trained on.
-        checkpoint: the latest, or the one that did best on validation tasks.
-        part: which tasks: ``test``, ``train`` or ``validation``, or ``ood``, outside the distribution.
-        deterministic: measure the policy's mode instead of sampled actions; see ``AdaptationCurve``.
+        episodes: episodes per task before each step and after the last one; by default the run's ``episodes_per_task``.
+        seed: seed of environments and actions; the tasks do not depend on it.
+        device: device to evaluate on; by default the one the run was trained on.
+        checkpoint: the latest, or the one with the best validation return.
+        part: ``test``, ``train``, ``validation``, or ``ood`` for tasks outside the distribution.
+        deterministic: evaluate the policy's mode instead of sampled actions; see ``AdaptationCurve``.
 
     Raises:
-        InputError: for a directory that is no run, a family without tasks outside its distribution, and counts that
-            make no sense.
+        InputError: if the directory is not a run, the family has no tasks outside its distribution, or a count is
+            invalid.
     """
     config, learner, _ = load_run(path, device, checkpoint)
     return evaluate_learner(config, learner, tasks, steps, episodes, seed, part, deterministic)
@@ -247,7 +246,7 @@ def evaluate_learner(
     part: Source = "test",
     deterministic: bool = False,
 ) -> AdaptationCurve:
-    """Evaluate a trained learner on tasks of its run's configuration; see ``evaluate``."""
+    """Evaluate a trained learner on the tasks of its run's configuration; see ``evaluate``."""
     episodes = config.run.episodes_per_task if episodes is None else episodes
     steps = learner.evaluation_steps if steps is None else steps
     sampler = Sampler(config.make_family(), config.run.device)

@@ -1,8 +1,8 @@
 """The contract of a task family, and the registry of families.
 
-A family is a frozen dataclass: its fields are what a preset sets (ranges, sizes, horizon). It says what a task is,
-draws tasks, and makes the batched dynamics of many of them at once. One definition serves the batched environment and
-the single one (``metarl.vector_env``).
+A family is a frozen dataclass whose fields are the settings of its presets (ranges, sizes, horizon). It defines what a
+task is, samples tasks, and implements the batched dynamics of many tasks at once. The same definition is used for
+vector environments and single ones (``metarl.vector_env``).
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ from metarl.registry import Registry
 from metarl.validation import require_count
 
 Part = Literal["train", "validation", "test"]
-# What a learner may be evaluated on: a part of the distribution, or tasks outside of it.
+# What a learner may be evaluated on: a part of the split, or tasks outside the distribution.
 Source = Literal["train", "validation", "test", "ood"]
 
 
 class Transition(NamedTuple):
-    """What a step returns besides the next observation.
+    """The outcome of a step, without the next observation.
 
     Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B]``, ``truncated`` bool
-    ``[B]``: whether the world cut its episode short of the horizon, None if it never does. From the step that ends an
-    episode until the world's reset, its end may be repeated.
+    ``[B]``: whether the world truncated its episode before the horizon, None if it never does. After the step that ends
+    an episode, the end may be reported again until the world is reset.
     """
 
     rewards: Tensor
@@ -45,56 +45,57 @@ class Transition(NamedTuple):
 
 
 class Dynamics(ABC):
-    """B worlds of one family, stepped together on one device. They do not know the horizon.
+    """B worlds of one family, stepped together on one device, without a horizon.
 
     Attributes:
-        capturable: whether a CUDA graph can hold a step: it runs wholly on the device, and in place while captured.
+        capturable: whether a CUDA graph can capture a step: it runs entirely on the device, and in place while
+            captured.
     """
 
     capturable: ClassVar[bool] = True
 
     @abstractmethod
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
-        """Start an episode in the worlds where ``mask`` (bool ``[B]``) is true; ``tasks`` is ``[B]``."""
+        """Start an episode in the worlds where ``mask`` (bool ``[B]``) is true, with tasks ``[B]``."""
 
     @abstractmethod
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
-        """Advance every world by its action ``[B, ...]``, which lies in the action space."""
+        """Step every world with its action ``[B, ...]``, which is in the action space."""
 
     @abstractmethod
     def observe(self) -> Tensor:
-        """Return the observations ``[B, ...]`` of the present states (``spaces.observed``), in memory of their own."""
+        """Return a copy of the observations ``[B, ...]`` of the current states (``spaces.observed``)."""
 
     def unstable(self) -> Tensor | None:
-        """Return a bool ``[B]``, true for worlds whose simulation broke down since their reset; None if none can."""
+        """Return a bool ``[B]``, true for worlds whose simulation diverged since their reset; None if none can."""
         return None
 
-    def prepare_rendering(self) -> None:  # noqa: B027 (most can draw at any time)
-        """Make ready to be drawn; called before the first reset, and only where something will be drawn."""
+    def prepare_rendering(self) -> None:  # noqa: B027 (most can render at any time)
+        """Prepare for rendering; called before the first reset, and only if something will be rendered."""
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
-        """Draw one world and its task, as uint8 ``[H, W, 3]``; as text unless overridden.
+        """Render one world and its task, as uint8 ``[H, W, 3]``; as text unless overridden.
 
         Raises:
-            InputError: when this machine lacks what drawing needs.
+            InputError: if this machine cannot render.
         """
         return text_picture(describe(tasks[world], self.observe()[world]))
 
     def close(self) -> None:  # noqa: B027 (most have nothing to release)
-        """Release what the worlds hold besides memory: processes, windows."""
+        """Release resources other than memory, such as processes and windows."""
 
 
 class TaskFamily(ABC):
-    """A distribution over tasks that share spaces.
+    """A distribution over tasks with common observation and action spaces.
 
     Subclasses are frozen dataclasses with a ``horizon`` field, and set the class variables.
 
     Attributes:
-        name: on the command line, in kebab case.
-        env_id: in Gymnasium's registry.
+        name: name on the command line, in kebab case.
+        env_id: id in Gymnasium's registry.
         presets: field values by preset name; the first is the default.
-        references: returns to compare learners with, by preset name, where they are known.
-        horizon: steps after which an episode is truncated.
+        references: reference returns by preset name, where they are known.
+        horizon: number of steps after which an episode is truncated.
     """
 
     name: ClassVar[str]
@@ -105,7 +106,7 @@ class TaskFamily(ABC):
 
     @property
     def base(self) -> "TaskFamily":
-        """The family itself; of a view (``metarl.views``), the family that is viewed."""
+        """The family itself, or the underlying family of a view (``metarl.views``)."""
         return self
 
     @property
@@ -121,7 +122,7 @@ class TaskFamily(ABC):
     @property
     @abstractmethod
     def task_space(self) -> spaces.Dict:
-        """The space of task parameters: one entry for each name."""
+        """The space of task parameters, by name."""
 
     @abstractmethod
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
@@ -136,10 +137,10 @@ class TaskFamily(ABC):
         """
 
     def check_device(self, device: torch.device) -> None:  # noqa: B027 (torch runs everywhere)
-        """Make sure, without making a world, that the family's worlds can run on ``device``.
+        """Check, without making a world, that the family's worlds can run on ``device``.
 
         Raises:
-            InputError: when they cannot, or a package that they need is not installed.
+            InputError: if they cannot, or a package that they need is not installed.
         """
 
     def settings(self) -> dict[str, Any]:
@@ -147,47 +148,45 @@ class TaskFamily(ABC):
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def all_tasks(self) -> TensorDict | None:
-        """Return every task of the family, if they are finitely many and few, else None."""
+        """Return all tasks of the family if there are only few, else None."""
         return None
 
     def own_split(self) -> Mapping[Part, TensorDict] | None:
-        """Return the train, validation and test tasks that the benchmark itself fixes, else None.
+        """Return the training, validation and test tasks that a benchmark fixes, else None.
 
-        Only a family that cannot have disjoint parts, having two tasks, or a preset that repeats a published protocol
-        may return parts that share tasks.
+        Parts may overlap only if a family has just two tasks, or a preset reproduces a published protocol.
         """
         return None
 
     def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict | None:
-        """Draw up to ``count`` tasks near the distribution but outside of it; None where that has no meaning.
+        """Draw up to ``count`` tasks near the distribution but outside it; None if there are none.
 
-        They follow ``task_space`` but for its bounds.
+        They have the keys and shapes of ``task_space`` but exceed its bounds.
         """
         return None
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
         """Return the part of each task, int64 ``[count]`` into (train, validation, test), else None.
 
-        For families of countably many tasks, of which independent draws may find the same one twice; see
-        ``splits.hashed_part``.
+        For families with countably many tasks, where independent draws may repeat a task; see ``splits.hashed_part``.
         """
         return None
 
     def places(self, observations: Tensor) -> Tensor | None:
-        """Return the places (x, y) ``[..., 2]`` at which observations were made, if they show them, else None.
+        """Return the positions (x, y) ``[..., 2]`` of the agent, if observations contain them, else None.
 
-        ``metarl compare`` draws the paths of families that return places, on ``map_of`` a task.
+        ``metarl compare`` plots the paths of families that return positions, on top of ``map_of`` a task.
         """
         return None
 
     def map_of(self, task: TensorDict) -> Map:
-        """Return what is drawn under the paths of a task ``[]``: an empty plane unless overridden."""
+        """Return the map on which the paths of a task ``[]`` are plotted: an empty plane unless overridden."""
         return Map()
 
     def staying(self) -> Staying | None:
-        """Return the steps of staying in each cell, if the family is a grid whose cells are observed, else None.
+        """Return the transitions of staying in each cell, if the family is a grid with observed cells, else None.
 
-        ``metarl compare`` draws the rewards that a learner with a model of rewards expects of them.
+        ``metarl compare`` plots the rewards that a learner with a reward model expects for them.
         """
         return None
 
@@ -195,7 +194,7 @@ class TaskFamily(ABC):
         """Turn named values into a task ``[1]``.
 
         Raises:
-            InputError: when a name is missing or unknown, or a value lies outside the task space.
+            InputError: if a name is missing or unknown, or a value is outside the task space.
         """
         if set(parameters) != set(self.task_space):
             expected, got = sorted(self.task_space), sorted(parameters)
@@ -219,12 +218,12 @@ class TaskFamily(ABC):
 
 
 def _brief(value: Any) -> str:
-    """Return a value as one short line, for a message."""
+    """Return a value as one short line, for messages."""
     return shorten(str(value), 80)
 
 
 def describe(task: TensorDict, observation: Tensor) -> list[str]:
-    """Return lines of text with the parameters of a task ``[]`` and an observation ``[...]``."""
+    """Describe the parameters of a task ``[]`` and an observation ``[...]`` in lines of text."""
     values = {**{str(key): task[key] for key in task.keys()}, "observation": observation}
     return [f"{key} {np.array2string(value.cpu().numpy(), precision=2)}" for key, value in values.items()]
 
@@ -234,7 +233,7 @@ FamilyT = TypeVar("FamilyT", bound=TaskFamily)
 
 
 def register_family(family: type[FamilyT]) -> type[FamilyT]:
-    """Register a family by its name here and by its id in Gymnasium; used as a class decorator."""
+    """Register a family by its name, and by its id in Gymnasium; used as a class decorator."""
     FAMILIES[family.name] = family
     gymnasium.register(
         family.env_id,
@@ -247,15 +246,15 @@ def register_family(family: type[FamilyT]) -> type[FamilyT]:
 
 
 def make_family(name: str, preset: str | None = None, **overrides: Any) -> TaskFamily:
-    """Make a family by name, also ``module:name``, from one of its presets (the first if None).
+    """Make a family by name or ``module:name``, from one of its presets.
 
     Args:
-        name: of a registered family.
-        preset: whose field values it gets.
+        name: name of a registered family.
+        preset: name of the preset; the first one if None.
         overrides: field values that replace the preset's.
 
     Raises:
-        InputError: for an unknown family, preset or field, or a field value that makes no sense.
+        InputError: for an unknown family, preset or field, or an invalid field value.
     """
     family = FAMILIES.find(name)
     chosen = preset or next(iter(family.presets))

@@ -1,4 +1,4 @@
-"""The fields of a family as settings of a run: by name, with their types, and with the sentences that explain them."""
+"""The fields of a family as settings of a run: names, types and help texts."""
 
 import dataclasses
 import re
@@ -14,25 +14,25 @@ from metarl.family import TaskFamily
 
 PLAIN = (bool, int, float, str, NoneType)
 HORIZON = "it is --horizon"
-NO_TEXT = "its type is no number, text or list of them; set it in Python, in a family of your own"
+NO_TEXT = "it is not a number, a string or a list of them; set it in Python, in a family of your own"
 
 
 def settable(family: type[TaskFamily]) -> dict[str, Any]:
-    """Return the types of the fields that a run may set, by name."""
+    """Return the types of the fields that a run can set, by name."""
     return {name: kind for name, kind in _fields(family).items() if _obstacle(name, kind) is None}
 
 
 def not_settable(family: type[TaskFamily]) -> dict[str, str]:
-    """Return why a run may not set the other fields, by name."""
+    """Return why a run cannot set the other fields, by name."""
     obstacles = {name: _obstacle(name, kind) for name, kind in _fields(family).items()}
     return {name: reason for name, reason in obstacles.items() if reason is not None}
 
 
 def checked_settings(family: type[TaskFamily], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with the types of their fields, lists from a JSON file as tuples.
+    """Return settings converted to the types of their fields, such as lists from a JSON file to tuples.
 
     Raises:
-        InputError: for a field that there is not or that no run may set, and a value of another type.
+        InputError: for a field that does not exist or cannot be set, and a value of the wrong type.
     """
     known, others = settable(family), not_settable(family)
     checked = {}
@@ -51,7 +51,7 @@ def checked_settings(family: type[TaskFamily], settings: Mapping[str, Any]) -> d
 
 @cache
 def explanations(family: type[TaskFamily]) -> dict[str, str]:
-    """Return what the docstrings of a family and its parents say of its fields under ``Attributes``."""
+    """Return the descriptions of the fields in the ``Attributes`` sections of a family and its parents."""
     found: dict[str, str] = {}
     for kind in reversed(family.__mro__):
         section = re.search(r"^    Attributes:\n((?:        .*\n|\n)*)", f"{kind.__doc__ or ''}\n", re.MULTILINE)
@@ -63,7 +63,7 @@ def explanations(family: type[TaskFamily]) -> dict[str, str]:
 def _fields(family: type[TaskFamily]) -> dict[str, Any]:
     try:
         hints = get_type_hints(family)
-    except NameError:  # annotations that name what only a type checker imports: such a field stays a text
+    except NameError:  # annotations imported only for type checking stay strings
         hints = {}
     fields = dataclasses.fields(family)  # type: ignore[arg-type]
     return {field.name: hints.get(field.name, field.type) for field in fields}
@@ -76,7 +76,7 @@ def _obstacle(name: str, kind: Any) -> str | None:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether values of a type can be written on a command line: numbers, words, and tuples of them."""
+    """Return whether values of a type can be written on the command line: numbers, strings, and tuples of them."""
     origin = get_origin(kind)
     if origin is Literal:
         return True

@@ -11,12 +11,12 @@ DRAWN_TASKS = 100
 
 
 def draw_adaptation_curve(curve: AdaptationCurve, path: Path, title: str) -> None:
-    """Draw return against adaptation step: each task in grey, and the mean with its 95 % interval.
+    """Plot return by adaptation step: each task in grey, and the mean with its 95 % interval.
 
     Args:
-        curve: what was measured.
-        path: of the PNG.
-        title: above the picture.
+        curve: the adaptation curve.
+        path: path of the PNG file.
+        title: title of the figure.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens to the process that writes them."""
+"""Atomic writing of files: they are complete or absent, whatever happens to the process."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from metarl.errors import InputError
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, and move it to ``path`` when it is on disk.
+    """Call ``write`` on a temporary file, and move it to ``path`` once it is on disk.
 
     Raises:
-        OSError: with ``path`` for its file name, when that fails.
+        OSError: with ``path`` as its file name, if writing fails.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -33,10 +33,10 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def make_folder(path: Path, content: str) -> bool:
-    """Make a folder for ``content``, unless it is there; return whether it is empty.
+    """Create a folder for ``content`` if needed; return whether it is empty.
 
     Raises:
-        InputError: when it cannot be written.
+        InputError: if it cannot be written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

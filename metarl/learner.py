@@ -22,26 +22,26 @@ StateT = TypeVar("StateT")
 
 @dataclass
 class OpenState(Generic[StateT]):
-    """What an actor acts by while episodes run: made by ``open``, changed in place by ``act`` and ``observe``.
+    """The working state of an actor in running episodes: made by ``open``, updated in place by ``act`` and ``observe``.
 
     Attributes:
-        state: that it was opened from, which stays as it was.
+        state: the state it was opened from, which does not change.
     """
 
     state: StateT
 
 
 class Actor(ABC):
-    """What acts in episodes of N tasks, E of each side by side."""
+    """Acts in E parallel episodes of each of N tasks."""
 
     def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Any:
-        """Start an episode in each of ``episodes`` rows of every task; return the ``OpenState`` to act by.
+        """Start an episode in each of ``episodes`` rows of every task; return the ``OpenState`` to act with.
 
         Args:
-            state: what is known of N tasks; it is not changed.
-            episodes: E.
-            generator: of everything random in the episodes.
-            deterministic: whether to choose the most probable instead of drawing.
+            state: state for N tasks, which is not changed.
+            episodes: number of episodes E per task.
+            generator: generator of all randomness in the episodes.
+            deterministic: whether to take the mode instead of sampling.
         """
         return OpenState(state)
 
@@ -52,53 +52,56 @@ class Actor(ABC):
         """Choose actions ``[N, E, *action]`` at observations ``[N, E, *observation]``.
 
         Args:
-            working: what ``open`` returned at the start of the episodes.
-            observations: of the present step.
-            generator: of the draws.
+            working: the open state returned by ``open``.
+            observations: observations of the current step.
+            generator: generator of the samples.
             deterministic: take the mode of the distribution instead of a sample.
 
         Returns:
-            The actions, and the distribution that they come from.
+            The actions, and their distribution.
         """
 
-    def observe(  # noqa: B027 (most remember nothing)
+    def observe(  # noqa: B027 (most have no memory)
         self, working: Any, actions: Tensor, rewards: Tensor, ended: Tensor
     ) -> None:
-        """Take in the outcome of a step; by default nothing is remembered.
+        """Process the outcome of a step; by default nothing is remembered.
 
-        On CUDA it must neither wait for the device nor move what ``working`` holds: a captured graph contains it.
+        On CUDA it must neither synchronise nor replace the tensors in ``working``, because a captured graph contains
+        it.
 
         Args:
-            working: what ``open`` returned.
-            actions: the last ones ``[N, E, *action]``, as ``act`` returned them.
+            working: the open state.
+            actions: the last actions ``[N, E, *action]``, as returned by ``act``.
             rewards: ``[N, E]``.
-            ended: bool ``[N, E]``, whether the row's episode ended with this step. Rows whose episode ended earlier
-                go on being stepped, and nothing that comes after an episode's end may reach the adapted state.
+            ended: bool ``[N, E]``, whether the row's episode ended with this step. Rows whose episode ended earlier are
+                still stepped, but nothing after an episode's end may enter the adapted state.
         """
 
 
 class Learner(Actor):
     """Something that is trained across tasks and adapts to new ones.
 
-    What it knows of N tasks is its *state* for them: adapted parameters, a memory, a belief. Only the learner looks
-    inside.
+    What it knows about N tasks is its *state*: adapted parameters, a memory, a belief. Only the learner itself reads
+    it.
 
     Attributes:
-        name: on the command line.
+        name: name on the command line.
         config_class: frozen dataclass of its settings, each with a sentence under it.
-        inner_steps: adaptations between the first and the last rollout of a training iteration.
-        evaluation_steps: adaptations in an evaluation, by default.
-        pools_episodes: whether a task's episodes side by side are one experience. If not, each of them belongs to a
-            trial of its own, which goes on in the next rollout.
-        learns_from_recorded: whether ``update`` takes episodes that another policy recorded, without its probabilities.
-        baseline: whether it is there to be compared with; a tracked run says so.
-        label_settings: names of settings that a comparison's label of the learner always shows, such as a variant.
-        metrics: what ``update`` returns, with a sentence for each; the manual's table is made of it.
-        kl_metric: which of them is the KL divergence of the adapted policies that an update bounds, if one is.
-        numbers: version of the learner's numbers; it is raised when the same settings train to other numbers than
-            before, and a run of an older version is then not resumed.
-        processes: those that train the learner together, each on its own tasks. Whatever ``update`` computes from
-            tasks goes through their means, so that all end up with the same parameters and return the same metrics.
+        inner_steps: number of adaptation steps in a training iteration.
+        evaluation_steps: default number of adaptation steps in an evaluation.
+        pools_episodes: whether the parallel episodes of a task are pooled. If not, each of them belongs to a trial of
+            its own, which continues in the next rollout.
+        learns_from_recorded: whether ``update`` accepts episodes recorded with another policy, without its
+            probabilities.
+        baseline: whether it is a baseline, which is the job type of tracked runs.
+        label_settings: names of settings that are always part of the learner's label in a comparison, such as a
+            variant.
+        metrics: description of each metric that ``update`` returns; the manual's table is generated from it.
+        kl_metric: name of the metric that is the KL divergence which an update bounds, if there is one.
+        numbers: version of the learner's arithmetic, raised when the same settings no longer train to the same numbers;
+            runs of an older version cannot be resumed.
+        processes: the processes that train the learner together, each on its own tasks. Everything that ``update``
+            computes from tasks is averaged over them, so that all have the same parameters and return the same metrics.
     """
 
     name: ClassVar[str]
@@ -116,24 +119,24 @@ class Learner(Actor):
 
     @abstractmethod
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:
-        """Start untrained; ``seed`` decides the initial parameters."""
+        """Initialise an untrained learner, with initial parameters drawn from ``seed``."""
 
     @classmethod
     def view(cls, family: TaskFamily, config: Any) -> TaskFamily:
-        """Return the family as the learner is to meet it: as it is, but for an oracle, which sees the task.
+        """Return the family as the learner observes it: unchanged, except for oracles, which observe the task.
 
-        Its tasks, and their split, are the family's.
+        The tasks and their split are the family's.
         """
         return family
 
     @classmethod
     def from_scratch(cls, config: Any) -> bool:
-        """Return whether it learns each task anew, so that training on other tasks changes nothing."""
+        """Return whether it learns each task from scratch, unaffected by training on other tasks."""
         return False
 
     @abstractmethod
     def begin(self, num_tasks: int) -> Any:
-        """Return the state for ``num_tasks`` tasks of which nothing is known."""
+        """Return the initial state for ``num_tasks`` unknown tasks."""
 
     @final
     def act(
@@ -142,7 +145,7 @@ class Learner(Actor):
         """Choose actions ``[N, E, *action]`` at observations ``[N, E, *observation]``; see ``Actor.act``.
 
         Raises:
-            InputError: when the state is not open.
+            InputError: if the state is not open.
         """
         if not isinstance(working, OpenState):
             raise InputError(
@@ -154,14 +157,14 @@ class Learner(Actor):
 
     @abstractmethod
     def action_distribution(self, working: Any, observations: Tensor) -> Distribution:
-        """Return the distribution of actions at observations ``[N, E, *observation]``, called once in every step.
+        """Return the action distribution at observations ``[N, E, *observation]``; called once per step.
 
         Args:
-            working: what ``open`` returned.
-            observations: of the present step.
+            working: the open state.
+            observations: observations of the current step.
 
         Returns:
-            A distribution whose tensors are ``[N, E, ...]``, or broadcast to that.
+            A distribution whose tensors are ``[N, E, ...]`` or broadcastable to that.
         """
 
     @abstractmethod
@@ -169,59 +172,59 @@ class Learner(Actor):
         """Return the state after learning from a rollout of the tasks, collected in ``state`` or recorded elsewhere."""
 
     def close(self, working: Any, rollout: Rollout) -> Any:
-        """Return the state after learning from the episodes that were acted in ``working``.
+        """Return the state after learning from the episodes acted with ``working``.
 
-        By default it adapts to the rollout. A learner that has remembered the episodes while it acted need not read
-        them again; the state is the same, up to floating-point rounding.
+        By default it adapts to the rollout. A learner that updated its memory while acting need not read them again;
+        the state is the same, up to rounding.
 
         Args:
-            working: what ``open`` returned, after the last step.
-            rollout: the whole episodes.
+            working: the open state after the last step.
+            rollout: the complete episodes.
         """
         return self.adapt(working.state, rollout)
 
     @abstractmethod
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Improve from one iteration's rollouts: one before each adaptation, and the last one after all of them.
+        """Update the learner from one iteration's rollouts: one before each adaptation step, and one after the last.
 
         Returns:
             Metrics by name.
 
         Raises:
-            RunError: when the update is not finite; the learner is then unchanged.
+            RunError: if the update is not finite; the learner is then unchanged.
         """
 
     def replays(self) -> Mapping[str, Replay]:
-        """Return the buffers that ``update`` draws from again and again, by name; by default there are none.
+        """Return the replay buffers by name; by default there are none.
 
-        They are what ``state_dict`` leaves out: training keeps them in files beside the checkpoint.
+        They are not part of ``state_dict``: training stores them in files next to the checkpoint.
         """
         return {}
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that training changes but replay buffers: tensors, numbers, strings, containers of them."""
+        """Return all trained state except replay buffers: tensors, numbers, strings and containers of them."""
 
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
 
 
 @runtime_checkable
 class RewardModel(Protocol):
-    """A learner that predicts rewards from its belief about the task; ``metarl compare`` draws what it expects."""
+    """A learner that predicts rewards from its belief about the task; ``metarl compare`` plots them."""
 
     def expected_rewards(
         self, trials: Trials, observations: Tensor, actions: Tensor, next_observations: Tensor, seed: int
     ) -> Tensor:
-        """Return the reward that is expected of each of M steps before each step of B trials, ``[B, L, M]``.
+        """Return the expected rewards of M transitions under the belief at each step of B trials, ``[B, L, M]``.
 
         Args:
-            trials: what has been experienced of B tasks, up to L steps.
+            trials: experience in B tasks, up to L steps.
             observations: ``[M, *observation]``, before the steps.
-            actions: ``[M, *action]``, as a policy draws them.
+            actions: ``[M, *action]``, in the policy's units.
             next_observations: ``[M, *observation]``, after the steps.
-            seed: of samples of the belief.
+            seed: seed of the samples of the belief.
         """
 
 
@@ -230,6 +233,6 @@ LearnerT = TypeVar("LearnerT", bound=Learner)
 
 
 def register_learner(learner: type[LearnerT]) -> type[LearnerT]:
-    """Make a learner known by its name; used as a class decorator."""
+    """Register a learner by its name; used as a class decorator."""
     LEARNERS[learner.name] = learner
     return learner

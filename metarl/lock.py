@@ -1,13 +1,13 @@
-"""A lock on a run directory, so that one process at a time writes into it.
+"""A lock on a run directory, so that only one process at a time writes into it.
 
-The lock is the file ``.lock``, in which its owner is named. It is made by linking a whole file to that name. ``link``
-is atomic on local file systems and on NFS (where O_EXCL is not, before NFSv3), so of two processes that start at the
-same moment one has the lock and the other is refused.
+The lock is the file ``.lock``, which names its owner. It is created by hard-linking a complete file to that name.
+``link`` is atomic on local file systems and on NFS (where O_EXCL is not, before NFSv3), so if two processes start at
+the same moment, one gets the lock and the other is refused.
 
-An owner on this machine is dead when no process has its number and its start time. One on another machine cannot be
-asked; it renews the lock's time of modification every half minute, and counts as dead after five minutes without. That
-time is compared with the time of a file made just now, so both are of the file server's clock. An owner that was only
-suspended and lost its lock finds out before it writes again, and ends.
+An owner on this machine is dead if no process has its pid and start time. An owner on another machine cannot be checked
+like this; it renews the lock's modification time every half minute, and counts as dead after five minutes without
+renewal. That time is compared with the modification time of a newly created file, so both come from the file server's
+clock. An owner that was only suspended and lost its lock notices before it writes again, and exits.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ from metarl.errors import InputError, RunError
 NAME = ".lock"
 RENEWAL_SECONDS = 30.0
 DEAD_AFTER_SECONDS = 300.0
-WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # how file systems without hard links answer
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # errors of file systems without hard links
 
 
 @dataclass(frozen=True)
 class Owner:
-    """The process that has the lock.
+    """The process that holds the lock.
 
     Attributes:
-        host: its machine, and its namespace of process numbers, which differs between containers.
-        pid: its number.
-        started: when the process was started, in clock ticks since the machine was.
-        since: when it took the lock, for people.
-        token: another one for each lock.
+        host: its machine and pid namespace, which differs between containers.
+        pid: its process id.
+        started: when the process was started, in clock ticks since boot.
+        since: when it took the lock, in readable form.
+        token: unique for each lock.
     """
 
     host: str
@@ -51,15 +51,15 @@ class Owner:
 
 
 def is_lock_file(name: str) -> bool:
-    """Return whether a file of that name is a lock, or was to become one when its process was killed."""
+    """Return whether a file of that name is a lock, or an unfinished one left by a killed process."""
     return name.startswith(NAME)
 
 
 class RunLock:
-    """The lock on a run directory, held inside a ``with`` block.
+    """The lock on a run directory, a context manager.
 
     Args:
-        folder: the run directory, which exists.
+        folder: the run directory, which must exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,7 +73,7 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            InputError: when a living process has it, or the folder cannot be written.
+            InputError: if a living process holds it, or the folder cannot be written to.
         """
         own = self._folder / f"{NAME}.{self._owner.token}"
         try:
@@ -95,10 +95,10 @@ class RunLock:
             self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
-        """Make sure that the lock is still this process's; to be called before each writing.
+        """Check that this process still holds the lock; called before each write.
 
         Raises:
-            RunError: when it is another's, or was removed.
+            RunError: if another process holds it, or it was removed.
         """
         if not self._is_own(_read(self._path)):
             raise RunError(
@@ -110,10 +110,10 @@ class RunLock:
         return owner is not None and owner.token == self._owner.token
 
     def _remove_if_dead(self, now: float) -> None:
-        """Take the lock's file away if its owner is dead.
+        """Remove the lock if its owner is dead.
 
         Raises:
-            InputError: when it lives.
+            InputError: if the owner is alive.
         """
         owner, age = _read(self._path), _age(self._path, now)
         if owner is None and age is None:
@@ -124,7 +124,7 @@ class RunLock:
                 f"{self._folder} is being written by {who}; wait for its end, or choose another --out "
                 f"(if that process is gone, remove {self._path})"
             )
-        # Another process may have taken over already: what was moved is put back if it is not the dead owner's.
+        # Another process may have taken over already: the moved file is put back if it is not the dead owner's.
         moved = self._folder / f"{NAME}.{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._path, moved)
@@ -140,10 +140,10 @@ class RunLock:
 
 
 def _link(file: Path, name: Path) -> bool:
-    """Give a file another name, and return whether it got it.
+    """Hard-link a file to another name, and return whether that succeeded.
 
-    The answer is the number of its links, because NFS may lose the server's reply to a call that succeeded. Where there
-    are no hard links, the file is copied to the name exclusively.
+    The number of links decides, because NFS may lose the server's reply to a successful call. On file systems without
+    hard links, the file is copied to the name with exclusive creation.
     """
     try:
         os.link(file, name)
@@ -182,7 +182,7 @@ def _lives(owner: Owner | None, age: float | None) -> bool:
 
 
 def _host() -> str:
-    """Return the name of this machine, with its namespace of process numbers where there are such."""
+    """Return the name of this machine, with its pid namespace if there is one."""
     try:
         return f"{socket.gethostname()} ({os.readlink('/proc/self/ns/pid')})"
     except OSError:
@@ -190,9 +190,9 @@ def _host() -> str:
 
 
 def _start_time(pid: int) -> int:
-    """Return when a process was started, 0 where the system does not say, -1 where it has ended."""
+    """Return when a process was started, 0 if the system does not report it, -1 if the process has ended."""
     try:
-        # The second field is the command in parentheses, which may hold blanks; the start time is the 22nd.
+        # The second field is the command in parentheses, which may contain spaces; the start time is the 22nd.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return -1 if fields[0] in "ZX" else int(fields[19])  # a zombie has ended
     except OSError:

@@ -1,4 +1,4 @@
-"""What surrounds the training loop: seconds of its parts, requests to stop, and a progress bar."""
+"""Tools of the training loop: timing of its parts, handling of stop signals, and a progress bar."""
 
 import signal
 import threading
@@ -15,14 +15,14 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopwatch:
-    """Adds up the seconds of named parts of an iteration, waiting for the device at the end of each.
+    """Measures the seconds spent in named parts of an iteration, synchronising with the device at the end of each.
 
         with watch("sampling"):
             ...
 
     Args:
-        device: that the work is done on.
-        parts: their names.
+        device: device of the work.
+        parts: names of the parts.
     """
 
     def __init__(self, device: torch.device, *parts: str) -> None:
@@ -31,13 +31,13 @@ class Stopwatch:
         self._began = 0.0
 
     def start(self) -> None:
-        """Begin an iteration."""
+        """Start an iteration."""
         self._sums = dict.fromkeys(self._parts, 0.0)
         self._began = time.perf_counter()
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Measure the work inside the ``with`` block."""
+        """Time the work inside the ``with`` block."""
         began = time.perf_counter()
         yield
         if self._device.type == "cuda":
@@ -45,19 +45,19 @@ class Stopwatch:
         self._sums[part] += time.perf_counter() - began
 
     def seconds(self) -> dict[str, float]:
-        """Return the seconds of each part, and of the whole iteration."""
+        """Return the seconds spent in each part, and in the whole iteration."""
         total = {"time_iteration": time.perf_counter() - self._began}
         return {f"time_{name}": value for name, value in self._sums.items()} | total
 
 
 class StopRequest:
-    """Turns the first signal to stop into a request; a second one acts as it always did, and ends the process.
+    """Turns the first stop signal into a request; a second one has its usual effect and ends the process.
 
-    Signals are SIGINT, SIGTERM, SIGHUP (the terminal is gone) and SIGUSR1 (Slurm's warning of a time limit). Under
-    nohup, which ignores SIGHUP, it stays ignored.
+    The signals are SIGINT, SIGTERM, SIGHUP (the terminal was closed) and SIGUSR1 (Slurm's warning before the time
+    limit). Under nohup, which ignores SIGHUP, it stays ignored.
 
     Attributes:
-        signal: number of the one that came, or None.
+        signal: number of the signal received, or None.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class StopRequest:
 
 @contextmanager
 def progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a bar with returns, speed and time left; nothing when standard error is not a terminal."""
+    """Show a progress bar with returns, speed and remaining time; nothing if standard error is not a terminal."""
     with tqdm(total=total, initial=done, disable=None, unit="it", dynamic_ncols=True) as bar:
 
         def show(row: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """metrics.csv: one row of numbers for each iteration, checked whenever it is read.
 
-Rows are appended as training goes on, so the last one may be torn where the process was killed; a reader leaves it out.
+Rows are appended during training, so the last one may be incomplete if the process was killed; readers skip it.
 Anything else that is not a table of numbers with the iterations 0, 1, 2, ... is refused.
 """
 
@@ -19,12 +19,13 @@ COUNTED = ("iteration", "env_steps")
 
 
 def read_metrics(path: Path) -> list[MetricsRow]:
-    """Return the rows of a metrics.csv, which ``pandas.DataFrame`` takes as they are.
+    """Return the rows of a metrics.csv, which ``pandas.DataFrame`` accepts.
 
-    ``iteration`` and ``env_steps`` are whole numbers, all else is a float; None was not measured. No file, no rows.
+    ``iteration`` and ``env_steps`` are integers, all others floats, or None if not measured. A missing file has no
+    rows.
 
     Raises:
-        InputError: with the line, when the file is not a table of numbers, or an iteration is missing from it.
+        InputError: naming the line, if the file is not a table of numbers, or an iteration is missing.
     """
     names, *rows = _lines(path) or [[]]
     if rows and ("iteration" not in names or len(set(names)) < len(names)):
@@ -33,7 +34,7 @@ def read_metrics(path: Path) -> list[MetricsRow]:
 
 
 def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, float | None]]) -> None:
-    """Write a whole metrics.csv; a column that a row does not have stays empty."""
+    """Write a complete metrics.csv; columns missing from a row stay empty."""
     with open(path, "w", newline="") as stream:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
@@ -41,12 +42,12 @@ def write_rows(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, flo
 
 
 def append_row(path: Path, row: Mapping[str, float | None], replace: Callable[..., None]) -> None:
-    """Add a row to a metrics.csv; what is None stays empty, and columns that are new are so in the rows before.
+    """Append a row to a metrics.csv; None becomes empty, and new columns are empty in earlier rows.
 
     Args:
-        path: of the file, which need not exist yet.
+        path: path of the file, which need not exist yet.
         row: values by column.
-        replace: writes a file whole (``run_directory.write_whole``), used when there are new columns.
+        replace: writes a file atomically (``run_directory.write_whole``), used if there are new columns.
     """
     names = column_names(path)
     if new := [name for name in row if name not in names]:
@@ -57,12 +58,12 @@ def append_row(path: Path, row: Mapping[str, float | None], replace: Callable[..
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the columns of a metrics.csv, none where there is no file."""
+    """Return the columns of a metrics.csv; none if the file does not exist."""
     return (_lines(path) or [[]])[0]
 
 
 def _lines(path: Path) -> list[list[str]]:
-    """Return the cells of each whole line, that of the columns' names included."""
+    """Return the cells of each complete line, including the header."""
     if not path.exists():
         return []
     try:
@@ -70,7 +71,7 @@ def _lines(path: Path) -> list[list[str]]:
         lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise _refusal(path, f"it is not text in columns ({error})") from None
-    # Without an end, the last line was being written when the process was killed.
+    # A last line without a line break was being written when the process was killed.
     return lines if text.endswith("\n") else lines[:-1]
 
 

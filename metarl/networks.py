@@ -13,7 +13,7 @@ from torch import Tensor
 class _Tanh(torch.autograd.Function):
     """The hyperbolic tangent as 2 sigmoid(2x) - 1, whose CPU kernel is several times faster than torch's own tanh.
 
-    It differs from that by at most 2e-7. The derivative is torch's, and can itself be differentiated.
+    It differs from torch's by at most 2e-7. The derivative is the same, and can itself be differentiated.
     """
 
     @staticmethod
@@ -30,7 +30,7 @@ class _Tanh(torch.autograd.Function):
 
 
 def tanh(inputs: Tensor) -> Tensor:
-    """Return the hyperbolic tangent of every entry."""
+    """Return the elementwise hyperbolic tangent."""
     outputs: Tensor = _Tanh.apply(inputs)  # type: ignore[no-untyped-call]
     return outputs
 
@@ -39,14 +39,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": tanh, "relu": torc
 
 
 def init_mlp(sizes: Sequence[int], generator: torch.Generator) -> TensorDict:
-    """Draw the weights of a perceptron: Glorot-uniform, biases zero (Glorot and Bengio 2010, eq. 16).
+    """Initialise the parameters of an MLP: Glorot-uniform weights, zero biases (Glorot and Bengio 2010, eq. 16).
 
     Args:
-        sizes: units of every layer, inputs and outputs included.
-        generator: its device is that of the weights.
+        sizes: units of every layer, including inputs and outputs.
+        generator: generator of the weights, on their device.
 
     Returns:
-        ``weight_i`` ``[inputs, outputs]`` and ``bias_i`` ``[outputs]`` of each layer i.
+        ``weight_i`` ``[inputs, outputs]`` and ``bias_i`` ``[outputs]`` for each layer i.
     """
     layers = {}
     for index, (inputs, outputs) in enumerate(pairwise(sizes)):
@@ -58,7 +58,7 @@ def init_mlp(sizes: Sequence[int], generator: torch.Generator) -> TensorDict:
 
 
 def mlp(params: TensorDict, inputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """Run N perceptrons at once, each with its own parameters.
+    """Evaluate N MLPs at once, each with its own parameters.
 
     Args:
         params: as ``init_mlp`` makes them, stacked ``[N]``.

@@ -1,4 +1,4 @@
-"""Parameters: TensorDicts of named tensors, with a leading task axis ``[N, ...]`` once every task has its own."""
+"""Parameters: TensorDicts of named tensors, with a leading task axis ``[N, ...]`` if every task has its own."""
 
 from typing import cast
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def names(params: TensorDict) -> list[str]:
-    """Return the names of the entries, sorted: the order in which every function here lists them."""
+    """Return the sorted names of the entries, the order used by all functions here."""
     return sorted(str(key) for key in params.keys())
 
 
@@ -23,7 +23,7 @@ def per_task(params: TensorDict, num_tasks: int) -> TensorDict:
 
 
 def leaf(params: TensorDict) -> TensorDict:
-    """Return the parameters as fresh leaves that a gradient can be taken with respect to."""
+    """Return the parameters as new leaf tensors that require gradients."""
     return cast(TensorDict, params.detach().apply(lambda value: value.clone().requires_grad_()))
 
 
@@ -33,7 +33,7 @@ def gradient(objective: Tensor, params: TensorDict, create_graph: bool = False) 
     Args:
         objective: a scalar.
         params: tensors that ``objective`` was computed from.
-        create_graph: keep the gradient differentiable, as second-order meta-gradients need.
+        create_graph: make the gradient differentiable, as second-order meta-gradients require.
     """
     values = torch.autograd.grad(objective, tensors(params), create_graph=create_graph)
     return TensorDict(dict(zip(names(params), values, strict=True)), params.batch_size)
@@ -45,7 +45,7 @@ def flatten(params: TensorDict) -> Tensor:
 
 
 def unflatten(vector: Tensor, like: TensorDict) -> TensorDict:
-    """Cut a vector ``[P]`` into parameters shaped like ``like``; the inverse of ``flatten``."""
+    """Split a vector ``[P]`` into parameters shaped like ``like``; the inverse of ``flatten``."""
     shapes = tensors(like)
     pieces = torch.split(vector, [value.numel() for value in shapes])
     return TensorDict(

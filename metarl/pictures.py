@@ -15,7 +15,7 @@ DANGER: Colour = (214, 39, 40)
 
 
 def draw(paint: Callable[[ImageDraw.ImageDraw], None], width: int = SIDE, height: int = SIDE) -> np.ndarray:
-    """Return the picture ``[height, width, 3]`` that ``paint`` makes on white."""
+    """Return the picture ``[height, width, 3]`` that ``paint`` draws on white."""
     image = Image.new("RGB", (width, height), WHITE)
     paint(ImageDraw.Draw(image))
     return np.asarray(image)

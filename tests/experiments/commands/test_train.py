@@ -117,7 +117,7 @@ def test_help_explains_the_fields_of_the_family(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("cartpole-params --family.task-space 3", "no option --family.task-space: its type is no number"),
+        ("cartpole-params --family.task-space 3", "no option --family.task-space: it is not a number"),
         ("bandit --family.horizon=3", "no option --family.horizon: it is --horizon"),
         ("bandit --family.legs 3", "Unrecognized options: --family.legs"),
     ],
