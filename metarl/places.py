@@ -1,4 +1,4 @@
-"""Places in a plane: what a family whose agent moves in one offers to whoever draws its paths."""
+"""Positions in a plane: what a family whose agent moves in one provides for plots of paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ Place = tuple[float, float]
 
 @dataclass(frozen=True)
 class Map:
-    """The square of the plane under the paths of a task.
+    """The square of the plane on which the paths of a task are plotted.
 
     Attributes:
-        centre: of the square.
+        centre: centre of the square.
         half: half its side; 0 for a square as large as the paths need.
-        image: uint8 ``[H, W, 3]`` that fills the square, with the goal in it; None for an empty plane.
-        goal: the task's, if it is a place.
-        goal_radius: how near to the goal counts as being there.
-        goal_line: points along the line that holds or encloses the goals of all tasks.
+        image: uint8 ``[H, W, 3]`` that fills the square, including the goal; None for an empty plane.
+        goal: the task's goal, if it is a position.
+        goal_radius: distance within which the goal counts as reached.
+        goal_line: points along the line that contains or encloses the goals of all tasks.
     """
 
     centre: Place = (0.0, 0.0)
@@ -32,14 +32,14 @@ class Map:
 
 
 class Staying(NamedTuple):
-    """The steps of staying in each cell of a grid, for pictures of the rewards that a learner expects of them.
+    """The transitions of staying in each cell of a grid, for plots of the rewards that a learner expects.
 
     Shapes:
         observations: ``[rows, columns, *observation]``, before and after the step; the first row has the lowest y.
-        actions: ``[rows, columns, *action]``, that stay.
+        actions: ``[rows, columns, *action]``, the staying actions.
 
     Attributes:
-        rewards: lowest and highest reward of such a step.
+        rewards: lowest and highest reward of such a transition.
     """
 
     observations: Tensor
@@ -48,6 +48,6 @@ class Staying(NamedTuple):
 
 
 def as_place(coordinates: Tensor) -> Place:
-    """Return a tensor ``[2]`` as a place."""
+    """Return a tensor ``[2]`` as a position."""
     x, y = coordinates.tolist()
     return x, y

@@ -26,9 +26,9 @@ KINDS: dict[type[spaces.Space[Any]], PolicyKind] = {
     spaces.MultiDiscrete: "categorical",
     spaces.MultiBinary: "bernoulli",
 }
-# Every task has all of its policy's parameters, so that pixels times hidden units must not be too many.
+# Every task has its own copy of the policy's parameters, which limits pixels times hidden units.
 MAX_FIRST_LAYER = 1_000_000
-# The parameter ``[C]`` that joins the observation as further inputs, where a policy has one.
+# The parameter ``[C]`` that is concatenated to the observation, if a policy has one.
 CONTEXT = "context"
 
 
@@ -41,10 +41,10 @@ class Policy(ABC):
         outputs: size of the last layer.
         hidden_sizes: units of the hidden layers.
         activation: ``tanh`` or ``relu``.
-        context_size: number of inputs that are a parameter, ``context``, which ``init_params`` leaves out.
+        context_size: size of the parameter ``context``, an additional input, which ``init_params`` leaves out.
 
     Raises:
-        InputError: for another observation space, one with too many numbers, an unknown activation or an empty layer.
+        InputError: for an unsupported or too large observation space, an unknown activation or an empty layer.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Policy(ABC):
     def act(
         self, params: TensorDict, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
-        """Choose one action for each observation; return the actions and the distributions they come from."""
+        """Choose one action for each observation; return the actions and their distributions."""
         distribution = self.distribution(params, observations)
         return distribution.mode() if deterministic else distribution.sample(generator), distribution
 
@@ -109,8 +109,8 @@ class Policy(ABC):
 class GaussianPolicy(Policy):
     """A diagonal Gaussian whose mean is the network's output, in units of [-1, 1] for bounded action spaces.
 
-    The standard deviation is one parameter for each action dimension, the same in every state. It is stored as its
-    logarithm, starts at 1, is adapted in the inner loop like every other parameter, and is held above 1e-6.
+    The standard deviation is one parameter per action dimension, independent of the state. It is stored as its
+    logarithm, starts at 1, is adapted in the inner loop like every other parameter, and is clamped to at least 1e-6.
     """
 
     def __init__(
@@ -130,14 +130,14 @@ class GaussianPolicy(Policy):
         return params
 
     def distribution(self, params: TensorDict, observations: Tensor) -> DiagonalGaussian:
-        """Return Gaussians with means ``[N, ..., A]`` and log-deviations that broadcast against them."""
+        """Return Gaussians with means ``[N, ..., A]`` and log standard deviations that broadcast against them."""
         mean = self._network(params, observations)
         log_std = params["log_std"].clamp(min=MIN_LOG_STD)
         return DiagonalGaussian(mean, log_std.view(log_std.shape[0], *[1] * (mean.ndim - 2), -1))
 
 
 class LogitPolicy(Policy):
-    """A distribution over whole numbers whose logits are the network's output; see ``distribution_of_logits``."""
+    """A discrete distribution whose logits are the network's output; see ``distribution_of_logits``."""
 
     def __init__(
         self,
@@ -151,16 +151,16 @@ class LogitPolicy(Policy):
         super().__init__(observation_space, spaces.flatdim(action_space), hidden_sizes, activation, context_size)
 
     def distribution(self, params: TensorDict, observations: Tensor) -> Logits:
-        """Return distributions with logits ``[N, ..., A]`` (of a MultiDiscrete space ``[N, ..., K, A]``)."""
+        """Return distributions with logits ``[N, ..., A]`` (``[N, ..., K, A]`` for a MultiDiscrete space)."""
         return distribution_of_logits(self._action_space, self._network(params, observations))
 
 
 def distribution_of_logits(space: spaces.Space[Any], logits: Tensor) -> Logits:
-    """Return the distribution over the actions of a policy in a space of whole numbers.
+    """Return a policy's action distribution in a discrete space.
 
     Args:
         space: Discrete (a categorical), MultiDiscrete (a product of categoricals) or MultiBinary (Bernoulli).
-        logits: ``[..., D]``, D being ``gymnasium.spaces.flatdim(space)``.
+        logits: ``[..., D]`` with D = ``gymnasium.spaces.flatdim(space)``.
     """
     if isinstance(space, spaces.MultiBinary):
         return Bernoulli(logits)
@@ -177,7 +177,7 @@ def make_policy(
     kind: PolicyKind = "auto",
     context_size: int = 0,
 ) -> Policy:
-    """Make the policy that fits an action space: Gaussian for Box, one of logits for spaces of whole numbers.
+    """Make the policy for an action space: Gaussian for Box, logits for discrete spaces.
 
     Its actions are elements of ``spaces.unit_space(action_space)``.
 
@@ -186,11 +186,11 @@ def make_policy(
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         hidden_sizes: units of the hidden layers.
         activation: ``tanh`` or ``relu``.
-        kind: ``auto``, or the policy one insists on.
-        context_size: number of inputs that are a parameter.
+        kind: ``auto``, or a required kind of policy.
+        context_size: size of the context parameter.
 
     Raises:
-        InputError: when ``kind`` does not fit the action space, or there is no policy for a space.
+        InputError: if ``kind`` does not fit the action space, or there is no policy for a space.
     """
     require_actions(action_space)
     fitting = next(kind for known, kind in KINDS.items() if isinstance(action_space, known))

@@ -1,9 +1,9 @@
-"""Recorded episodes on disk: a folder of shards with a manifest, for learners that learn from the experience of others.
+"""Recorded episodes on disk: a folder of shards with a manifest, for off-policy learners.
 
     data.json          what was recorded, of which family, and the SHA-256 of each shard
     shard-00000.npz    the episodes of a group of tasks
 
-The manifest is written last, so that a folder without one is no data set.
+The manifest is written last, so a folder without one is not a data set.
 """
 
 import hashlib
@@ -28,22 +28,22 @@ from metarl.tensor_files import read_tensors, write_tensors
 FORMAT = "metarl data 1"
 MANIFEST = "data.json"
 TASK = "task."
-# Tensors [N, M, T, ...] of a rollout that are recorded; the policy that acted is not.
+# Tensors [N, M, T, ...] of a rollout that are recorded; the policy's probabilities are not.
 STEPS = ("observations", "actions", "rewards", "terminated", "truncated", "valid")
 
 
 @dataclass(frozen=True)
 class Description:
-    """What recorded episodes are of.
+    """Metadata of recorded episodes.
 
     Attributes:
         family: name of the family.
-        observation_space: as text.
-        action_space: as text, that of the environment; recorded actions are in the policy's units.
-        part: of the split that the tasks are from; None where that is not known.
-        split_hash: of the split; None where that is not known, and then nothing checks that no task is held out.
-        settings: of the family.
-        made_by: how the episodes were recorded, for a reader.
+        observation_space: observation space as text.
+        action_space: the environment's action space as text; recorded actions are in the policy's units.
+        part: part of the split that the tasks are from; None if unknown.
+        split_hash: hash of the split; None if unknown, in which case held-out tasks cannot be detected.
+        settings: settings of the family.
+        made_by: how the episodes were recorded, in readable form.
     """
 
     family: str
@@ -56,7 +56,7 @@ class Description:
 
     @classmethod
     def of(cls, family: TaskFamily, **known: Any) -> "Description":
-        """Describe episodes of a family; ``known`` are the attributes that it does not determine."""
+        """Describe episodes of a family; ``known`` are the attributes that the family does not determine."""
         spaces = str(family.observation_space), str(family.action_space)
         return cls(family.name, *spaces, settings=dict(family.settings()), **known)
 
@@ -73,12 +73,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class RecordedData:
-    """Episodes of N tasks, M of each, in memory.
+    """M episodes of each of N tasks, in memory.
 
     Attributes:
-        rollout: N tasks x M episodes, without the policy that acted.
-        description: what they are of.
-        fingerprint: SHA-256 of the manifest, and so of everything.
+        rollout: N tasks x M episodes, without the policy's probabilities.
+        description: their metadata.
+        fingerprint: SHA-256 of the manifest, and thereby of all shards.
         path: where they were read from, for messages.
     """
 
@@ -91,12 +91,12 @@ class RecordedData:
         """Check that a learner may be trained on this data.
 
         Args:
-            family: that it is trained on.
-            split_hash: of the run's split.
+            family: family of the run.
+            split_hash: hash of the run's split.
 
         Raises:
-            InputError: when the data are of another family, other spaces, held-out tasks or another split, or have
-                episodes longer than the family's.
+            InputError: if the data are from another family, other spaces, held-out tasks or another split, or have
+                episodes longer than the family's horizon.
         """
         known, wanted = self.description, Description.of(family)
         if known.family != wanted.family:
@@ -122,17 +122,17 @@ class RecordedData:
     def draw(self, tasks: int, episodes: int, rollouts: int, seed: int, iteration: int) -> list[Rollout]:
         """Return rollouts of one iteration of training.
 
-        All tasks are met equally often, in an order of their own in each pass; episodes are drawn without replacement.
+        All tasks are used equally often, reshuffled in each epoch; episodes are drawn without replacement.
 
         Args:
-            tasks: number of tasks; more than there are repeat some.
-            episodes: of each task in each rollout.
+            tasks: number of tasks; some are repeated if there are fewer.
+            episodes: episodes per task in each rollout.
             rollouts: number of rollouts.
-            seed: the run's.
+            seed: seed of the run.
             iteration: counted from 0.
 
         Raises:
-            InputError: when there are too few episodes of each task.
+            InputError: if there are too few episodes per task.
         """
         total, available = self.rollout.rewards.shape[:2]
         if episodes * rollouts > available:
@@ -160,15 +160,15 @@ class RecordedData:
 
 
 def save_recorded(path: Path | str, description: Description, shards: Iterable[Rollout]) -> None:
-    """Record rollouts in a folder, a shard each.
+    """Save rollouts to a folder, one shard each.
 
     Args:
         path: the folder, new or empty.
-        description: what they are of.
-        shards: with the same number of episodes of each task.
+        description: their metadata.
+        shards: rollouts with the same number of episodes per task.
 
     Raises:
-        InputError: when the folder cannot be written, or holds something already.
+        InputError: if the folder cannot be written to, or is not empty.
     """
     folder = Path(path)
     if not make_folder(folder, "the recorded episodes"):
@@ -183,10 +183,10 @@ def save_recorded(path: Path | str, description: Description, shards: Iterable[R
 
 
 def load_recorded(path: Path | str, device: torch.device | str = "cpu") -> RecordedData:
-    """Read recorded episodes into memory.
+    """Load recorded episodes into memory.
 
     Raises:
-        InputError: when the folder is no data set of this metarl, or a shard is missing or damaged.
+        InputError: if the folder is not a data set of this version of metarl, or a shard is missing or damaged.
     """
     folder = Path(path)
     try:
@@ -225,18 +225,18 @@ def _rollout(tensors: dict[str, Tensor], count: int) -> Rollout:
 
 
 def side_by_side(rollouts: Sequence[Rollout]) -> Rollout:
-    """Join rollouts of the same N tasks: all of their episodes of each task, without the policies that acted."""
+    """Join rollouts of the same N tasks along the episode axis, without the policies' probabilities."""
     return Rollout(tasks=rollouts[0].tasks, **_joined(rollouts, 1))
 
 
 def _of_all_tasks(rollouts: Sequence[Rollout]) -> Rollout:
-    """Join rollouts of different tasks, with as many episodes of each."""
+    """Join rollouts of different tasks, with the same number of episodes per task."""
     tasks: TensorDict = TensorDict.cat([rollout.tasks for rollout in rollouts])
     return Rollout(tasks=tasks, **_joined(rollouts, 0))
 
 
 def _joined(rollouts: Sequence[Rollout], axis: int) -> dict[str, Any]:
-    """Join the episodes along the axis of tasks (0) or episodes (1), with zeros after the ends of shorter ones."""
+    """Join the episodes along the task axis (0) or the episode axis (1), with zeros after the ends of shorter ones."""
     longest = max(rollout.rewards.shape[2] for rollout in rollouts)
     joined = {"final_observations": torch.cat([rollout.final_observations for rollout in rollouts], axis)}
     for name in _recorded_steps(rollouts[0]):

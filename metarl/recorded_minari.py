@@ -1,7 +1,7 @@
-"""Recorded episodes as Minari data sets, the format in which the field shares offline data (extra ``minari``).
+"""Recorded episodes as Minari data sets, the field's format for offline data (extra ``minari``).
 
 A Minari data set is a list of episodes of one environment. The task of each episode is in its infos: ``task_number``,
-and the task's parameters under ``task``. Actions are those of the environment there, and in the policy's units here.
+and the task's parameters under ``task``. Actions are in the environment's units there, and in the policy's units here.
 """
 
 from pathlib import Path
@@ -21,20 +21,19 @@ NUMBER, TASK, SUCCESS = "task_number", "task", "success"
 
 
 def to_minari(data: RecordedData, family: TaskFamily, dataset_id: str, **metadata: Any) -> Any:
-    """Write recorded episodes as a Minari data set, where Minari keeps its own (``MINARI_DATASETS_PATH``).
+    """Write recorded episodes as a Minari data set, in Minari's data folder (``MINARI_DATASETS_PATH``).
 
     Args:
         data: the episodes.
-        family: that they were recorded on.
-        dataset_id: as Minari names data sets, ``pearl/half-cheetah-vel-v0``.
+        family: family they were recorded on.
+        dataset_id: Minari id such as ``pearl/half-cheetah-vel-v0``.
         metadata: further arguments of ``minari.create_dataset_from_buffers``, such as ``author``.
 
     Returns:
         The ``minari.MinariDataset``.
 
     Raises:
-        InputError: when Minari is not installed, there is such a data set already, or the episodes are of another
-            family.
+        InputError: if Minari is not installed, the data set exists already, or the episodes are from another family.
     """
     minari = _minari()
     if data.description.family != family.name:
@@ -56,7 +55,7 @@ def to_minari(data: RecordedData, family: TaskFamily, dataset_id: str, **metadat
 
 
 def _buffers(data: RecordedData, family: TaskFamily) -> list[Any]:
-    """Return the episodes as Minari takes them."""
+    """Return the episodes as Minari buffers."""
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
     scale = unit_scale(family.action_space, torch.device("cpu"))
@@ -79,7 +78,7 @@ def _buffers(data: RecordedData, family: TaskFamily) -> list[Any]:
 
 
 def _infos(number: int, task: dict[str, Any], episode: Episode) -> dict[str, Any]:
-    """Return an episode's infos, with an entry for the reset and one for each step, as Minari has them."""
+    """Return an episode's infos, with an entry for the reset and one for each step, as Minari expects."""
     length = len(episode.observations)
     infos: dict[str, Any] = {NUMBER: np.full(length, number)}
     if task:
@@ -90,18 +89,18 @@ def _infos(number: int, task: dict[str, Any], episode: Episode) -> dict[str, Any
 
 
 def from_minari(dataset: Any, family: TaskFamily, path: Path | str) -> None:
-    """Write a Minari data set as recorded episodes that ``--data`` takes.
+    """Convert a Minari data set to recorded episodes for ``--data``.
 
-    Episodes without a ``task_number`` in their infos count as those of one task. Every task keeps as many episodes as
-    the one that has the fewest. Which part of a split the tasks are from is not known, and is not checked later.
+    Episodes without a ``task_number`` in their infos count as one task. Every task keeps as many episodes as the task
+    with the fewest. Which part of a split the tasks are from is unknown, and cannot be checked later.
 
     Args:
         dataset: a ``minari.MinariDataset``, or the id of one.
-        family: whose observations, actions and tasks they are.
+        family: family of the observations, actions and tasks.
         path: folder for the recorded episodes, new or empty.
 
     Raises:
-        InputError: when Minari is not installed or has no such data set, or its spaces are not the family's.
+        InputError: if Minari is not installed or has no such data set, or its spaces differ from the family's.
     """
     minari = _minari()
     if isinstance(dataset, str):

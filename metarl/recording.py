@@ -1,4 +1,4 @@
-"""Behaviour to look at: episodes of one task before and after adaptation, as the frames of a video."""
+"""Video recording: episodes of one task before and after adaptation, as frames."""
 
 import math
 from collections.abc import Container, Sequence
@@ -21,9 +21,9 @@ from metarl.session import Session
 from metarl.vector_env import TaskVectorEnv
 from metarl.video import write_video
 
-# Where a family does not tell how long its steps take: an episode in about so many seconds, within these rates.
+# For families without physical time: target duration of an episode in seconds, and limits of the frame rate.
 EPISODE_SECONDS, SLOWEST, FASTEST = 5, 4, 20
-# Frames per second beyond which frames are left out.
+# Frame rate above which frames are skipped.
 MOST_FRAMES = 50
 COLUMNS = 4
 LETTER_WIDTH = 7
@@ -49,19 +49,19 @@ class Take:
         return len(self.frames) - 1
 
     def panel(self, step: int) -> np.ndarray:
-        """Return the picture after a step, under its caption; from the episode's end on, the last one."""
+        """Return the captioned frame after a step; after the end of the episode, the last one."""
         now = min(step, self.steps)
         return captioned(self.frames[now], [self.label, f"return {self.returns[now]:.2f} at step {now}"])
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Episodes that start alike, one before adaptation and one after each step of it.
+    """Episodes with the same initial state, one before adaptation and one after each adaptation step.
 
     Attributes:
         title: family and task.
         takes: the episodes.
-        seconds_per_step: of the world, if the family tells.
+        seconds_per_step: physical duration of a step, if the family has one.
     """
 
     title: str
@@ -70,11 +70,11 @@ class Recording:
 
     @property
     def fps(self) -> float:
-        """Frames per second: real time where the family tells it, as far as a screen can show it."""
+        """Frames per second: real time if the family has physical time, up to the maximum frame rate."""
         return self._steps_per_second / self._stride
 
     def frames(self) -> np.ndarray:
-        """Return the frames uint8 ``[T, H, W, 3]``: the episodes side by side, four in a row, under their captions."""
+        """Return the frames uint8 ``[T, H, W, 3]``: captioned episodes side by side, four in a row."""
         shown = [*range(0, self._steps, self._stride), self._steps]
         return np.stack([self._frame(step) for step in shown])
 
@@ -115,26 +115,25 @@ def record(
     deterministic: bool = False,
     shown: Container[int] | None = None,
 ) -> Recording:
-    """Let a learner adapt to one task, as ``adaptation_curve`` does, and record an episode before and after each step.
+    """Adapt a learner to one task, as ``adaptation_curve`` does, and record an episode before and after each step.
 
-    The recorded episodes begin in the same state and share their random numbers. The learner neither learns from them
-    nor is it changed.
+    The recorded episodes start in the same state and use the same random numbers. The learner neither learns from them
+    nor is changed.
 
     Args:
         learner: trained or not.
-        family: of the task, as the learner meets it.
-        task: ``[1]``.
-        steps: adaptations, at least 0.
-        episodes: that each adaptation learns from; 1 for a learner whose episodes side by side are trials of their own.
-        seed: of environments and actions.
-        device: where environments live.
-        deterministic: show the policy's mode instead of sampled actions; adaptation learns from sampled ones all the
-            same.
-        shown: after which steps an episode is recorded, 0 being before adaptation; by default after each.
+        family: family of the task, as observed by the learner.
+        task: parameters ``[1]``.
+        steps: number of adaptation steps, at least 0.
+        episodes: episodes per adaptation step; 1 for a learner that does not pool episodes.
+        seed: seed of environments and actions.
+        device: device of the environments.
+        deterministic: show the policy's mode instead of sampled actions; adaptation still uses sampled ones.
+        shown: adaptation steps after which an episode is recorded, 0 being before adaptation; by default all.
 
     Raises:
-        InputError: for counts that make no sense, and when this machine lacks what drawing needs.
-        RunError: when sampling fails.
+        InputError: for invalid counts, or if this machine cannot render.
+        RunError: if sampling fails.
     """
     if steps < 0 or episodes < 1:
         raise InputError(f"a recording needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
@@ -163,9 +162,9 @@ def record_run(
     deterministic: bool = False,
     shown: Container[int] | None = None,
 ) -> Recording:
-    """Record a trained learner by its run's configuration; see ``record``.
+    """Record a trained learner with its run's configuration; see ``record``.
 
-    ``episodes`` are by default the run's ``episodes_per_task``, or the one that a learner with trials takes.
+    ``episodes`` is by default the run's ``episodes_per_task``, or 1 for a learner that does not pool episodes.
     """
     usual = config.run.episodes_per_task if learner.pools_episodes else 1
     family, device = config.make_family(), config.run.device
@@ -174,7 +173,7 @@ def record_run(
 
 
 def task_text(task: TensorDict) -> str:
-    """Return a task ``[]`` in words: ``goal=0.3,-0.2``; of long parameters only how many numbers they are."""
+    """Return a task ``[]`` as text: ``goal=0.3,-0.2``; for long parameters only their size."""
     values = {str(key): task[key].flatten().tolist() for key in task.keys()}
     shown = {
         key: f"({len(value)} numbers)" if len(value) > LONGEST_VALUE else _numbers(value)
@@ -184,7 +183,7 @@ def task_text(task: TensorDict) -> str:
 
 
 def _take(label: str, sampler: Sampler, session: Session, seed: int, deterministic: bool) -> Take:
-    """Record an episode beside those that the session adapts to."""
+    """Record an episode that the session does not adapt to."""
     frames: list[np.ndarray] = []
 
     def watch(env: TaskVectorEnv) -> None:
@@ -193,7 +192,7 @@ def _take(label: str, sampler: Sampler, session: Session, seed: int, determinist
     rollout = sampler.collect(session.learner, session.state, session.tasks, 1, seed, deterministic, watch)
     rewards = rollout.rewards[rollout.valid].cpu().double().numpy()
     returns = np.concatenate([[0.0], rewards.cumsum()])
-    return Take(label, np.stack(frames[: len(returns)]), returns)  # on CUDA worlds go on after their episode's end
+    return Take(label, np.stack(frames[: len(returns)]), returns)  # on CUDA worlds continue after their episode's end
 
 
 def _seconds_per_step(family: TaskFamily) -> float | None:

@@ -1,4 +1,4 @@
-"""The returns that a family's learners are compared with: without adaptation, and with the task known."""
+"""Reference returns of families: without adaptation, and with full knowledge of the task."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ from metarl.statistics import Scores, normalize
 
 @dataclass(frozen=True)
 class Reference:
-    """Mean undiscounted returns of one episode of a family's preset, over its tasks.
+    """Reference returns of a family's preset: mean undiscounted episode returns over its tasks.
 
-    An episode of a bandit is one pull: a published total of n pulls is divided by n here. So is the tabular MDP's total
-    of n episodes.
+    An episode of a bandit is one pull, so a published total of n pulls is divided by n here, and likewise the tabular
+    MDP's total of n episodes.
 
     Attributes:
-        horizon: of the episode; another one has other returns.
+        horizon: horizon of the episodes; the returns hold only for this one.
         no_adaptation: the highest return of a policy that treats all tasks alike.
-        full_knowledge: the return of a policy that knows the task; None where no value is known.
-        source: where the two come from.
+        full_knowledge: the return of a policy that knows the task; None if unknown.
+        source: source of both values.
     """
 
     horizon: int
@@ -29,15 +29,15 @@ class Reference:
 
     @property
     def lines(self) -> dict[str, float]:
-        """The values that are known, by their names."""
+        """The known values by name."""
         known = {"no adaptation": self.no_adaptation, "full knowledge": self.full_knowledge}
         return {label: value for label, value in known.items() if value is not None}
 
     def normalize(self, returns: ArrayLike) -> Scores:
-        """Put returns on the scale on which no adaptation is 0 and full knowledge 1; see ``statistics.normalize``.
+        """Normalise returns so that no adaptation is 0 and full knowledge is 1; see ``statistics.normalize``.
 
         Raises:
-            InputError: when the value of full knowledge is not known.
+            InputError: if the return with full knowledge is unknown.
         """
         if self.full_knowledge is None:
             raise InputError("returns are normalised by what full knowledge earns, which is not known for this preset")

@@ -1,4 +1,4 @@
-"""Things by name: task families, learners, and whatever else a user names on the command line or in a configuration."""
+"""Registries: task families, learners, and everything else that users refer to by name."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -12,11 +12,11 @@ EntryT = TypeVar("EntryT")
 
 
 class Registry(dict[str, EntryT], Generic[EntryT]):
-    """A table of things by name, which also finds those of modules that have not been imported yet.
+    """A table of entries by name, which also finds entries of modules that have not been imported yet.
 
     Args:
-        kind: what an entry is called in a message.
-        listing: the command that lists all of them.
+        kind: what an entry is called in messages.
+        listing: the command that lists all entries.
     """
 
     def __init__(self, kind: str, listing: str) -> None:
@@ -26,12 +26,12 @@ class Registry(dict[str, EntryT], Generic[EntryT]):
     def find(self, name: str) -> EntryT:
         """Return the entry of that name.
 
-        ``module:name`` imports a module first, as ``gymnasium.make("module:Env-v0")`` does, so that what is registered
-        there is known.
+        ``module:name`` imports a module first, which registers its entries, as ``gymnasium.make("module:Env-v0")``
+        does.
 
         Raises:
-            InputError: naming the nearest known names and the command that lists them all, or the module that cannot
-                be imported.
+            InputError: naming the closest known names and the command that lists them all, or the module that cannot be
+                imported.
         """
         module, colon, _ = name.rpartition(":")
         if colon:
@@ -40,7 +40,7 @@ class Registry(dict[str, EntryT], Generic[EntryT]):
 
 
 def own_name(name: str) -> str:
-    """Return the name without the module of ``module:name``: what the thing itself is called."""
+    """Return the name without the module of ``module:name``."""
     return name.rpartition(":")[2]
 
 
@@ -48,7 +48,7 @@ def find_by_name(table: Mapping[str, EntryT], name: str, kind: str, listing: str
     """Look ``name`` up in a table.
 
     Raises:
-        InputError: naming the nearest known names and the command that lists them all.
+        InputError: naming the closest known names and the command that lists them all.
     """
     if name in table:
         return table[name]
@@ -58,14 +58,14 @@ def find_by_name(table: Mapping[str, EntryT], name: str, kind: str, listing: str
 
 
 def import_named(module: str, what: str) -> Any:
-    """Import a module that a user named.
+    """Import a module named by the user.
 
     Args:
         module: its dotted name.
-        what: what it was named for, for the message.
+        what: what the module is needed for, for the message.
 
     Raises:
-        InputError: when there is no such module, or it fails while it is imported.
+        InputError: if there is no such module, or importing it fails.
     """
     try:
         return import_module(module)
@@ -77,12 +77,12 @@ def import_named(module: str, what: str) -> Any:
 
 
 def import_all(package: str, path: Iterable[str], skip: Iterable[str] = ()) -> None:
-    """Import every module of a package and of the packages in it, so that what they register is known.
+    """Import every module of a package and its subpackages, which registers their entries.
 
     Args:
         package: its dotted name.
         path: its ``__path__``.
-        skip: modules and packages in it that are left out, by their dotted names in it.
+        skip: modules and subpackages to leave out, by their dotted names relative to the package.
     """
     left_out = [f"{package}.{name}" for name in skip]
     for found in walk_packages(path, f"{package}."):

@@ -1,4 +1,4 @@
-"""What a replay buffer is to those that save it."""
+"""The interface through which replay buffers are saved and restored."""
 
 from typing import Protocol
 
@@ -6,27 +6,27 @@ from torch import Tensor
 
 
 class Replay(Protocol):
-    """A bounded buffer of records that a learner trains on again and again."""
+    """A replay buffer of bounded size."""
 
     @property
     def added(self) -> int:
-        """Number of records that were ever added."""
+        """Total number of records added so far."""
         ...
 
     @property
     def kept(self) -> int:
-        """Number of records that are kept, the newest."""
+        """Number of newest records that are kept."""
         ...
 
     def read(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Return the records ``start`` to ``stop - 1``, all of them kept, as named tensors ``[stop - start, ...]``."""
+        """Return records ``start`` to ``stop - 1``, which must be kept, as named tensors ``[stop - start, ...]``."""
         ...
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
-        """Take over what ``read`` returned.
+        """Restore records returned by ``read``.
 
         Args:
-            added: number of records that were ever added.
-            pieces: consecutive records up to the last one, at least those that are kept.
+            added: total number of records added so far.
+            pieces: consecutive records up to the last one, including at least those that are kept.
         """
         ...

@@ -1,9 +1,9 @@
-"""Replay buffers in files beside the checkpoint: each checkpoint writes only what was added since the one before.
+"""Replay buffers in files next to the checkpoint: each checkpoint writes only the records added since the last one.
 
 A buffer's records are numbered from 0 in the order in which they were added, and the newest are kept. A file holds the
 records START to STOP - 1; the checkpoint lists the files that it needs, with their hashes. New files are written before
-the checkpoint that lists them, and old ones are removed after it, so that a run that is killed at any moment finds
-every file of the checkpoint it resumes from.
+the checkpoint that lists them, and old ones are removed after it, so a run killed at any moment has all files of the
+checkpoint it resumes from.
 """
 
 from collections.abc import Mapping, Set
@@ -30,7 +30,7 @@ class ReplayFiles:
     """The files of a learner's replay buffers.
 
     Args:
-        folder: where they lie; made when there is something to write.
+        folder: folder of the files, created when needed.
         replays: the buffers by name.
     """
 
@@ -39,7 +39,7 @@ class ReplayFiles:
         self._segments: dict[str, list[Segment]] = {name: [] for name in replays}
 
     def save(self) -> dict[str, Any]:
-        """Write what was added since the last call, and return what the checkpoint has to hold."""
+        """Write the records added since the last call, and return the content for the checkpoint."""
         return {name: self._save(name, replay) for name, replay in self._replays.items()}
 
     def _save(self, name: str, replay: Replay) -> dict[str, Any]:
@@ -55,10 +55,10 @@ class ReplayFiles:
         return {"added": replay.added, "segments": [asdict(segment) for segment in segments]}
 
     def remove_others(self, needed: Set[str]) -> None:
-        """Remove the files that no checkpoint needs; to be called when the last checkpoint is on disk.
+        """Remove files that no checkpoint needs; called after the latest checkpoint is on disk.
 
         Args:
-            needed: names of the files that are kept.
+            needed: names of the files to keep.
         """
         if self._folder.is_dir():
             for path in self._folder.iterdir():
@@ -66,10 +66,10 @@ class ReplayFiles:
                     path.unlink()
 
     def load(self, content: Mapping[str, Any]) -> None:
-        """Fill the buffers with what a checkpoint lists of them.
+        """Restore the buffers from the files that a checkpoint lists.
 
         Raises:
-            InputError: when a file is missing or damaged.
+            InputError: if a file is missing or damaged.
         """
         for name, replay in self._replays.items():
             self._segments[name] = [Segment(**segment) for segment in content[name]["segments"]]

@@ -1,4 +1,4 @@
-"""What a job that is queued again after it was stopped calls, until its run is complete."""
+"""Training for jobs that are requeued until the run is complete."""
 
 from metarl.config import TrainConfig
 from metarl.config_file import hashed_settings
@@ -10,12 +10,12 @@ from metarl.training import resume, train
 
 
 def train_or_resume(config: TrainConfig, stop: StopRequest | None = None) -> RunDirectory:
-    """Train a run, or resume it where it is there already, or leave it as it is where it is finished.
+    """Train a run, resume it if it exists, or do nothing if it is finished.
 
-    So a job that is queued again after it was stopped runs the same command until the run is complete.
+    So a job that is requeued after it was stopped can run the same command until the run is complete.
 
     Raises:
-        InputError: as ``train``, and when the run that is there has other settings.
+        InputError: as ``train``, and if the existing run has other settings.
         RunError: as ``train``.
     """
     out, _ = name_run(config)

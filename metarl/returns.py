@@ -1,7 +1,7 @@
 """Returns and advantages, for rollouts in which each row ``[n, e]`` is one episode from its first step on.
 
-Because a row never holds two episodes, a discounted sum over its future is one product with a triangular matrix, and
-no Python loop over time is needed.
+Because a row never holds two episodes, discounted sums over the future are one product with a triangular matrix,
+without a Python loop over time.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarl.processes import ONE_PROCESS, Processes
 
-# The smallest standard deviation that a task's advantages are divided by, as a share of the batch's root mean square.
+# Floor on the standard deviation that a task's advantages are divided by, relative to the batch's root mean square.
 DEVIATION_FLOOR = 0.1
 
 
@@ -22,7 +22,7 @@ def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
 
 
 def discounted_returns(rewards: Tensor, valid: Tensor, discount: float) -> Tensor:
-    """Return the discounted sum of the rewards still to come in the episode, ``[N, E, T]``.
+    """Return the discounted sum of the remaining rewards of the episode, ``[N, E, T]``.
 
     Args:
         rewards: ``[N, E, T]``.
@@ -43,8 +43,8 @@ def generalized_advantages(
 ) -> Tensor:
     """Return generalised advantage estimates ``[N, E, T]`` (Schulman et al. 2016, eq. 16).
 
-    The value after an episode's last step is ``final_values`` where the episode was truncated (bootstrap), and zero
-    where it terminated: the horizon is the experimenter's choice, and the return goes on after it.
+    The value after an episode's last step is ``final_values`` if the episode was truncated (bootstrap), and zero if it
+    terminated.
 
     Args:
         rewards: ``[N, E, T]``.
@@ -55,7 +55,7 @@ def generalized_advantages(
         discount: per step, in [0, 1].
         gae_lambda: in [0, 1]; 1 is the Monte Carlo return minus the value.
     """
-    # The next step's value inside the episode, the final one at its last step.
+    # Value of the next step inside the episode, the final value at its last step.
     next_valid = torch.cat([valid[..., 1:], torch.zeros_like(valid[..., :1])], -1)
     shifted = torch.cat([values[..., 1:], final_values.unsqueeze(-1)], -1)
     next_values = torch.where(next_valid, shifted, final_values.unsqueeze(-1)) * ~terminated
@@ -64,23 +64,23 @@ def generalized_advantages(
 
 
 def normalize_per_task(values: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> Tensor:
-    """Shift ``[N, E, T]`` to mean 0 over the valid steps of each task, and divide by the task's standard deviation.
+    """Normalise ``[N, E, T]`` over the valid steps of each task to mean 0 and standard deviation 1.
 
-    The divisor is at least ``DEVIATION_FLOOR`` times the root mean square of all tasks' standard deviations. Where all
-    episodes of a task earn the same, what is left of its advantages is the misfit of the baseline; divided by its own
-    standard deviation it would move the policy as far as the tasks in which some episodes were better than others
-    (docs/adaptation.md has the measurements). Steps outside episodes become zero.
+    The standard deviation has a floor, ``DEVIATION_FLOOR`` times the root mean square of all tasks' standard
+    deviations. If all episodes of a task have the same return, its advantages are only the error of the baseline;
+    divided by their own standard deviation they would move the policy as much as tasks in which some episodes are
+    better than others (docs/adaptation.md has the measurements). Steps outside episodes become zero.
 
     Args:
         values: ``[N, E, T]``.
         valid: bool ``[N, E, T]``, true inside the episode.
-        processes: those whose tasks make up the batch.
+        processes: the processes whose tasks form the batch.
     """
     count = valid.sum((1, 2), keepdim=True)
     centred = (values - (values * valid).sum((1, 2), keepdim=True) / count) * valid
     variances = centred.square().sum((1, 2), keepdim=True) / count
     mean_square = processes.mean(processes.weight(len(variances)) * variances.mean())
-    # Not clamp: a NaN of any task reaches all of them, so that every process refuses the update.
+    # Not clamp: a NaN in any task must reach all of them, so that every process rejects the update.
     deviations = torch.maximum(variances.sqrt(), DEVIATION_FLOOR * mean_square.sqrt())
     return centred / (deviations + 1e-8)
 

@@ -1,4 +1,4 @@
-"""Putting a learner back to what it was when an update fails in the middle."""
+"""Restoring a learner after an update that failed midway."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,18 +14,19 @@ from metarl.errors import RunError
 def restored_on_error(
     owner: object, attributes: Sequence[str], values: Iterable[Tensor], optimizers: Sequence[torch.optim.Optimizer]
 ) -> Iterator[None]:
-    """Run a block; if it raises a ``RunError``, put everything named here back to what it was before, and raise it.
+    """Run a block; if it raises a ``RunError``, restore everything given here to its previous value, and re-raise.
 
-    What is kept meanwhile are copies of the tensors in memory, on their device.
+    Copies of the tensors are kept in memory, on their device.
 
     Args:
-        owner: whose ``attributes`` to put back: numbers, and objects that the block replaces rather than changes.
-        attributes: their names.
-        values: parameters and buffers that the block changes in place.
-        optimizers: whose moments it changes.
+        owner: object whose ``attributes`` are restored: numbers, and objects that the block replaces instead of
+            modifying.
+        attributes: names of the attributes.
+        values: parameters and buffers that the block modifies in place.
+        optimizers: optimisers whose moments it modifies.
     """
     accounts: dict[str, Any] = {name: getattr(owner, name) for name in attributes}
-    # An optimiser has no moments of a parameter before its first step.
+    # An optimiser has no moments for a parameter before its first step.
     stepped = [set(optimizer.state) for optimizer in optimizers]
     moments = [entry for optimizer in optimizers for entry in optimizer.state.values()]
     live = [*values, *(moment for entry in moments for moment in entry.values())]
