@@ -5,5 +5,5 @@ A learner is one file: its config, its loss and its update, decorated with ``met
 
 from metarl.registry import import_all
 
-# What Stable-Baselines3 steps derives from its classes; it is imported when a baseline makes its environments.
+# Environments for Stable-Baselines3 derive from its classes, so they are imported only when a baseline makes them.
 import_all(__name__, __path__, skip=("baselines.sb3.gradient_steps", "baselines.sb3.vec_env"))

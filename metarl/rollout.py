@@ -1,4 +1,4 @@
-"""Whole episodes of many tasks, sampled or recorded: tensors shaped tasks x episodes x steps."""
+"""Complete episodes of many tasks, sampled or recorded: tensors shaped tasks x episodes x steps."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ class Episode:
     """One recorded episode of T steps, as NumPy arrays.
 
     Shapes:
-        observations: ``[T + 1, *observation]``; the last one is after the last step.
+        observations: ``[T + 1, *observation]``, including the one after the last step.
         actions: ``[T, *action]``, in the policy's units ([-1, 1] for a bounded Box).
         rewards: ``[T]``.
-        terminated: whether the last step terminated the episode; else it was truncated.
-        success: bool ``[T]``, whether the step met the task's goal; None where that is not known.
+        terminated: whether the last step terminated the episode; otherwise it was truncated.
+        success: bool ``[T]``, whether the step was a success; None if unknown.
 
     Raises:
-        InputError: when the arrays do not have so many steps, or there is no step.
+        InputError: if the arrays have inconsistent lengths, or there is no step.
     """
 
     observations: np.ndarray
@@ -54,21 +54,21 @@ class Episode:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Whole episodes of N tasks, E episodes each, at most T steps long; T is at most the horizon.
+    """Complete episodes of N tasks, E episodes each, at most T steps long; T is at most the horizon.
 
     Row ``[n, e]`` is one episode from its first step on. ``valid`` is true up to and including the step that ended
     the episode; all later entries are zeros.
 
     Shapes:
-        tasks: TensorDict ``[N]``, the parameters of each task; without entries where they are not known.
+        tasks: TensorDict ``[N]``, parameters of each task; without entries if they are unknown.
         observations: ``[N, E, T, *observation]``, before the action.
-        actions: ``[N, E, T, *action]``, as the policy drew them (before clipping and scaling to the action space).
+        actions: ``[N, E, T, *action]``, as sampled from the policy (before clipping and scaling to the action space).
         rewards: ``[N, E, T]``.
         terminated, truncated, valid: bool ``[N, E, T]``.
         final_observations: ``[N, E, *observation]``, after the episode's last step.
-        log_probs: ``[N, E, T]``, of the actions at the time of sampling; None where the policy is not known.
-        distribution: parameter tensors ``[N, E, T, A]`` of the policy that acted; None where it is not known.
-        success: bool ``[N, E, T]``, whether the step met the task's goal; None where that is not known.
+        log_probs: ``[N, E, T]``, of the actions at sampling time; None if the policy is unknown.
+        distribution: action distributions of the policy that acted, with tensors ``[N, E, T, A]``; None if unknown.
+        success: bool ``[N, E, T]``, whether the step was a success; None if unknown.
     """
 
     tasks: TensorDict
@@ -85,19 +85,19 @@ class Rollout:
 
     @classmethod
     def from_episodes(cls, episodes: Sequence[Sequence[Episode]], tasks: TensorDict | None = None) -> "Rollout":
-        """Join episodes that others recorded, on the CPU.
+        """Join recorded episodes into a rollout, on the CPU.
 
         Args:
-            episodes: of N tasks, E of each: ``episodes[n][e]``. They may differ in length.
-            tasks: their parameters ``[N]``, where they are known.
+            episodes: E episodes of each of N
+            tasks: ``episodes[n][e]``. They may differ in length. tasks: parameters of the tasks ``[N]``, if known.
 
         Returns:
             ``Rollout`` of T steps, those of the longest episode, with zeros after the end of each shorter one. The
-            policy that acted is not known: ``log_probs`` and ``distribution`` are None. ``success`` is known if it is
-            known of every episode.
+            policy is unknown: ``log_probs`` and ``distribution`` are None. ``success`` is None unless all episodes have
+            it.
 
         Raises:
-            InputError: when there is no episode, tasks have different numbers of them, or arrays do not fit together.
+            InputError: if there is no episode, tasks have different numbers of them, or shapes are inconsistent.
         """
         counts = {len(each) for each in episodes}
         if len(counts) != 1 or counts == {0}:
@@ -124,7 +124,7 @@ class Rollout:
         )
 
     def episodes(self) -> Iterator[list[Episode]]:
-        """Return the episodes of each task in turn, as ``from_episodes`` takes them."""
+        """Yield the episodes of each task; the inverse of ``from_episodes``."""
         for task in range(self.num_tasks):
             yield [self._episode(task, number) for number in range(self.rewards.shape[1])]
 
@@ -171,7 +171,7 @@ class Rollout:
 
     @property
     def env_steps(self) -> int:
-        """Number of environment steps that were taken inside episodes."""
+        """Number of environment steps inside episodes."""
         return int(self.valid.sum())
 
     def episode_returns(self) -> Tensor:
@@ -179,7 +179,7 @@ class Rollout:
         return (self.rewards * self.valid).sum(-1)
 
     def episode_success(self) -> Tensor | None:
-        """Return whether each episode met the task's goal in one of its steps, bool ``[N, E]``, if that is known."""
+        """Return whether each episode had a successful step, bool ``[N, E]``, or None if unknown."""
         return None if self.success is None else (self.success & self.valid).any(-1)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Rollout":
@@ -202,7 +202,7 @@ class Rollout:
         return Rollout(tasks=self.tasks, **self._map_episodes(lambda value: value[:, :count].contiguous()))
 
     def _map_episodes(self, function: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """Apply ``function`` to every tensor but the tasks'."""
+        """Apply ``function`` to every tensor except the tasks'."""
         values = {name: value for name, value in vars(self).items() if name != "tasks" and value is not None}
         return {
             name: value.map(function) if isinstance(value, Distribution) else function(value)

@@ -1,15 +1,15 @@
-"""What a run leaves on disk, written so that a reader never takes a part for the whole.
+"""The directory of a run, whose files are written atomically.
 
     config.json            resolved configuration, task-split hash, versions
-    metrics.csv            one row an iteration
+    metrics.csv            one row per iteration
     checkpoints/           ``iteration-N``: the learner after N iterations; the latest few, and the best
-    replay/                replay buffers of learners that have some, which the checkpoints list
-    adaptation_curve.png   return against adaptation step on held-out tasks
+    replay/                replay buffers of learners that have one, listed in the checkpoints
+    adaptation_curve.png   return by adaptation step on held-out tasks
     evaluation.json        what ``metarl evaluate`` measured
-    finished.json          written last: how many iterations the finished run has
+    finished.json          written last: the number of iterations of the finished run
     wandb/                 the W&B run, unless tracking is disabled
 
-Files are written beside their place and then moved there, so a run that is killed leaves the old file or the new one.
+Files are written to a temporary name and then moved, so a killed run leaves either the old file or the new one.
 """
 
 import json
@@ -25,19 +25,19 @@ from metarl.files import make_folder, write_json, write_whole
 from metarl.lock import is_lock_file
 
 FORMAT = "metarl run 1"
-CHECKPOINT = "iteration-"  # and the number of iterations done
+CHECKPOINT = "iteration-"  # followed by the number of iterations
 VIDEOS = (".gif", ".mp4")
 CheckpointChoice = Literal["latest", "best"]
 
 
 class RunDirectory:
-    """One run's folder.
+    """The directory of one run.
 
     Args:
-        path: of the folder, which need not exist yet; a leading ``~`` is the home folder.
+        path: path of the directory, which need not exist yet; a leading ``~`` is the home directory.
 
     Raises:
-        InputError: when it is no path at all.
+        InputError: if it is not a valid path.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -52,23 +52,23 @@ class RunDirectory:
         self.curve, self.evaluation = self.evaluated("")
 
     def evaluated(self, part: str) -> tuple[Path, Path]:
-        """Return the picture and the numbers of an evaluation on test tasks (""), or on others, beside them."""
+        """Return the paths of figure and results of an evaluation on test tasks ("") or on another part."""
         ending = f"-{part}" if part else ""
         return self.path / f"adaptation_curve{ending}.png", self.path / f"evaluation{ending}.json"
 
     def make(self) -> None:
-        """Make the folder, unless it is there.
+        """Create the directory if it does not exist.
 
         Raises:
-            InputError: when it cannot be written.
+            InputError: if it cannot be written to.
         """
         make_folder(self.path, "the run")
 
     def require_empty(self) -> None:
-        """Make sure that the folder holds nothing yet but its lock.
+        """Check that the directory contains nothing but its lock.
 
         Raises:
-            InputError: when it does.
+            InputError: if it contains anything else.
         """
         if not self.is_empty():
             raise InputError(
@@ -77,7 +77,7 @@ class RunDirectory:
             )
 
     def is_empty(self) -> bool:
-        """Return whether nothing is in the folder but its lock, and what a killed process left half written."""
+        """Return whether the directory contains only its lock and incomplete files of a killed process."""
         return not any(
             not is_lock_file(entry.name) and not entry.name.endswith(".part") for entry in self.path.iterdir()
         )
@@ -90,7 +90,7 @@ class RunDirectory:
         """Read config.json.
 
         Raises:
-            InputError: when the folder is missing, or not the run of this metarl.
+            InputError: if the directory is missing, or not a run of this version of metarl.
         """
         if not self.path.is_dir():
             raise InputError(f"there is no run directory {self.path}")
@@ -109,7 +109,7 @@ class RunDirectory:
 
     @property
     def checkpoint(self) -> Path:
-        """The file of the latest checkpoint; where there is none, that of iteration 0."""
+        """The file of the latest checkpoint, or that of iteration 0 if there is none."""
         return max(self.checkpoint_files(), key=iteration_of, default=self.checkpoints / f"{CHECKPOINT}0")
 
     def checkpoint_files(self) -> list[Path]:
@@ -118,7 +118,7 @@ class RunDirectory:
         return sorted(found, key=iteration_of)
 
     def save_checkpoint(self, content: Mapping[str, Any]) -> Path:
-        """Write the checkpoint of the content's ``iteration``, and return its file."""
+        """Write a checkpoint for the ``iteration`` in its content, and return its file."""
         path = self.checkpoints / f"{CHECKPOINT}{content['iteration']}"
         data = encode(content)
         self.checkpoints.mkdir(exist_ok=True)
@@ -126,10 +126,10 @@ class RunDirectory:
         return path
 
     def load_checkpoint(self, path: Path | None = None) -> dict[str, Any]:
-        """Read the latest checkpoint, or another one, tensors to the CPU.
+        """Read the latest checkpoint, or another one, with tensors on the CPU.
 
         Raises:
-            InputError: when it is missing, unreadable or damaged, or another program's.
+            InputError: if it is missing, unreadable, damaged or not a checkpoint.
         """
         path = path or self.checkpoint
         try:
@@ -164,10 +164,10 @@ class RunDirectory:
         return "restore it from a copy, or train the run anew"
 
     def find_checkpoint(self, choice: CheckpointChoice) -> Path:
-        """Return the file of the latest checkpoint, or of the one that did best on validation tasks.
+        """Return the file of the latest checkpoint, or of the one with the best validation return.
 
         Raises:
-            InputError: when the best is asked for, and none was validated.
+            InputError: if the best is requested, and none was validated.
         """
         if choice == "latest":
             return self.checkpoint
@@ -179,34 +179,34 @@ class RunDirectory:
         return best
 
     def best_checkpoint(self) -> Path | None:
-        """Return the file of the checkpoint that did best on validation tasks, or None where none was validated.
+        """Return the file of the checkpoint with the best validation return, or None if none was validated.
 
-        Of several that did equally well it is the earliest.
+        If several are equally good, it is the earliest.
         """
         values = {path: self.load_checkpoint(path).get("validation") for path in self.checkpoint_files()}
         known = {path: value for path, value in values.items() if value is not None}
         return max(known, key=lambda path: known[path], default=None)
 
     def finished_iterations(self) -> int | None:
-        """Return how many iterations the run was finished with, picture and tracking included; None before that."""
+        """Return the number of iterations of a run that is finished, including figure and tracking; else None."""
         try:
             return int(json.loads(self.finished.read_text())["iterations"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def videos(self) -> list[Path]:
-        """Return the videos that lie in the folder."""
+        """Return the videos in the directory."""
         return sorted(path for path in self.path.iterdir() if path.suffix in VIDEOS)
 
     def keep_metrics(self, iterations: int, forget: str | None = None) -> None:
-        """Drop the rows of metrics.csv after the first ``iterations``, which a resumed run will write again.
+        """Drop the rows of metrics.csv after the first ``iterations``, which a resumed run writes again.
 
         Args:
-            iterations: rows to keep.
-            forget: prefix of the columns to empty in the last of them.
+            iterations: number of rows to keep.
+            forget: prefix of the columns to clear in the last of them.
 
         Raises:
-            InputError: when the file has fewer rows, or is not what the run wrote.
+            InputError: if the file has fewer rows, or is not what the run wrote.
         """
         rows = self.read_metrics()
         if len(rows) < iterations:
@@ -221,7 +221,7 @@ class RunDirectory:
             write_whole(self.metrics, lambda part: metrics_file.write_rows(part, names, kept))
 
     def sync_metrics(self) -> None:
-        """Wait until metrics.csv is on disk, so that no checkpoint is there before its rows."""
+        """Flush metrics.csv to disk, so that rows are there before their checkpoint."""
         if self.metrics.exists():
             with open(self.metrics, "rb+") as stream:
                 os.fsync(stream.fileno())
@@ -231,7 +231,7 @@ class RunDirectory:
         return metrics_file.read_metrics(self.metrics)
 
     def append_metrics(self, row: Mapping[str, float | None]) -> None:
-        """Add a row to metrics.csv; what is None stays empty, and columns that are new are so in the rows before."""
+        """Append a row to metrics.csv; None becomes empty, and new columns are empty in earlier rows."""
         try:
             metrics_file.append_row(self.metrics, row, write_whole)
         except OSError as error:
@@ -239,5 +239,5 @@ class RunDirectory:
 
 
 def iteration_of(checkpoint: Path) -> int:
-    """Return the number of iterations after which a checkpoint was written, by the name of its file."""
+    """Return the number of iterations of a checkpoint from its file name."""
     return int(checkpoint.name.removeprefix(CHECKPOINT))

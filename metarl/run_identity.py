@@ -1,4 +1,4 @@
-"""Which run a checkpoint is of, and whether a run directory is a copy of another."""
+"""Which run a checkpoint belongs to, and whether a run directory is a copy of another."""
 
 import socket
 import sys
@@ -15,15 +15,15 @@ COPY = "-copy-"
 
 
 def run_id(tracking_id: str) -> str:
-    """Return the id of a run, which its copies share."""
+    """Return the id of a run, shared by its copies."""
     return tracking_id.partition(COPY)[0]
 
 
 def check_belongs(directory: RunDirectory, file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Make sure that a checkpoint is of the run that a config.json describes.
+    """Check that a checkpoint belongs to the run described by a config.json.
 
     Raises:
-        InputError: when it is of another run, or a setting that may not change has changed since.
+        InputError: if it belongs to another run, or a fixed setting has changed since.
     """
     try:
         same_run = run_id(content["tracking_id"]) == run_id(config["tracking_id"])
@@ -40,10 +40,10 @@ def check_belongs(directory: RunDirectory, file: Path, content: Mapping[str, Any
 
 
 def tracking_id_of(directory: RunDirectory, config: Mapping[str, Any], content: Mapping[str, Any]) -> str:
-    """Return the tracking id to resume a run with: a new one for a copy, so that two runs never report as one.
+    """Return the tracking id to resume a run with: a new one for a copy, so that two runs never log as one.
 
-    A run directory that was moved on its machine keeps its id. Whether one from another machine was moved or copied
-    cannot be known there, so it counts as a copy.
+    A run directory that was moved on the same machine keeps its id. One from another machine may have been moved or
+    copied, so it counts as a copy.
     """
     own: str = config["tracking_id"]
     before, here = content["place"], place_of(directory)

@@ -1,4 +1,4 @@
-"""Process-wide settings that decide the speed on a CPU, each with its measured reason (docs/performance.md)."""
+"""Process-wide settings that affect speed on a CPU, with measurements in docs/performance.md."""
 
 import ctypes
 import platform
@@ -14,9 +14,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> None:
     """Let glibc's malloc keep large freed blocks for reuse, instead of returning them to the kernel.
 
-    A rollout's activations are blocks of megabytes that are freed and allocated again at once. By default each of them
-    is mapped anew and every page of it faults, which costs more than the arithmetic on it. It is a setting of the whole
-    process, for a program to choose; other C libraries than glibc are left alone.
+    Activations of a rollout are blocks of megabytes that are freed and reallocated all the time. By default each block
+    is mapped again and all of its pages fault, which costs more than the arithmetic. The setting affects the whole
+    process, so programs choose it, not library functions; with C libraries other than glibc it has no effect.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -28,8 +28,8 @@ def keep_freed_memory() -> None:
 def single_torch_thread() -> Iterator[None]:
     """Run torch's CPU operations on one thread.
 
-    While a simulator runs its own threads, the small operations between two steps gain nothing from torch's
-    worker threads, and those spin for a while after each operation on the cores that the simulator needs.
+    While a simulator runs its own threads, the small operations between steps do not benefit from torch's worker
+    threads, which keep spinning after each operation on the cores that the simulator needs.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

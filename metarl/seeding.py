@@ -1,7 +1,7 @@
-"""Random streams by name: every draw comes from a generator whose seed is derived from what it is for.
+"""Named random streams: every generator's seed is derived from its purpose.
 
-No generator's state is ever saved. Iteration 17 of seed 3 draws the same numbers whether the run came there
-in one go or was resumed, and two purposes never share a stream.
+No generator state is ever saved: iteration 17 of seed 3 draws the same numbers whether the run was interrupted or not.
+Different purposes never share a stream.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
-"""Families whose optimal policy is known: an upper bound on what adaptation can reach.
+"""Families with a known optimal policy, which is an upper bound for adaptation.
 
-Optimal is the policy with the highest expected sum of rewards over the rest of the episode, given the task.
+The optimal policy maximises the expected undiscounted return over the rest of the episode, given the task.
 """
 
 from abc import abstractmethod
@@ -13,30 +13,30 @@ from metarl.tensor_family import State, TensorFamily
 
 
 class SolvedFamily(TensorFamily):
-    """A family for which the best actions are known, given the task; ``views.AdvisedFamily`` observes them."""
+    """A family whose best actions are known, given the task; ``views.AdvisedFamily`` observes them."""
 
     @abstractmethod
     def plan(self, state: State, tasks: TensorDict) -> Tensor:
-        """Return what ``best_actions`` needs of each of B tasks, ``[B, ...]``; called once for each episode.
+        """Return data ``[B, ...]`` that ``best_actions`` needs for each of B tasks; called once per episode.
 
         Args:
-            state: the episode's first.
-            tasks: ``[B]``.
+            state: initial state of the episode.
+            tasks: parameters ``[B]``.
         """
 
     @abstractmethod
     def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
-        """Return the best actions ``[B, *action]``, as a policy gives them: in [-1, 1] on a bounded Box.
+        """Return the best actions ``[B, *action]`` in the policy's units: in [-1, 1] on a bounded Box.
 
         Args:
-            state: the present one.
+            state: the current state.
             plan: what ``plan`` returned for the episode.
             remaining: steps left in the episode, int64 ``[B]``, at least 1.
         """
 
 
 def planned_actions(plan: Tensor, remaining: Tensor, places: Tensor) -> Tensor:
-    """Look up the actions int64 ``[B]`` that plans ``[B, T, places]`` have for ``places`` ``[B]``.
+    """Look up actions int64 ``[B]`` in plans ``[B, T, places]`` at ``places`` ``[B]``.
 
     Row t - 1 of a plan is for t remaining steps.
     """

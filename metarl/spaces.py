@@ -1,11 +1,11 @@
-"""Spaces: observations as numbers that a network takes, and actions between a policy and an environment.
+"""Spaces: conversion of observations to network inputs, and of actions between policy and environment.
 
-An observation is one tensor from the environment to the network. Elements of Dict and Tuple spaces are flattened to
-float32 where they leave the environment, as ``gymnasium.spaces.flatten`` does; all others keep their shape and type, so
-that the pixels of an image are uint8 until a network reads them.
+An observation is a single tensor all the way from the environment to the network. Elements of Dict and Tuple spaces are
+flattened to float32 when they leave the environment, as by ``gymnasium.spaces.flatten``; all others keep their shape
+and type, so the pixels of an image stay uint8 until a network reads them.
 
-A policy acts in a space of its own, ``unit_space``: vectors in [-1, 1] for a bounded Box, whole numbers from 0 on for
-the others. ``unit_scale`` converts its actions.
+Policies act in ``unit_space``: vectors in [-1, 1] for a bounded Box, integers from 0 for discrete spaces.
+``unit_scale`` converts their actions to the environment's.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ from torch import Tensor
 
 from metarl.errors import InputError
 
-# An observation, or the observations of a Dict or Tuple space by part.
+# An observation, or the parts of an observation in a Dict or Tuple space.
 Values = Any
 # Spaces whose elements are one tensor.
 SINGLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def one_line(space: Any) -> str:
-    """Return a space in words, in one line."""
+    """Return a description of a space in one line."""
     return " ".join(str(space).split())
 
 
@@ -35,7 +35,7 @@ def is_image(space: spaces.Space[Any]) -> bool:
 
 
 def require_observations(space: spaces.Space[Any]) -> None:
-    """Raise ``InputError`` for a space whose elements are not a fixed number of numbers."""
+    """Raise ``InputError`` for a space whose elements do not have a fixed size."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         for part in _parts(space):
             require_observations(part)
@@ -47,7 +47,7 @@ def require_observations(space: spaces.Space[Any]) -> None:
 
 
 def require_actions(space: spaces.Space[Any]) -> None:
-    """Raise ``InputError`` for a space in which no policy acts."""
+    """Raise ``InputError`` for an action space that no policy supports."""
     if not isinstance(space, SINGLE):
         raise InputError(
             f"no policy acts in {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space"
@@ -55,26 +55,26 @@ def require_actions(space: spaces.Space[Any]) -> None:
 
 
 def observed_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return the space of the tensor that an observation is: a float32 Box for Dict and Tuple, else the space itself.
+    """Return the space of observation tensors: a flat float32 Box for Dict and Tuple, else the space itself.
 
     Raises:
-        InputError: for a space whose elements are not a fixed number of numbers.
+        InputError: for a space whose elements do not have a fixed size.
     """
     require_observations(space)
     return flat_box(space) if isinstance(space, spaces.Dict | spaces.Tuple) else space
 
 
 def observed(space: spaces.Space[Any], values: Values) -> Tensor:
-    """Return observations as one tensor: those of Dict and Tuple spaces flattened, others as they are."""
+    """Return observations as one tensor: flattened for Dict and Tuple spaces, otherwise unchanged."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return _flattened(space, values)
     return torch.as_tensor(values)
 
 
 def features(space: spaces.Space[Any], values: Values) -> Tensor:
-    """Return observations ``[..., *shape]`` of a space as numbers ``[..., D]``, float32 unless float64 is given for it.
+    """Convert observations ``[..., *shape]`` to network inputs ``[..., D]``, float32 unless given in float64.
 
-    They are ordered as ``gymnasium.spaces.flatten`` orders them, with Discrete and MultiDiscrete one-hot; D is
+    The order is that of ``gymnasium.spaces.flatten``, with Discrete and MultiDiscrete one-hot; D is
     ``gymnasium.spaces.flatdim(space)``. Pixels of an image are divided by 255.
     """
     flat = _flattened(space, values)
@@ -82,7 +82,7 @@ def features(space: spaces.Space[Any], values: Values) -> Tensor:
 
 
 def feature_space(space: spaces.Space[Any]) -> spaces.Box:
-    """Return the float32 Box ``[D]`` in which ``features`` of a space lie."""
+    """Return the float32 Box ``[D]`` of the ``features`` of a space."""
     box = flat_box(space)
     return spaces.Box(box.low / 255, box.high / 255, dtype=np.float32) if is_image(space) else box
 
@@ -91,7 +91,7 @@ def flat_box(space: spaces.Space[Any]) -> spaces.Box:
     """Return the float32 Box ``[D]`` into which Gymnasium flattens a space."""
     flat = spaces.flatten_space(space)
     assert isinstance(flat, spaces.Box)
-    with np.errstate(over="ignore"):  # bounds beyond float32 are none
+    with np.errstate(over="ignore"):  # bounds beyond float32 become infinite
         return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
 
 
@@ -116,7 +116,7 @@ def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
         starts, counts = space.start.reshape(-1).tolist(), space.nvec.reshape(-1).tolist()
         columns = zip(flat.long().unbind(-1), starts, counts, strict=True)
         return torch.cat([_one_hot(column - start, count) for column, start, count in columns], -1)
-    # Values of a float32 space are taken as they are: in float64 they come from whoever checks a derivative.
+    # Values of a float32 space keep their dtype: tests of derivatives pass float64.
     return flat if space.dtype == np.float32 and flat.is_floating_point() else flat.float()
 
 
@@ -126,9 +126,9 @@ def _one_hot(numbers: Tensor, count: int) -> Tensor:
 
 
 def packed(space: spaces.Space[Any], observations: Tensor) -> Tensor:
-    """Return observations ``[..., *shape]`` as float32 ``[..., P]`` that hold their bits, for a store of one type.
+    """Pack the bits of observations ``[..., *shape]`` into float32 ``[..., P]``, for buffers of a single dtype.
 
-    Four pixels of an image are the bits of one such number, so that they take no more memory than they are.
+    Four pixels of an image share the bits of one number, so packing takes no extra memory.
     """
     axes = len(space.shape or ())
     numbers = observations.to(_dtype(space)).unsqueeze(-1).flatten(observations.ndim - axes)
@@ -137,7 +137,7 @@ def packed(space: spaces.Space[Any], observations: Tensor) -> Tensor:
 
 
 def unpacked(space: spaces.Space[Any], rows: Tensor) -> Tensor:
-    """Return the observations ``[..., *shape]`` whose bits rows ``[..., P]`` hold."""
+    """Unpack observations ``[..., *shape]`` from rows ``[..., P]``; the inverse of ``packed``."""
     shape = space.shape or ()
     octets = rows.contiguous().view(torch.uint8)[..., : int(np.prod(shape)) * _dtype(space).itemsize]
     return octets.contiguous().view(_dtype(space)).view(*rows.shape[:-1], *shape)
@@ -148,14 +148,14 @@ def _dtype(space: spaces.Space[Any]) -> torch.dtype:
 
 
 def is_bounded_box(space: spaces.Space[Any]) -> bool:
-    """Return whether a space is a Box with bounds on all sides, in which policies act in units of [-1, 1]."""
+    """Return whether a space is a bounded Box, in which policies act in [-1, 1]."""
     return isinstance(space, spaces.Box) and space.is_bounded()
 
 
 def unit_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return the space of a policy's actions, which have one axis, or none in a Discrete space.
 
-    That is [-1, 1] for a bounded Box and whole numbers from 0 on for Discrete and MultiDiscrete spaces.
+    It is [-1, 1] for a bounded Box and integers from 0 for Discrete and MultiDiscrete spaces.
     """
     size = int(np.prod(space.shape or (1,)))
     if is_bounded_box(space):
@@ -173,7 +173,7 @@ def unit_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 
 def action_features(space: spaces.Space[Any], actions: Tensor) -> Tensor:
-    """Return a policy's actions ``[..., *action]`` as numbers ``[..., A]``: one-hot, or clipped to [-1, 1]."""
+    """Convert a policy's actions ``[..., *action]`` to network inputs ``[..., A]``: one-hot, or clipped to [-1, 1]."""
     numbers = features(unit_space(space), actions)
     return numbers.clamp(-1, 1) if isinstance(space, spaces.Box) else numbers
 
@@ -182,7 +182,7 @@ def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tens
     """Return the function that maps a policy's actions, elements of ``unit_space``, into ``space``.
 
     Policies act in units of [-1, 1] on a bounded Box: their actions are clipped to that and scaled to the bounds, as
-    the normalised environments of MAML's own code do. Of a Box of integers each one has an equal share of [-1, 1].
+    the normalised environments of MAML's own code do. In a Box of integers each integer has an equal share of [-1, 1].
     Discrete and MultiDiscrete actions are shifted by the space's start.
     """
     convert = _to_box(space, device) if isinstance(space, spaces.Box) else _from_start(space, device)
@@ -199,7 +199,7 @@ def _to_box(space: spaces.Box, device: torch.device) -> Callable[[Tensor], Tenso
         return torch.round if whole else lambda actions: actions
     if whole:
         first, count = low.double(), high.double() - low.double() + 1
-        # The bin that an action falls into; 1 itself belongs to the last one.
+        # The bin of an action; 1 itself belongs to the last bin.
         return lambda actions: first + ((actions.clamp(-1, 1) + 1) / 2 * count).floor().minimum(count - 1)
     middle, half = (low + high) / 2, (high - low) / 2
     return lambda actions: torch.addcmul(middle, actions.clamp(-1, 1).to(middle), half)

@@ -17,25 +17,25 @@ from metarl.validation import require_count
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 FINGERPRINT_TASKS = 64
-# After so many draws for each task a held-out part is assumed to have no more tasks than were found.
+# After this many draws per task, a held-out part is assumed to have no more tasks than were found.
 DRAWS_PER_TASK = 5
-# Of five equally likely remainders of a hash three are training, one validation, one test.
+# Of five equally likely remainders of a hash, three are training, one validation and one test.
 REMAINDERS, TRAINING_REMAINDERS = 5, 3
 
 
 @dataclass(frozen=True)
 class TaskSplit:
-    """Three sources of tasks that share none.
+    """Disjoint training, validation and test tasks.
 
-    A family whose benchmark fixes the parts keeps them. A family with finitely many tasks is partitioned (60, 20
+    If a benchmark fixes the parts of a family, they are used. A family with finitely many tasks is partitioned (60, 20
     and 20 % of a seeded permutation, at least one each) and each part draws from its own tasks; one with countably
     many assigns each draw to a part by a hash. Any other family has three streams of independent draws.
 
     Args:
-        family: where the tasks come from.
-        seed: of the split. Runs with different seeds share a split, so that they meet the same test tasks.
-        train_limit: number of tasks that the training part is restricted to, as PEARL (Rakelly et al. 2019) trains on
-            100: the first ones that it would give without a limit. None does not restrict it. The other parts stay.
+        family: family of the tasks.
+        seed: seed of the split. Runs with different seeds share a split, and so are tested on the same tasks.
+        train_limit: size to which the training part is restricted, as PEARL (Rakelly et al. 2019) trains on 100 tasks;
+            its first tasks are kept. None does not restrict it. The other parts do not change.
     """
 
     family: TaskFamily
@@ -46,12 +46,12 @@ class TaskSplit:
         """Draw ``count`` training tasks ``[count]``; ``keys`` (a run's seed, an iteration) name the draw.
 
         Raises:
-            InputError: when there are fewer training tasks than ``train_limit``.
+            InputError: if there are fewer training tasks than ``train_limit``.
         """
         return self._draw("train", count, *keys)
 
     def held_out_tasks(self, part: Part, count: int) -> TensorDict:
-        """Return the first ``count`` validation or test tasks, the same at every call, each of them once.
+        """Return the first ``count`` validation or test tasks, the same at every call, without duplicates.
 
         A family with finitely many tasks may have fewer.
 
@@ -62,7 +62,7 @@ class TaskSplit:
         tasks = self.finite(part)
         if tasks is not None:
             return tasks[:count]
-        # One draw for each task, so that the first tasks do not depend on how many are asked for.
+        # One draw per task, so that the first tasks do not depend on how many are requested.
         drawn: dict[bytes, TensorDict] = {}
         for index in range(DRAWS_PER_TASK * count):
             task = self._draw(part, 1, index)
@@ -75,10 +75,10 @@ class TaskSplit:
     def tasks(self, source: Source, count: int) -> TensorDict:
         """Return the first ``count`` tasks of a part, or tasks outside the distribution; the same at every call.
 
-        There may be fewer, as ``held_out_tasks`` says.
+        There may be fewer, as in ``held_out_tasks``.
 
         Raises:
-            InputError: for a count below 1, and a family that has no tasks outside its distribution.
+            InputError: for a count below 1, or if the family has no tasks outside its distribution.
         """
         if source != "ood":
             return self.held_out_tasks(source, count)
@@ -104,9 +104,9 @@ class TaskSplit:
         return tasks[pieces[PARTS.index(part)]]
 
     def fingerprint(self) -> str:
-        """Return a hash over the family's settings and the first tasks of each part; it changes when any of them do."""
+        """Return a hash of the family's settings and the first tasks of each part."""
         digest = hashlib.sha256(json.dumps([self.family.name, self.family.settings(), self.seed]).encode())
-        whole = TaskSplit(self.family, self.seed)  # a limit leaves the parts what they are
+        whole = TaskSplit(self.family, self.seed)  # a limit does not change the parts
         drawn = [whole.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
         drawn += [whole.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
         for tasks in drawn:
@@ -147,12 +147,12 @@ def _bytes(tasks: TensorDict) -> bytes:
 
 
 def hashed_part(seed: int, *numbers: Tensor) -> Tensor:
-    """Return the part of each task, for families of countably many tasks: about 60, 20 and 20 % of them.
+    """Return the part of each task for families with countably many tasks: about 60, 20 and 20 % of them.
 
-    A task's part depends on ``seed`` and on its numbers alone: on no other task, device or stream.
+    A task's part depends only on ``seed`` and its own numbers, not on other tasks, the device or a random stream.
 
     Args:
-        seed: of the split.
+        seed: seed of the split.
         numbers: integers ``[count, ...]`` that identify a task.
 
     Returns:
@@ -166,7 +166,7 @@ def hashed_part(seed: int, *numbers: Tensor) -> Tensor:
 
 
 def hashed_text_part(seed: int, texts: Sequence[str]) -> Tensor:
-    """Return the part of each task as ``hashed_part`` does, of tasks that are identified by a text each."""
+    """Return the part of each task as ``hashed_part`` does, for tasks identified by strings."""
     return _part_of_hash(torch.tensor([derive_seed(seed, "part", text) for text in texts]))
 
 
@@ -175,12 +175,12 @@ def _part_of_hash(hashes: Tensor) -> Tensor:
 
 
 def _mixed(numbers: Tensor) -> Tensor:
-    """Scatter 64-bit integers one to one (the finaliser of SplitMix64: Steele, Lea and Flood 2014, figure 17)."""
+    """Mix the bits of 64-bit integers bijectively (SplitMix64's finaliser: Steele, Lea and Flood 2014, figure 17)."""
     numbers = (numbers ^ _shifted(numbers, 30)) * -0x40A7B892E31B1A47
     numbers = (numbers ^ _shifted(numbers, 27)) * -0x6B2FB644ECCEEE15
     return numbers ^ _shifted(numbers, 31)
 
 
 def _shifted(numbers: Tensor, by: int) -> Tensor:
-    """Shift right as if unsigned; torch's own shift repeats the sign."""
+    """Logical right shift; torch's own shift is arithmetic."""
     return (numbers >> by) & ((1 << (64 - by)) - 1)

@@ -1,10 +1,10 @@
 """Statistics of scores ``[seeds, tasks]``, with intervals.
 
-A row is one trained learner, a column one task; every learner met the same tasks. All functions take leading axes,
-``[..., seeds, tasks]``, and keep them. The metrics are those of Agarwal et al. (2021, "Deep RL at the edge
-of the statistical precipice", section 4). Their runs are independent from task to task; here one learner is measured on
-all tasks, and its scores share the luck of its training. So whole seeds and whole tasks are the units of ``interval``
-and ``share_interval``; ``stratified_bootstrap`` is the paper's own interval.
+A row is one trained learner, a column one task; all learners are evaluated on the same tasks. All functions accept
+leading axes, ``[..., seeds, tasks]``, and keep them. The metrics are those of Agarwal et al. (2021, "Deep RL at the
+edge of the statistical precipice", section 4). Their runs are independent across tasks; here one learner is evaluated
+on all tasks, so its scores share the luck of its training. Therefore ``interval`` and ``share_interval`` resample whole
+seeds and whole tasks; ``stratified_bootstrap`` is the paper's own interval.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Over = Literal["both", "seeds", "tasks"]
 
 
 class Interval(NamedTuple):
-    """A statistic and the ends of its 95 % interval, each ``[...]``."""
+    """A statistic and the bounds of its 95 % interval, each ``[...]``."""
 
     estimate: Scores
     low: Scores
@@ -58,16 +58,16 @@ def interquartile_mean(scores: ArrayLike) -> Scores:
 
 
 def optimality_gap(scores: ArrayLike, target: float = 1.0) -> Scores:
-    """Return by how much the scores stay below ``target`` on average, ``[...]``; what exceeds it does not count."""
+    """Return the mean shortfall of scores from ``target``, ``[...]``; scores above it count as 0."""
     (values,) = _checked(scores)
     return mean(np.maximum(target - values, 0))
 
 
 def probability_of_improvement(scores: ArrayLike, others: ArrayLike) -> Scores:
-    """Return how probable it is that a seed beats one of another learner's on the same task, ``[...]``.
+    """Return the probability that a seed scores higher than a seed of another learner on the same task, ``[...]``.
 
-    The share of pairs of seeds in which the first scores higher, a tie being half a win (the Mann-Whitney statistic),
-    averaged over tasks.
+    This is the share of pairs of seeds in which the first scores higher, with a tie as half a win (the Mann-Whitney
+    statistic), averaged over tasks.
 
     Args:
         scores: ``[..., seeds, tasks]``.
@@ -82,19 +82,19 @@ def probability_of_improvement(scores: ArrayLike, others: ArrayLike) -> Scores:
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike, over: Over = "both") -> Interval:
     """Return the share of scores above each threshold ``[K]``, as a ``share_interval`` of ``[..., K]``.
 
-    Each threshold has its own interval; that all of them hold at once is less likely.
+    The intervals are pointwise; their joint coverage is lower.
     """
     (values,) = _checked(scores)
     return share_interval(mean, values[..., None, :, :] > np.reshape(thresholds, (-1, 1, 1)), over=over)
 
 
 def normalize(scores: ArrayLike, no_adaptation: float, full_knowledge: float) -> Scores:
-    """Put scores on the scale on which a learner that cannot adapt earns 0 and one that knows the task 1.
+    """Normalise scores so that no adaptation is 0 and full knowledge of the task is 1.
 
-    Both are means over the family's tasks: on a task with higher returns than most a score may exceed 1.
+    Both references are means over the family's tasks, so scores on easy tasks may exceed 1.
 
     Raises:
-        InputError: unless full knowledge is worth more than no adaptation.
+        InputError: unless the return with full knowledge is higher than without adaptation.
     """
     if not -np.inf < no_adaptation < full_knowledge < np.inf:
         raise InputError(
@@ -107,23 +107,23 @@ def normalize(scores: ArrayLike, no_adaptation: float, full_knowledge: float) ->
 def interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> Interval:
     """Return a statistic with its 95 % confidence interval over other seeds and other tasks.
 
-    Student's t interval with jackknife variances. The statistic is computed without each seed in turn, and without each
-    task; each of the two gives a variance, and the interval is that of their sum, with the effective degrees of freedom
-    of Satterthwaite (1946). Noise of the single scores is in both variances and counts twice: where there is no other,
-    the interval is too long. For a mean over seeds alone, or tasks alone, it is the textbook's t interval.
+    This is Student's t interval with jackknife variances. The statistic is recomputed leaving out each seed in turn,
+    and each task in turn; each of the two gives a variance. The interval uses their sum, with the effective degrees of
+    freedom of Satterthwaite (1946). The noise of single scores enters both variances and counts twice: if there is no
+    other variation, the interval is too long. For a mean over only seeds, or only tasks, it is the textbook t interval.
 
-    The spread along an axis of length 1 is unknown. With one seed the interval is that of this one trained learner over
+    The variance along an axis of length 1 is unknown. With one seed the interval is about this one trained learner on
     other tasks.
 
     Args:
-        statistic: a smooth function of the samples, such as those above but for ``median``.
-        samples: ``[..., seeds, tasks]`` each; all on the same tasks, each with seeds of its own.
-        over: what is taken as a sample: ``both``; ``seeds`` alone, where the measured tasks are all that there are; or
-            ``tasks`` alone, for the learners that were trained.
+        statistic: a smooth function of the samples, such as those above except ``median``.
+        samples: ``[..., seeds, tasks]`` each; all on the same tasks, with independent seeds.
+        over: what varies: ``both``; only ``seeds``, if the evaluated tasks are all tasks of the family; or only
+            ``tasks``, for the given trained learners.
 
     Raises:
-        InputError: when there are not two of what is sampled, and for the median, whose variance the jackknife does
-            not estimate (Efron 1982, section 3.4).
+        InputError: if there are fewer than two seeds or tasks to vary over, and for the median, whose variance the
+            jackknife cannot estimate (Efron 1982, section 3.4).
     """
     estimate, variances, counts = _jackknife(statistic, _checked(*samples), over)
     half = _quantile(variances, counts) * np.sqrt(variances.sum(-1))
@@ -131,11 +131,11 @@ def interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> 
 
 
 def share_interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both") -> Interval:
-    """Return a share or probability with its 95 % interval, which lies in [0, 1] and has a length even at 0 and 1.
+    """Return a share or probability with its 95 % interval, inside [0, 1] and of positive width even at 0 and 1.
 
-    Wilson's (1927) score interval, for as many independent trials as would have the jackknife variance of ``interval``
-    (the effective sample size: Korn and Graubard 1998). Where no seed and no task makes a difference, as at 0 and 1,
-    the variance is taken that a single score of the other kind would cause.
+    This is Wilson's (1927) score interval for the effective sample size (Korn and Graubard 1998), the number of
+    independent trials with the jackknife variance of ``interval``. If that variance is zero, as for shares of 0 and 1,
+    it is replaced by the variance that a single differing score would cause.
 
     Args:
         statistic: a smooth function of the samples with values in [0, 1]: the ``mean`` of successes, or
@@ -158,7 +158,7 @@ def share_interval(statistic: Statistic, *samples: ArrayLike, over: Over = "both
 
 
 def _jackknife(statistic: Statistic, matrices: list[Scores], over: Over) -> tuple[Scores, Scores, NDArray[np.int64]]:
-    """Return the statistic ``[...]``, its variances ``[..., K]`` from K sources, and the units in each source ``[K]``.
+    """Return the statistic ``[...]``, its variances ``[..., K]`` from K sources, and the sizes of the sources ``[K]``.
 
     The sources are the seeds of each sample, and the tasks.
     """
@@ -199,21 +199,21 @@ def _quantile(variances: Scores, counts: NDArray[np.int64]) -> Scores:
 def stratified_bootstrap(
     statistic: Statistic, *samples: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Return a statistic with the 95 % interval that the field reports: percentiles of a stratified bootstrap.
+    """Return a statistic with the 95 % interval that is usual in the field: percentiles of a stratified bootstrap.
 
-    Within each task, independently of the other tasks, as many scores as there are seeds are drawn with replacement. So
-    the interval is over other seeds on these very tasks, and for runs that were trained on each task alone. It is too
-    short for few seeds, much too short where a learner's scores share the luck of its training, and ignores the choice
-    of tasks (docs/statistics.md has numbers); it is here for comparison with published intervals.
+    Seeds are resampled with replacement within each task, independently of the other tasks. So the interval is about
+    other seeds on the same tasks, for runs trained separately on each task. It is too short for few seeds, much too
+    short if a learner's scores share the luck of its training, and ignores the choice of tasks (docs/statistics.md has
+    measurements); it is provided for comparison with published intervals.
 
     Args:
         statistic: any of the functions above.
-        samples: ``[..., seeds, tasks]`` each, resampled independently; all leading indices are resampled alike.
-        resamples: number of draws.
-        seed: of the draws.
+        samples: ``[..., seeds, tasks]`` each, resampled independently; all leading indices use the same resamples.
+        resamples: number of resamples.
+        seed: seed of the resampling.
 
     Raises:
-        InputError: for samples of one seed, from which no other can be drawn.
+        InputError: for samples with a single seed.
     """
     matrices = _checked(*samples)
     if min(matrix.shape[-2] for matrix in matrices) < 2 or resamples < 1:
@@ -234,7 +234,7 @@ def _checked(*samples: ArrayLike) -> list[Scores]:
     """Return the samples as arrays of finite numbers ``[..., seeds, tasks]`` on equally many tasks.
 
     Raises:
-        InputError: when they are anything else.
+        InputError: otherwise.
     """
     try:
         matrices = [np.asarray(sample, np.float64) for sample in samples]

@@ -1,4 +1,4 @@
-"""The reference that knows every task and acts best in it, in the families of which that is known."""
+"""The optimal policy given the task, in families where it is known."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -34,7 +34,7 @@ class Certain(Distribution):
         return torch.where(self._is(actions), 0.0, -torch.inf)
 
     def kl(self, other: Self) -> Tensor:
-        """Return 0 ``[...]`` where both have the same action, else infinity."""
+        """Return 0 ``[...]`` if both have the same action, else infinity."""
         return torch.where(self._is(other.action), 0.0, torch.inf)
 
     def _is(self, actions: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class OptimalConfig:
 
 @register_learner
 class OptimalPolicy(Unlearning):
-    """The best actions given the task, in families for which they are known: an upper bound for adaptation."""
+    """Optimal actions given the task, in families where they are known: an upper bound for adaptation."""
 
     name: ClassVar[str] = "optimal"
     config_class: ClassVar[type] = OptimalConfig
@@ -63,7 +63,7 @@ class OptimalPolicy(Unlearning):
         """Return the family with the best actions as its observations.
 
         Raises:
-            InputError: for a family of which they are not known.
+            InputError: for a family whose best actions are not known.
         """
         if not isinstance(family, SolvedFamily):
             known = ", ".join(name for name, each in FAMILIES.items() if issubclass(each, SolvedFamily))
@@ -71,5 +71,5 @@ class OptimalPolicy(Unlearning):
         return AdvisedFamily(family)
 
     def action_distribution(self, working: OpenState[None], observations: Tensor) -> Certain:
-        """Return the best actions for certain, which are what is observed."""
+        """Return the best actions, which are the observations, with probability 1."""
         return Certain(observations)

@@ -19,7 +19,7 @@ from metarl.spaces import require_actions
 
 @dataclass(frozen=True)
 class UniformUnits(Distribution):
-    """Uniform over [-1, 1] along the last axis. Shape: ``middle`` ``[..., A]``, zeros."""
+    """Independent uniform distributions over [-1, 1]. Shape: ``middle`` ``[..., A]``, zeros."""
 
     middle: Tensor
 
@@ -41,11 +41,11 @@ class UniformUnits(Distribution):
 
 
 class Unlearning(Learner):
-    """A fixed policy: it neither adapts nor learns, and has nothing to save."""
+    """A fixed policy, which neither adapts nor learns and has no state."""
 
     inner_steps = 0
     baseline: ClassVar[bool] = True
-    metrics: ClassVar[Mapping[str, str]] = {"learned_env_steps": "zero: it learns from nothing"}
+    metrics: ClassVar[Mapping[str, str]] = {"learned_env_steps": "0: it does not learn"}
 
     def begin(self, num_tasks: int) -> None:
         """Return nothing."""
@@ -62,7 +62,7 @@ class Unlearning(Learner):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take nothing over."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class RandomConfig:
 
 @register_learner
 class RandomPolicy(Unlearning):
-    """Uniformly random actions, whatever is observed: a lower bound for every learner."""
+    """Uniformly random actions, independent of observations: a lower bound for every learner."""
 
     name: ClassVar[str] = "random"
     config_class: ClassVar[type] = RandomConfig
@@ -82,7 +82,7 @@ class RandomPolicy(Unlearning):
         self._space, self._size = family.action_space, spaces.flatdim(family.action_space)
 
     def action_distribution(self, working: OpenState[None], observations: Tensor) -> Distribution:
-        """Return uniform distributions, whose mode is the first action, or the middle."""
+        """Return uniform distributions, whose mode is the first action or the middle of the range."""
         zeros = torch.zeros(*observations.shape[:2], self._size, device=observations.device)
         return (
             UniformUnits(zeros) if isinstance(self._space, spaces.Box) else distribution_of_logits(self._space, zeros)

@@ -1,10 +1,10 @@
-"""Adaptation by policy gradient: the inner loop that gradient-based meta-learners share.
+"""Adaptation by policy gradient: the inner loop shared by gradient-based meta-learners.
 
 All surrogates have the policy gradient as their first derivative at the sampling parameters. They differ in the second,
 which the meta-gradient needs (Rothfuss et al. 2019, section 4; Foerster et al. 2018):
 
-- ``likelihood-ratio``: the mean over steps of exp(log pi(a|s) - log pi_sampling(a|s)) A. It keeps, step by step, how
-  the sampling distribution depends on the parameters, with low variance.
+- ``likelihood-ratio``: the mean over steps of exp(log pi(a|s) - log pi_sampling(a|s)) A. It accounts for how the
+  sampling distribution of each single step depends on the parameters, with low variance.
 - ``dice``: the same for whole trajectories: unbiased, with high variance.
 - ``naive``: the mean over steps of log pi(a|s) A. It drops that dependence, and its meta-gradient is biased.
 """
@@ -27,7 +27,7 @@ from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 
 SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
-# The meaning of the metric ``adaptation_kl``.
+# Description of the metric ``adaptation_kl``.
 ADAPTATION_KL = (
     "mean KL divergence of the policies after adaptation from those before it, in nats, at the observations of the "
     "iteration's last rollout: how far adaptation moves the policy"
@@ -66,9 +66,9 @@ class Episodes:
 
 
 class Advantages:
-    """Estimates the advantages of each rollout once: a support rollout is learned from in ``adapt`` and ``update``.
+    """Caches the advantages of rollouts, because support rollouts are used in both ``adapt`` and ``update``.
 
-    They are kept as long as the rollout itself.
+    Entries live as long as their rollout.
     """
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Advantages:
     def of(
         self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
     ) -> Episodes:
-        """Return a rollout with its advantages; see ``Episodes.of``. The other arguments are always the same."""
+        """Return a rollout with its advantages; see ``Episodes.of``. The other arguments must not change."""
         key = id(rollout)  # unique among rollouts that exist
         if key not in self._known:
             self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda, processes).advantages
@@ -96,10 +96,10 @@ def mean_kl(one: Distribution, other: Distribution, rollout: Rollout, processes:
     The mean over processes of the shares is the mean over the tasks of all processes.
 
     Args:
-        one: at the rollout's observations.
-        other: at the same observations.
-        rollout: whose steps count.
-        processes: those whose tasks make up the batch.
+        one: distributions at the rollout's observations.
+        other: distributions at the same observations.
+        rollout: the rollout whose steps count.
+        processes: the processes whose tasks form the batch.
     """
     divergences = per_task_mean(one.kl(other), rollout.valid)
     return processes.weight(len(divergences)) * divergences.mean()
@@ -109,19 +109,19 @@ def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:
     """Return the likelihood-ratio surrogate ``[N]`` of each task, to be maximised.
 
     Args:
-        distribution: of the policy at the rollout's observations.
-        episodes: what was sampled.
+        distribution: distributions of the policy at the rollout's observations.
+        episodes: the sampled episodes.
     """
     ratio = likelihood_ratio(distribution, episodes.rollout)
     return per_task_mean(ratio * episodes.advantages, episodes.rollout.valid)
 
 
 def dice(distribution: Distribution, episodes: Episodes) -> Tensor:
-    """Return the surrogate ``[N]`` whose derivatives of every order are those of the expected return.
+    """Return the surrogate ``[N]`` whose derivatives of every order are unbiased for those of the expected return.
 
     Its value is zero: it sums (box(t) - box(t - 1)) A_t, with box(t) = exp(l - stop(l)) and l the log-probability of
     all actions up to step t (Foerster et al. 2018; with advantages: Farquhar et al. 2019, equation 8). Its derivatives
-    are right at the sampling parameters only.
+    are correct only at the sampling parameters.
     """
     rollout = episodes.rollout
     log_probs = distribution.log_prob(rollout.actions) * rollout.valid
@@ -158,13 +158,13 @@ def inner_step(
     """Return each task's parameters ``[N]`` after one gradient step on its own surrogate.
 
     Args:
-        policy: whose parameters they are.
-        params: ``[N]``, part of a graph; with the step sizes of those parameters that have one of their own.
+        policy: the policy.
+        params: ``[N]``, part of a graph; including learned step sizes, if any.
         episodes: of the N tasks.
         inner_lr: step size, or factor on the learned ones.
-        create_graph: keep the step's own derivative, as second-order meta-gradients need.
+        create_graph: make the step differentiable, as second-order meta-gradients require.
         objective: the surrogate.
-        adapted: names of the parameters that are adapted; all but the step sizes if None.
+        adapted: names of the adapted parameters; all except step sizes if None.
     """
     moving = [name for name in names(params) if not name.startswith(STEP_SIZE)] if adapted is None else list(adapted)
     # The tasks' parameters are separate, so the gradient of the sum is each task's own.

@@ -44,7 +44,7 @@ AdaptedPart = Literal["all", "head", "context"]
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """Settings of a policy and of its advantages."""
+    """Settings of a policy and its advantages."""
 
     discount: float = 0.99
     """Discount of rewards, per step."""
@@ -53,9 +53,9 @@ class PolicyConfig:
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the policy's hidden layers."""
     activation: str = "tanh"
-    """Between layers: tanh or relu."""
+    """Activation between layers: tanh or relu."""
     policy: PolicyKind = "auto"
-    """Action distribution; auto takes the one that fits the action space."""
+    """Action distribution; auto selects the one that fits the action space."""
 
     def __post_init__(self) -> None:
         require_unit(self, "discount", "gae_lambda")
@@ -67,7 +67,7 @@ class GradientConfig(PolicyConfig):
     """Settings of a policy and of its adaptation by gradient steps."""
 
     inner_lr: float = 0.1
-    """Step size of the adaptation; with learned step sizes, where they start."""
+    """Step size of the adaptation; with learned step sizes, their initial value."""
     inner_steps: int = 1
     """Gradient steps of the adaptation in training, each on fresh rollouts."""
     later_lr_factor: float = 0.5
@@ -77,11 +77,11 @@ class GradientConfig(PolicyConfig):
     surrogate: SurrogateName = "likelihood-ratio"
     """Inner objective: likelihood-ratio (ProMP's low-variance curvature), dice, or naive (log pi times advantage)."""
     learned_step_sizes: bool = False
-    """Learn a step size for each single parameter along with it (Meta-SGD, Li et al. 2017)."""
+    """Learn a step size for each parameter (Meta-SGD, Li et al. 2017)."""
     adapted: AdaptedPart = "all"
     """Adapted parameters: all, head (the last layer: ANIL) or context (inputs of the policy that start at 0: CAVIA)."""
     context_size: int = 8
-    """Number of context inputs, where the context is what adapts."""
+    """Number of context inputs, if the context is adapted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,14 +94,14 @@ class GradientConfig(PolicyConfig):
 
 @dataclass(frozen=True)
 class AdamConfig(GradientConfig):
-    """Settings of a gradient-based learner whose outer steps are Adam's."""
+    """Settings of a gradient-based learner with Adam in the outer loop."""
 
     outer_lr: float = 1e-3
     """Step size of Adam on the meta-parameters."""
     anneal_iterations: int = 0
-    """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
+    """Updates over which outer_lr decays linearly to 0; 0 keeps it constant."""
     max_gradient_norm: float = 0.0
-    """Largest norm of the meta-gradient: longer ones are clipped to it; 0 clips none."""
+    """Norm to which the meta-gradient is clipped; 0 disables clipping."""
     exploration: float = 0.0
     """Weight of E-MAML's term, which credits episodes before adaptation with the returns after it."""
 
@@ -112,7 +112,7 @@ class AdamConfig(GradientConfig):
 
 
 def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
-    """Return a step size that falls linearly to 0 over ``anneal_iterations`` updates, or stays if those are 0."""
+    """Return a step size that decays linearly to 0 over ``anneal_iterations`` updates, or is constant if that is 0."""
     return step_size * max(0.0, 1 - updates / anneal_iterations) if anneal_iterations else step_size
 
 
@@ -166,7 +166,7 @@ class GradientLearner(Learner):
         return {"params": {key: value.cpu().clone() for key, value in self.params.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over meta-parameters; their names and shapes must be the policy's."""
+        """Restore meta-parameters, whose names and shapes must match the policy's."""
         self.params = TensorDict(
             {key: state["params"][key].to(value.device).view_as(value) for key, value in self.params.items()}
         )
@@ -183,8 +183,8 @@ class GradientLearner(Learner):
 
         Args:
             params: un-stacked leaves.
-            support: what each inner step learns from.
-            differentiable: keep the inner steps' own derivatives, unless the learner is of first order.
+            support: the episodes of each inner step.
+            differentiable: make the inner steps differentiable, unless the learner is first-order.
         """
         create_graph = differentiable and not self.config.first_order
         stages = [self._for_tasks(params, support[0].rollout.num_tasks)]
@@ -199,7 +199,7 @@ class GradientLearner(Learner):
         return self.processes.mean(mean_kl(query.known_distribution(), before, query, self.processes)).item()
 
     def mean_over_tasks(self, values: Tensor) -> Tensor:
-        """Return this process's share of the mean ``[]`` of values ``[N]``, one for each of its tasks.
+        """Return this process's share of the mean ``[]`` of values ``[N]`` of its tasks.
 
         The mean over processes of the shares is the mean over the tasks of all processes.
         """
@@ -211,7 +211,7 @@ class GradientLearner(Learner):
             return stacked
         entries = {name: stacked[name] for name in names(stacked)}
         start = self._context.expand(num_tasks, -1)
-        # A leaf where gradients are taken: the context starts at a constant, not at something learned.
+        # A leaf where gradients are taken: the context starts at a constant, not at a learned value.
         entries[CONTEXT] = start.clone().requires_grad_() if torch.is_grad_enabled() else start
         return TensorDict(entries, [num_tasks])
 
@@ -231,10 +231,10 @@ class GradientLearner(Learner):
 
 
 class AdamLearner(GradientLearner):
-    """A gradient-based learner whose outer steps are Adam's.
+    """A gradient-based learner with Adam in the outer loop.
 
     Attributes:
-        updates: how many it has had.
+        updates: number of updates so far.
     """
 
     config: AdamConfig
@@ -245,13 +245,13 @@ class AdamLearner(GradientLearner):
         self._optimizer = torch.optim.Adam(tensors(self.params), lr=config.outer_lr, maximize=True)
 
     def ascend(self, slopes: TensorDict) -> float:
-        """Take one step of Adam up the meta-gradient; return the gradient's norm before clipping.
+        """Take one Adam step along the meta-gradient; return its norm before clipping.
 
         Args:
             slopes: the meta-gradient of this process's tasks; the step is along the mean over processes.
 
         Raises:
-            RunError: when the meta-gradient is NaN or infinite; no step is then taken.
+            RunError: if the meta-gradient is NaN or infinite; no step is then taken.
         """
         means = self.processes.means([slope.detach() for slope in tensors(slopes)])
         norm = torch.cat([slope.reshape(-1) for slope in means]).norm()
@@ -267,12 +267,12 @@ class AdamLearner(GradientLearner):
         return float(norm)
 
     def exploration(self, stages: Sequence[TensorDict], support: Sequence[Episodes], query: Episodes) -> Tensor:
-        """Return E-MAML's term, which makes support actions more likely after which the adapted policy did well.
+        """Return E-MAML's term, which makes support actions more likely if the adapted policy did well after them.
 
         It is the mean over tasks of the query's mean return, normalised over tasks, times the mean likelihood ratio of
-        the support actions (Stadie et al. 2018, equation 8). What is returned is this process's share of it.
+        the support actions (Stadie et al. 2018, equation 8). The result is this process's share of it.
         """
-        # In float64: of returns that are all alike, float32 would normalise the rounding of their mean.
+        # In float64, because with equal returns float32 would normalise the rounding error of their mean.
         returns = query.rollout.episode_returns().double().mean(1)
         mean, variance, _ = self.processes.moments(returns)
         weights = (returns - mean) / (variance.sqrt() + 1e-8)
@@ -284,12 +284,12 @@ class AdamLearner(GradientLearner):
         return self.mean_over_tasks(weights.to(total.dtype) * total)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the meta-parameters by name, the optimiser's moments, and how many updates there were."""
+        """Return the meta-parameters by name, the optimiser's moments, and the number of updates."""
         moments = copy.deepcopy(self._optimizer.state_dict()["state"])
         return {**super().state_dict(), "moments": moments, "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         self.updates = int(state["updates"])
         for key, value in self.params.items():
             value.copy_(state["params"][key].view_as(value))

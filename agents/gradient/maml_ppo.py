@@ -2,7 +2,7 @@
 
 Inner steps maximise the likelihood-ratio surrogate. The outer objective is PPO's clipped surrogate of the adapted
 policies on the rollouts that they collected, minus a penalty on how far the policies before and between the inner steps
-move from those that collected their rollouts. Several steps of Adam maximise it; each repeats the adaptation on the
+move from those that collected their rollouts. Several Adam steps maximise it; each repeats the adaptation on the
 recorded rollouts.
 """
 
@@ -31,15 +31,15 @@ class MamlPpoConfig(AdamConfig):
     """Settings of MAML-PPO."""
 
     epochs: int = 5
-    """Steps of Adam on each iteration's rollouts."""
+    """Adam steps on each iteration's rollouts."""
     clip_range: float = 0.3
     """Likelihood ratios of adapted policies are clipped at 1 plus or minus this."""
     clip_decay: float = 1.0
-    """Factor on clip_range after each update (ProMP's annealing); 1 keeps it."""
+    """Factor on clip_range after each update (ProMP's annealing); 1 keeps it constant."""
     inner_kl: float = 5e-4
-    """Weight of the mean KL divergence between policies before adaptation, those that sampled and those updated."""
+    """Weight of the mean KL divergence of the pre-adaptation policies from those that collected the rollouts."""
     target_inner_kl: float = 0.0
-    """Divergence to which the weight of each inner step is adapted from inner_kl on; 0 keeps inner_kl."""
+    """Target KL divergence for adapting the weight of each inner step, which starts at inner_kl; 0 keeps inner_kl."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,7 +52,7 @@ class MamlPpoConfig(AdamConfig):
 
 
 def adapted_weight(weight: float, kl: float, target: float) -> float:
-    """Return the weight of a divergence: doubled above 1.5 times its target, and halved below two thirds of it.
+    """Return the new weight of a KL divergence: doubled above 1.5 times the target, halved below two thirds of it.
 
     Source: Schulman et al. 2017, section 4, as in ProMP's code.
     """
@@ -68,7 +68,7 @@ class MamlPpo(AdamLearner):
     """MAML with PPO's clipped objective in the outer loop: ProMP.
 
     Attributes:
-        inner_kl_weights: of the divergence before each inner step.
+        inner_kl_weights: weight of the KL divergence before each inner step.
     """
 
     name: ClassVar[str] = "maml-ppo"
@@ -87,7 +87,7 @@ class MamlPpo(AdamLearner):
         "clip_fraction": "share of the adapted policies' steps whose ratio lies outside 1 ± `clip_range`, before the "
         "last epoch's step",
         "gradient_norm": "Euclidean norm of the meta-gradient of the last epoch, before clipping",
-        "clip_range": "range at which ratios were clipped in the update",
+        "clip_range": "clip range used in the update",
         "inner_kl_weight": "weight of the divergences before and between the inner steps in the update, mean over "
         "inner steps",
     }
@@ -105,7 +105,7 @@ class MamlPpo(AdamLearner):
         """Take several steps on the meta-parameters.
 
         Raises:
-            RunError: when the meta-gradient of an epoch is NaN or infinite; the learner is then unchanged.
+            RunError: if the meta-gradient of an epoch is NaN or infinite; the learner is then unchanged.
         """
         with restored_on_error(self, (), tensors(self.params), [self._optimizer]):
             return self._ascend_epochs(rollouts)
@@ -128,7 +128,7 @@ class MamlPpo(AdamLearner):
         return {"adaptation_kl": moved, **metrics, **used}
 
     def _adapt_weights(self, support: Sequence[Episodes]) -> None:
-        """Adapt the weight of each inner step to the divergence that the update has led to."""
+        """Adapt the weight of each inner step to its KL divergence after the update."""
         stages = self.adaptation(leaf(self.params), support, differentiable=False)
         with torch.no_grad():
             kls = self.processes.mean(torch.stack(self._inner_kls(stages, support))).tolist()
@@ -138,7 +138,7 @@ class MamlPpo(AdamLearner):
         ]
 
     def _inner_kls(self, stages: Sequence[TensorDict], support: Sequence[Episodes]) -> list[Tensor]:
-        """Return the divergence of each stage but the last from the policy that collected the rollout it adapts on."""
+        """Return the KL divergence of each stage except the last from the policy that collected its rollout."""
         return [self._kl(self.policy_at(stage, data), data) for stage, data in zip(stages, support, strict=False)]
 
     def _objective(
@@ -176,6 +176,6 @@ class MamlPpo(AdamLearner):
         return {**super().state_dict(), "inner_kl_weights": list(self.inner_kl_weights)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self.inner_kl_weights = [float(weight) for weight in state["inner_kl_weights"]]

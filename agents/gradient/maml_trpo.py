@@ -30,9 +30,9 @@ class MamlTrpoConfig(GradientConfig):
     """Settings of MAML-TRPO."""
 
     curvature_fraction: float = 0.25
-    """Share of each task's episodes that curvature products use; gradient and line search always use all."""
+    """Fraction of each task's episodes for curvature products; gradient and line search always use all."""
     curvature_steps: int = 500
-    """Steps of each task that curvature products use at least, or all of them if there are fewer."""
+    """Minimum number of steps per task for curvature products, or all if there are fewer."""
     trust_region: TrustRegionConfig = field(default_factory=TrustRegionConfig)
     """Settings of the outer step."""
 
@@ -44,7 +44,7 @@ class MamlTrpoConfig(GradientConfig):
 
 @register_learner
 class MamlTrpo(GradientLearner):
-    """MAML with a trust-region outer step: parameters from which one policy-gradient step adapts."""
+    """MAML with a trust-region outer step: parameters that adapt with one policy-gradient step."""
 
     name: ClassVar[str] = "maml-trpo"
     kl_metric: ClassVar[str | None] = "kl"
@@ -94,10 +94,10 @@ class MamlTrpo(GradientLearner):
         }
 
     def curvature_share(self, rollout: Rollout) -> float:
-        """Return the share of each task's episodes that curvature products use.
+        """Return the fraction of each task's episodes for curvature products.
 
-        On few steps the sampled curvature is too small in the directions that conjugate gradient then prefers, and
-        the step is too long; docs/maml-trpo.md has the measurements.
+        With few steps the sampled curvature is too small in the directions that conjugate gradient favours, and the
+        step is too long; docs/maml-trpo.md has the measurements.
         """
         steps = self.processes.mean(self.mean_over_tasks(rollout.valid.sum((1, 2)).to(rollout.rewards.dtype))).item()
         return max(self.config.curvature_fraction, min(1.0, self.config.curvature_steps / steps))
@@ -105,7 +105,7 @@ class MamlTrpo(GradientLearner):
     def curvature(self, support: Sequence[Episodes], query: Episodes) -> Callable[[Tensor], Tensor]:
         """Return the product of a vector ``[P]`` with the Hessian of the mean KL between adapted policies.
 
-        At the present parameters that Hessian is J' M J: J is the derivative of the adapted policies' distribution
+        At the current parameters that Hessian is J' M J: J is the derivative of the adapted policies' distribution
         parameters with respect to the meta-parameters, through the adaptation, and M is the Fisher matrix of the
         distributions. Both products with J come from one recorded graph: J'u is a backward pass, and as it is linear
         in u, the backward pass through it gives Jv. Each product is the mean over processes.
@@ -116,7 +116,7 @@ class MamlTrpo(GradientLearner):
         # J'u for a u whose value does not matter: only its derivative with respect to u is used.
         cotangents = [torch.zeros_like(end, requires_grad=True) for end in ends]
         pullback = torch.autograd.grad(ends, inputs, cotangents, create_graph=True)
-        # The gradient of the mean KL in the outputs; it is zero here, and its derivative is M.
+        # The gradient of the mean KL with respect to the outputs is zero here, and its derivative is M.
         fixed = outputs.map(Tensor.detach)
         moving = fixed.map(lambda tensor: tensor.clone().requires_grad_())
         kl = self.mean_over_tasks(per_task_mean(fixed.kl(moving), query.rollout.valid))
@@ -140,7 +140,7 @@ class MamlTrpo(GradientLearner):
             return self.policy.distribution(adapted, query.rollout.observations)
 
     def _evaluate(self, point: Tensor, support: Sequence[Episodes], query: Episodes) -> Candidate:
-        """Adapt again from a candidate, on the same rollouts, and compare with the policies that collected them."""
+        """Repeat the adaptation from a candidate; compare with the policies that collected the rollouts."""
         distribution = self._adapted_policy(leaf(unflatten(point, self.params)), support, query, differentiable=False)
         with torch.no_grad():
             objective = self.mean_over_tasks(surrogate(distribution, query))

@@ -1,7 +1,7 @@
 """MAML with the policy gradient in both loops (Finn, Abbeel and Levine 2017, algorithm 3; Stadie et al. 2018).
 
-The outer step is one step of Adam along the gradient of the adapted policies' surrogate, through the adaptation. With
-``exploration`` it is E-MAML: the rollouts before adaptation are credited with what was learned from them.
+The outer step is one Adam step along the gradient of the adapted policies' surrogate, through the adaptation. With
+``exploration`` it is E-MAML: rollouts before adaptation are credited with the returns after it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
 """Reptile (Nichol, Achiam and Schulman 2018) with policy gradients in the inner loop.
 
-Every task takes k inner steps from the meta-parameters phi, each on fresh rollouts, with an optimiser of its own that
-starts without moments. Then phi += epsilon * mean over tasks of (phi_k - phi). There is no second derivative. With k =
-1 the outer step is the mean of the tasks' gradients, which is joint training on all tasks: Reptile learns to adapt by
-terms of higher order in the step size.
+Every task takes k inner steps from the meta-parameters phi, each on fresh rollouts, with its own newly initialised
+optimiser. Then phi += epsilon * mean over tasks of (phi_k - phi). There are no second derivatives. With k = 1 the outer
+step is the mean of the tasks' gradients, which is joint training on all tasks: Reptile learns to adapt through terms of
+higher order in the step size.
 """
 
 import copy
@@ -39,7 +39,7 @@ class ReptileConfig(PolicyConfig):
     inner_steps: int = 2
     """Inner steps k, each on fresh rollouts. With 1 it is joint training."""
     inner_epochs: int = 5
-    """Gradient steps on each rollout; 1 is the policy gradient, more are PPO."""
+    """Gradient steps on each rollout; 1 is the policy gradient, more is PPO."""
     inner_lr: float = 0.01
     """Step size of the inner optimiser."""
     inner_optimizer: InnerOptimizer = "adam"
@@ -47,9 +47,9 @@ class ReptileConfig(PolicyConfig):
     clip_range: float = 0.2
     """Likelihood ratios are clipped at 1 plus or minus this, which matters from the second epoch on."""
     outer_lr: float = 1.0
-    """Share of the way to the tasks' mean parameters that an update takes."""
+    """Fraction of the way to the tasks' mean parameters that an update moves."""
     anneal_iterations: int = 0
-    """Updates over which outer_lr falls linearly to 0; 0 keeps it."""
+    """Updates over which outer_lr decays linearly to 0; 0 keeps it constant."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,19 +70,19 @@ class Inner:
 
 @register_learner
 class Reptile(Learner):
-    """Parameters that move to the mean of where inner steps on each task lead; first order, no meta-gradient."""
+    """First-order meta-learning: parameters move towards the mean of the tasks' adapted parameters."""
 
     name: ClassVar[str] = "reptile"
     config_class: ClassVar[type] = ReptileConfig
     metrics: ClassVar[Mapping[str, str]] = {
         "adaptation_kl": ADAPTATION_KL,
-        "outer_lr": "share of the way to the tasks' mean parameters that this update took",
-        "move_norm": "Euclidean norm of the whole way to the tasks' mean parameters",
+        "outer_lr": "fraction of the way to the tasks' mean parameters that this update moved",
+        "move_norm": "Euclidean distance to the tasks' mean parameters before the update",
     }
 
     def __init__(self, family: TaskFamily, config: ReptileConfig, seed: int, device: torch.device) -> None:
         self.config = config
-        # The training loop adapts between rollouts, so the last of the k inner steps is taken in ``update`` only.
+        # The training loop adapts between rollouts, so the last of the k inner steps is taken only in ``update``.
         self.inner_steps = config.inner_steps - 1
         if config.inner_steps == 1:
             warnings.warn(
@@ -108,7 +108,7 @@ class Reptile(Learner):
         config = self.config
         episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
         params = leaf(state.params)
-        # Both optimisers work element by element: one over the stacked parameters is one for each task.
+        # Both optimisers work elementwise: one over the stacked parameters acts as one for each task.
         optimizer: torch.optim.Optimizer = (
             torch.optim.Adam(tensors(params), lr=config.inner_lr, betas=(0.0, 0.999), maximize=True)
             if config.inner_optimizer == "adam"
@@ -135,7 +135,7 @@ class Reptile(Learner):
         """Repeat all inner steps on their rollouts, and move towards the mean of the tasks' final parameters.
 
         Raises:
-            RunError: when the mean is NaN or infinite; the learner is then unchanged.
+            RunError: if the mean is NaN or infinite; the learner is then unchanged.
         """
         state = self.begin(rollouts[0].num_tasks)
         for rollout in rollouts:
@@ -154,11 +154,11 @@ class Reptile(Learner):
 
     @torch.no_grad()
     def adaptation_kl(self, adapted: TensorDict, rollout: Rollout) -> float:
-        """Return the mean KL divergence of policies after all inner steps from the initial one, in nats.
+        """Return the mean KL divergence of the policies after all inner steps from the initial one, in nats.
 
         Args:
-            adapted: their parameters ``[N]``.
-            rollout: at whose observations.
+            adapted: adapted parameters ``[N]``.
+            rollout: rollout with the observations.
         """
         after = self.policy.distribution(adapted, rollout.observations)
         before = self.policy.distribution(per_task(self.params, rollout.num_tasks), rollout.observations)
@@ -170,11 +170,11 @@ class Reptile(Learner):
         return annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the meta-parameters by name, and how many updates they have had."""
+        """Return the meta-parameters by name, and the number of updates."""
         return {"params": {key: value.cpu() for key, value in self.params.items()}, "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         self.updates = int(state["updates"])
         self.params = TensorDict(
             {key: state["params"][key].to(value.device).view_as(value) for key, value in self.params.items()}

@@ -1,1 +1,1 @@
-"""Learners that adapt within a trial, by what they remember or infer: RL², Hyper-RL², VariBAD, PEARL."""
+"""In-context learners, which adapt through a memory or a belief within a trial: RL², Hyper-RL², VariBAD, PEARL."""

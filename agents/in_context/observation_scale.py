@@ -11,11 +11,11 @@ MOST_DEVIATIONS = 10.0
 class ObservationScale(nn.Module):
     """Normalises observations to mean 0 and standard deviation 1 over all steps so far, and clips them at ±10.
 
-    Before the first update it leaves them as they are. Its moments are buffers of the network, so that a checkpoint has
-    them.
+    Before the first update it leaves them unchanged. Its moments are buffers of the network, so they are in
+    checkpoints.
 
     Args:
-        size: of an observation, D.
+        size: size D of an observation.
     """
 
     count: Tensor
@@ -37,12 +37,12 @@ class ObservationScale(nn.Module):
     def update(self, observations: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> None:
         """Add new observations to the running moments, in place.
 
-        Moments of two sets are joined as in Chan, Golub and LeVeque (1979).
+        Moments are combined as in Chan, Golub and LeVeque (1979).
 
         Args:
-            observations: not normalised, ``[..., D]``.
+            observations: unnormalised, ``[..., D]``.
             valid: bool ``[...]``, which of them count; at least one.
-            processes: whose observations to add.
+            processes: the processes whose observations are added.
         """
         mean, variance, count = processes.moments(observations[valid])
         share = count / (self.count + count)

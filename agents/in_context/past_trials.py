@@ -1,8 +1,7 @@
-"""The newest trials of training, for a model that is fitted to them again and again.
+"""A buffer of the newest training trials, for fitting a model.
 
 With several processes each keeps the trials of its own tasks. A trial's age, the number of newer trials on all
-processes, is its number in the buffer that all of them make up; drawing ages gives the same trials on any number of
-processes.
+processes, is its index in the joint buffer; drawing ages gives the same trials on any number of processes.
 """
 
 from dataclasses import dataclass
@@ -24,24 +23,24 @@ class AgedTrials:
     room: int
 
     def draw(self, count: int, stream: torch.Generator, processes: Processes) -> tuple[Trials, BatchNoise]:
-        """Draw trials uniformly from those of all processes; return this one's, and the noise of a step on them."""
+        """Draw trials uniformly over all processes; return this process's trials, and the noise of a step on them."""
         available = sum(processes.counts(int((self.ages < self.room).sum())))
         numbers = torch.randint(available, (count,), generator=stream, device=self.ages.device)
         drawn, rows = (available - 1 - numbers.unsqueeze(1) == self.ages).nonzero(as_tuple=True)
-        # Without a trial of its own the process still takes part, with numbers that count for nothing.
+        # A process without a trial still takes part, with zero weight.
         return selected(self.trials, rows), BatchNoise(stream, drawn if len(drawn) else drawn.new_zeros(1), count)
 
 
 class PastTrials:
-    """The newest trials, up to a number of them on all processes, padded to the longest one met so far.
+    """The newest trials, up to a total number over all processes, padded to the longest one so far.
 
     Args:
-        room: number of trials that are kept.
-        device: of the trials.
+        room: number of trials to keep.
+        device: device of the trials.
 
     Attributes:
-        newest: those that are kept; None before the first.
-        added: number of trials that this process ever added.
+        newest: the kept trials; None before the first.
+        added: total number of trials added by this process.
     """
 
     def __init__(self, room: int, device: torch.device) -> None:
@@ -55,18 +54,18 @@ class PastTrials:
         return 0 if self.newest is None else len(self.newest.ages)
 
     def joined(self, trials: Trials, processes: Processes = ONE_PROCESS) -> AgedTrials:
-        """Return what would be kept if this process's ``trials``, and those of the others, were added."""
+        """Return the trials to keep after adding this process's ``trials`` and those of the others."""
         own, total = processes.rows(len(trials.rewards))
         ages = total - 1 - torch.arange(own.start, own.stop, device=self._device)
         if self.newest is not None:
             ages = torch.cat([self.newest.ages + total, ages])
-        # At least one, so that there is always a trial to take part in an exchange with.
+        # At least one, so that a process always has a trial for collective operations.
         count = max(1, int((ages < self._room).sum()))
         past = None if self.newest is None else self.newest.trials
         return AgedTrials(join_newest(past, trials, count), ages[-count:], self._room)
 
     def keep(self, newest: AgedTrials, added: int) -> None:
-        """Replace what is kept by what ``joined`` returned for ``added`` more trials."""
+        """Replace the kept trials by those that ``joined`` returned for ``added`` new trials."""
         self.newest = newest
         self.added += added
 
@@ -77,7 +76,7 @@ class PastTrials:
         return {name: value[start - oldest : stop - oldest] for name, value in vars(self.newest.trials).items()}
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
-        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        """Restore what ``read`` returned; see ``metarl.replay.Replay``."""
         self.newest = None
         for piece in pieces:
             trials = Trials(**{name: value.to(self._device) for name, value in piece.items()})

@@ -1,11 +1,12 @@
 """PEARL: probabilistic embeddings for actor-critic reinforcement learning (Rakelly et al. 2019).
 
-An encoder turns each transition of a task into a Gaussian factor over a few latent variables; their product is what is
-believed of the task. Policy and critics of soft actor-critic see a sample of it. Each episode of a trial acts by one
-sample from the belief before it, so that exploration follows a guess to the end: posterior sampling.
+An encoder maps each transition of a task to a Gaussian factor over a few latent variables; their product is the belief
+about the task. The policy and critics of soft actor-critic are conditioned on a sample of it. Each episode of a trial
+acts on one sample of the current belief: posterior sampling.
 
-With several processes each keeps the trials of its own tasks and draws its part of a step's tasks from them; losses,
-gradients and metrics are means over the tasks of all. Which trials are drawn depends on how tasks are distributed.
+With several processes each keeps the trials of its own tasks and draws its share of an update's tasks from them;
+losses, gradients and metrics are means over the tasks of all. Which trials are drawn depends on how tasks are
+distributed.
 """
 
 import copy
@@ -31,15 +32,15 @@ from metarl.seeding import derive_seed, generator
 from metarl.spaces import is_bounded_box, one_line, require_actions
 from metarl.trials import Trials
 
-# Of the noise on actions that random iterations keep to, before they are squashed.
+# Standard deviation of the noise on the repeated actions of random iterations, before squashing.
 RANDOM_LOG_STD = -1.0
 
 
 @register_learner
 class Pearl(Learner):
-    """A probabilistic belief about the task, inferred from its transitions and sampled to act by; soft actor-critic.
+    """Soft actor-critic conditioned on samples of a probabilistic belief about the task, inferred from transitions.
 
-    Episodes of a task side by side belong to different trials, which know nothing of each other.
+    Parallel episodes of a task belong to independent trials.
     """
 
     name: ClassVar[str] = "pearl"
@@ -47,11 +48,11 @@ class Pearl(Learner):
     metrics: ClassVar[Mapping[str, str]] = {
         "adaptation_kl": "mean KL divergence of the policy at the mean of the belief from the one at the prior's mean, "
         "in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
-        "critic_loss": "squared errors of both critics, in rewards squared, mean over the update's steps",
+        "critic_loss": "sum of both critics' mean squared errors, in rewards squared, mean over the SAC updates",
         "latent_kl": "mean KL divergence of the beliefs about training tasks from the prior, in nats",
-        "actor_loss": "minus the policy's soft value",
+        "actor_loss": "negative soft value of the policy",
         "entropy": "mean entropy of the policy, in nats, estimated from its actions",
-        "replay_transitions": "transitions that are remembered",
+        "replay_transitions": "transitions in the replay buffer",
     }
     pools_episodes: ClassVar[bool] = False
     learns_from_recorded: ClassVar[bool] = True
@@ -74,12 +75,12 @@ class Pearl(Learner):
             config.encode_dynamics,
             generator(seed, "networks"),
         )
-        if inputs.encoder.learned:  # then it is stored with the networks that read it
+        if inputs.encoder.learned:  # then it is saved with the networks that read it
             networks.add_module("observation_encoder", inputs.encoder)
         self.networks = networks.to(device)
         trial = config.episodes_per_trial * family.horizon
         self.replay = TrialReplay(config.replay_size, trial, inputs.stored_size, device)
-        # An encoder of observations learns from the critics, as in DrQ-v2 (Yarats et al. 2021, section 3.1).
+        # A learned observation encoder is trained by the critics' loss, as in DrQ-v2 (Yarats et al. 2021, section 3.1).
         critics = (self.networks.encoder, self.networks.critics, inputs.encoder)
         self._optimizers = [
             torch.optim.Adam([value for part in parts for value in part.parameters()], config.learning_rate, fused=True)
@@ -87,16 +88,16 @@ class Pearl(Learner):
         ]
 
     def begin(self, num_tasks: int) -> Belief:
-        """Return beliefs ``[N, 1, Z]`` from no transitions at all."""
+        """Return the prior beliefs ``[N, 1, Z]``."""
         nothing = torch.zeros(num_tasks, 1, self.config.latent_size, device=self._device)
         return Belief(nothing, nothing)
 
     @torch.no_grad()
     def open(self, state: Belief, episodes: int, generator: torch.Generator, deterministic: bool = False) -> OpenBelief:
-        """Draw latent variables for the next episode of ``episodes`` trials of each task; or take their means.
+        """Sample latent variables for the next episode of ``episodes`` trials of each task, or take their means.
 
         Raises:
-            InputError: when the state is that of another number of trials.
+            InputError: if the state has another number of trials.
         """
         trials = state.shift.shape[1]
         if trials not in (1, episodes):
@@ -110,7 +111,7 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def action_distribution(self, working: OpenBelief, observations: Tensor) -> SquashedGaussian:
-        """Return the policy's distribution by the latent variables of the episode."""
+        """Return the policy's distribution given the latent variables of the episode."""
         if working.kept is None:
             return self.networks.policy(self._inputs.observations(observations), working.latent)
         return SquashedGaussian(working.kept, torch.full_like(working.kept, RANDOM_LOG_STD))
@@ -121,7 +122,7 @@ class Pearl(Learner):
         return state + self.networks.belief(self._encoded(self.transitions([rollout])))
 
     def transitions(self, rollouts: Sequence[Rollout]) -> Transitions:
-        """Return the steps ``[N, R, L]`` of trials without gaps, observations as the replay stores them."""
+        """Return the steps ``[N, R, L]`` of trials without gaps, with observations as stored in the replay buffer."""
         trials = Trials.of(rollouts)
         flat = Transitions(
             self._inputs.stored(trials.observations),
@@ -135,16 +136,16 @@ class Pearl(Learner):
         return Transitions(**{name: value.unflatten(0, shape) for name, value in vars(flat).items()})
 
     def _encoded(self, steps: Transitions) -> Transitions:
-        """Return stored steps as the networks read them; next observations carry no gradients."""
+        """Return stored steps with encoded observations; next observations carry no gradients."""
         seen, following = map(self._inputs.restored, (steps.observations, steps.next_observations))
         return replace(steps, observations=seen, next_observations=following.detach())
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Remember the rollouts, and take steps of soft actor-critic on what is remembered.
+        """Add the rollouts to the replay buffer, and take steps of soft actor-critic.
 
         Raises:
-            InputError: when the replay has no room for the rollouts.
-            RunError: when a gradient is NaN or infinite; the learner is then unchanged.
+            InputError: if the rollouts do not fit into the replay buffer.
+            RunError: if a gradient is NaN or infinite; the learner is then unchanged.
         """
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         moved = self.adaptation_kl(rollouts)
@@ -163,17 +164,17 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def adaptation_kl(self, rollouts: Sequence[Rollout]) -> float:
-        """Return how far the episodes before the last one of each trial have moved the policy, in nats.
+        """Return how far the episodes before the last one of each trial move the policy, in nats.
 
         Args:
-            rollouts: of the trials' episodes, in order.
+            rollouts: rollouts of the trials' episodes, in order.
         """
         *earlier, last = rollouts
         belief = self.begin(last.num_tasks)
         for rollout in earlier:
             belief = self.adapt(belief, rollout)
         latent = belief.posterior().mean.expand(-1, last.rewards.shape[1], -1)
-        # Each step of an episode is a transition of the task: ``[N, R * T]``, as the networks read them.
+        # Each step of an episode is a transition of the task: ``[N, R * T]``, with encoded observations.
         seen = self._inputs.observations(last.observations).flatten(1, 2)
         latents = latent.repeat_interleave(last.rewards.shape[2], 1)
         after = self.networks.policy(seen, latents)
@@ -211,7 +212,7 @@ class Pearl(Learner):
 
     @property
     def temperature(self) -> float:
-        """Weight of entropy against rewards, which the critics see unscaled."""
+        """Entropy coefficient relative to unscaled rewards."""
         return 1 / self.config.reward_scale
 
     def _descend(self, which: int, loss: Tensor) -> None:
@@ -230,7 +231,7 @@ class Pearl(Learner):
         Args:
             steps: ``[M, B]``.
             latent: ``[M, B, Z]``.
-            stream: of the actions that the targets value.
+            stream: generator of the actions in the targets.
         """
         values = self.networks.values(self.networks.critics, steps.observations, steps.actions, latent)
         return (values - self.targets(steps, latent, stream)).square().mean((1, 2)).sum()
@@ -245,18 +246,18 @@ class Pearl(Learner):
 
     @staticmethod
     def divergence(belief: DiagonalGaussian) -> Tensor:
-        """Return the mean over tasks of the divergence of beliefs ``[M, Z]`` from the prior, in nats."""
+        """Return the mean over tasks of the KL divergence of beliefs ``[M, Z]`` from the prior, in nats."""
         prior = DiagonalGaussian(torch.zeros_like(belief.mean), torch.zeros_like(belief.log_std))
         return belief.kl(prior).mean()
 
     def actor_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return minus the policy's soft value, and its entropy; latent variables are taken as given."""
+        """Return the negative soft value of the policy, and its entropy; latent variables are constants."""
         actions, log_probs = drawn(self.networks.policy(steps.observations, latent.detach()), stream)
         values = self.networks.values(self.networks.critics, steps.observations, actions, latent.detach()).amin(0)
         return (self.temperature * log_probs - values).mean(), -log_probs.mean()
 
     def replays(self) -> dict[str, Replay]:
-        """Return the transitions that are replayed."""
+        """Return the replay buffer."""
         return {"transitions": self.replay}
 
     def state_dict(self) -> dict[str, Any]:
@@ -269,7 +270,7 @@ class Pearl(Learner):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         self.networks.load_state_dict(state["networks"])
         for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})

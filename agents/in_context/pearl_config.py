@@ -14,11 +14,11 @@ class PearlConfig(TrialConfig):
     latent_size: int = 5
     """Number of latent variables."""
     kl_weight: float = 0.1
-    """Weight of the divergence of the belief from the prior."""
+    """Weight of the KL divergence of the belief from the prior."""
     context_size: int = 100
-    """Transitions of a context in training, at most."""
+    """Maximum number of transitions in a training context."""
     encode_dynamics: bool = False
-    """Let the encoder see where a transition leads, for tasks that differ in dynamics."""
+    """Also give the encoder the next observation, for tasks that differ in dynamics."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of every network."""
     learning_rate: float = 3e-4
@@ -26,19 +26,19 @@ class PearlConfig(TrialConfig):
     discount: float = 0.99
     """Discount of rewards, per step of the episode."""
     reward_scale: float = 5.0
-    """Factor on rewards, whose weight against the policy's entropy it is."""
+    """Factor on rewards, which sets their weight relative to the policy's entropy."""
     tau: float = 0.005
-    """Share of the way to the critics that the target critics go with each step."""
+    """Step size of the target critics' Polyak averaging."""
     updates_per_iteration: int = 50
-    """Steps of soft actor-critic in an iteration."""
+    """SAC updates per iteration."""
     tasks_per_update: int = 16
-    """Tasks of a step."""
+    """Tasks per SAC update."""
     batch_size: int = 64
-    """Transitions of each of them."""
+    """Transitions per task in an SAC update."""
     replay_size: int = 500_000
-    """Transitions of the latest training tasks that are replayed."""
+    """Capacity of the replay buffer, in transitions."""
     random_iterations: int = 0
-    """Iterations at first in which every episode keeps to an action drawn at random, give or take noise."""
+    """Initial iterations in which every episode repeats one random action, with noise."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""PEARL's networks: the context encoder, and the policy and critics that see its latent variables."""
+"""PEARL's networks: the context encoder, and the policy and critics conditioned on its latent variables."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ LOG_STD_RANGE = (-20.0, 2.0)
 
 @dataclass(frozen=True)
 class Belief:
-    """What some transitions tell of the latent variables: a product of Gaussian factors, one for each transition.
+    """The evidence of transitions about the latent variables: a product of Gaussian factors, one per transition.
 
-    It is kept in natural parameters, in which the product of two is their sum; zeros tell nothing.
+    It is stored in natural parameters, in which products become sums; zeros mean no evidence.
 
     Shapes:
         precision: sum of the factors' precisions ``[..., Z]``.
@@ -35,7 +35,7 @@ class Belief:
         return Belief(self.precision + other.precision, self.shift + other.shift)
 
     def posterior(self) -> DiagonalGaussian:
-        """Return the product of all factors and of the prior, which is N(0, 1) for each latent variable."""
+        """Return the product of all factors and the prior, which is N(0, 1) for each latent variable."""
         precision = 1 + self.precision
         return DiagonalGaussian(self.shift / precision, -0.5 * precision.log())
 
@@ -45,7 +45,7 @@ class OpenBelief(OpenState[Belief]):
     """What the policy is conditioned on in R episodes of each of N tasks.
 
     Shapes:
-        latent: sample of the belief, for a whole episode, ``[N, R, Z]``.
+        latent: sample of the belief for the whole episode, ``[N, R, Z]``.
         kept: actions ``[N, R, A]`` before squashing that replace the policy's for the whole episode.
     """
 
@@ -54,12 +54,12 @@ class OpenBelief(OpenState[Belief]):
 
 
 class Perceptrons(nn.Module):
-    """``count`` perceptrons side by side, with rectified linear units.
+    """``count`` parallel ReLU MLPs.
 
     Args:
-        count: of them.
-        sizes: units of every layer, inputs and outputs included.
-        stream: of the initial weights.
+        count: number of MLPs.
+        sizes: units of every layer, including inputs and outputs.
+        stream: generator of the initial weights.
     """
 
     def __init__(self, count: int, sizes: Sequence[int], stream: torch.Generator) -> None:
@@ -72,7 +72,7 @@ class Perceptrons(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs ``[count, ..., outputs]`` of each at the same inputs ``[..., inputs]``."""
+        """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``."""
         hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu(), weight)
@@ -80,15 +80,15 @@ class Perceptrons(nn.Module):
 
 
 class PearlNetworks(nn.Module):
-    """Context encoder, policy, twin critics, and the targets that follow them.
+    """Context encoder, policy, twin critics and target critics.
 
     Args:
-        observation_size: D, of encoded observations.
-        action_size: A.
-        latent_size: Z.
-        hidden_sizes: units of the hidden layers of each.
-        dynamics: let the encoder see where a transition leads.
-        stream: of the initial weights.
+        observation_size: size D of encoded observations.
+        action_size: size A of actions.
+        latent_size: number Z of latent variables.
+        hidden_sizes: units of the hidden layers of each network.
+        dynamics: also give the encoder the next observation.
+        stream: generator of the initial weights.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class PearlNetworks(nn.Module):
         self.targets.requires_grad_(False)
 
     def belief(self, steps: Transitions) -> Belief:
-        """Return what C transitions tell together, ``[..., Z]``; their tensors are ``[..., C, ...]``."""
+        """Return the joint evidence ``[..., Z]`` of C transitions, whose tensors are ``[..., C, ...]``."""
         seen = [steps.observations, steps.actions, steps.rewards.unsqueeze(-1)]
         inputs = torch.cat([*seen, steps.next_observations] if self._dynamics else seen, -1)
         means, outputs = self.encoder(inputs)[0].chunk(2, -1)
@@ -130,15 +130,15 @@ class PearlNetworks(nn.Module):
         return values.squeeze(-1)
 
     def follow(self, share: float) -> None:
-        """Move the targets a share of the way to the critics."""
+        """Move the target critics a fraction of the way to the critics (Polyak averaging)."""
         for target, critic in zip(self.targets.parameters(), self.critics.parameters(), strict=True):
             target.data.lerp_(critic.data, share)
 
 
 def drawn(distribution: SquashedGaussian, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters.
+    """Sample actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters.
 
-    The density is taken before the actions are rounded, so that its slope leads policies back from the bounds.
+    The density is computed before rounding, so that its gradient pushes saturated policies back from the bounds.
     """
     gaussian = DiagonalGaussian(*distribution.tensors())
     before = gaussian.sample(stream)

@@ -1,4 +1,4 @@
-"""A replay buffer of training trials, for learners that train on the same transitions again and again."""
+"""A replay buffer of training trials, for off-policy learners."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Transitions:
         observations, next_observations: ``[..., D]``, before and after the action.
         actions: ``[..., A]``.
         rewards: ``[...]``.
-        terminated: ``[...]``, 1 where the step terminated its episode, else 0; a truncated one may go on.
+        terminated: ``[...]``, 1 if the step terminated its episode, else 0 (also if truncated).
         valid: bool ``[...]``, false where there is no step.
     """
 
@@ -28,69 +28,69 @@ class Transitions:
     valid: Tensor
 
     def rows(self) -> Tensor:
-        """Return all but ``valid`` in rows ``[..., 2 D + A + 2]``."""
+        """Return all fields except ``valid`` as rows ``[..., 2 D + A + 2]``."""
         numbers = (self.rewards.unsqueeze(-1), self.terminated.unsqueeze(-1))
         return torch.cat([self.observations, self.next_observations, self.actions, *numbers], -1)
 
     @classmethod
     def of_rows(cls, rows: Tensor, observation_size: int, valid: Tensor) -> "Transitions":
-        """Return the transitions whose rows these are."""
+        """Return the transitions in these rows."""
         sizes = [observation_size, observation_size, rows.shape[-1] - 2 * observation_size - 2, 1, 1]
         observations, following, actions, rewards, terminated = torch.split(rows, sizes, -1)
         return cls(observations, actions, rewards.squeeze(-1), following, terminated.squeeze(-1), valid)
 
 
 class TrialReplay:
-    """The latest training tasks, each with its trials: a replay buffer, and a context buffer apart from it.
+    """A replay buffer of the latest training tasks with their trials, from which contexts are drawn separately.
 
-    Of every task it keeps the R trials of one iteration. All of their steps are replayed. Contexts come only from the
-    exploration of a trial, its episodes but the last, and never mix trials: a context is what the learner knew at the
-    beginning of one of the trial's later episodes.
+    It keeps the R trials of one iteration for each task. All of their steps are replayed. Contexts come from a single
+    trial and leave out its last episode: a context is what the learner knew at the start of one of the trial's later
+    episodes.
 
     Args:
-        transitions: room for so many; it is divided among tasks, and the oldest make room for new ones.
-        trial_steps: the most steps that a trial can have.
-        observation_size: D.
-        device: of the buffer.
+        transitions: capacity, divided among tasks; new tasks replace the oldest ones.
+        trial_steps: maximum number of steps in a trial.
+        observation_size: size D of stored observations.
+        device: device of the buffer.
 
     Attributes:
-        added: number of tasks that were ever added.
+        added: total number of tasks added so far.
     """
 
     def __init__(self, transitions: int, trial_steps: int, observation_size: int, device: torch.device) -> None:
         self._transitions, self._trial_steps, self._observation_size = transitions, trial_steps, observation_size
         self._device = device
         self.added = 0
-        # Of every task: rows [trials, steps, 2 D + A + 2], and where in them each episode ends [trials, episodes].
+        # For every task: rows [trials, steps, 2 D + A + 2], and the end of each episode in them [trials, episodes].
         self._rows = torch.empty(0, device=device)
         self._ends = torch.empty(0, dtype=torch.int64, device=device)
-        # What the last tasks overwrote: their slots, and the rows and ends that were there.
+        # Data overwritten by the last ``add``: slots, and their previous rows and ends.
         self._overwritten: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def kept(self) -> int:
-        """Number of tasks that are remembered; see ``metarl.replay.Replay``."""
+        """Number of tasks in the buffer; see ``metarl.replay.Replay``."""
         return self.num_tasks
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks that are remembered."""
+        """Number of tasks in the buffer."""
         return min(self.added, len(self._rows))
 
     @property
     def num_transitions(self) -> int:
-        """Number of steps that are remembered."""
+        """Number of transitions in the buffer."""
         return int(self._ends[: self.num_tasks, :, -1].sum())
 
     def add(self, steps: Transitions, ends: Tensor) -> None:
-        """Remember N more tasks.
+        """Add N tasks.
 
         Args:
-            steps: of trials without gaps ``[N, R, L]``.
-            ends: how many of the steps there are up to each episode's end ``[N, R, E]``.
+            steps: steps of trials without gaps ``[N, R, L]``.
+            ends: number of steps up to each episode's end ``[N, R, E]``.
 
         Raises:
-            InputError: when there is no room for N tasks, or R is not what it was before.
+            InputError: if N tasks do not fit, or R differs from before.
         """
         rows = steps.rows()
         if not self.added:
@@ -109,7 +109,7 @@ class TrialReplay:
         self.added += len(rows)
 
     def undo(self) -> None:
-        """Take back the last ``add``, once: remember again what it overwrote."""
+        """Undo the last ``add``, once, and restore what it overwrote."""
         assert self._overwritten is not None
         slots, rows, ends = self._overwritten
         self._rows[slots], self._ends[slots] = rows, ends
@@ -117,7 +117,7 @@ class TrialReplay:
         self._overwritten = None
 
     def _slots(self, start: int, stop: int) -> Tensor:
-        """Return where the tasks ``start`` to ``stop - 1`` lie, in the order in which they were added."""
+        """Return the slots of tasks ``start`` to ``stop - 1``, numbered in the order in which they were added."""
         return torch.arange(start, stop, device=self._device) % len(self._rows)
 
     def _make_room(self, rows: Tensor, ends: Tensor) -> None:
@@ -126,11 +126,11 @@ class TrialReplay:
         self._ends = ends.new_zeros(tasks, *ends.shape[1:])
 
     def draw_tasks(self, count: int, stream: torch.Generator) -> Tensor:
-        """Return the numbers of ``count`` tasks ``[M]``, or of all if there are fewer."""
+        """Draw the slots of ``count`` tasks ``[M]``, or of all if there are fewer."""
         return torch.randperm(self.num_tasks, generator=stream, device=self._device)[:count]
 
     def draw_replay(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
-        """Draw steps ``[M, count]`` of all trials of tasks ``[M]``, with replacement."""
+        """Draw steps ``[M, count]`` from all trials of tasks ``[M]``, with replacement."""
         shape = (len(tasks), count)
         trials = torch.randint(self._ends.shape[1], shape, generator=stream, device=self._device)
         lengths = self._ends[tasks.unsqueeze(-1), trials, -1]
@@ -140,7 +140,7 @@ class TrialReplay:
     def draw_context(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
         """Draw a context ``[M, C]`` for each of the tasks ``[M]``: up to ``count`` steps of one trial's first episodes.
 
-        Which trial, and how many of its episodes but the last, is drawn as well. Steps are drawn without replacement.
+        The trial and the number of episodes (never all of them) are random. Steps are drawn without replacement.
         """
         episodes = self._ends.shape[-1] - 1
         trials, known = (
@@ -164,7 +164,7 @@ class TrialReplay:
         return {"rows": self._rows[slots], "ends": self._ends[slots]}
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
-        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        """Restore what ``read`` returned; see ``metarl.replay.Replay``."""
         self._rows, self._ends, self.added = self._rows[:0], self._ends[:0], added
         self._overwritten = None
         if not pieces:

@@ -1,7 +1,7 @@
 """RL²: a policy with a memory that learns to learn (Duan et al. 2016; Wang et al. 2016).
 
-It reads observation, previous action, previous reward and the beginnings of episodes, and its memory lives through the
-episodes of a trial. What it does with a new task is in what it remembers; its weights stay.
+It reads observation, previous action, previous reward and an episode-start flag, and its memory is kept across the
+episodes of a trial. It adapts to a new task through its memory; its weights stay fixed.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Rl2Config(MemoryConfig, TrialPpoConfig):
 
 
 class RecurrentActorCritic(TrialNetwork):
-    """Linear policy and critic on the outputs of a memory."""
+    """A linear policy and critic on the outputs of a memory."""
 
     def __init__(self, memory: MemoryNetwork, head: ActionHead) -> None:
         super().__init__()
@@ -40,23 +40,23 @@ class RecurrentActorCritic(TrialNetwork):
         self.policy, self.critic = small_layer(memory.size, head.size), small_layer(memory.size, 1, 1.0)
 
     def initial(self, trials: int) -> Memory:
-        """Return what is remembered before a trial's first step."""
+        """Return the initial memory of a trial."""
         return self.memory.initial(trials)
 
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         outputs, memory = self.memory(inputs, memory, lengths)
         return self.head(self.policy(outputs)), self.critic(outputs).squeeze(-1), memory
 
 
 @register_learner
 class Rl2(TrialPpoLearner):
-    """A policy whose memory of the trial is its adaptation, trained by PPO over whole trials."""
+    """A policy that adapts through its memory of the trial, trained with PPO over whole trials."""
 
     name: ClassVar[str] = "rl2"
-    numbers: ClassVar[int] = 2  # 2: the critic knows what share of the trial is ahead
+    numbers: ClassVar[int] = 2  # 2: the critic knows the remaining share of the trial
     config_class: ClassVar[type] = Rl2Config
     config: Rl2Config
 

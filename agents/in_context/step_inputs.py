@@ -1,4 +1,4 @@
-"""What learners that remember a trial read of a step, and the action distributions that they make."""
+"""Inputs of a step for in-context learners, and their action distributions."""
 
 from typing import Any
 
@@ -16,24 +16,24 @@ ActionDistribution = DiagonalGaussian | Logits
 
 
 class StepInputs:
-    """A step's inputs: observation, previous action and reward, and whether an episode begins.
+    """The inputs of a step: observation, previous action and reward, and an episode-start flag.
 
-    Previous action and reward are zeros before a trial's first step, and else those of the last step, also where that
-    was in the episode before.
+    Previous action and reward are zeros at a trial's first step, and otherwise those of the last step, even if it was
+    in the previous episode.
 
     Args:
-        observation_space: what the encoder reads.
-        action_space: Box (clipped to units of [-1, 1]), Discrete, MultiDiscrete or MultiBinary (one-hot).
-        encoder: name of what encodes observations; see ``encoders.make_encoder``.
+        observation_space: the observation space.
+        action_space: Box (clipped to [-1, 1]), Discrete, MultiDiscrete or MultiBinary (one-hot).
+        encoder: name of the observation encoder; see ``encoders.make_encoder``.
 
     Attributes:
-        encoder: turns observations into numbers; if it is learned, it is a part of the learner's network.
-        observation_size: of the observation's part, which comes first.
-        size: of all.
-        scale: what encoded observations are passed through, if it is set.
+        encoder: the observation encoder; if it is learned, it is part of the learner's network.
+        observation_size: size of the encoded observation, which comes first.
+        size: total size.
+        scale: optional normalisation of encoded observations.
 
     Raises:
-        InputError: for other spaces.
+        InputError: for unsupported spaces.
     """
 
     def __init__(
@@ -48,57 +48,57 @@ class StepInputs:
         self.scale: ObservationScale | None = None
 
     def observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` encoded ``[..., D]`` and scaled."""
+        """Encode and normalise observations ``[..., *observation]`` to ``[..., D]``."""
         encoded = self.encoded_observations(observations)
         return encoded if self.scale is None else self.scale(encoded)
 
     def encoded_observations(self, observations: Tensor) -> Tensor:
-        """Return observations ``[..., *observation]`` encoded ``[..., D]``, not scaled."""
+        """Encode observations ``[..., *observation]`` to ``[..., D]``, without normalisation."""
         encoded: Tensor = self.encoder(observations)
         return encoded
 
     def stored(self, observations: Tensor) -> Tensor:
-        """Return observations as a replay stores them ``[..., P]``: what a learned encoder reads, else what it gives.
+        """Return observations as stored in a replay buffer, ``[..., P]``: raw for a learned encoder, else encoded.
 
-        Rows of what a learned encoder reads hold its bits: the pixels of an image stay one byte each.
+        Raw observations are stored as bits, so the pixels of an image take one byte each.
         """
         if self.encoder.learned:
             return packed(self._observation_space, observations)
         return self.observations(observations)
 
     def restored(self, rows: Tensor) -> Tensor:
-        """Return what ``stored`` made of observations encoded ``[..., D]``."""
+        """Return observations stored by ``stored``, encoded ``[..., D]``."""
         return self.observations(unpacked(self._observation_space, rows)) if self.encoder.learned else rows
 
     @property
     def stored_size(self) -> int:
-        """The numbers P of a stored observation."""
+        """Size P of a stored observation."""
         if self.encoder.learned:
             return packed(self._observation_space, torch.zeros(self._observation_space.shape or ())).shape[-1]
         return self.observation_size
 
     def actions(self, actions: Tensor) -> Tensor:
-        """Return actions ``[..., *action]``, as a policy drew them, as ``[..., A]``."""
+        """Convert actions ``[..., *action]`` of a policy to inputs ``[..., A]``."""
         return action_features(self._action_space, actions)
 
     def __call__(self, observations: Tensor, actions: Tensor, rewards: Tensor, starts: Tensor) -> Tensor:
-        """Join a step's inputs ``[..., size]``.
+        """Concatenate a step's inputs ``[..., size]``.
 
         Args:
             observations: ``[..., *observation]``.
             actions: features ``[..., A]`` of the previous actions.
-            rewards: the previous rewards ``[...]``, as the family gave them.
-            starts: whether an episode begins, ``[...]``.
+            rewards: previous raw rewards ``[...]``.
+            starts: episode-start flags ``[...]``.
         """
         flags = starts.unsqueeze(-1).to(rewards.dtype)
         return torch.cat([self.observations(observations), actions, rewards.unsqueeze(-1), flags], -1)
 
 
 class ActionHead(nn.Module):
-    """Action distributions from a layer's outputs: their logits, or the means of Gaussians of one deviation.
+    """Action distributions from a layer's outputs: logits, or means of Gaussians with a learned standard deviation.
 
     Attributes:
-        size: number of outputs it takes.
+        size: number of outputs required.
     """
 
     def __init__(self, action_space: spaces.Space[Any]) -> None:
@@ -108,7 +108,7 @@ class ActionHead(nn.Module):
         self.log_std = nn.Parameter(torch.zeros(self.size if self._gaussian else 0))
 
     def forward(self, outputs: Tensor) -> ActionDistribution:
-        """Return distributions of outputs ``[..., size]``."""
+        """Return distributions for outputs ``[..., size]``."""
         if self._gaussian:
             return DiagonalGaussian(outputs, self.log_std.expand_as(outputs))
         return distribution_of_logits(self._space, outputs)

@@ -1,4 +1,4 @@
-"""What learners share that adapt by remembering: their inputs, acting through a trial, and reading a recorded one."""
+"""The base class of learners with a memory: inputs, acting through a trial, and reading a recorded one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,30 +22,30 @@ from metarl.validation import require_counts
 
 @dataclass(frozen=True)
 class TrialConfig:
-    """Settings of learners that remember a trial."""
+    """Settings of in-context learners."""
 
     episodes_per_trial: int = 2
-    """Episodes of a trial: what the learner spends on one task."""
+    """Episodes per trial: the learner's budget on one task."""
     encoder: str = "auto"
-    """What reads observations: flat, one-hot, conv (images), module:Class (your own torch.nn.Module), or auto: conv for
-    images, flat for all others."""
+    """Observation encoder: flat, one-hot, conv (images), module:Class (your own torch.nn.Module), or auto: conv for
+    images, flat otherwise."""
 
     def __post_init__(self) -> None:
         require_counts(self, "episodes_per_trial")
 
 
 class TrialNetwork(nn.Module, ABC):
-    """Actor and critic that read a trial, all at once or step by step, to the same numbers."""
+    """Actor and critic that read a trial at once or step by step, with the same results."""
 
     @abstractmethod
     def initial(self, trials: int) -> Memory:
-        """Return what is remembered before a trial's first step."""
+        """Return the initial memory of a trial."""
 
     @abstractmethod
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read on in B trials; see ``MemoryNetwork``.
+        """Read the next steps of B trials; see ``MemoryNetwork``.
 
         Returns:
             Action distributions with tensors ``[B, L, A]``, values ``[B, L]``, and the memory after each trial's last
@@ -54,7 +54,7 @@ class TrialNetwork(nn.Module, ABC):
 
 
 def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
-    """Return a layer whose first outputs are near 0, so that a policy starts near uniform and a critic near 0."""
+    """Return a layer whose initial outputs are near 0: a policy starts near uniform, and a critic near 0."""
     layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
@@ -62,13 +62,13 @@ def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
 
 
 class TrialLearner(Learner):
-    """A learner whose state is its trials so far, and whose adaptation is to remember.
+    """A learner whose state is its memory of the trials so far, and which adapts by remembering.
 
-    Episodes of a task side by side belong to different trials, which know nothing of each other.
+    Parallel episodes of a task belong to independent trials.
 
     Attributes:
-        network: acts and values.
-        inputs: what it reads of a step.
+        network: actor and critic.
+        inputs: the inputs of a step.
     """
 
     pools_episodes: ClassVar[bool] = False
@@ -81,16 +81,16 @@ class TrialLearner(Learner):
             torch.manual_seed(derive_seed(seed, "network") % 2**63)
             self.inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
             network = self.make_network(family)
-        if self.inputs.encoder.learned:  # then it is trained and stored with the network that reads it
+        if self.inputs.encoder.learned:  # then it is trained and saved with the network that reads it
             network.add_module("observation_encoder", self.inputs.encoder)
         self.network = network.to(device)
 
     @abstractmethod
     def make_network(self, family: TaskFamily) -> TrialNetwork:
-        """Return a new network, on the CPU; its numbers come from torch's global stream."""
+        """Return a new network on the CPU, initialised from torch's global generator."""
 
     def begin(self, num_tasks: int) -> Unknown:
-        """Return that nothing is known."""
+        """Return the state without any experience."""
         return Unknown(num_tasks)
 
     def open(
@@ -99,7 +99,7 @@ class TrialLearner(Learner):
         """Start the next episode of ``episodes`` trials of each task.
 
         Raises:
-            InputError: when the state is that of another number of trials.
+            InputError: if the state has another number of trials.
         """
         return OpenTrial(state, self._next_episode(state, episodes))
 
@@ -123,7 +123,7 @@ class TrialLearner(Learner):
         inputs = self.inputs(observations, trial.actions, trial.rewards, trial.starts)
         flat, _, memory = self.network(inputs.flatten(0, 1).unsqueeze(1), trial.memory)
         for name, value in memory.items():
-            if value is not trial.memory[name]:  # else the network has written it in place
+            if value is not trial.memory[name]:  # otherwise the network has updated it in place
                 trial.memory[name].copy_(value)
         by_task: ActionDistribution = flat.map(lambda value: value.view(*observations.shape[:2], *value.shape[2:]))
         return by_task
@@ -133,12 +133,12 @@ class TrialLearner(Learner):
         working.trial.actions.copy_(self.inputs.actions(actions))
         working.trial.rewards.copy_(rewards)
         working.trial.starts.zero_()
-        # To ask whether an episode has ended is free on the CPU; elsewhere it would be to wait for the device.
+        # Checking whether an episode has ended is free on the CPU; elsewhere it would synchronise with the device.
         if self._device.type != "cpu" or ended.any():
             working.close(ended)
 
     def close(self, working: OpenTrial, rollout: Rollout) -> Trial:
-        """Return the trials after their episodes, as they were remembered while acting."""
+        """Return the trials after their episodes, with the memory updated while acting."""
         assert working.closed is not None, "every episode of the rollout has ended"
         return working.closed
 
@@ -147,7 +147,7 @@ class TrialLearner(Learner):
         """Read one more episode of every trial.
 
         Raises:
-            InputError: when the state is that of another number of trials.
+            InputError: if the state has another number of trials.
         """
         trial = self._next_episode(state, rollout.rewards.shape[1])
         trials = Trials.of([rollout])
@@ -162,12 +162,12 @@ class TrialLearner(Learner):
         )
 
     def trial_inputs(self, trials: Trials, actions: Tensor | None = None, rewards: Tensor | None = None) -> Tensor:
-        """Return the inputs ``[B, L, size]`` of whole trials, or of what follows on the last actions and rewards.
+        """Return the inputs ``[B, L, size]`` of whole trials, or of steps that follow given actions and rewards.
 
         Args:
-            trials: B of them.
-            actions: features ``[B, A]`` of the actions before; by default there are none.
-            rewards: ``[B]``, those before.
+            trials: B trials.
+            actions: features ``[B, A]`` of the previous actions; none by default.
+            rewards: previous rewards ``[B]``.
         """
         taken = self.inputs.actions(trials.actions)
         first = torch.zeros_like(taken[:, 0]) if actions is None else actions
@@ -184,10 +184,10 @@ class TrialLearner(Learner):
         return {"network": {name: value.cpu().clone() for name, value in self.network.state_dict().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over parameters.
+        """Restore parameters.
 
         Raises:
-            InputError: when their names or shapes are not the network's.
+            InputError: if names or shapes do not match the network's.
         """
         own = {name: value.shape for name, value in self.network.state_dict().items()}
         given = {name: value.shape for name, value in state["network"].items()}

@@ -1,4 +1,4 @@
-"""What a learner with a memory knows of its trials: between two episodes, and while an episode runs."""
+"""The state of a learner with a memory: between episodes, and while an episode runs."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,10 @@ class Trial:
     """R trials of each of N tasks, between two steps.
 
     Shapes:
-        memory: of N * R trials.
+        memory: memory of N * R trials.
         actions: features of the last actions ``[N, R, A]``.
-        rewards: the last ones ``[N, R]``.
-        starts: whether the next step begins an episode ``[N, R]``.
+        rewards: last rewards ``[N, R]``.
+        starts: whether the next step starts an episode ``[N, R]``.
     """
 
     memory: Memory
@@ -26,32 +26,32 @@ class Trial:
     starts: Tensor
 
     def next_episode(self) -> "Trial":
-        """Return a copy in which an episode begins with the next step."""
+        """Return a copy in which the next step starts an episode."""
         memory = {name: value.clone() for name, value in self.memory.items()}
         return Trial(memory, self.actions.clone(), self.rewards.clone(), torch.ones_like(self.starts))
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """N tasks of which nothing is known."""
+    """The state for N tasks without any experience."""
 
     num_tasks: int
 
 
 @dataclass
 class OpenTrial(OpenState[Unknown | Trial]):
-    """Trials while an episode of theirs runs.
+    """Trials with a running episode.
 
     Attributes:
-        trial: at the present step; acting and observing write into it.
-        closed: each trial after its episode's last step; rows whose episode still runs are filled in later.
+        trial: the trials at the current step, updated in place by acting and observing.
+        closed: each trial after its episode's last step; rows whose episode is still running are filled in later.
     """
 
     trial: Trial
     closed: Trial | None = None
 
     def close(self, ended: Tensor) -> None:
-        """Keep the present state of the trials whose episode has ended, bool ``[N, R]``."""
+        """Keep the current state of the trials whose episode has ended, bool ``[N, R]``."""
         if self.closed is None:
             self.closed = self.trial.next_episode()
             return
@@ -62,5 +62,5 @@ class OpenTrial(OpenState[Unknown | Trial]):
 
 
 def _overwrite(kept: Tensor, new: Tensor, rows: Tensor) -> None:
-    """Write the values of some rows into ``kept``, in place and without waiting for the device."""
+    """Write the values of some rows into ``kept``, in place and without synchronising with the device."""
     kept.copy_(torch.where(rows.view(*rows.shape, *[1] * (kept.ndim - rows.ndim)), new, kept))

@@ -1,14 +1,14 @@
 """VariBAD: variational Bayes-adaptive deep reinforcement learning (Zintgraf et al. 2020, section 3).
 
-A recurrent encoder reads the trial so far into a belief, a Gaussian over a few numbers m that describe the task. With
-a decoder of rewards it is trained as a variational autoencoder of whole trials: at every step t, what the belief
-describes is to explain all rewards of the trial, those seen and those still to come,
+A recurrent encoder maps the trial so far to a belief, a Gaussian over a few latent variables m that describe the task.
+With a reward decoder it is trained as a variational autoencoder of whole trials: at every step t, the belief has to
+explain all rewards of the trial, past and future,
 
     ELBO_t = E_{m ~ q(m | steps up to t)} [ log p(rewards of the trial | m, states, actions) ] - KL(q_t || q_{t-1}),
 
-where the prior of each belief is the belief before it, and that of the first the standard normal. Policy and critic act
-on observation and belief, mean and log variance, and thus on how sure it is; they are trained by proximal policy
-optimisation over whole trials, whose gradient stops at the belief.
+where the prior of each belief is the belief before it, and the prior of the first is the standard normal. Policy and
+critic are conditioned on the observation and on the belief's mean and log variance, and thus on its uncertainty; they
+are trained with PPO over whole trials, whose gradient stops at the belief.
 """
 
 import copy
@@ -36,7 +36,7 @@ from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
 
 RewardInputs = Literal["transition", "next-observation"]
-# Samples of a belief whose decoded rewards are averaged.
+# Number of belief samples over which decoded rewards are averaged.
 BELIEF_SAMPLES = 200
 
 
@@ -51,27 +51,27 @@ class VariBadConfig(MemoryConfig, TrialPpoConfig):
     encoder_size: int = 64
     """Units of the encoder's memory, and of the layer that embeds a step's inputs."""
     latent_size: int = 5
-    """Dimensions of the latent variable that describes a task."""
+    """Number of latent variables that describe a task."""
     decoder_sizes: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of each decoder."""
     reward_inputs: RewardInputs = "transition"
     """Inputs of the reward decoder: transition (observation, action, next observation) or next-observation."""
     transition_weight: float = 0.0
-    """Weight of the next observations' likelihood beside the rewards'; 0 does not decode them."""
+    """Weight of the likelihood of next observations; 0 disables their decoder."""
     kl_weight: float = 1.0
-    """Weight of the divergence between one belief and the next."""
+    """Weight of the KL divergence between consecutive beliefs."""
     model_learning_rate: float = 2e-3
-    """Step size of Adam on encoder and decoders."""
+    """Step size of Adam for encoder and decoders."""
     model_updates: int = 4
-    """Steps of Adam on encoder and decoders in an iteration."""
+    """Adam steps on encoder and decoders per iteration."""
     model_trials: int = 64
-    """Trials of each such step, drawn from the present iteration and from past ones."""
+    """Trials per Adam step, drawn from the current and past iterations."""
     model_prefixes: int = 8
-    """Beliefs of a trial that are decoded, each after another number of steps."""
+    """Steps per trial at which the belief is decoded."""
     model_targets: int = 32
-    """Steps of a trial that are predicted from each of these beliefs."""
+    """Steps per trial that are predicted from each of these beliefs."""
     buffer_trials: int = 2000
-    """Newest trials that are kept to be drawn from."""
+    """Number of newest trials to keep."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,20 +87,20 @@ class VariBadConfig(MemoryConfig, TrialPpoConfig):
 
 @register_learner
 class VariBad(TrialPpoLearner):
-    """A policy on a belief about its task, which a variational autoencoder of trials learns to hold."""
+    """A policy conditioned on a belief about its task, which is learned by a variational autoencoder of trials."""
 
     name: ClassVar[str] = "varibad"
-    numbers: ClassVar[int] = 2  # 2: the critic knows what share of the trial is ahead
+    numbers: ClassVar[int] = 2  # 2: the critic knows the remaining share of the trial
     config_class: ClassVar[type] = VariBadConfig
     config: VariBadConfig
     metrics: ClassVar[Mapping[str, str]] = {
         **TrialPpoLearner.metrics,
-        "elbo": "evidence lower bound of trials, constants left out, in the last step on encoder and decoders",
-        "kl": "mean KL divergence of the belief from the one before it, in nats, in that step on encoder and decoders",
+        "elbo": "evidence lower bound of trials, without constants, in the last Adam step on encoder and decoders",
+        "kl": "mean KL divergence of the belief from the one before it, in nats, in that step",
         "reward_error": "mean squared error of predicted rewards, in units of `reward_scale` squared, in that step",
         "transition_error": "mean squared error of predicted observations in that step, if `transition_weight` is set",
         "model_gradient_norm": "Euclidean norm of the gradient of encoder and decoders in that step",
-        "reward_scale": "root of the mean squared reward so far: the decoder's unit",
+        "reward_scale": "root mean square of rewards so far: the unit of the reward decoder",
     }
     _accounts: ClassVar[tuple[str, ...]] = (*TrialPpoLearner._accounts, "_mean_square_reward")
     network: BeliefActorCritic
@@ -128,15 +128,15 @@ class VariBad(TrialPpoLearner):
 
     @property
     def reward_scale(self) -> float:
-        """Root of the mean squared reward over all updates so far, the decoder's unit; 1 before the first reward."""
+        """Root mean square of rewards so far, the unit of the reward decoder; 1 before the first reward."""
         return self._mean_square_reward**0.5 if self._mean_square_reward > 0 else 1.0
 
     def _learn(self, trials: Trials) -> dict[str, float]:
-        # The policy first: its likelihood ratios start at 1 only with the beliefs that it acted on.
+        # The policy is updated first: its likelihood ratios start at 1 only with the beliefs that it acted on.
         return {**super()._learn(trials), **self.fit_model(trials)}
 
     def fit_model(self, trials: Trials) -> dict[str, float]:
-        """Maximise the bound in several steps, each on trials drawn from this iteration's and past ones."""
+        """Maximise the ELBO in several Adam steps, each on trials drawn from the current and past iterations."""
         total = self.processes.mean(trials.rewards.square().sum())
         square = float(total / self.processes.mean(trials.valid.sum()))
         self._mean_square_reward += (square - self._mean_square_reward) / self._updates
@@ -147,11 +147,11 @@ class VariBad(TrialPpoLearner):
             batch, noise = past.draw(self.config.model_trials, stream, self.processes)
             bound, metrics = self.elbo(batch, noise)
             metrics["model_gradient_norm"] = self._model_step(bound)
-        self.past.keep(past, len(trials.rewards))  # last, so that an update that fails leaves the past as it was
+        self.past.keep(past, len(trials.rewards))  # last, so that a failed update does not change the buffer
         return {**metrics, "reward_scale": self.reward_scale}
 
     def _model_step(self, bound: Tensor) -> float:
-        """Take one step of Adam up the bound; return the gradient's norm."""
+        """Take one Adam step on the ELBO; return the gradient's norm."""
         self._model_optimizer.zero_grad()
         (-bound).backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._model.parameters())
@@ -165,12 +165,12 @@ class VariBad(TrialPpoLearner):
     def elbo(self, trials: Trials, noise: BatchNoise) -> tuple[Tensor, dict[str, float]]:
         """Return an estimate of the mean of ELBO_t over steps t and trials, and metrics.
 
-        From every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps as a sample of all those that
-        the beliefs are to predict. Likelihoods are Gaussian, with standard deviation ``reward_scale`` for rewards and 1
-        for each element of a next observation; constants are left out.
+        From every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps to predict. Likelihoods are
+        Gaussian, with standard deviation ``reward_scale`` for rewards and 1 for each element of a next observation;
+        constants are left out.
 
         Args:
-            trials: those of a batch that this process holds, B of them.
+            trials: this process's B trials of a batch.
             noise: random numbers of the whole batch.
 
         Returns:
@@ -178,10 +178,10 @@ class VariBad(TrialPpoLearner):
             whole batch.
         """
         config, belief = self.config, self.beliefs(trials)
-        # KL(q_t || q_{t-1}): the beliefs shifted by a step. The zeros that come first are the standard normal.
+        # KL(q_t || q_{t-1}): the beliefs shifted by a step. The leading zeros are the standard normal.
         before = belief.map(lambda tensor: pad(tensor, (0, 0, 1, -1)))
         divergence = (belief.kl(before) * trials.valid).sum() / self.processes.mean(trials.valid.sum())
-        # Samples of the beliefs after some of the steps, and the errors of what they predict of some of the steps.
+        # Samples of the beliefs at some of the steps, and the errors of their predictions for some of the steps.
         rows = torch.arange(len(trials.rewards), device=self._device)[:, None]
         prefixes = drawn_steps(trials, config.model_prefixes, noise)
         targets = drawn_steps(trials, config.model_targets, noise)
@@ -203,7 +203,7 @@ class VariBad(TrialPpoLearner):
     def beliefs(self, trials: Trials) -> DiagonalGaussian:
         """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""
         encoder = self.network.encoder
-        with torch.no_grad():  # a learned encoder of observations is the policy's
+        with torch.no_grad():  # a learned observation encoder belongs to the policy
             inputs = self.trial_inputs(trials)
         belief: DiagonalGaussian = encoder(inputs, encoder.memory.initial(len(trials.rewards)))[0]
         return belief
@@ -216,7 +216,7 @@ class VariBad(TrialPpoLearner):
         Args:
             latents: samples of beliefs.
             observations: ``[B, M, *observation]``, before the steps.
-            actions: ``[B, M, *action]``, as a policy draws them.
+            actions: ``[B, M, *action]``, in the policy's units.
             next_observations: ``[B, M, *observation]``, after the steps.
         """
         features = [self._observed(next_observations)]
@@ -229,7 +229,7 @@ class VariBad(TrialPpoLearner):
     def expected_rewards(
         self, trials: Trials, observations: Tensor, actions: Tensor, next_observations: Tensor, seed: int
     ) -> Tensor:
-        """Return the mean decoded reward of M steps over samples of each belief; see ``learner.RewardModel``."""
+        """Return the decoded rewards of M steps, averaged over samples of each belief; see ``learner.RewardModel``."""
         belief = self.beliefs(trials).map(
             lambda tensor: tensor.flatten(0, 1).unsqueeze(1).expand(-1, BELIEF_SAMPLES, -1)
         )
@@ -239,7 +239,7 @@ class VariBad(TrialPpoLearner):
 
     @torch.no_grad()
     def _observed(self, observations: Tensor) -> Tensor:
-        """Return the decoders' inputs of observations: features of the policy's encoder, taken as given."""
+        """Return the decoders' inputs for observations: features of the policy's encoder, without gradients."""
         return self.inputs.observations(observations)
 
     def _errors(self, latents: Tensor, steps: Trials) -> dict[str, Tensor]:
@@ -254,17 +254,17 @@ class VariBad(TrialPpoLearner):
         return errors
 
     def replays(self) -> dict[str, Replay]:
-        """Return the past trials that encoder and decoders are fitted to."""
+        """Return the buffer of past trials on which encoder and decoders are trained."""
         return {"past-trials": self.past}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the policy's state, the model's moments and the scale of rewards."""
+        """Return the policy's state, the VAE optimiser's moments and the reward scale."""
         moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
         model = {"moments": moments, "mean_square_reward": self._mean_square_reward}
         return {**super().state_dict(), "model": model}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         model = state["model"]
         self._mean_square_reward = float(model["mean_square_reward"])

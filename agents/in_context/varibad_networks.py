@@ -1,4 +1,4 @@
-"""VariBAD's networks: from trials to beliefs, from beliefs to predictions, from observation and belief to actions."""
+"""VariBAD's networks: encoder (trials to beliefs), decoders (beliefs to predictions), policy and critic."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,20 +13,20 @@ from metarl.distributions import DiagonalGaussian
 
 
 def perceptron(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
-    """Return hidden layers of these sizes, the inputs' being the first, each followed by the activation."""
+    """Return hidden layers, each followed by the activation; ``sizes`` starts with the inputs."""
     layers = [nn.Sequential(nn.Linear(inputs, outputs), activation()) for inputs, outputs in pairwise(sizes)]
     return nn.Sequential(*layers)
 
 
 class Encoder(nn.Module):
-    """Reads a trial into a Gaussian belief about its task: inputs embedded, a memory, a mean and a log variance.
+    """Maps a trial to a Gaussian belief about its task: an embedding, a memory, and linear mean and log variance.
 
-    Before anything is learned every belief is close to the standard normal.
+    Initially every belief is close to the standard normal.
 
     Args:
-        embedding: layer of a step's inputs.
-        memory: reads the embedded steps.
-        latent: size of what describes a task.
+        embedding: layer that embeds a step's inputs.
+        memory: memory that reads the embedded steps.
+        latent: number of latent variables.
     """
 
     def __init__(self, embedding: nn.Module, memory: MemoryNetwork, latent: int) -> None:
@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         self.mean, self.log_variance = small_layer(memory.size, latent), small_layer(memory.size, latent)
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[DiagonalGaussian, Memory]:
-        """Read on in B trials; see ``MemoryNetwork``.
+        """Read the next steps of B trials; see ``MemoryNetwork``.
 
         Returns:
             Beliefs with tensors ``[B, L, latent]``, and the memory after each trial's last step.
@@ -45,12 +45,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Predicts what steps bring in the tasks that latents describe.
+    """Predicts outcomes of steps in the tasks described by latents.
 
     Args:
-        latent: size of a task's description.
+        latent: number of latent variables.
         features: size of a step's features.
-        hidden_sizes: of layers with rectified units.
+        hidden_sizes: units of the hidden layers (ReLU).
         outputs: size of a prediction.
     """
 
@@ -61,9 +61,9 @@ class Decoder(nn.Module):
         self.last = nn.Linear(hidden_sizes[-1], outputs)
 
     def forward(self, latents: Tensor, steps: Tensor) -> Tensor:
-        """Return predictions ``[B, K, M, outputs]`` of pairs of latents ``[B, K, latent]`` and steps ``[B, M, D]``.
+        """Return predictions ``[B, K, M, outputs]`` for pairs of latents ``[B, K, latent]`` and steps ``[B, M, D]``.
 
-        The first layer is linear in both, so its two parts are computed once for each, not once for each pair.
+        The first layer is linear in both, so its two parts are computed once each, not once for each pair.
         """
         hidden = self.of_latent(latents).unsqueeze(2) + self.of_step(steps).unsqueeze(1)
         predictions: Tensor = self.last(self.layers(hidden.relu()))
@@ -71,15 +71,15 @@ class Decoder(nn.Module):
 
 
 class BeliefActorCritic(TrialNetwork):
-    """Policy and critic on observation and belief, from which no gradient flows into the encoder.
+    """Policy and critic conditioned on observation and belief, without gradients into the encoder.
 
     Args:
-        encoder: of the beliefs.
-        decoders: what trains it; they do not act.
-        observation_size: of the part of a step's inputs that comes first.
-        latent: size of what describes a task.
-        hidden_sizes: of policy and of critic.
-        head: makes action distributions.
+        encoder: encoder of the beliefs.
+        decoders: decoders used only for training the encoder.
+        observation_size: size of the observation, which comes first in a step's inputs.
+        latent: number of latent variables.
+        hidden_sizes: units of the hidden layers of policy and critic.
+        head: head of the action distributions.
     """
 
     def __init__(
@@ -101,13 +101,13 @@ class BeliefActorCritic(TrialNetwork):
         )
 
     def initial(self, trials: int) -> Memory:
-        """Return what is remembered before a trial's first step."""
+        """Return the initial memory of a trial."""
         return self.encoder.memory.initial(trials)
 
     def forward(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         with torch.no_grad():
             belief, memory = self.encoder(inputs, memory, lengths)
         known = torch.cat([inputs[..., : self._observation_size], belief.mean, 2 * belief.log_std], -1)

@@ -1,1 +1,1 @@
-"""Algorithms of Stable-Baselines3 behind the learner protocol."""
+"""Algorithms of Stable-Baselines3 as learners."""

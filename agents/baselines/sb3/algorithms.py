@@ -1,4 +1,4 @@
-"""DQN, PPO, A2C and SAC of Stable-Baselines3, as baselines of meta-learning (``sb3_learner`` has what they share)."""
+"""DQN, PPO, A2C and SAC of Stable-Baselines3, as baselines for meta-learning (their base class is in ``learner``)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -27,12 +27,12 @@ class OnPolicyConfig(Sb3Config):
     """Settings of PPO and A2C."""
 
     round_steps: int = 32
-    """Steps of every environment that the networks are trained on together (SB3's n_steps), at least: rounds are
-    stretched to fill the steps there are."""
+    """Minimum number of steps per environment between updates (SB3's n_steps); stretched so that whole rounds use up
+    the available steps."""
     gae_lambda: float = 0.95
     """Lambda of the generalised advantage estimate."""
     entropy_weight: float = 0.01
-    """Weight of the policy's entropy in the loss."""
+    """Entropy coefficient of the loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,11 +48,11 @@ class PpoConfig(OnPolicyConfig):
     learning_rate: float = 1e-3
     """Step size of Adam."""
     epochs: int = 10
-    """Passes over the steps of a round."""
+    """Epochs over the steps of a round."""
     batch_size: int = 64
-    """Steps of a minibatch."""
+    """Steps per minibatch."""
     clip_range: float = 0.2
-    """Likelihood ratios count up to 1 plus or minus this."""
+    """Likelihood ratios are clipped at 1 plus or minus this."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,8 +69,8 @@ class A2cConfig(OnPolicyConfig):
     learning_rate: float = 3e-3
     """Step size of RMSprop."""
     round_steps: int = 5
-    """Steps of every environment before each gradient step (SB3's n_steps), at least: rounds are stretched to fill the
-    steps there are."""
+    """Minimum number of steps per environment before each gradient step (SB3's n_steps); stretched so that whole rounds
+    use up the available steps."""
     gae_lambda: float = 1.0
     """Lambda of the generalised advantage estimate."""
 
@@ -80,13 +80,13 @@ class OffPolicyConfig(Sb3Config):
     """Settings of DQN and SAC."""
 
     buffer_size: int = 100_000
-    """Transitions that are remembered."""
+    """Capacity of the replay buffer, in transitions."""
     batch_size: int = 64
-    """Transitions of a gradient step."""
+    """Transitions per gradient step."""
     steps_per_gradient: int = 1
-    """Environment steps for each gradient step."""
+    """Environment steps per gradient step."""
     learning_starts: int = 0
-    """Environment steps before the first gradient step, taken by uniformly random actions."""
+    """Environment steps with uniformly random actions before the first gradient step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,11 +101,11 @@ class DqnConfig(OffPolicyConfig):
     learning_rate: float = 1e-3
     """Step size of Adam."""
     exploration_steps: int = 1000
-    """Environment steps of a new task over which the share of random actions falls from 1."""
+    """Environment steps in a new task over which the exploration rate is annealed from 1."""
     shared_exploration_steps: int = 50_000
-    """The same for the model that is trained in all training tasks."""
+    """The same for the model trained on all training tasks."""
     exploration_final_eps: float = 0.05
-    """Share of random actions after that, and whenever episodes are measured."""
+    """Exploration rate after that, and in all measured episodes."""
     target_update_interval: int = 200
     """Gradient steps between updates of the target network."""
 
@@ -120,9 +120,9 @@ class SacConfig(OffPolicyConfig):
     """Settings of SAC."""
 
     batch_size: int = 256
-    """Transitions of a gradient step."""
+    """Transitions per gradient step."""
     tau: float = 0.005
-    """Share of the way to the critics that the target critics go with each gradient step (SB3's tau)."""
+    """Step size of the target critics' Polyak averaging (SB3's tau)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,14 +130,14 @@ class SacConfig(OffPolicyConfig):
 
 
 class OnPolicy(Sb3Learner):
-    """PPO or A2C: a policy, trained on rounds of its own steps."""
+    """PPO or A2C: a policy trained on its own steps."""
 
     def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return rounds of equal length."""
         together = steps // num_envs
         rounds = max(1, together // max(self.config.round_steps, 2 // num_envs))
         length = together // rounds
-        if length * num_envs < 2:  # PPO compares the steps of a round with their mean
+        if length * num_envs < 2:  # PPO normalises advantages over a round
             rounds = 0
         arguments = {
             "n_steps": length if rounds else 2,
@@ -166,7 +166,7 @@ class Ppo(OnPolicy):
     algorithm: ClassVar[str] = "PPO"
 
     def arguments(self) -> dict[str, Any]:
-        """Return those of the clipped epochs."""
+        """Return the arguments of PPO's epochs."""
         config = self.config
         return {"n_epochs": config.epochs, "batch_size": config.batch_size, "clip_range": config.clip_range}
 
@@ -181,15 +181,15 @@ class A2c(OnPolicy):
 
 
 class OffPolicy(Sb3Learner):
-    """DQN or SAC: values learned from a memory of transitions."""
+    """DQN or SAC: values learned from a replay buffer."""
 
     def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
-        """Return as many steps of all environments together as there are; ``callback`` sets their gradient steps."""
+        """Return as many steps of all environments as fit; ``callback`` sets the gradient steps."""
         config = self.config
         taken = steps // num_envs * num_envs
         arguments = {
             "train_freq": 1,
-            # Room for what there will be, and no more: every task has a buffer.
+            # No more capacity than needed, because every task has its own buffer.
             "buffer_size": min(config.buffer_size, remembered + taken + num_envs),
             "batch_size": config.batch_size,
             "learning_starts": config.learning_starts,
@@ -198,7 +198,7 @@ class OffPolicy(Sb3Learner):
         return Plan(taken, arguments)
 
     def callback(self) -> "BaseCallback":
-        """Return what holds the gradient steps to ``steps_per_gradient``, whatever the number of environments."""
+        """Return the callback that enforces ``steps_per_gradient`` for any number of environments."""
         from metarl.agents.baselines.sb3.gradient_steps import GradientSteps
 
         return GradientSteps(self.config.steps_per_gradient)
@@ -215,7 +215,7 @@ class Dqn(OffPolicy):
     loss: ClassVar[str] = "train/loss"
 
     def arguments(self) -> dict[str, Any]:
-        """Return that of the target network."""
+        """Return the argument of the target network."""
         return {"target_update_interval": self.config.target_update_interval}
 
     def algorithm_class(self) -> "type[BaseAlgorithm]":
@@ -225,7 +225,7 @@ class Dqn(OffPolicy):
         return ExactDQN
 
     def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
-        """Let exploration follow the steps taken in all, where SB3 counts each call of ``learn`` for itself."""
+        """Anneal exploration over all steps so far, where SB3 restarts with each call of ``learn``."""
         from stable_baselines3.common.utils import LinearSchedule
 
         dqn = cast("DQN", model)
@@ -235,7 +235,7 @@ class Dqn(OffPolicy):
         dqn.exploration_rate = dqn.exploration_schedule(1 - dqn.num_timesteps / total)
 
     def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Categorical:
-        """Return the greedy action with a share of random ones."""
+        """Return the epsilon-greedy distribution."""
         values = cast("DQN", model).q_net(observations)
         share = self.config.exploration_final_eps
         greedy = torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1])
@@ -254,7 +254,7 @@ class Sac(OffPolicy):
     loss: ClassVar[str] = "train/critic_loss"
 
     def arguments(self) -> dict[str, Any]:
-        """Return that of the target critics."""
+        """Return the argument of the target critics."""
         return {"tau": self.config.tau}
 
     def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> SquashedGaussian:

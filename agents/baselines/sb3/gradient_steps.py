@@ -1,7 +1,7 @@
-"""Gradient steps of Stable-Baselines3's off-policy algorithms that do not depend on how many worlds step together.
+"""Gradient steps of Stable-Baselines3's off-policy algorithms that do not depend on the number of worlds.
 
-Worlds that step together take ``num_envs`` environment steps at once, which need not be a multiple of the steps for
-each gradient step, nor their gradient steps a multiple of those between updates of the target network.
+Each vectorised step takes ``num_envs`` environment steps, which need not be a multiple of the steps per gradient step;
+nor need the number of gradient steps be a multiple of the target network's update interval.
 """
 
 from stable_baselines3 import DQN
@@ -13,11 +13,11 @@ from stable_baselines3.common.utils import polyak_update
 class GradientSteps(BaseCallback):
     """Sets how many gradient steps follow each step of the worlds.
 
-    After n environment steps of a task there were n // ``steps_per_gradient`` of them, but for those that the
-    algorithm leaves out before ``learning_starts``.
+    After n environment steps in a task there have been n // ``steps_per_gradient`` of them, except for those skipped
+    before ``learning_starts``.
 
     Args:
-        steps_per_gradient: environment steps for each gradient step.
+        steps_per_gradient: environment steps per gradient step.
     """
 
     def __init__(self, steps_per_gradient: int) -> None:
@@ -41,7 +41,7 @@ class ExactDQN(DQN):
         self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
 
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
-        """Take gradient steps; the target network follows after each ``target_update_interval`` of them."""
+        """Take gradient steps, and update the target network every ``target_update_interval`` of them."""
         left = gradient_steps
         while left > 0:
             until_update = self.target_update_interval - self._n_updates % self.target_update_interval

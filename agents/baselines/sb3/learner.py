@@ -1,8 +1,8 @@
-"""What algorithms of Stable-Baselines3 share as learners: three ways to meet a new task, and their accounts.
+"""The base class of Stable-Baselines3 algorithms as learners: three variants, and the counting of environment steps.
 
 SB3 steps environments itself: an ``Sb3VecEnv`` of a rollout's tasks, for as many environment steps as the rollout took.
-The rollouts of metarl's sampler are measurements, which SB3 does not learn from; so what is counted as spent is what
-was learned from. Steps that do not fill a whole round of the algorithm wait for the next one.
+The rollouts of metarl's sampler only measure the policy; SB3 does not learn from them. So the steps counted as spent
+equal the steps learned from. Steps that do not fill a whole round of the algorithm are carried over.
 """
 
 import sys
@@ -50,13 +50,13 @@ Variant = Literal["scratch", "pretrained", "oracle"]
 
 @dataclass(frozen=True)
 class Sb3Config:
-    """Settings that algorithms of Stable-Baselines3 share."""
+    """Settings common to all Stable-Baselines3 algorithms."""
 
     variant: Variant = "pretrained"
-    """scratch: a new model for each task; pretrained: one for all training tasks, and a copy of it goes on in each new
-    task; oracle: one for all training tasks, which sees the task's parameters and does not adapt."""
+    """scratch: a new model for each task; pretrained: one model for all training tasks, which is fine-tuned on each new
+    task; oracle: one model for all training tasks, which observes the task's parameters and does not adapt."""
     worlds: int = 4
-    """Environments of each task that SB3 steps side by side; at most one for each episode of the rollout."""
+    """Parallel environments per task in SB3; at most as many as episodes in the rollout."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of every network."""
     learning_rate: float = 3e-4
@@ -77,9 +77,9 @@ class Sb3Learner(Learner):
 
     Attributes:
         algorithm: name of SB3's class.
-        acts_in: the spaces of actions it is made for.
-        loss: what SB3's logger calls the loss of the values.
-        model: what was trained on all tasks; untrained in the variant scratch.
+        acts_in: supported action spaces.
+        loss: name of the value loss in SB3's logger.
+        model: the model trained on all tasks; untrained in the variant scratch.
     """
 
     algorithm: ClassVar[str]
@@ -91,7 +91,7 @@ class Sb3Learner(Learner):
     metrics: ClassVar[Mapping[str, str]] = {
         "learned_env_steps": "environment steps that the shared model has learned from so far",
         "sb3_updates": "updates of the shared model so far, as Stable-Baselines3 counts them",
-        "value_loss": "loss of the shared model's values in its last update",
+        "value_loss": "value loss of the shared model in its last update",
     }
 
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:
@@ -107,7 +107,7 @@ class Sb3Learner(Learner):
 
     @classmethod
     def view(cls, family: TaskFamily, config: Any) -> TaskFamily:
-        """Return the family, to an oracle with its tasks in the observations."""
+        """Return the family; for an oracle, with the task in the observations."""
         return InformedFamily(family) if config.variant == "oracle" else family
 
     @classmethod
@@ -116,7 +116,7 @@ class Sb3Learner(Learner):
         return bool(config.variant == "scratch")
 
     def begin(self, num_tasks: int) -> Models:
-        """Return new models in the variant scratch, else the trained one for all tasks."""
+        """Return new models in the variant scratch, else the trained model for all tasks."""
         if self.config.variant == "scratch":
             return Models([self._fresh(index) for index in range(num_tasks)])
         return Models([self.model])
@@ -133,11 +133,11 @@ class Sb3Learner(Learner):
         return type(each[0])(*(torch.stack(column) for column in tensors))
 
     def adapt(self, state: Models, rollout: Rollout) -> Models:
-        """Train a copy of each task's model in its task, for as many environment steps as the rollout has of it.
+        """Train a copy of each task's model on its task, for as many environment steps as the rollout took in it.
 
         Raises:
-            InputError: when the rollout does not know its tasks' parameters.
-            RunError: when a parameter becomes NaN or infinite.
+            InputError: if the rollout lacks the tasks' parameters.
+            RunError: if a parameter becomes NaN or infinite.
         """
         if self.config.variant == "oracle":
             return state
@@ -152,10 +152,10 @@ class Sb3Learner(Learner):
         return Models(models, waiting, state.adaptations + 1)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Train the model in the rollouts' tasks, for as many environment steps as they have; from scratch, do nothing.
+        """Train the model on the rollouts' tasks, for as many environment steps as they took; do nothing in scratch.
 
         Raises:
-            RunError: when a parameter becomes NaN or infinite; the learner is then unchanged.
+            RunError: if a parameter becomes NaN or infinite; the learner is then unchanged.
         """
         if self.config.variant != "scratch":
             worlds = min(self.config.worlds, rollouts[0].rewards.shape[1])
@@ -172,12 +172,12 @@ class Sb3Learner(Learner):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the model knows, as SB3's ``get_parameters`` returns it, the seed and the counters."""
+        """Return the model's state, as from SB3's ``get_parameters``, the seed and the counters."""
         accounts = {"seed": self._seed, "updates": self._updates, "waiting": self._waiting}
         return {"model": knowledge(self.model), **accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         known = state["model"]
         model = self._make(self._env(1), 0, self.plan(0, 1, count_transitions(known)))
         teach(model, known)
@@ -189,32 +189,32 @@ class Sb3Learner(Learner):
         """Return how to spend up to ``steps`` environment steps in ``num_envs`` environments.
 
         Args:
-            steps: that may be taken.
-            num_envs: that take them together.
-            remembered: transitions that the model has in its replay buffer already.
+            steps: number of available environment steps.
+            num_envs: number of parallel environments.
+            remembered: transitions already in the model's replay buffer.
         """
 
     @abstractmethod
     def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
-        """Return what a model does at observations ``[B, *observation]``, in tensors ``[B, A]``."""
+        """Return a model's action distributions ``[B, A]`` at observations ``[B, *observation]``."""
 
     def arguments(self) -> dict[str, Any]:
-        """Return arguments of the constructor that are the algorithm's alone."""
+        """Return the algorithm's specific constructor arguments."""
         return {}
 
     def algorithm_class(self) -> "type[BaseAlgorithm]":
-        """Return the class whose instances are trained."""
+        """Return the SB3 class of the models."""
         import stable_baselines3
 
         found: type[BaseAlgorithm] = getattr(stable_baselines3, self.algorithm)
         return found
 
     def callback(self) -> "BaseCallback | None":
-        """Return what SB3 calls while it trains, if anything."""
+        """Return the callback for SB3's training, if any."""
         return None
 
     def prepare(self, model: "BaseAlgorithm", steps: int, shared: bool) -> None:
-        """Ready a model, a task's own or the one shared by all, for training over ``steps`` environment steps."""
+        """Prepare a model, a task's own or the shared one, for training over ``steps`` environment steps."""
 
     def _adapted(self, state: Models, rollout: Rollout, task: int, granted: int) -> "tuple[BaseAlgorithm, int]":
         worlds = min(self.config.worlds, rollout.rewards.shape[1])
@@ -228,7 +228,7 @@ class Sb3Learner(Learner):
     def _trained(
         self, known: Mapping[str, Any], env: "Sb3VecEnv", steps: int, seed: int, shared: bool = False
     ) -> "tuple[BaseAlgorithm, int]":
-        """Return a new model that went on from what is known, and the steps that are left."""
+        """Return a new model trained from a given state, and the number of steps left."""
         plan = self.plan(steps, env.num_envs, count_transitions(known))
         model = self._make(env, seed, plan)
         teach(model, known)
@@ -246,7 +246,7 @@ class Sb3Learner(Learner):
         try:
             model.learn(steps, callback=self.callback(), log_interval=sys.maxsize, reset_num_timesteps=False)
         except ValueError:
-            if finite(model):  # else it is torch's refusal of a distribution with NaN
+            if finite(model):  # otherwise torch rejected a distribution with NaN
                 raise
 
     def _fresh(self, key: int | str) -> "BaseAlgorithm":
@@ -266,7 +266,7 @@ class Sb3Learner(Learner):
                 device=self._device,
                 **{"gamma": self.config.discount, **plan.arguments},
             )
-        model.set_logger(Logger(None, []))  # SB3's own would make a folder for each
+        model.set_logger(Logger(None, []))  # SB3's default would make a folder for each
         return model
 
     def _env(self, num_envs: int) -> "Sb3VecEnv":
@@ -278,7 +278,7 @@ class Sb3Learner(Learner):
 
     @classmethod
     def acts(cls, space: spaces.Space[Any]) -> bool:
-        """Return whether the algorithm acts in a space."""
+        """Return whether the algorithm supports an action space."""
         return isinstance(space, cls.acts_in) and (is_bounded_box(space) or not isinstance(space, spaces.Box))
 
     def _require_actions(self, family: TaskFamily) -> None:

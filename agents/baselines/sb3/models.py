@@ -1,8 +1,7 @@
-"""What a model of Stable-Baselines3 knows, as plain tensors: to be checkpointed, or given to another model.
+"""The state of a Stable-Baselines3 model as plain tensors, for checkpoints or for transfer to another model.
 
-SB3's ``get_parameters`` and ``set_parameters`` move networks and optimisers. Its archives (``model.save``) are not what
-checkpoints hold: reading one back runs the pickles in it, and it carries the time of day, so that equal models give
-different bytes.
+SB3's ``get_parameters`` and ``set_parameters`` transfer networks and optimisers. Checkpoints do not use its archives
+(``model.save``): reading them executes pickles, and they contain the time of day, so equal models give different bytes.
 """
 
 import copy
@@ -25,7 +24,7 @@ COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "
 
 @dataclass(frozen=True)
 class Plan:
-    """How an algorithm spends environment steps: ``steps`` in all, and the arguments of its constructor for that."""
+    """How an algorithm spends environment steps: the total ``steps``, and the constructor arguments for that."""
 
     steps: int
     arguments: dict[str, Any]
@@ -33,12 +32,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Models:
-    """What is known of N tasks: a model for each, or one for all until the first adaptation.
+    """The state for N tasks: a model for each, or one for all before the first adaptation.
 
     Attributes:
-        models: N of them, or one.
-        waiting: environment steps of each task that were granted and not yet taken, N of them; None before adaptation.
-        adaptations: how many there were.
+        models: N models, or one.
+        waiting: environment steps of each of N tasks carried over to the next adaptation; None before adaptation.
+        adaptations: number of adaptation steps so far.
     """
 
     models: "Sequence[BaseAlgorithm]"
@@ -47,11 +46,11 @@ class Models:
 
 
 def knowledge(model: "BaseAlgorithm") -> dict[str, Any]:
-    """Return what training changed in a model, in tensors of its own.
+    """Return a copy of everything that training changes in a model.
 
     Returns:
-        ``parameters`` of networks and optimisers by SB3's names, ``counters``, and what else the algorithm has: the
-        logarithm of the entropy's weight, and the transitions ``[M, ...]``, oldest first.
+        ``parameters`` of networks and optimisers by SB3's names, ``counters``, and depending on the algorithm the log
+        entropy coefficient and the transitions ``[M, ...]``, oldest first.
     """
     known = _skills(model)
     if (buffer := _replay_buffer(model)) is not None:
@@ -60,19 +59,19 @@ def knowledge(model: "BaseAlgorithm") -> dict[str, Any]:
 
 
 def for_new_task(model: "BaseAlgorithm") -> dict[str, Any]:
-    """Return a model's knowledge without its transitions, whose rewards were other tasks', and with no steps taken."""
+    """Return a model's state with step counts reset and without transitions, whose rewards are from other tasks."""
     known = _skills(model)
     known["counters"]["num_timesteps"] = 0
     return known
 
 
 def count_transitions(known: Mapping[str, Any]) -> int:
-    """Return how many transitions belong to what is known."""
+    """Return the number of transitions in a model's state."""
     return len(known["transitions"]["rewards"]) if "transitions" in known else 0
 
 
 def _skills(model: "BaseAlgorithm") -> dict[str, Any]:
-    # The settings of an optimiser are the config's; what it remembers of each parameter is learned.
+    # An optimiser's settings come from the config; its moments are learned.
     parameters = {key: value.get("state", value) for key, value in model.get_parameters().items()}
     known: dict[str, Any] = {
         "parameters": {key: copy.deepcopy(dict(value)) for key, value in parameters.items()},
@@ -84,10 +83,10 @@ def _skills(model: "BaseAlgorithm") -> dict[str, Any]:
 
 
 def teach(model: "BaseAlgorithm", known: Mapping[str, Any]) -> None:
-    """Give a model the knowledge of another one, which may have had another number of worlds.
+    """Load the state of another model, which may have had another number of worlds.
 
     Raises:
-        KeyError, RuntimeError: when it is that of another algorithm or of other networks.
+        KeyError, RuntimeError: if the state is from another algorithm or other networks.
     """
     own = model.get_parameters()
     parameters: dict[str, Any] = {key: copy.deepcopy(dict(known["parameters"][key])) for key in own}
@@ -105,14 +104,14 @@ def teach(model: "BaseAlgorithm", known: Mapping[str, Any]) -> None:
 
 
 def transitions(buffer: "ReplayBuffer") -> dict[str, Tensor]:
-    """Return what a buffer holds, oldest first, ``[M, ...]`` by the names of its columns."""
+    """Return the transitions in a buffer, oldest first, ``[M, ...]`` by column name."""
     size, first = buffer.size(), buffer.pos if buffer.full else 0
     order = (np.arange(size) + first) % buffer.buffer_size
     return {name: torch.from_numpy(getattr(buffer, name)[order]).flatten(0, 1) for name in COLUMNS}
 
 
 def remember(buffer: "ReplayBuffer", rows: Mapping[str, Tensor]) -> None:
-    """Fill an empty buffer with the latest of transitions ``[M, ...]``, as many as it has room for."""
+    """Fill an empty buffer with the latest transitions ``[M, ...]`` that fit."""
     steps = min(len(rows["rewards"]) // buffer.n_envs, buffer.buffer_size)
     if steps == 0:
         return
@@ -123,7 +122,7 @@ def remember(buffer: "ReplayBuffer", rows: Mapping[str, Tensor]) -> None:
 
 
 def _replay_buffer(model: "BaseAlgorithm") -> "ReplayBuffer | None":
-    """Return the replay buffer that off-policy algorithms have."""
+    """Return the replay buffer of an off-policy algorithm, or None."""
     return getattr(model, "replay_buffer", None)
 
 
@@ -134,7 +133,7 @@ def finite(model: "BaseAlgorithm") -> bool:
 
 @contextmanager
 def global_streams(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of torch and NumPy, from which SB3 draws, and leave them as they were before."""
+    """Seed the global generators of torch and NumPy, which SB3 uses, and restore them afterwards."""
     cuda = range(torch.cuda.device_count()) if device.type == "cuda" else range(0)
     state = np.random.get_state()  # noqa: NPY002 (SB3's stream)
     with torch.random.fork_rng(list(cuda)):

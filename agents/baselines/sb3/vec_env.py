@@ -1,4 +1,4 @@
-"""A batch of task environments as Stable-Baselines3 sees environments: its ``VecEnv``, in NumPy."""
+"""A batch of task environments as a ``VecEnv`` of Stable-Baselines3, in NumPy."""
 
 from collections.abc import Iterable, Sequence
 from types import MappingProxyType
@@ -19,21 +19,21 @@ from metarl.vector_env import TaskVectorEnv
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
 Indices = int | Iterable[int] | None
-# The info of an environment whose episode goes on. All share it, so nobody may write into it.
+# The info of environments whose episode continues. It is shared, so it must not be modified.
 NOTHING: Any = MappingProxyType({})
 
 
 class Sb3VecEnv(VecEnv):
     """The worlds of a ``TaskVectorEnv``, stepped together, for an algorithm of Stable-Baselines3.
 
-    Actions are in units of [-1, 1] on a bounded Box space, as everywhere in metarl and as SB3 advises. Observations
-    that SB3 does not read, such as numbers without an axis and Discrete ones that do not start at 0, are flattened.
+    Actions are in [-1, 1] on a bounded Box space, as everywhere in metarl and as SB3 recommends. Observations that SB3
+    does not support, such as scalars and Discrete ones that do not start at 0, are flattened.
 
     Attributes:
-        worlds: the batch itself.
+        worlds: the batch of environments.
 
     Args:
-        worlds: a batch that begins ended episodes within the same step.
+        worlds: a batch with autoreset in the same step.
 
     Raises:
         InputError: for a batch with another autoreset mode.
@@ -50,7 +50,7 @@ class Sb3VecEnv(VecEnv):
         super().__init__(worlds.num_envs, readable_space(worlds.single_observation_space), action_space)
 
     def set_tasks(self, tasks: TensorDict) -> None:
-        """Give every world its task ``[B]``, from its next episode on."""
+        """Set the tasks ``[B]`` of all worlds, from the next episode on."""
         self.worlds.set_tasks(tasks)
 
     def reset(self) -> np.ndarray:
@@ -64,11 +64,11 @@ class Sb3VecEnv(VecEnv):
         return self._read(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Take the actions ``[B, *action]`` of the next step."""
+        """Set the actions ``[B, *action]`` of the next step."""
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Advance every world.
+        """Step every world.
 
         Returns:
             Observations ``[B, ...]``, rewards ``[B]``, whether an episode ended ``[B]``, and a dict for each world:
@@ -78,7 +78,7 @@ class Sb3VecEnv(VecEnv):
         observations, rewards, terminated, truncated, info = self.worlds.step(actions)
         ended = (terminated | truncated).numpy(force=True)
         infos = self._infos(ended, truncated.numpy(force=True), info) if ended.any() else self._nothing.copy()
-        # SB3 adds to rewards in place, which may be the dynamics' own memory.
+        # SB3 modifies rewards in place, which may be the dynamics' own memory.
         return self._read(observations), rewards.numpy(force=True).copy(), ended, infos
 
     def _infos(self, ended: np.ndarray, truncated: np.ndarray, info: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,22 +91,22 @@ class Sb3VecEnv(VecEnv):
         return readable(self.worlds.single_observation_space, observations).numpy(force=True)
 
     def close(self) -> None:
-        """Release what the worlds hold besides memory."""
+        """Close the worlds."""
         self.worlds.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """Return a picture of each world, or Nones without a render mode."""
+        """Return a picture of each world, or None without a render mode."""
         return self.worlds.render() or [None] * self.num_envs
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """Return an attribute of the batch for each world asked about."""
+        """Return an attribute of the batch for each of the given worlds."""
         return [getattr(self.worlds, attr_name) for _ in self._get_indices(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Set an attribute of the batch.
 
         Raises:
-            NotImplementedError: when only some worlds are to have it.
+            NotImplementedError: if only some worlds are given.
         """
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
             raise NotImplementedError("the worlds of a batch share their attributes; set them for all")
