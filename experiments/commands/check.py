@@ -1,4 +1,4 @@
-"""``metarl check``: verify every file of a run directory, and that the evaluations in it reproduce."""
+"""``metarl check``: verify every file of a run directory, and that its evaluations can be reproduced."""
 
 import json
 import zipfile
@@ -27,20 +27,20 @@ DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipF
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Verify configuration, metrics, checkpoints, replay buffers and pictures of a run, and repeat its evaluations."""
+    """Verify configuration, metrics, checkpoints, replay buffers and figures of a run, and repeat its evaluations."""
 
     run: tyro.conf.Positional[str]
     """Directory of the run, which is only read."""
     device: str | None = None
-    """Torch device to repeat evaluations on; by default the one that each was measured on."""
+    """Torch device to repeat evaluations on; by default the original one of each."""
 
 
 def run(words: Sequence[str]) -> None:
-    """Print a line for each file with what is right or wrong about it.
+    """Print a line for each file with the result of its check.
 
     Raises:
-        InputError: for a directory that is no run.
-        RunError: when anything is wrong.
+        InputError: if the directory is not a run.
+        RunError: if any check fails.
     """
     options = parse(CheckOptions, "metarl check", words)
     directory = RunDirectory(options.run)
@@ -61,7 +61,7 @@ def run(words: Sequence[str]) -> None:
 def _checks(
     directory: RunDirectory, config: TrainConfig, content: dict[str, Any]
 ) -> Iterator[tuple[Path, Callable[[], str]]]:
-    """Yield each file with a function that returns what it holds, or raises what is wrong with it."""
+    """Yield each file with a function that returns a description of it, or raises an error."""
     yield directory.config, lambda: f"{config.learner} on {config.family}, SHA-256 {config_hash(content)[:12]}"
     files = directory.checkpoint_files()
     for path in files:
@@ -79,7 +79,7 @@ def _checks(
 
 
 def _load(directory: RunDirectory, config: TrainConfig, content: dict[str, Any], path: Path) -> Learner:
-    """Return the learner of a checkpoint after all that evaluation and resuming verify of it."""
+    """Return the learner of a checkpoint after all checks that evaluating and resuming make."""
     checkpoint = directory.load_checkpoint(path)
     check_belongs(directory, path, checkpoint, content)
     learner = config.make_learner()
@@ -120,7 +120,7 @@ def _check_picture(path: Path) -> str:
 
 
 def _repeat(directory: RunDirectory, config: TrainConfig, path: Path) -> str:
-    """Repeat an evaluation with its settings, and compare every return."""
+    """Repeat an evaluation with its settings, and compare all returns."""
     record = json.loads(path.read_text())
     content = directory.read_config()
     if record["config_hash"] != config_hash(content):

@@ -1,4 +1,4 @@
-"""``metarl collect``: record episodes of a run's tasks, for learners that learn from the experience of others."""
+"""``metarl collect``: record episodes on a run's tasks, for off-policy learners."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,22 +24,22 @@ TASKS_PER_SHARD = 20
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """Record episodes of a run's policy, before and after each adaptation, in a folder."""
+    """Record episodes of a run's policy, before and after each adaptation step, in a folder."""
 
     run: tyro.conf.Positional[str]
     """Directory of the run."""
     out: str
     """Folder of the recorded episodes, new or empty."""
     tasks: int = 100
-    """Number of tasks, of which a finite family may have fewer to give."""
+    """Number of tasks; a finite family may have fewer."""
     episodes: int | None = None
-    """Episodes of each task before each adaptation, and after the last one; by default those of the training run."""
+    """Episodes per task before each adaptation step and after the last one; by default as in the training run."""
     part: Part = "train"
-    """Part of the split that the tasks are from; training takes train alone."""
+    """Part of the split that the tasks are from; training accepts only train."""
     policy: Literal["latest", "best", "random"] = "latest"
-    """Who acts: the latest checkpoint, the best one on validation tasks, or the random policy."""
+    """Policy: the latest checkpoint, the best one on validation tasks, or the random policy."""
     seed: int = 0
-    """Of environments and actions; the tasks do not depend on it."""
+    """Seed of environments and actions; the tasks do not depend on it."""
     device: str | None = None
     """Torch device; by default the one the run was trained on."""
 
@@ -50,15 +50,15 @@ class CollectOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """Record, and print what was recorded."""
+    """Record the episodes, and print a summary."""
     print(collect(parse(CollectOptions, "metarl collect", words)))
 
 
 def collect(options: CollectOptions) -> str:
-    """Record the episodes, and return what was recorded in words.
+    """Record the episodes, and return a summary.
 
     Raises:
-        InputError: for a directory that is no run, and an ``out`` that is not empty.
+        InputError: if the directory is not a run, or ``out`` is not empty.
     """
     checkpoint: CheckpointChoice = "best" if options.policy == "best" else "latest"
     config, learner, iteration = load_run(options.run, options.device, checkpoint)
@@ -86,7 +86,7 @@ def collect(options: CollectOptions) -> str:
 
 
 def _shards(config: TrainConfig, learner: Learner, tasks: TensorDict, options: CollectOptions) -> Iterator[Rollout]:
-    """Sample the episodes, one group of tasks after the other."""
+    """Sample the episodes, one group of tasks after another."""
     sampler = Sampler(config.make_family(), config.run.device)
     episodes = config.run.episodes_per_task if options.episodes is None else options.episodes
     adaptations = learner.inner_steps

@@ -1,4 +1,4 @@
-"""``metarl compare``: runs of several learners, measured alike, in one report."""
+"""``metarl compare``: a report on runs of several learners, evaluated with the same protocol."""
 
 import shlex
 from collections.abc import Iterator, Sequence
@@ -31,23 +31,23 @@ from metarl.runtime import keep_freed_memory
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Adapt the learners of several runs to the same held-out tasks, and write a report of how they compare."""
+    """Adapt the learners of several runs to the same held-out tasks, and write a report that compares them."""
 
     runs: tyro.conf.Positional[tuple[str, ...]]
-    """Directories of the runs; those that differ only in their seed count as one learner."""
+    """Directories of the runs; those that differ only in the seed count as one learner."""
     out: str = "report"
-    """Folder of the report: new, empty, or that of a report, which is replaced."""
+    """Folder of the report: new, empty, or with an earlier report, which is replaced."""
     tasks: int = 40
     """Number of tasks; a finite family may have fewer."""
     part: Source = "test"
     """Which tasks: test, validation, train, or ood, outside the distribution."""
     steps: str | None = None
-    """Adaptation steps: a number, or numbers for single learners, such as 3,dqn=50; by default those of metarl
+    """Adaptation steps: a number, or numbers for individual learners, such as 3,dqn=50; by default as in metarl
     evaluate."""
     episodes: int | None = None
-    """Episodes of each task before each step and after the last; by default those of each run's training."""
+    """Episodes per task before each step and after the last one; by default as in each run's training."""
     deterministic: bool = False
-    """Measure the policy's mode, in additional episodes, instead of sampled actions."""
+    """Evaluate the policy's mode, in additional episodes, instead of sampled actions."""
     seed: int = 0
     """Seed of environments and actions; the tasks do not depend on it."""
     device: str | None = None
@@ -55,29 +55,29 @@ class CompareOptions:
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint of each run: the latest, or the best on validation tasks."""
     videos: bool = True
-    """Record the first run of each learner on the first task, before and after adaptation."""
+    """Record videos of the first run of each learner on the first task, before and after adaptation."""
 
 
 def run(words: Sequence[str]) -> None:
-    """Compare, and print a summary of the report."""
+    """Compare the runs, and print a summary of the report."""
     keep_freed_memory()
     command = shlex.join(["metarl", "compare", *words])
     print(compare(parse(CompareOptions, "metarl compare", words), command))
 
 
 def compare(options: CompareOptions, command: str) -> str:
-    """Measure every run, write the report, and return a summary of it.
+    """Evaluate every run, write the report, and return a summary of it.
 
-    The run directories are only read.
+    Run directories are only read.
 
     Args:
-        options: the command's.
-        command: as it was called, for the report.
+        options: options of the command.
+        command: the command line, for the report.
 
     Raises:
-        InputError: for runs that cannot be compared, a folder that holds something else, and options that make no
-            sense; nothing is written then.
-        RunError: when sampling fails.
+        InputError: if runs cannot be compared, the folder has other content, or options are invalid; nothing is then
+            written.
+        RunError: if sampling fails.
     """
     steps = parse_steps(options.steps)
     protocol = Protocol(
@@ -116,12 +116,12 @@ def terminal_summary(comparison: Comparison, summary: Summary) -> Iterator[str]:
 
 
 def _labels(entry: Entry) -> dict[str, str]:
-    """Return the first words of each stage's line, in order."""
+    """Return the label of each stage's line, in order."""
     steps = stages(entry)
     labels = {stage: f"after step {step}" if step else "before adaptation" for stage, step in steps.items()}
     if TRAINING in labels:
         labels[TRAINING] += ", as in training"
-    repeated = entry.last in (0, entry.training_step)  # the last line would be the one before it
+    repeated = entry.last in (0, entry.training_step)  # the last line would repeat the one before it
     shown = {stage: label for stage, label in labels.items() if not (repeated and stage == LAST)}
     return shown | ({GAIN: "difference"} if entry.last else {})
 
@@ -139,7 +139,7 @@ def _line(summary: Summary, entry: Entry, stage: str, label: str, extras: list[s
 
 
 def parse_steps(text: str | None) -> dict[str, int]:
-    """Turn ``3``, ``dqn=50`` or ``3,dqn=50`` into adaptation steps by learner, those of all others under "".
+    """Parse ``3``, ``dqn=50`` or ``3,dqn=50`` into adaptation steps by learner, with the default under "".
 
     Raises:
         InputError: for anything else.

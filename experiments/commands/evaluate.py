@@ -1,4 +1,4 @@
-"""``metarl evaluate``: adapt a trained learner to held-out tasks, and measure it."""
+"""``metarl evaluate``: adapt a trained learner to held-out tasks, and measure its returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,14 +35,14 @@ class EvaluateOptions:
     run: tyro.conf.Positional[str]
     """Directory of the run."""
     tasks: int | Source = 40
-    """Number of test tasks, of which a finite family may have fewer; or 40 of another part: train, validation, or
-    ood, outside the distribution."""
+    """Number of test tasks (a finite family may have fewer), or 40 tasks of another part: train, validation, or ood
+    (outside the distribution)."""
     steps: int | None = None
-    """Adaptation steps; by default 3, or the rest of the trial for a learner with a memory."""
+    """Adaptation steps; by default 3, or the remaining episodes of a trial for an in-context learner."""
     episodes: int | None = None
-    """Episodes of each task before each step and after the last; by default those of the training run."""
+    """Episodes per task before each step and after the last one; by default as in the training run."""
     deterministic: bool = False
-    """Measure the policy's mode, in additional episodes, instead of sampled actions."""
+    """Evaluate the policy's mode, in additional episodes, instead of sampled actions."""
     seed: int = 0
     """Seed of environments and actions; the tasks do not depend on it."""
     device: str | None = None
@@ -50,13 +50,13 @@ class EvaluateOptions:
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint: the latest, or the best on validation tasks."""
     out: str | None = None
-    """Folder for the files, made if it is missing; by default the run's."""
+    """Folder for the files, created if missing; by default the run directory."""
     track: TrackMode = "disabled"
-    """Report as a run of type evaluate, to W&B (auto, online, offline) or to tensorboard."""
+    """Log as a run of job type evaluate, to W&B (auto, online, offline) or tensorboard."""
 
     @property
     def tasks_and_part(self) -> tuple[int, Source]:
-        """How many tasks, and of which part."""
+        """Number of tasks, and their part."""
         return (self.tasks, "test") if isinstance(self.tasks, int) else (40, self.tasks)
 
 
@@ -64,8 +64,8 @@ def run(words: Sequence[str]) -> None:
     """Evaluate, write and track the results, and print them.
 
     Raises:
-        InputError: for a directory that is no run, and options that make no sense; nothing is written then.
-        RunError: when sampling fails, or, after the table is printed, when its files cannot be written.
+        InputError: if the directory is not a run, or options are invalid; nothing is then written.
+        RunError: if sampling fails, or, after the table is printed, if files cannot be written.
     """
     options = parse(EvaluateOptions, "metarl evaluate", words)
     directory = RunDirectory(options.run)
@@ -98,7 +98,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _protocol(curve: AdaptationCurve, asked: int) -> str:
-    """Return in one line how many tasks of which part were measured, and how."""
+    """Return one line on the number and part of the tasks, and the protocol."""
     few = "" if len(curve.returns) == asked else ", all that there are"
     actions = "the policy's mode" if curve.deterministic else "actions sampled"
     return f"{len(curve.returns)} {TASKS_OF[curve.part]}{few}; {curve.episodes} episodes per step, {actions}"

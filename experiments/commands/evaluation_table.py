@@ -1,4 +1,4 @@
-"""What ``metarl evaluate`` prints: the run in a line, and the table of returns by adaptation step."""
+"""The output of ``metarl evaluate``: a line about the run, and the table of returns by adaptation step."""
 
 import numpy as np
 
@@ -7,15 +7,15 @@ from metarl.evaluation import AdaptationCurve
 from metarl.references import Reference
 from metarl.run_directory import RunDirectory
 
-# Steps that a table has rows for.
+# Maximum number of steps shown in the table.
 MOST_ROWS = 12
 
 
 def adaptation_table(curve: AdaptationCurve, reference: Reference | None = None) -> str:
-    """Return the adaptation table: return before, after each step, and the difference, with 95 % intervals.
+    """Return the table of returns before adaptation, after each step, and the difference, with 95 % intervals.
 
-    Of many steps some are shown, at even intervals. Learners with a memory have a row for the whole trial's return.
-    Where the family defines success, its rate has a column of its own. The references come last.
+    If there are many steps, some are shown, evenly spaced. In-context learners have a row for the return of the whole
+    trial. If the family defines success, the success rate has its own column. Reference returns come last.
     """
     last = curve.returns.shape[1] - 1
     header = f"{'':<20}{'env steps per task':>20}{'mean return':>14}   {'95 % interval over tasks':<26}"
@@ -39,7 +39,7 @@ def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign
 
 
 def describe_training(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:
-    """Return in a line what was trained on what, and for how long, as far as metrics.csv has it."""
+    """Return a line with learner, family and length of training, as far as metrics.csv has it."""
     what = f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}"
     rows = directory.read_metrics()[:iteration]
     if len(rows) < iteration:

@@ -1,4 +1,4 @@
-"""``metarl families``: list the task families, or describe and draw one of them."""
+"""``metarl families``: list the task families, or describe and render one of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,22 +26,22 @@ LONGEST_VALUE = 6
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """Describe one task family, and draw a few of its tasks side by side."""
+    """Describe one task family, and render a few of its tasks side by side."""
 
     family: tyro.conf.Positional[str]
     """Name of the family."""
     preset: str | None = None
-    """Preset of the family; by default its first."""
+    """Preset of the family; by default the first."""
     render: str | None = None
-    """PNG file to draw tasks into, each at the start of an episode, under its parameters."""
+    """PNG file for pictures of tasks, each at the start of an episode, captioned with its parameters."""
     tasks: int = 4
-    """How many tasks to draw."""
+    """Number of tasks to render."""
     seed: int = 0
-    """Seed of the tasks that are drawn and of their episodes."""
+    """Seed of the rendered tasks and their episodes."""
 
 
 def run(words: Sequence[str]) -> None:
-    """Print all families, or after ``show`` one of them."""
+    """Print all families, or describe one of them (``show``)."""
     if words and words[0] == "show":
         print(show_family(parse(ShowOptions, "metarl families show", words[1:])))
         return
@@ -55,10 +55,10 @@ def list_families() -> str:
 
 
 def show_family(options: ShowOptions) -> str:
-    """Return the description of a family; draw some of its tasks if ``options.render`` is a file.
+    """Return the description of a family; render some of its tasks if ``options.render`` is set.
 
     Raises:
-        InputError: for an unknown family or preset, fewer than one task, or a file that is no PNG.
+        InputError: for an unknown family or preset, fewer than one task, or a file name without .png.
     """
     family = make_family(options.family, options.preset)
     _, _, details = _documentation(type(family)).partition("\n")

@@ -7,7 +7,7 @@ from metarl.learner import LEARNERS
 
 
 def run(words: Sequence[str]) -> None:
-    """Print every learner with its first sentence, and how to see its settings."""
+    """Print every learner with a one-line description, and the command that shows its settings."""
     refuse_words(words, "learners")
     for name, learner in LEARNERS.items():
         summary = (learner.__doc__ or "").strip().splitlines()[0]

@@ -1,7 +1,7 @@
-"""The command line: which commands there are, and the dispatch of ``metarl COMMAND ...`` to one of them.
+"""The command line: dispatches ``metarl COMMAND ...`` to one of the commands.
 
-A command is a module of this folder with a function ``run(words)``. It is imported when it is called, so that the usage
-is printed at once, and a command imports no more than it needs.
+A command is a module in this folder with a function ``run(words)``. It is imported when it is called, so the usage is
+printed quickly, and a command imports no more than it needs.
 """
 
 import os
@@ -12,18 +12,18 @@ from importlib import import_module
 from metarl.experiments.commands.parsing import guarded
 from metarl.registry import find_by_name
 
-# The lines of the usage: a command, its arguments, and what it does with them. The first word is the module's name.
+# The lines of the usage: command, arguments and description. The first word is the module's name.
 LINES = (
     ("train", "LEARNER FAMILY [options]", "train a meta-policy       (--help after both names explains every option)"),
-    ("train", "--published NAME [options]", "repeat a published experiment; without a name, list them"),
+    ("train", "--published NAME [options]", "reproduce a published experiment, or list them if no name is given"),
     ("train", "--resume RUN", "continue a run that was stopped"),
-    ("evaluate", "RUN [options]", "adapt to held-out tasks and measure it"),
-    ("check", "RUN [options]", "verify every file of a run, and that its evaluations reproduce"),
-    ("collect", "RUN --out DATA [options]", "record a run's episodes, which others can be trained on with --data DATA"),
-    ("compare", "RUN RUN ... [options]", "measure several runs alike, and write a report with pictures and statistics"),
+    ("evaluate", "RUN [options]", "adapt to held-out tasks and measure the returns"),
+    ("check", "RUN [options]", "verify every file of a run, and reproduce its evaluations"),
+    ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),
+    ("compare", "RUN RUN ... [options]", "evaluate several runs and write a report with figures and statistics"),
     ("render", "RUN [options]", "record an episode before and after adaptation as a video"),
     ("families", "", "list the task families"),
-    ("families", "show FAMILY [options]", "describe one of them, and draw some of its tasks with --render FILE.png"),
+    ("families", "show FAMILY [options]", "describe one of them; --render FILE.png renders some of its tasks"),
     ("learners", "", "list the learners"),
 )
 COMMANDS = {command: f"metarl.experiments.commands.{command}" for command, _, _ in LINES}
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(command: str, words: list[str]) -> None:
     module = find_by_name(COMMANDS, command, "command", "metarl --help")
-    # The installed script's path lacks the current folder, where a user's ``module:name`` is looked for. It comes last,
-    # so that no file in it takes the place of an installed module.
+    # The installed script's path lacks the current folder, where a user's ``module:name`` may be. It comes last, so
+    # that no file in it can shadow an installed module.
     if (folder := os.getcwd()) not in sys.path:
         sys.path.append(folder)
     import_module(module).run(words)

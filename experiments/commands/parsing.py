@@ -1,4 +1,4 @@
-"""What every command and script needs: options read into a dataclass, and failures printed in one line."""
+"""Common code of commands and scripts: parsing options into a dataclass, and printing errors in one line."""
 
 import os
 import sys
@@ -14,14 +14,14 @@ Options = TypeVar("Options")
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run a command; turn a failure meant for a person into one line on standard error, and return the exit code."""
+    """Run a command, print user-facing errors in one line on standard error, and return the exit code."""
     warnings.formatwarning = lambda message, *_, **__: f"metarl: {message}\n"
     try:
         command()
     except MetarlError as error:
         print(f"metarl: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # what read our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
@@ -39,11 +39,11 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
 
     Args:
         options: the dataclass; each field is an option, and the sentence under it its help.
-        command: as it is called, for the help and for messages.
-        words: the options as given.
+        command: the command as called, for help and messages.
+        words: the given options.
 
     Raises:
-        InputError: with the first sentence of tyro's message, which is a box of many lines.
+        InputError: with the first sentence of tyro's multi-line message.
     """
     import tyro  # here, so that the usage is printed without it
 
@@ -61,10 +61,10 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
 
 
 def refuse_words(words: Sequence[str], command: str) -> None:
-    """Make sure that a command without arguments got none.
+    """Check that a command without arguments was given none.
 
     Raises:
-        InputError: when it got some.
+        InputError: if it was given any.
     """
     if words:
         raise InputError(f"metarl {command} takes nothing more, not {' '.join(words)}")

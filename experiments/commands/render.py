@@ -1,4 +1,4 @@
-"""``metarl render``: a video of what adaptation changes."""
+"""``metarl render``: a video of the effect of adaptation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,19 +18,18 @@ from metarl.video import check_video_path, write_video
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """Adapt to one task, and record an episode before adaptation and after each step of it, side by side."""
+    """Adapt to one task, and record an episode before adaptation and after each adaptation step, side by side."""
 
     run: tyro.conf.Positional[str]
     """Directory of the run."""
     task: tuple[str, ...] = ()
-    """The task's parameters, all of them: velocity=1.7, or goal=0.3,-0.2; by default the first held-out test task."""
+    """All parameters of the task: velocity=1.7, or goal=0.3,-0.2; by default the first held-out test task."""
     out: str | None = None
-    """Video to write, .mp4 or .gif; by default adaptation.mp4 in the run."""
+    """Video file, .mp4 or .gif; by default adaptation.mp4 in the run directory."""
     steps: int = 1
     """Adaptation steps."""
     episodes: int | None = None
-    """Episodes that each adaptation step learns from; by default those of the training run, or one for a learner with a
-    memory."""
+    """Episodes per adaptation step; by default as in the training run, or one for an in-context learner."""
     deterministic: bool = False
     """Show the policy's mode instead of sampled actions."""
     seed: int = 0
@@ -50,8 +49,8 @@ def render(options: RenderOptions) -> str:
     """Write the video, and return a summary of it.
 
     Raises:
-        InputError: for a directory that is no run, a task outside the family, a name that is no video's, counts that
-            make no sense, and when this machine lacks what drawing needs.
+        InputError: if the directory is not a run, the task is not in the family, the file name has another extension,
+            counts are invalid, or this machine cannot render.
     """
     out = Path(options.run) / "adaptation.mp4" if options.out is None else Path(options.out)
     config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
@@ -69,10 +68,10 @@ def render(options: RenderOptions) -> str:
 
 
 def parse_task(family: TaskFamily, words: Sequence[str]) -> TensorDict:
-    """Turn words KEY=VALUE, or KEY=VALUE,VALUE ... for a parameter with axes, into a task ``[1]``.
+    """Parse words KEY=VALUE, or KEY=VALUE,VALUE ... for a vector parameter, into a task ``[1]``.
 
     Raises:
-        InputError: naming the parameters and their ranges, when the words are no task of the family.
+        InputError: naming the parameters and their ranges, if the words do not describe a task of the family.
     """
     pairs = [word.partition("=") for word in words]
     given = {key: value.split(",") for key, equals, value in pairs if equals}

@@ -1,4 +1,4 @@
-"""The files in a run directory that commands write and print the paths of."""
+"""The files that commands write to a run directory, and the list of their paths."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from metarl.tracking.tracking import where_tracked
 def save_evaluation(
     directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int, out: RunDirectory
 ) -> None:
-    """Write the numbers and the adaptation curve of an evaluation of a run.
+    """Write the results and the adaptation curve of an evaluation.
 
     Args:
-        directory: of the run.
-        config: of the run.
-        curve: what was measured.
-        iteration: iterations that the learner had been trained for.
-        seed: of environments and actions.
-        out: the folder to write into, mostly the run's own.
+        directory: directory of the run.
+        config: configuration of the run.
+        curve: the adaptation curve.
+        iteration: number of iterations that the learner was trained for.
+        seed: seed of environments and actions.
+        out: the directory to write to, usually the run's own.
     """
     picture, numbers = evaluation_files(out, curve)
     record = {
@@ -41,12 +41,12 @@ def save_evaluation(
 
 
 def evaluation_files(directory: RunDirectory, curve: AdaptationCurve) -> tuple[Path, Path]:
-    """Return the picture and the numbers of an evaluation; those on test tasks have the plain names."""
+    """Return the paths of figure and results of an evaluation; on test tasks the names have no suffix."""
     return directory.evaluated("" if curve.part == "test" else curve.part)
 
 
 def list_files(directory: RunDirectory, curve: AdaptationCurve | None = None) -> str:
-    """Return the paths of what there is to look at, after an evaluation or a training, one a line."""
+    """Return the paths of the files to look at after an evaluation or a training run, one per line."""
     picture, numbers = evaluation_files(directory, curve) if curve else (directory.curve, directory.evaluation)
     found = [("picture", picture), ("numbers", numbers), ("metrics", directory.metrics)]
     lines = [f"{name:<10}{path}" for name, path in found if path.exists()]

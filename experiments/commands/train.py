@@ -1,4 +1,4 @@
-"""``metarl train``: train a learner on a family, repeat a published experiment, or continue a run."""
+"""``metarl train``: train a learner on a family, reproduce a published experiment, or continue a run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
@@ -37,16 +37,16 @@ class ResumeOptions:
     device: str | None = None
     """Torch device to continue on; by default the one the run was started on."""
     redraw: tuple[int, ...] = ()
-    """Iterations to draw other tasks and episodes for, where those drawn make an environment or an update fail on every
+    """Iterations whose tasks and episodes are redrawn, if they make an environment or an update fail on every
     resume."""
 
 
 def run(words: Sequence[str]) -> None:
-    """Train what the words name.
+    """Train the learner and family in the arguments.
 
     Raises:
-        InputError: for unknown names, options that make no sense, and a directory that cannot be written.
-        RunError: when sampling or an update fails.
+        InputError: for unknown names, invalid options, or a directory that cannot be written to.
+        RunError: if sampling or an update fails.
     """
     options = [word.split("=")[0] for word in words]
     if PUBLISHED in options:
@@ -60,7 +60,7 @@ def run(words: Sequence[str]) -> None:
     names = [word for word in words[:2] if not word.startswith("-")]
     if len(names) == 2:
         learner, family = names
-        LEARNERS.find(learner)  # the first word that is wrong is the one to name
+        LEARNERS.find(learner)  # so that the error names the first wrong word
         config = parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
         _start(config, options)
         return
@@ -94,22 +94,22 @@ def _train_published(words: Sequence[str]) -> None:
 
 
 def _start(config: TrainConfig, words: Sequence[str]) -> None:
-    """Train from the start, or, with the option that says so, go on with the run that is there."""
+    """Train from the start, or, with the option for it, resume the existing run."""
     begin = train_or_resume if RESUME_IF_THERE in words else train
     train_and_report(lambda stop: begin(config, stop))
 
 
 def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], description: str = "") -> TrainConfig:
-    """Parse the options of a training run: every field of its two configurations, and of the family.
+    """Parse the options of a training run: all fields of its two configurations, and of the family.
 
     Args:
-        defaults: of the options: of the learner, or of a published experiment.
-        command: as it is called, for the help and for messages.
-        words: the options; ``--resume-if-there`` is no setting of a run, and passed over.
-        description: for the help; by default what is trained on what.
+        defaults: defaults of the options, from the learner or a published experiment.
+        command: the command as called, for help and messages.
+        words: the options; ``--resume-if-there`` is not a setting of a run, and ignored here.
+        description: description for the help; by default learner and family.
 
     Raises:
-        InputError: for options that are unknown or make no sense.
+        InputError: for unknown or invalid options.
     """
     family = FAMILIES.find(defaults.family)
     _refuse_unsettable(family, words)
@@ -127,16 +127,16 @@ def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], descr
 
 
 def family_options(family: type[TaskFamily]) -> type[Any]:
-    """Return a dataclass of the fields of a family that a run may set, as the options ``--family.FIELD``.
+    """Return a dataclass of the fields of a family that a run can set, as the options ``--family.FIELD``.
 
-    Each is None by default, which leaves it to the preset.
+    Each is None by default, which means the preset's value.
     """
     import tyro  # here, so that the usage is printed without it
 
     explained = explanations(family)
     fields: list[Any] = []
     for name, kind in settable(family).items():
-        text = f"{explained.get(name, name)} By default the preset's."
+        text = f"{explained.get(name, name)} By default the preset's value."
         option = tyro.conf.arg(name=_option(name).removeprefix("--"), help=text)
         fields.append((name, Annotated[kind | None, option], field(default=None)))
     options = make_dataclass("FamilyOptions", fields, frozen=True)
@@ -146,7 +146,7 @@ def family_options(family: type[TaskFamily]) -> type[Any]:
 
 
 def _refuse_unsettable(family: type[TaskFamily], words: Sequence[str]) -> None:
-    """Raise ``InputError`` with the reason where an option names a field that a run cannot set."""
+    """Raise ``InputError`` with the reason if an option names a field that a run cannot set."""
     given = {word.split("=")[0].replace("_", "-") for word in words}
     for name, reason in not_settable(family).items():
         if _option(name) in given:
@@ -158,10 +158,10 @@ def _option(field_name: str) -> str:
 
 
 def train_and_report(start: Callable[[StopRequest], RunDirectory]) -> None:
-    """Train, and print how it ended and what to do next.
+    """Train, and print the outcome and the next command.
 
     Raises:
-        RunStopped: when a signal stopped it.
+        RunStopped: if a signal stopped the run.
     """
     stop = StopRequest()
     directory = start(stop)

@@ -1,1 +1,1 @@
-"""Runs side by side: what ``metarl compare`` measures, draws and writes."""
+"""Comparison of runs: what ``metarl compare`` measures, plots and writes."""

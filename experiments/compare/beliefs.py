@@ -1,7 +1,7 @@
-"""What a learner believes while it searches a grid: the reward that it expects in every cell, step by step.
+"""A learner's beliefs while it explores a grid: the reward that it expects in every cell, step by step.
 
-It is drawn for learners with a model of rewards (``learner.RewardModel``) on families that are a grid whose cells are
-observed (``TaskFamily.staying``).
+They are plotted for learners with a reward model (``learner.RewardModel``) on grid families with observed cells
+(``TaskFamily.staying``).
 """
 
 from dataclasses import dataclass
@@ -27,23 +27,23 @@ from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.trials import Trials
 
-# Steps and episodes of a trial that a comparison draws.
+# Steps and episodes of a trial that a comparison plots.
 STEPS, EPISODES = 4, 2
-# Inches of a panel's side.
+# Side of a panel in inches.
 SIDE = 1.3
 
 
 @dataclass(frozen=True)
 class Beliefs:
-    """Trials on N tasks in episodes of ``horizon`` steps, and what was believed of them.
+    """Trials on N tasks in episodes of ``horizon`` steps, and the beliefs about them.
 
     Shapes:
-        goals: cells (x, y), N of them; None for a task without a goal.
+        goals: N cells (x, y); None for a task without a goal.
         places: the agent's cells (x, y) before each of L steps, ``[N, L, 2]``.
-        rewards: expected in each cell before each step, ``[N, L, rows, columns]``, indexed (y, x).
+        rewards: expected rewards in each cell before each step, ``[N, L, rows, columns]``, indexed (y, x).
 
     Attributes:
-        reward_range: lowest and highest reward, the ends of the scale of colours.
+        reward_range: lowest and highest reward, the limits of the colour scale.
     """
 
     goals: list[Place | None]
@@ -54,12 +54,12 @@ class Beliefs:
 
 
 def has_beliefs(family: TaskFamily, learner: Learner) -> bool:
-    """Return whether a learner's beliefs about a family's tasks can be drawn."""
+    """Return whether a learner's beliefs about a family's tasks can be plotted."""
     return isinstance(learner, RewardModel) and family.staying() is not None
 
 
 def belief_figures(comparison: Comparison) -> list[Picture]:
-    """Draw the beliefs of the entries that have them, over the first episodes of a trial."""
+    """Plot the beliefs of the entries that have them, over the first episodes of a trial."""
     runs = {entry.label: entry.runs[0] for entry in comparison.entries}
     return [_draw(comparison, label, run) for label, run in runs.items() if has_beliefs(run.family, run.learner)]
 
@@ -75,7 +75,7 @@ def _draw(comparison: Comparison, label: str, run: Run) -> Picture:
 
 @torch.no_grad()
 def observe_beliefs(config: TrainConfig, learner: Learner, tasks: TensorDict, episodes: int, seed: int) -> Beliefs:
-    """Let a learner that has beliefs go through the first episodes of trials on tasks ``[N]``."""
+    """Run a learner with beliefs through the first episodes of trials on tasks ``[N]``."""
     family = config.make_family()
     staying = family.staying()
     assert staying is not None, "the family is a grid whose cells are observed"
@@ -93,7 +93,7 @@ def observe_beliefs(config: TrainConfig, learner: Learner, tasks: TensorDict, ep
 
 
 def expected_rewards(learner: Learner, staying: Staying, trials: Trials, seed: int) -> Tensor:
-    """Return the reward that is expected of staying in each cell before each step, ``[B, L, rows, columns]``."""
+    """Return the expected reward of staying in each cell before each step, ``[B, L, rows, columns]``."""
     assert isinstance(learner, RewardModel)
     steps = (staying.observations, staying.actions)
     observations, actions = (tensor.flatten(0, 1).to(trials.rewards.device) for tensor in steps)
@@ -102,7 +102,7 @@ def expected_rewards(learner: Learner, staying: Staying, trials: Trials, seed: i
 
 
 def make_figure(beliefs: Beliefs, panels: int) -> Figure:
-    """Draw a row for each trial: ``panels`` of its steps, at even intervals."""
+    """Plot a row for each trial: ``panels`` of its steps, evenly spaced."""
     rows, length = beliefs.places.shape[:2]
     steps = sorted(set(np.linspace(0, length - 1, panels).round().astype(int).tolist()))
     with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 9}):
@@ -117,7 +117,7 @@ def make_figure(beliefs: Beliefs, panels: int) -> Figure:
 
 
 def _panel(axes: Axes, beliefs: Beliefs, row: int, step: int) -> AxesImage:
-    """Draw what was believed at one step, the episode's path up to there, and the goal; return the heat map."""
+    """Plot the belief at one step, the episode's path so far, and the goal; return the heat map."""
     path = beliefs.places[row, step - step % beliefs.horizon : step + 1].numpy()
     if (goal := beliefs.goals[row]) is not None:
         axes.plot(*goal, "*", color="tab:red", markeredgecolor="white", markersize=14)

@@ -1,4 +1,4 @@
-"""What ``metarl compare`` measures: every run by the same protocol on the same tasks; an entry is a learner's seeds."""
+"""The measurements of ``metarl compare``: all runs with the same protocol on the same tasks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from metarl.statistics import Over
 
 @dataclass(frozen=True)
 class Protocol:
-    """How every run is measured.
+    """The protocol of the evaluation of every run.
 
     Attributes:
-        tasks: how many; a finite family may have fewer.
-        steps: adaptation steps by the learner's name, and under "" those of all others; by default each learner's own.
-        episodes: per task and step; by default those of each run's training.
-        part: which tasks.
-        deterministic: measure the policy's mode instead of sampled actions.
-        seed: of environments and actions.
-        checkpoint: which of each run.
+        tasks: number of tasks; a finite family may have fewer.
+        steps: adaptation steps by learner, with the default under ""; otherwise each learner's own.
+        episodes: episodes per task and step; by default as in each run's training.
+        part: part of the split.
+        deterministic: evaluate the policy's mode instead of sampled actions.
+        seed: seed of environments and actions.
+        checkpoint: which checkpoint of each run.
     """
 
     tasks: int
@@ -42,7 +42,7 @@ class Protocol:
     checkpoint: CheckpointChoice = "latest"
 
     def measure(self, run: Run) -> AdaptationCurve:
-        """Return the numbers of ``metarl.evaluate``; neither the learner nor its directory is changed."""
+        """Evaluate a run as ``metarl.evaluate`` does; neither the learner nor its directory is changed."""
         steps = self.steps.get(run.config.learner, self.steps.get(""))
         return evaluate_learner(
             run.config, run.learner, self.tasks, steps, self.episodes, self.seed, self.part, self.deterministic
@@ -51,7 +51,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Entry:
-    """A learner with its settings, trained with S seeds and measured on N tasks before and after K adaptation steps."""
+    """A learner with its settings: S seeds, evaluated on N tasks before and after K adaptation steps."""
 
     label: str
     runs: Sequence[Run]
@@ -64,13 +64,13 @@ class Entry:
 
     @property
     def success(self) -> np.ndarray | None:
-        """Shares of successful episodes ``[S, N, K + 1]``, where the family defines success."""
+        """Success rates ``[S, N, K + 1]``, if the family defines success."""
         shares = [curve.success for curve in self.curves if curve.success is not None]
         return np.stack(shares) if shares else None
 
     @property
     def env_steps(self) -> np.ndarray:
-        """Env steps used of a task before each column's episodes ``[K + 1]``, mean over seeds."""
+        """Env steps spent on a task before each column's episodes ``[K + 1]``, mean over seeds."""
         spent: np.ndarray = np.stack([curve.env_steps for curve in self.curves]).mean(0)
         return spent
 
@@ -81,21 +81,21 @@ class Entry:
 
     @property
     def training_step(self) -> int | None:
-        """The step after which the learner has adapted as in training, if it adapts there and the step was measured."""
+        """The number of adaptation steps in training, if the learner adapts there and the step was measured."""
         steps = self.runs[0].learner.inner_steps
         return steps if 0 < steps <= self.last else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Entries that were measured on the same tasks."""
+    """Entries evaluated on the same tasks."""
 
     entries: Sequence[Entry]
     protocol: Protocol
 
     @property
     def example(self) -> Run:
-        """A run, for what all of them share."""
+        """Any of the runs, for the properties common to all."""
         return self.entries[0].runs[0]
 
     @property
@@ -105,19 +105,19 @@ class Comparison:
 
     @cached_property
     def reference(self) -> Reference | None:
-        """The returns without adaptation and with the task known, if they are known; of tasks of the distribution."""
+        """The reference returns, if they are known and the tasks are from the distribution."""
         return None if self.protocol.part == "ood" else self.example.config.find_reference()
 
     @cached_property
     def over(self) -> Over:
-        """What intervals generalise to: other seeds alone, where the tasks are all that the family has."""
+        """What intervals generalise to: only other seeds, if the tasks are all that the family has."""
         every = self.example.family.all_tasks()
         several = all(len(entry.runs) > 1 for entry in self.entries)
         return "seeds" if several and every is not None and len(every) == len(self.tasks) else "both"
 
     @property
     def others(self) -> str:
-        """What intervals generalise to, in words."""
+        """What intervals generalise to, as text."""
         if self.over == "seeds":
             return "seeds, the tasks being all that there are"
         several = any(len(entry.runs) > 1 for entry in self.entries)
@@ -131,10 +131,10 @@ class Comparison:
 
 
 def measure(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> Comparison:
-    """Evaluate every run, once; progress is shown when standard error is a terminal.
+    """Evaluate every run once; progress is shown if standard error is a terminal.
 
     Raises:
-        RunError: when sampling fails.
+        RunError: if sampling fails.
     """
     entries = []
     with tqdm(total=sum(map(len, groups.values())), disable=None, unit="run") as bar:
@@ -149,10 +149,10 @@ def measure(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> Comparis
 
 
 def check_protocol(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> None:
-    """Make sure, before anything is measured, that the runs can be measured by the protocol.
+    """Check, before any evaluation, that the protocol applies to the runs.
 
     Raises:
-        InputError: for counts that make no sense, a part that the family lacks, and tasks too few for an interval.
+        InputError: for invalid counts, a part that the family lacks, or too few tasks for an interval.
     """
     runs = [run for group in groups.values() for run in group]
     learners = {run.config.learner for run in runs}

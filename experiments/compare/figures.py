@@ -1,4 +1,4 @@
-"""The figures of a comparison: each narrow enough for a phone, with a text that says what it shows."""
+"""The figures of a comparison: each narrow enough for a phone, with alternative text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,13 +40,13 @@ STYLE: dict[Any, Any] = {
 }
 GREY = "0.55"
 MARKED = 25
-# Percent of the tasks at either end that share the end's colour.
+# Percentage of tasks at either end of the colour scale that are clipped to its limit.
 OUTLIERS = 2
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure under the name of its files, what it shows in words, and a caption."""
+    """A figure with its file name, alternative text and caption."""
 
     name: str
     figure: Figure
@@ -54,17 +54,17 @@ class Picture:
     caption: str
 
     def save(self, folder: Path) -> list[str]:
-        """Write SVG and PNG; return the names of the files. The same numbers are the same bytes."""
+        """Write SVG and PNG; return the file names. The same data give the same bytes."""
         svg, png = f"{self.name}.svg", f"{self.name}.png"
         with matplotlib.rc_context(STYLE):
             write_whole(folder / svg, lambda part: self.figure.savefig(part, format="svg", metadata={"Date": None}))
-        self.figure.set_layout_engine("none")  # it stays as it was laid out
+        self.figure.set_layout_engine("none")  # keeps the layout computed before
         write_whole(folder / png, lambda part: self.figure.savefig(part, format="png", dpi=150))
         return [svg, png]
 
 
 def curve_figures(comparison: Comparison) -> list[Picture]:
-    """Return return, and success where it is defined, against adaptation, and the distribution of the last returns."""
+    """Return the figures of return and success (if defined) over adaptation, and of the final returns' distribution."""
     drawn = [_adaptation(comparison)]
     if comparison.entries[0].success is not None:
         drawn.append(_success(comparison))
@@ -118,7 +118,7 @@ def _draw_curves(axes: Axes, comparison: Comparison, intervals: Mapping[str, Int
 
 
 def _draw_references(axes: Axes, reference: Reference | None) -> None:
-    """Draw the family's references as labelled horizontal lines."""
+    """Draw the reference returns as labelled horizontal lines."""
     place = blended_transform_factory(axes.transAxes, axes.transData)
     for label, value in reference.lines.items() if reference else ():
         axes.axhline(value, color="0.45", linewidth=1, linestyle="--", zorder=1)
@@ -179,7 +179,7 @@ def _draw_training(axes: Axes, entry: Entry, when: str, color: str, marker: str)
 
 
 def task_figures(comparison: Comparison) -> list[Picture]:
-    """Return for each entry how return depends on the task: on parameters of one number, and on places in a plane."""
+    """Return figures of each entry's return by task parameter: scalar ones, and positions in a plane."""
     tasks = comparison.tasks
     shapes = {str(key): tuple(tasks[key].shape[1:]) for key in sorted(tasks.keys())}
     numbers = [key for key, shape in shapes.items() if shape == ()]
@@ -230,7 +230,7 @@ def _map(comparison: Comparison, entry: Entry, parameter: str) -> Picture:
 
 
 def _means(comparison: Comparison) -> np.ndarray:
-    """Return the returns of all entries on each task before and after, mean over seeds, for scales that they share."""
+    """Return all entries' returns on each task before and after, mean over seeds, for common scales."""
     return np.stack([entry.returns[..., [0, -1]].mean(0) for entry in comparison.entries])
 
 
@@ -240,7 +240,7 @@ def _margins(values: np.ndarray) -> tuple[float, float]:
 
 
 def slug(label: str) -> str:
-    """Return a label as part of a file's name."""
+    """Convert a label to a part of a file name."""
     words = "".join(letter if letter.isalnum() or letter in "._" else " " for letter in label).split()
     return "-".join(words)
 
@@ -261,7 +261,7 @@ def _legend(figure: Figure, comparison: Comparison, markers: bool = True) -> Non
 
 
 def _ends(comparison: Comparison, intervals: Mapping[str, Interval]) -> str:
-    """Return where each curve begins and ends, in words."""
+    """Return the first and last value of each curve, as text."""
     words = []
     for entry in comparison.entries:
         estimate = intervals[entry.label].estimate

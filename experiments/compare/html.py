@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file that needs nothing else, with all pictures inside."""
+"""The HTML page of a comparison: a single self-contained file with embedded figures."""
 
 import base64
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}
 
 @dataclass(frozen=True)
 class Cell:
-    """The text of a table's cell, lines of small print below it, and the number that it is sorted by, if any."""
+    """The text of a table cell, lines of small print below it, and an optional number to sort by."""
 
     text: str
     below: Sequence[str] = ()
@@ -24,7 +24,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table under its name, which may be marked and have a colour."""
+    """A row of a table with its name, which may be highlighted and have a colour."""
 
     name: str
     cells: Sequence[Cell]
@@ -34,12 +34,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: screen readers announce its name; its first column holds the names of the rows.
+    """A table; screen readers announce its name, and its first column has the names of the rows.
 
     Attributes:
-        sortable: whether a click on a column's name sorts by it.
-        folded: whether it is closed until a reader opens it.
-        words: whether its cells hold words, which are aligned to the left.
+        sortable: whether clicking a column header sorts by it.
+        folded: whether it is initially collapsed.
+        words: whether its cells contain text, which is aligned to the left.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture with its bytes: ``source`` is a data URI."""
+    """An embedded picture: ``source`` is a data URI."""
 
     source: str
     alt: str
@@ -61,7 +61,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a heading; ``id`` is what links lead to."""
+    """A section of the page with a heading; ``id`` is the anchor."""
 
     id: str
     title: str
@@ -72,7 +72,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page: below the title the protocol in a paragraph, and the command that made it."""
+    """The whole page: title, a paragraph with the protocol, the command that made it, and the sections."""
 
     title: str
     protocol: str
@@ -81,7 +81,7 @@ class Page:
 
 
 def embedded(path: Path, alt: str, caption: str) -> Image:
-    """Return a picture file as an image of the page."""
+    """Return a picture file as an embedded image."""
     content = base64.b64encode(path.read_bytes()).decode()
     return Image(f"data:{TYPES[path.suffix]};base64,{content}", alt, caption)
 

@@ -1,4 +1,4 @@
-"""The content of a comparison's page: its sections, sentences and tables."""
+"""The content of a comparison's page: sections, text and tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import shorten
@@ -39,14 +39,14 @@ def make_page(
     images: Mapping[str, Sequence[Image]],
     remark: str,
 ) -> Page:
-    """Put the page together.
+    """Assemble the page.
 
     Args:
-        comparison: what was measured.
-        summary: its statistics.
-        command: that makes the page.
-        images: by the id of the section that they belong to.
-        remark: why there are no videos, if there are none for a reason.
+        comparison: the measurements.
+        summary: their statistics.
+        command: the command that makes the page.
+        images: images by section id.
+        remark: why there are no videos, if that is the case.
     """
     sections = [
         Section("summary", "Summary", list(_reading(comparison)), (), list(_summary_tables(comparison, summary))),
@@ -62,7 +62,7 @@ def make_page(
 
 
 def title(comparison: Comparison) -> str:
-    """Return what was compared on what."""
+    """Return the title: family and entries."""
     config = comparison.example.config
     labels = [entry.label for entry in comparison.entries]
     listed = f"{', '.join(labels[:-1])} and {labels[-1]}" if len(labels) > 1 else labels[0]
@@ -70,39 +70,39 @@ def title(comparison: Comparison) -> str:
 
 
 def _protocol_text(comparison: Comparison) -> str:
-    """Return the protocol of the measurement in a paragraph."""
+    """Return the evaluation protocol as a paragraph."""
     protocol, run = comparison.protocol, comparison.example
     config, count = run.config, len(comparison.tasks)
     few = "" if count == protocol.tasks else ", all that there are"
     outside = ", outside the distribution of training" if protocol.part == "ood" else ""
-    acting = "by the policy's mode, in episodes beside those adapted to" if protocol.deterministic else "sampled"
+    acting = "from the policy's mode, in episodes besides those adapted to" if protocol.deterministic else "sampled"
     seeds = {entry.label: ", ".join(str(run.config.run.seed) for run in entry.runs) for entry in comparison.entries}
     alike = len(set(seeds.values())) == 1
     trained = seeds[comparison.entries[0].label] if alike else "; ".join(map(" ".join, seeds.items()))
     versions = ", ".join(f"{name} {number}" for name, number in config.to_json()["versions"].items())
     return (
-        f"Every learner met the same {count} {protocol.part} tasks{few}{outside}, of {config.family}, preset "
-        f"{config.preset}, horizon {run.family.horizon}, split hash {config.split().fingerprint()}. A return is the "
-        f"mean undiscounted return of {_episodes(comparison)} of a task, measured before adaptation and after each "
-        f"step of it; actions {acting}; evaluation seed {protocol.seed}. Seeds of training: {trained}. "
+        f"All learners were evaluated on the same {count} {protocol.part} tasks{few}{outside} of {config.family}, "
+        f"preset {config.preset}, horizon {run.family.horizon}, split hash {config.split().fingerprint()}. A return is the "
+        f"mean undiscounted return of {_episodes(comparison)} per task, before adaptation and after each adaptation "
+        f"step; actions {acting}; evaluation seed {protocol.seed}. Training seeds: {trained}. "
         f"{_intervals(comparison)} Versions: {versions}."
     )
 
 
 def _with_interval(measure: Measure | None) -> str:
-    """Return a measure with its interval, or a dash."""
+    """Format a measure with its interval, or a dash."""
     if measure is None:
         return NONE.text
     return f"{number(measure.estimate)} [{number(measure.low)}, {number(measure.high)}]"
 
 
 def number(value: float) -> str:
-    """Return a number with two decimals, large ones with none."""
+    """Format a number with two decimals, or none if it is large."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:z.2f}"
 
 
 def _cost(measure: Measure) -> str:
-    """Return the adaptation steps and the env steps used on a task by then."""
+    """Format the adaptation steps and the env steps spent on a task by then."""
     steps = "step" if measure.step == 1 else "steps"
     return f"{measure.step} {steps}, {measure.env_steps:,.0f} env steps"
 
@@ -222,7 +222,7 @@ def _parameter(value: Any) -> Cell:
 
 
 def _config_tables(comparison: Comparison) -> Iterator[Table]:
-    """Return the settings that differ between entries that have them; folded, the others."""
+    """Return tables of the settings that differ between entries, and, folded, of all others."""
     settings = {entry.label: entry.runs[0].settings for entry in comparison.entries}
     names = list(dict.fromkeys(name for values in settings.values() for name in values))
     differing = [name for name in names if len({str(own[name]) for own in settings.values() if name in own}) > 1]
@@ -241,7 +241,7 @@ def _config_tables(comparison: Comparison) -> Iterator[Table]:
 
 
 def _runs_note(comparison: Comparison) -> list[str]:
-    """Return a line for each entry on its runs, with what is unusual about them."""
+    """Return a line about the runs of each entry, with anything unusual."""
     return [f"{entry.label}: {', '.join(_run_words(run) for run in entry.runs)}." for entry in comparison.entries]
 
 

@@ -1,4 +1,4 @@
-"""The paths that learners take through the first task of a comparison, before adaptation and after steps of it."""
+"""The paths of learners in the first task of a comparison, before and after adaptation steps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ from metarl.seeding import derive_seed
 MOST_STEPS, MOST_EPISODES = 4, 2
 # Shift between the paths of two episodes on a grid, in cells, so that neither hides the other.
 ASIDE = 0.16
-# Sides of a map within which paths are followed.
+# Distance up to which paths are followed, in sides of the map.
 FARTHEST = 3.0
 GOAL_COLOUR = "#2ca02c"
 
-# Places [T + 1, 2] of an episode.
+# Positions [T + 1, 2] of an episode.
 Path = np.ndarray
 
 
 def path_figures(comparison: Comparison) -> list[Picture]:
-    """Draw the paths of the entries whose observations show where they are."""
+    """Plot the paths of the entries whose observations contain positions."""
     return [_draw_entry(comparison, entry) for entry in comparison.entries if _shows_places(entry.runs[0])]
 
 
@@ -42,7 +42,7 @@ def _shows_places(run: Run) -> bool:
 
 
 def _draw_entry(comparison: Comparison, entry: Entry) -> Picture:
-    """Draw the paths of a few episodes of the first task, before adaptation and after some of its steps."""
+    """Plot the paths of a few episodes of the first task, before adaptation and after some of the steps."""
     run, task = entry.runs[0], comparison.tasks[:1]
     shown = sorted({round(step) for step in np.linspace(0, entry.last, MOST_STEPS)})
     rollouts = _rollouts(comparison, run, shown)
@@ -61,7 +61,7 @@ def _draw_entry(comparison: Comparison, entry: Entry) -> Picture:
 
 
 def _rollouts(comparison: Comparison, run: Run, shown: Sequence[int]) -> list[Rollout]:
-    """Adapt to the first task as the evaluation does; return its episodes after the steps ``shown``."""
+    """Adapt to the first task as in the evaluation; return the rollouts after the steps ``shown``."""
     protocol, task = comparison.protocol, comparison.tasks[:1]
     sampler, found = Sampler(run.family, run.config.run.device), []
     episodes = protocol.episodes or run.config.run.episodes_per_task
@@ -91,7 +91,7 @@ def _paths(run: Run, rollout: Rollout) -> list[Path]:
 
 
 def _draw_images(ground: Map, paths: Mapping[int, list[Path]], colours: Mapping[int, np.ndarray]) -> Figure:
-    """Draw the map's image once for each step, with the paths after the step on it."""
+    """Plot the map's image once for each step, with the paths after that step."""
     assert ground.image is not None
     (x, y), half = ground.centre, ground.half
     extent = (x - half, x + half, y - half, y + half)
@@ -110,7 +110,7 @@ def _draw_images(ground: Map, paths: Mapping[int, list[Path]], colours: Mapping[
 
 
 def _draw_plane(ground: Map, paths: Mapping[int, list[Path]], colours: Mapping[int, np.ndarray]) -> Figure:
-    """Draw the paths of all steps in one plane, with the goal and where goals can be."""
+    """Plot the paths of all steps in one plane, with the goal and the possible goals."""
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
         axes = figure.subplots()
@@ -129,10 +129,10 @@ def _draw_plane(ground: Map, paths: Mapping[int, list[Path]], colours: Mapping[i
 
 
 def _half_side(ground: Map, places: np.ndarray) -> float:
-    """Return half the side of a square that holds the map and the places, as far as paths are followed."""
+    """Return half the side of a square that contains the map and the positions, as far as paths are followed."""
     needed = 1.05 * float(np.abs(places - ground.centre).max())
     farthest = FARTHEST * ground.half if ground.half else needed
-    return min(max(ground.half, needed), farthest) or 1.0  # 1 where nothing has moved on an empty plane
+    return min(max(ground.half, needed), farthest) or 1.0  # 1 if nothing has moved on an empty plane
 
 
 def _draw_path(axes: Axes, path: Path, colour: np.ndarray, label: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The folder of a comparison: a page, pictures, and the numbers as CSV."""
+"""The report folder of a comparison: a page, figures, and the data as CSV."""
 
 import csv
 import dataclasses
@@ -23,10 +23,10 @@ RECORD, PAGE, RESULTS, SUMMARY = "comparison.json", "index.html", "results.csv",
 
 
 class ReportFolder:
-    """The folder of a report; an earlier report in it is replaced, and nothing else.
+    """The folder of a report; an earlier report in it is replaced, other files are kept.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,10 +34,10 @@ class ReportFolder:
         self._files: list[str] = []
 
     def prepare(self, runs: Sequence[str]) -> None:
-        """Make the folder, unless it exists.
+        """Create the folder if it does not exist.
 
         Raises:
-            InputError: when it lies in one of the run directories, holds what is no report, or cannot be written.
+            InputError: if it is inside one of the run directories, has other content, or cannot be written to.
         """
         here = self.path.resolve()
         for run in runs:
@@ -48,9 +48,9 @@ class ReportFolder:
             raise InputError(f"{self.path} holds something that is no report of metarl compare; choose another --out")
 
     def write(self, comparison: Comparison, summary: Summary, command: str, videos: bool) -> None:
-        """Write all files, and remove those of an earlier report that this one does not have."""
+        """Write all files, and remove those of an earlier report that this one lacks."""
         earlier = self._read_record().get("files", [])
-        write_json(self.path / RECORD, {"format": FORMAT, "files": earlier})  # a report, even if writing is interrupted
+        write_json(self.path / RECORD, {"format": FORMAT, "files": earlier})  # first, in case writing is interrupted
         self._write_rows(RESULTS, result_rows(comparison))
         self._write_rows(SUMMARY, map(dataclasses.asdict, summary.measures))
         images = {
@@ -67,7 +67,7 @@ class ReportFolder:
         write_json(self.path / RECORD, {"format": FORMAT, **record(comparison, command), "files": self._files})
 
     def list_files(self) -> list[str]:
-        """Return the paths of what there is to look at, one a line."""
+        """Return the paths of the files to look at, one per line."""
         numbers = f"{self.path / SUMMARY} (statistics), {self.path / RESULTS} (every task and step)"
         return [f"{'report':<10}{self.path / PAGE}", f"{'numbers':<10}{numbers}"]
 
@@ -80,7 +80,7 @@ class ReportFolder:
         return images
 
     def _videos(self, comparison: Comparison) -> tuple[list[Image], str]:
-        """Return a video of each entry, or none and the reason."""
+        """Return a video of each entry, or no videos and the reason."""
         images = []
         for entry in comparison.entries:
             try:
@@ -111,9 +111,9 @@ class ReportFolder:
 
 
 def result_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    """Return what was measured: a row for each run, task and step.
+    """Yield the results: a row for each run, task and step.
 
-    ``success`` is empty where the family does not define it.
+    ``success`` is empty if the family does not define it.
     """
     names, parameters = comparison.parameters()
     for entry in comparison.entries:
@@ -133,7 +133,7 @@ def result_rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
 
 
 def record(comparison: Comparison, command: str) -> dict[str, Any]:
-    """Return what was compared and how, ready for JSON."""
+    """Return a JSON-compatible record of what was compared and how."""
     config, protocol = comparison.example.config, comparison.protocol
     resolved = config.to_json()
     return {

@@ -1,4 +1,4 @@
-"""The runs that ``metarl compare`` reads: which are of the same tasks, and which are one learner with several seeds."""
+"""The runs of a comparison: checks that their tasks are the same, and grouping of seeds into learners."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ from metarl.family import TaskFamily
 from metarl.learner import Learner
 from metarl.run_directory import CheckpointChoice
 
-# Settings of a run that make a learner what it is; the others say where it ran and on which tasks.
+# Settings of a run that affect the trained learner; the others affect where it ran and on which tasks.
 TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task")
 LONGEST_LABEL = 48
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run: its directory, its configuration, its learner, and the iterations that it was trained for."""
+    """A trained run: directory, configuration, learner and number of iterations."""
 
     path: str
     config: TrainConfig
@@ -30,21 +30,21 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The settings that make its learner what it is, by name; nested ones as ``outer.inner``."""
+        """The settings that affect the trained learner, by name; nested ones as ``outer.inner``."""
         own = {name: getattr(self.config.run, name) for name in TRAINING_SETTINGS}
         return own | dict(_flat(dataclasses.asdict(self.config.settings)))
 
     @cached_property
     def family(self) -> TaskFamily:
-        """The task family, as the learner meets it."""
+        """The task family, as observed by the learner."""
         return self.config.make_family()
 
 
 def read_runs(paths: Sequence[str], device: str | None = None, checkpoint: CheckpointChoice = "latest") -> list[Run]:
-    """Read run directories that can be compared.
+    """Read the run directories to compare.
 
     Raises:
-        InputError: when there is none; when one is missing, damaged or given twice; when two are of different tasks.
+        InputError: if there is none, one is missing, damaged or given twice, or two have different tasks.
     """
     if not paths:
         raise InputError("compare needs the directories of the runs, one or more")
@@ -59,10 +59,10 @@ def read_runs(paths: Sequence[str], device: str | None = None, checkpoint: Check
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Return the runs of each entry, by seed, under its label: the learner, and how it differs from others of its name.
+    """Group the runs into entries, sorted by seed, under labels of the learner and its distinguishing settings.
 
     Raises:
-        InputError: for two runs of an entry with the same seed, which are one run and its copy.
+        InputError: for two runs of an entry with the same seed, which must be copies.
     """
     groups: list[list[Run]] = []
     for run in runs:
@@ -81,10 +81,10 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _require_same_tasks(one: Run, other: Run) -> None:
-    """Refuse runs of different tasks.
+    """Check that two runs have the same tasks.
 
     Raises:
-        InputError: naming the two and the first thing in which they differ.
+        InputError: naming the runs and the first difference.
     """
     first, second = (_task_settings(run) for run in (one, other))
     for name in first:
@@ -106,9 +106,9 @@ def _same_learner(one: Run, other: Run) -> bool:
 
 
 def _label(run: Run, others: Sequence[Run]) -> str:
-    """Return the learner's name, and the settings in which its namesakes differ: all, or enough to distinguish them.
+    """Return the learner's name with the settings that distinguish it from other entries of the same learner.
 
-    Settings that the learner's label always shows come first, by their value alone; if they are enough, no others do.
+    Settings that the label always shows come first, only by value; if they suffice, no others are shown.
     """
     namesakes = [other for other in others if other.config.learner == run.config.learner]
     always = list(run.learner.label_settings)
@@ -124,7 +124,7 @@ def _label(run: Run, others: Sequence[Run]) -> str:
 
 
 def _differing_settings(runs: Sequence[Run]) -> list[str]:
-    """Return the settings that are not the same in all runs of a learner, first those with the most values."""
+    """Return the settings that differ between runs of a learner, those with the most values first."""
     values = {name: len({str(run.settings[name]) for run in runs}) for name in runs[0].settings}
     return sorted((name for name, count in values.items() if count > 1), key=lambda name: -values[name])
 

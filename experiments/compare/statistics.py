@@ -1,4 +1,4 @@
-"""The numbers of a comparison, each with its 95 % interval."""
+"""The statistics of a comparison, each with its 95 % interval."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,20 +19,20 @@ from metarl.statistics import (
     share_interval,
 )
 
-# When a number was measured. A gain is from before to last.
+# Stages of the measurements. A gain is the difference between last and before.
 BEFORE, TRAINING, LAST, GAIN = "before", "as in training", "last", "gain"
 MEAN, IQM, SUCCESS = "mean return", "IQM return", "success"
 SCORE, SCORE_IQM, GAP, BEATS = "mean score", "IQM score", "optimality gap", "probability of improvement"
-# Profiles begin at this percentile of all scores: a few very low ones would leave no room for the others.
+# Profiles start at this percentile of all scores, because a few very low ones would compress the rest.
 THRESHOLDS, FEWEST = 61, 2
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A statistic of an entry at a stage: after ``step`` adaptation steps, which had taken ``env_steps`` on each task.
+    """A statistic of an entry at a stage: after ``step`` adaptation steps and ``env_steps`` env steps per task.
 
     Attributes:
-        over: the label of the entry that it is compared with, if it is.
+        over: the label of the entry it is compared with, if any.
     """
 
     entry: str
@@ -53,14 +53,14 @@ class Summary:
     measures: Sequence[Measure]
 
     def find(self, entry: Entry, stage: str, statistic: str, over: str = "") -> Measure | None:
-        """Return a measure, if there is one."""
+        """Return a measure, or None."""
         wanted = (entry.label, stage, statistic, over)
         found = (each for each in self.measures if (each.entry, each.stage, each.statistic, each.over) == wanted)
         return next(found, None)
 
 
 def summarize(comparison: Comparison) -> Summary:
-    """Compute every measure: of each entry at each stage, and of each against each other after its last step."""
+    """Compute all measures: of each entry at each stage, and of all pairs after their last steps."""
     entries, over = comparison.entries, comparison.over
     measures = [each for entry in entries for each in _measures(entry, comparison.reference, over)]
     pairs = [(one, other) for one in entries for other in entries if one is not other]
@@ -68,7 +68,7 @@ def summarize(comparison: Comparison) -> Summary:
 
 
 def stages(entry: Entry) -> dict[str, int]:
-    """Return the adaptation steps after which an entry is summarised, by stage."""
+    """Return the numbers of adaptation steps at which an entry is summarised, by stage."""
     training = {} if entry.training_step is None else {TRAINING: entry.training_step}
     return {BEFORE: 0, **training, LAST: entry.last}
 
@@ -79,15 +79,15 @@ def curve_interval(entry: Entry, over: Over) -> Interval:
 
 
 def success_interval(entry: Entry, over: Over) -> Interval | None:
-    """Return the share of successful episodes at each step, with intervals, where the family defines success."""
+    """Return the success rate at each step, with intervals, if the family defines success."""
     return None if entry.success is None else share_interval(mean, _by_step(entry.success), over=over)
 
 
 def profiles(comparison: Comparison) -> tuple[np.ndarray, list[Interval], bool]:
-    """Return performance profiles after the last step, of scores where they are known and else of returns.
+    """Return performance profiles after the last step, of normalised scores if they are known, else of returns.
 
     Returns:
-        Thresholds ``[K]``, the share above them of each entry, and whether they are of normalised scores.
+        Thresholds ``[K]``, each entry's share above them, and whether they are normalised scores.
     """
     reference = _scale(comparison.reference)
     values = [entry.returns[..., -1] for entry in comparison.entries]
@@ -132,5 +132,5 @@ def _by_step(values: np.ndarray) -> np.ndarray:
 
 
 def _scale(reference: Reference | None) -> Reference | None:
-    """Return the reference if scores can be normalised by it."""
+    """Return the reference if scores can be normalised with it."""
     return reference if reference is not None and reference.full_knowledge is not None else None

@@ -1,4 +1,4 @@
-"""The videos of a comparison: for each learner an episode of the first task before adaptation and one after it."""
+"""The videos of a comparison: each learner's episodes of the first task before and after adaptation."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MOST_FRAMES = 60
 
 @dataclass(frozen=True)
 class Video:
-    """A GIF in the report's folder, with a text that says what it shows."""
+    """A GIF in the report's folder, with alternative text."""
 
     name: str
     alt: str
@@ -22,10 +22,10 @@ class Video:
 
 
 def record_video(comparison: Comparison, entry: Entry, folder: Path) -> Video:
-    """Record an episode of the first task before adaptation and one after the last step, by the entry's first run.
+    """Record an episode of the first task before adaptation and one after the last step, with the entry's first run.
 
     Raises:
-        InputError: when this machine lacks what drawing needs.
+        InputError: if this machine cannot render.
     """
     run, task, protocol = entry.runs[0], comparison.tasks[:1], comparison.protocol
     recording = record_run(
@@ -33,7 +33,7 @@ def record_video(comparison: Comparison, entry: Entry, folder: Path) -> Video:
         run.learner,
         task,
         entry.last,
-        protocol.episodes if run.learner.pools_episodes else None,  # None is the run's own number
+        protocol.episodes if run.learner.pools_episodes else None,  # None is the run's default
         protocol.seed,
         protocol.deterministic,
         shown=(0, entry.last),

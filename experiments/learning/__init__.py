@@ -1,1 +1,1 @@
-"""Learning results: what is trained with which settings, the runs, their records, figures and tables."""
+"""Learning results: comparisons and their settings, runs, records, figures and tables."""

@@ -1,4 +1,4 @@
-"""What is compared: learners with their settings, on the same held-out tasks and on the same axes.
+"""The comparisons: sets of learners with their settings, evaluated on the same held-out tasks.
 
 ``learning/curve.py`` measures a comparison; a new one, or another variant of one, is an entry of ``COMPARISONS``.
 """
@@ -29,7 +29,7 @@ from metarl.experiments.published import (
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
 
-# Up to so many adaptation steps, all columns are kept for each task; of more steps, so many columns.
+# Maximum number of columns kept per task; with more adaptation steps a subset is kept.
 MOST_COLUMNS, SOME_COLUMNS = 40, 12
 
 
@@ -38,12 +38,12 @@ class Variant:
     """One learner of a comparison.
 
     Attributes:
-        config: its training run; ``run.iterations`` is the length of the training.
-        steps: adaptation steps to measure.
-        evaluations: number of evaluations, at even intervals, the last one at the end of training.
+        config: its training run; ``run.iterations`` is the length of training.
+        steps: number of adaptation steps to measure.
+        evaluations: number of evaluations, evenly spaced, the last one at the end of training.
 
     Raises:
-        InputError: for negative steps, and unless there are 1 to ``iterations`` evaluations.
+        InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.
     """
 
     config: TrainConfig
@@ -66,13 +66,13 @@ class Variant:
 
     @property
     def columns(self) -> list[int]:
-        """The steps of which the returns of each task are kept: all, or some of many, and that of training."""
+        """The steps whose returns on each task are kept: all or a subset, including that of training."""
         few = self.steps + 1 if self.steps < MOST_COLUMNS else SOME_COLUMNS
         return sorted({round(step) for step in np.linspace(0, self.steps, few)} | {self.inner_steps})
 
     @property
     def inner_steps(self) -> int:
-        """Adaptation steps as in training, of those measured; all of them if the learner has no such setting."""
+        """The measured number of adaptation steps in training; all steps if the learner has no such setting."""
         return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
 
 
@@ -85,7 +85,7 @@ def _shortened(config: TrainConfig, iterations: int) -> TrainConfig:
 
 
 def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
-    """Return a variant that learns each held-out task anew: it has no training, and its run is only a record."""
+    """Return a variant that learns each held-out task from scratch; its training run is only a record."""
     record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
     return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
 
@@ -97,7 +97,7 @@ def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str
 
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_trpo_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
 GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
-# 256 trials of 60 steps an iteration.
+# 256 trials of 60 steps per iteration.
 GRIDNAVI_TRIALS = RunConfig(iterations=200, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
 GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
@@ -119,7 +119,7 @@ TABULAR_TRIALS = RunConfig(iterations=300, preset="rl2", tasks_per_batch=512, ep
 MAZE_TRIALS = RunConfig(iterations=200, preset="9x9", tasks_per_batch=64, episodes_per_task=2)
 MAZE_RL2 = Rl2Config(discount=0.95, learning_rate=2e-3, anneal_iterations=200, epochs=3, minibatches=8)
 CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
-# Many steps of Adam, large ones, for many trials of few pulls or steps.
+# Many large Adam steps, for many short trials.
 MANY_TRIALS: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
 
 TABULAR: dict[str, Any] = {
@@ -132,7 +132,7 @@ TABULAR: dict[str, Any] = {
 TABULAR_TRANSFORMER = Rl2Config(memory="transformer", layers=1, heads=2, window=100, learning_rate=2e-3, **TABULAR)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
-    # 512 trials of 100 pulls an iteration.
+    # 512 trials of 100 pulls per iteration.
     "bandit": {
         "rl2": _in_context(
             "rl2",
@@ -197,7 +197,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), kl_weight=0.1, model_updates=40, **MANY_TRIALS),
             "navigation-2d",
         ),
-        # The first evaluation comes after the iterations that act at random.
+        # The first evaluation is after the iterations with random actions.
         "pearl": Variant(
             TrainConfig(
                 "pearl",
@@ -226,14 +226,14 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
         "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
         "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
-        # The steps are the later episodes of a trial of four.
+        # The steps are the later episodes of a trial of four episodes.
         "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
         "rl2-transformer": _in_context("rl2", GRIDNAVI_100, TRANSFORMER),
         "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
         "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
     },
-    # The published protocol: the goals of the evaluation are those of the training.
+    # The published protocol: evaluation on the training goals.
     "gridnavi-shared": {
         "rl2": _in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
         "rl2-transformer": _in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
@@ -241,7 +241,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
         "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
     },
-    # The tasks of gridnavi seen as a small picture by a convolution; rl2 there sees two numbers.
+    # The tasks of gridnavi, observed as small images through a convolution; rl2 there observes two numbers.
     "gridnavi-image": {
         "rl2": _in_context("rl2", GRIDNAVI_100, Rl2Config(**FOUR_EPISODES), "gridnavi-image"),
     },
@@ -279,6 +279,6 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
 
 
 def find_comparison_reference(name: str) -> Reference | None:
-    """Return the references of a comparison's tasks, if there is a comparison of that name, and they are known."""
+    """Return the reference returns of a comparison, or None if it or they are unknown."""
     variants = COMPARISONS.get(name)
     return next(iter(variants.values())).config.find_reference() if variants else None

@@ -1,12 +1,12 @@
-"""Learning on held-out tasks: trains and evaluates the learners of a comparison. Every learning claim comes from here.
+"""Learning curves on held-out tasks: trains and evaluates the learners of a comparison.
 
     python experiments/learning/curve.py navigation-2d
     python experiments/learning/curve.py gridnavi --variants maml-trpo dqn-scratch --seeds 1
 
-Each variant is trained with every seed, stopped at even intervals, evaluated on the same test tasks, and resumed. All
-evaluations are reported; none of them influences training. OUT/NAME/LABEL.json holds the results of each variant,
-OUT/NAME.png shows all of them. Nothing is done twice: a seed that is in the file is skipped, a finished run in
-RUNS/LABEL-seedSEED is only evaluated, an unfinished one is resumed.
+Each variant is trained with every seed, stopped at regular intervals, evaluated on the same test tasks, and resumed.
+All evaluations are reported; none of them influences training. OUT/NAME/LABEL.json holds the results of each variant,
+OUT/NAME.png shows all of them. Nothing is done twice: seeds in the file are skipped, finished runs in
+RUNS/LABEL-seedSEED are only evaluated, unfinished ones are resumed.
 """
 
 import dataclasses
@@ -51,16 +51,16 @@ PLACE = ("out", "track", "checkpoint_every", "validate_every", "group")
 
 @dataclass(frozen=True)
 class Options:
-    """Measure adaptation on held-out tasks in the course of training."""
+    """Measure adaptation on held-out tasks over the course of training."""
 
     name: tyro.conf.Positional[str]
     """One of the comparisons in experiments/learning/comparisons.py."""
     variants: tuple[str, ...] = ()
-    """Which of its variants; by default all."""
+    """Variants to run; by default all."""
     seeds: tuple[int, ...] = (1, 2, 3)
-    """Training runs of each variant."""
+    """Seeds of the training runs of each variant."""
     tasks: int = 40
-    """Test tasks of each evaluation; a finite family may have fewer."""
+    """Number of test tasks; a finite family may have fewer."""
     out: str = "experiments/results"
     """Folder of the results."""
     runs: str | None = None
@@ -74,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """A variant of a comparison, where its runs are, and where its results go."""
+    """A variant of a comparison, with the paths of its runs and results."""
 
     label: str
     variant: Variant
@@ -84,7 +84,7 @@ class Job:
 
     @cached_property
     def tasks(self) -> list[dict[str, Any]]:
-        """The parameters of the held-out tasks, except long ones."""
+        """Parameters of the held-out tasks, except long ones."""
         found = self.variant.config.split().held_out_tasks("test", self.asked_tasks)
         return [
             {key: rounded(value.tolist()) for key, value in task.items() if value.numel() <= LONGEST_PARAMETER}
@@ -92,10 +92,10 @@ class Job:
         ]
 
     def check(self, seeds: tuple[int, ...]) -> None:
-        """Refuse results and runs of other settings.
+        """Check that existing results and runs have the same settings.
 
         Raises:
-            InputError: naming the file or run in question.
+            InputError: naming the file or run with other settings.
         """
         if self.results.exists():
             found = read_record(self.results)
@@ -112,14 +112,14 @@ class Job:
                 raise InputError(f"{directory.path} is a run of other settings; remove it, or choose another --runs")
 
     def measure(self, seed: int) -> None:
-        """Train and evaluate with a seed, unless that was done, and add the evaluations to the results."""
+        """Train and evaluate with a seed, unless already done, and add the evaluations to the results."""
         runs = {run.seed: run for run in self._measured()}
         if seed in runs:
             print(f"{self.label}, seed {seed}: already in {self.results}", flush=True)
             return
         print(f"{self.label}, seed {seed}", flush=True)
         new = measure_run(self._config(seed), self.variant, len(self.tasks))
-        runs = {run.seed: run for run in self._measured()} | {seed: new}  # others may have written since
+        runs = {run.seed: run for run in self._measured()} | {seed: new}  # another process may have written since
         write(self.results, self._record([runs[number] for number in sorted(runs)]))
 
     def _config(self, seed: int) -> TrainConfig:
@@ -149,9 +149,9 @@ class Job:
 
 
 def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
-    """Train a run to its end, stopping for each evaluation that is missing; return all evaluations.
+    """Train a run to its end, stopping for each missing evaluation; return all evaluations.
 
-    A stage that the run has passed can no longer be evaluated, and is left out.
+    Stages that the run has already passed can no longer be evaluated, and are left out.
     """
     directory = RunDirectory(str(config.run.out))
     run = read_run(directory.path / NOTES)
@@ -168,7 +168,7 @@ def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
 def _measure_stage(
     config: TrainConfig, directory: RunDirectory, points: list[Point], stop: int, tasks: int, variant: Variant
 ) -> SeedRun:
-    """Train to iteration ``stop``, evaluate, and write the evaluations of the run up to then."""
+    """Train to iteration ``stop``, evaluate, and write the run's evaluations so far."""
     done = _iterations(directory)
     before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
     seconds = _train_to(directory, config, done, stop)
@@ -213,7 +213,7 @@ def _point(directory: RunDirectory, iteration: int, curve: AdaptationCurve, seco
 
 
 def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
-    """Return whether a recorded configuration is this one, except for its place and these settings of the run."""
+    """Return whether a recorded configuration equals this one, except for its path and the given run settings."""
     now, plain = (
         json.loads(json.dumps(each.to_json())) for each in (config, TrainConfig(config.learner, config.family))
     )
@@ -225,7 +225,7 @@ def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
 
 
 def _same(recorded: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any]) -> bool:
-    """Return whether settings are the recorded ones; those that are newer than the record must be the defaults."""
+    """Return whether settings equal the recorded ones; settings newer than the record must have their defaults."""
     if set(recorded) - set(now):
         return False
     for name, value in now.items():
@@ -239,7 +239,7 @@ def _same(recorded: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any
 
 
 def run(options: Options) -> None:
-    """Measure the variants with every seed, and draw all results of the comparison."""
+    """Measure the variants with every seed, and plot all results of the comparison."""
     known = find_by_name(COMPARISONS, options.name, "comparison", LISTED)
     labels = options.variants or tuple(known)
     variants = {label: find_by_name(known, label, f"variant of {options.name}", LISTED) for label in labels}

@@ -1,4 +1,4 @@
-"""The picture of a comparison: what training across tasks brings, and what adaptation to a new task costs."""
+"""The figure of a comparison: return over training, and return over adaptation to a new task."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -28,12 +28,12 @@ def draw(name: str, records: Mapping[str, Record], reference: Reference | None, 
 
 
 def make_figure(name: str, records: Mapping[str, Record], reference: Reference | None) -> Figure:
-    """Draw return against training env steps, and return against env steps spent on the new task.
+    """Plot return against training env steps, and return against env steps spent on the new task.
 
     Args:
-        name: of the comparison.
-        records: what was measured, by variant.
-        reference: the returns without adaptation and with the task known.
+        name: name of the comparison.
+        records: the measurements, by variant.
+        reference: reference returns of the tasks.
     """
     with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 4}):
         figure = Figure(figsize=(11, 4.8), dpi=130, layout="constrained")
@@ -66,7 +66,7 @@ def _draw_training(axes: Axes, record: Record, color: str, marker: str) -> None:
 
 
 def _draw_range(axes: Axes, steps: np.ndarray, seeds: np.ndarray, color: str, marker: str) -> None:
-    """Draw the mean of ``seeds`` ``[runs, points]`` and their range."""
+    """Plot the mean and range of ``seeds`` ``[runs, points]``."""
     mean, low, high = seeds.mean(0), seeds.min(0), seeds.max(0)
     often = max(1, len(steps) // MARKS)
     axes.plot(steps, mean, color=color, marker=marker, markevery=often, linewidth=2)
@@ -77,7 +77,7 @@ def _draw_range(axes: Axes, steps: np.ndarray, seeds: np.ndarray, color: str, ma
 
 
 def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> None:
-    """Draw lines, with what they are outside, where no data is."""
+    """Draw reference lines, with labels outside the data area."""
     beside = blended_transform_factory(right.transAxes, right.transData)
     for label, value in reference.lines.items() if reference else ():
         for axes in (left, right):
@@ -97,7 +97,7 @@ def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -
 
 
 def _scale(axes: Axes, spent: Sequence[np.ndarray]) -> None:
-    """Make the axis of env steps logarithmic from the first adaptation step on, if it has to reach far."""
+    """Make the axis of env steps logarithmic from the first adaptation step on, if its range is large."""
     last = [each[-1] for each in spent]
     if last and max(last) > WIDE * min(last):
         first = min(each[1] for each in spent)

@@ -1,4 +1,4 @@
-"""The files that ``learning/curve.py`` writes, with the evaluations of every seed of a variant, and their reading."""
+"""Reading and writing the result files of ``learning/curve.py``, with the evaluations of all seeds of a variant."""
 
 import dataclasses
 import json
@@ -18,15 +18,16 @@ from metarl.learner import LEARNERS
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation on the held-out tasks. Lists have an entry before adaptation and one after each step of it.
+    """One evaluation on the held-out tasks. Lists have an entry before adaptation and one after each adaptation step.
 
     Attributes:
         iteration: number of iterations before it.
-        env_steps: of training before it.
-        spent: env steps of a task before the entry's episodes.
-        returns: mean over tasks.
-        success: share of episodes that met the task's goal, where the family defines success.
-        training_cpu_seconds: before it; None where the training was interrupted between two evaluations.
+        env_steps: training env steps before it.
+        spent: env steps spent on a task before the entry's episodes.
+        returns: mean returns over tasks.
+        success: success rates, if the family defines success.
+        training_cpu_seconds: CPU seconds of training before it; None if training was interrupted between two
+            evaluations.
     """
 
     iteration: int
@@ -42,8 +43,8 @@ class SeedRun:
     """One training run: its evaluations, and the returns ``[task][column]`` of the last one.
 
     Attributes:
-        versions: of the packages it ran with.
-        final_totals: the return of a whole trial of each task, if the columns are the episodes of a trial.
+        versions: versions of the packages.
+        final_totals: the return of a whole trial on each task, if the columns are the episodes of a trial.
     """
 
     seed: int
@@ -55,16 +56,16 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured of a variant.
+    """The results of a variant.
 
     Attributes:
-        command: writes this file.
-        config: of the runs; it has no seed and no place.
-        steps: adaptation steps measured.
-        inner_steps: those of training, as far as measured.
-        columns: the steps whose returns of each task are kept from the last evaluation.
-        tasks: the parameters of each held-out task, except long ones; the config's split hash covers them all.
-        runs: by seed.
+        command: the command that writes this file.
+        config: configuration of the runs, without seed and path.
+        steps: number of measured adaptation steps.
+        inner_steps: number of adaptation steps in training, if measured.
+        columns: the steps whose returns on each task are kept from the last evaluation.
+        tasks: parameters of each held-out task, except long ones; the config's split hash covers them all.
+        runs: the runs, by seed.
     """
 
     command: str
@@ -79,20 +80,20 @@ class Record:
 
     @property
     def from_scratch(self) -> bool:
-        """Whether the learner learns each task anew, so that training on other tasks changes nothing."""
+        """Whether the learner learns each task from scratch, unaffected by training on other tasks."""
         learner = LEARNERS.find(self.config["learner"])
         settings: Any = TypeAdapter(learner.config_class).validate_python(self.config["settings"])
         return learner.from_scratch(settings)
 
     def points(self) -> list[tuple[Point, ...]]:
-        """Return the evaluations after the iterations that every run was evaluated after, each a point of every run."""
+        """Return the evaluations at iterations that all runs have in common, with a point of every run each."""
         by_iteration = [{point.iteration: point for point in run.points} for run in self.runs]
         common = sorted(set.intersection(*map(set, by_iteration)))
         return [tuple(found[iteration] for found in by_iteration) for iteration in common]
 
     @property
     def spent(self) -> np.ndarray:
-        """Env steps of a task before each column's episodes at the end of training, mean over runs ``[steps + 1]``."""
+        """Env steps per task before each column's episodes at the end of training, mean over runs ``[steps + 1]``."""
         mean: np.ndarray = np.mean([run.points[-1].spent for run in self.runs], axis=0)
         return mean
 
@@ -107,7 +108,7 @@ class Record:
 
     @property
     def totals(self) -> np.ndarray | None:
-        """Returns of whole trials at the end of training, ``[runs, tasks]``, of learners that remember trials."""
+        """Returns of whole trials at the end of training, ``[runs, tasks]``, for in-context learners."""
         totals = [run.final_totals for run in self.runs if run.final_totals is not None]
         return np.array(totals) if totals else None
 
@@ -120,10 +121,10 @@ def write(path: Path, content: Record | SeedRun) -> None:
 
 
 def read_record(path: Path) -> Record:
-    """Read what was measured of a variant.
+    """Read the results of a variant.
 
     Raises:
-        InputError: when the file is missing, damaged, or another program's.
+        InputError: if the file is missing, damaged or not a result file.
     """
     try:
         return TypeAdapter(Record).validate_json(path.read_bytes())
@@ -135,10 +136,10 @@ def read_record(path: Path) -> Record:
 
 
 def read_run(path: Path) -> SeedRun | None:
-    """Read what was measured of a run, if it was.
+    """Read the evaluations of a run, if there are any.
 
     Raises:
-        InputError: when the file is damaged.
+        InputError: if the file is damaged.
     """
     if not path.exists():
         return None
@@ -149,14 +150,14 @@ def read_run(path: Path) -> SeedRun | None:
 
 
 def read_comparison(folder: Path, labels: Iterable[str]) -> dict[str, Record]:
-    """Return what was measured of a comparison, by variant: first those of ``labels`` that were, then others."""
+    """Return the results of a comparison by variant: first those in ``labels``, then others."""
     order, found = list(labels), sorted(path.stem for path in folder.glob("*.json"))
     found.sort(key=lambda label: order.index(label) if label in order else len(order))
     return {label: read_record(folder / f"{label}.json") for label in found}
 
 
 def list_counts(counts: Iterable[int]) -> str:
-    """Return the different counts in words: ``3``, or ``1 or 3``."""
+    """Return the distinct counts as text: ``3``, or ``1 or 3``."""
     return " or ".join(map(str, sorted(set(counts))))
 
 

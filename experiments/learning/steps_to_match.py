@@ -1,9 +1,9 @@
-"""The env steps that a baseline needs on a new task to reach the return that others reach by adaptation.
+"""The env steps that a baseline needs on a new task to match the returns of other learners after adaptation.
 
     python experiments/learning/steps_to_match.py gridnavi --baseline dqn-scratch
 
-Reads what ``learning/curve.py`` wrote. The baseline's curve is its return at the end of its training, mean over
-held-out tasks and seeds, against env steps used on a task, interpolated linearly between two evaluations.
+Reads what ``learning/curve.py`` wrote. The baseline's curve is its return at the end of training, mean over held-out
+tasks and seeds, against env steps spent on a task, interpolated linearly between evaluations.
 """
 
 import sys
@@ -33,7 +33,7 @@ class Options:
 
 
 def first_reached(spent: np.ndarray, returns: np.ndarray, target: float) -> float | None:
-    """Return where the linear interpolation between points first reaches ``target``; None if it does not.
+    """Return where the linear interpolation between points first reaches ``target``, or None.
 
     Shapes: ``spent`` and ``returns`` ``[points]``.
     """
@@ -45,7 +45,7 @@ def first_reached(spent: np.ndarray, returns: np.ndarray, target: float) -> floa
 
 
 def steps_to_match(records: Mapping[str, Record], baseline: str) -> str:
-    """Return a Markdown table: each learner's return after each adaptation step, and the baseline's env steps to it.
+    """Return a Markdown table of the baseline's env steps to match each learner's return after each adaptation step.
 
     Other baselines from scratch are left out.
     """

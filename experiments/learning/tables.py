@@ -1,8 +1,8 @@
-"""The tables of docs/learning-results.md, from what ``learning/curve.py`` measured.
+"""The tables of docs/learning-results.md, from the result files of ``learning/curve.py``.
 
     python experiments/learning/tables.py
 
-Writes the text between ``<!-- results:NAME -->`` and ``<!-- /results -->``; a test holds the page to the files.
+Writes the text between ``<!-- results:NAME -->`` and ``<!-- /results -->``; a test compares the page with the files.
 """
 
 import re
@@ -31,18 +31,18 @@ class Options:
     """Write the tables of the page of learning results."""
 
     page: str = "docs/learning-results.md"
-    """The page."""
+    """Path of the page."""
     results: str = "experiments/results"
     """Folder of the results."""
 
 
 def fill_page(page: str, results: Path) -> str:
-    """Return a page with the text between its markers written anew."""
+    """Return a page with the text between its markers replaced."""
     return MARKERS.sub(lambda found: f"{found[1]}\n{results_of(found[2], results)}\n\n{found[3]}", page)
 
 
 def results_of(name: str, results: Path) -> str:
-    """Return the results of a comparison: the picture, the table, and a table for each baseline from scratch."""
+    """Return the results of a comparison: the figure, the table, and a table for each baseline from scratch."""
     records = read_comparison(results / name, COMPARISONS.get(name, ()))
     if not records:
         return f"No runs of this comparison are committed; `python experiments/learning/curve.py {name}` makes them."
@@ -58,7 +58,7 @@ def results_of(name: str, results: Path) -> str:
 
 
 def results_table(records: Mapping[str, Record]) -> str:
-    """Return a Markdown table: for each variant a row before adaptation, after that of training, and after all."""
+    """Return a Markdown table with rows before adaptation, after as many steps as in training, and after all steps."""
     return "\n".join([HEADER, *(row for label, record in records.items() for row in _rows(label, record))])
 
 
@@ -82,7 +82,7 @@ def _seeds(returns: np.ndarray) -> str:
 
 
 def _with_interval(scores: np.ndarray, sign: str = "") -> str:
-    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, over other seeds and tasks."""
+    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, for other seeds and tasks."""
     estimate, low, high = (value.item() for value in interval(mean, scores))
     return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
 

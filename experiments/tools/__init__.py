@@ -1,1 +1,1 @@
-"""Programs beside the command line: the demo, Meta-World's own protocol, tables and pictures of the manual."""
+"""Scripts besides the command line: the demo, Meta-World's own protocol, tables and figures of the manual."""

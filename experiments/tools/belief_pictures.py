@@ -1,9 +1,9 @@
-"""What VariBAD believes on GridNavi while it searches: the reward that it expects in every cell, step by step.
+"""VariBAD's beliefs on GridNavi while it explores: the reward that it expects in every cell, step by step.
 
     python experiments/tools/belief_pictures.py runs/varibad-gridnavi-seed1 --out belief.png --tasks 3
 
-A row of the picture is the beginning of a trial on one test task. Its panels are at even intervals: the reward of
-every cell, decoded from samples of the belief at that step, under the path of the episode so far.
+A row of the figure is the beginning of a trial on one test task. Its evenly spaced panels show the reward of every
+cell, decoded from samples of the belief at that step, and the path of the episode so far.
 """
 
 import sys
@@ -22,20 +22,20 @@ from metarl.validation import require_counts
 
 @dataclass(frozen=True)
 class Options:
-    """Draw the reward that VariBAD expects in every cell of GridNavi, at some steps of a trial."""
+    """Plot the reward that VariBAD expects in every cell of GridNavi, at some steps of a trial."""
 
     run: tyro.conf.Positional[str]
     """Directory of a run of varibad on gridnavi."""
     out: str = "belief.png"
     """PNG file to write."""
     tasks: int = 3
-    """Test tasks, one row each; the family may have fewer."""
+    """Number of test tasks, one row each; the family may have fewer."""
     episodes: int = 2
-    """Episodes of the trial to draw, the first ones."""
+    """Number of first episodes of the trial to plot."""
     panels: int = 9
-    """Steps to draw of each task."""
+    """Number of steps to plot per task."""
     seed: int = 0
-    """Seed of actions and of the samples of beliefs."""
+    """Seed of actions and belief samples."""
 
     def __post_init__(self) -> None:
         require_counts(self, "tasks", "episodes", "panels")
@@ -44,10 +44,10 @@ class Options:
 
 
 def run(options: Options) -> None:
-    """Draw the picture, and print its path.
+    """Plot the figure, and print its path.
 
     Raises:
-        InputError: when the run is not one of VariBAD on GridNavi, or the picture cannot be written.
+        InputError: if the run is not one of VariBAD on GridNavi, or the figure cannot be written.
     """
     make_folder(Path(options.out).parent, "a picture")
     config, learner, _ = load_run(options.run)

@@ -1,7 +1,7 @@
-"""What ``make demo`` shows: training, adaptation to tasks that were never seen, and the difference it makes.
+"""The program of ``make demo``: training, adaptation to held-out tasks, and the improvement.
 
 Two real runs under ``runs/demo-DATE``: 2D navigation with the MAML paper's settings until adaptation works well, and
-HalfCheetahVel until adaptation begins to show, which is a small part of what published runs take.
+HalfCheetahVel until adaptation starts to help, with a small fraction of the published budget.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ EXPERIMENTS = {
 
 
 def run(out: Path) -> None:
-    """Train and evaluate each experiment into a folder of its own."""
+    """Train and evaluate each experiment in its own folder."""
     for name, experiment in EXPERIMENTS.items():
         config = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, out=str(out / name)))
         print(f"\n=== {config.learner} on {name}: {config.run.iterations} iterations ===", flush=True)

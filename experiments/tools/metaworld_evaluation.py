@@ -1,9 +1,9 @@
-"""Meta-World's own evaluation of a run: success rates by the code that published ones come from.
+"""Meta-World's own evaluation of a run: success rates from the code behind published results.
 
     python experiments/tools/metaworld_evaluation.py runs/maml-trpo-metaworld-ml10-seed1
 
-The package draws test tasks, lets the learner adapt to them, and counts the episodes that then reach the goal. Its
-evaluation is 10 draws of tasks, with 10 episodes of each to adapt on and 3 to be evaluated on.
+The package draws test tasks, lets the learner adapt to them, and counts the episodes that then reach the goal. It
+evaluates 10 draws of tasks, with 10 episodes of each for adaptation and 3 for evaluation.
 """
 
 import sys
@@ -30,17 +30,17 @@ from metarl.validation import require_counts
 class LearnerAgent:
     """A learner as the ``MetaLearningAgent`` of ``metaworld.evaluation``, in vector environments of N tasks.
 
-    It adapts by sampled actions and is evaluated by the mode of the policy, as the package's own baselines are. Every
-    task has a session of its own, because episodes end at different steps in the evaluation. A learner that does not
-    pool episodes goes on in its trial from one adaptation episode to the next; every evaluation episode starts from
-    what was known after them.
+    It adapts with sampled actions and is evaluated with the mode of the policy, like the package's own baselines. Every
+    task has its own session, because evaluation episodes end at different steps. A learner that does not pool episodes
+    continues its trial from one adaptation episode to the next; every evaluation episode starts from the state after
+    them.
 
     Args:
         learner: trained or not; it is not changed.
-        family: whose spaces the learner acts in.
-        num_tasks: N.
-        seed: of the actions.
-        device: that the learner lives on.
+        family: the family with the learner's spaces.
+        num_tasks: number of tasks N.
+        seed: seed of the actions.
+        device: device of the learner.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class LearnerAgent:
         ]
 
     def init(self) -> None:
-        """Forget the tasks."""
+        """Start on new tasks."""
         for session in self.sessions:
             session.begin()
 
     def adapt_action(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Sample actions ``[N, A]``; a new episode starts wherever the last one has ended."""
+        """Sample actions ``[N, A]``; a new episode starts where the last one has ended."""
         for session in self.sessions:
             if session.ended:
                 if not self._pools_episodes and session.recorded:
@@ -67,23 +67,23 @@ class LearnerAgent:
         return self._act(observations), {}
 
     def step(self, timestep: Any) -> None:
-        """Do nothing: ``observe`` gets more, and in the evaluation too."""
+        """Do nothing: ``observe`` receives more data, also in the evaluation."""
 
     def observe(
         self, observations: np.ndarray, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray
     ) -> None:
-        """Take in a step of every task; at an episode's end the observations are its last."""
+        """Process a step of every task; at an episode's end, observations are the final ones."""
         outcomes = zip(self.sessions, observations, rewards, terminated, truncated, strict=True)
         for session, *outcome in outcomes:
             session.observe(*outcome)
 
     def adapt(self) -> None:
-        """Learn from the episodes since the last adaptation, of a trial from its last one."""
+        """Learn from the episodes since the last adaptation, or from the last one of a trial."""
         for session in self.sessions:
             session.adapt()
 
     def eval_action(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions ``[N, A]``."""
+        """Return the modes of the policy ``[N, A]``."""
         return self._act(observations)
 
     def reset(self, env_mask: np.ndarray) -> None:
@@ -96,14 +96,14 @@ class LearnerAgent:
 
 
 class ObservedEnvs(VectorWrapper):
-    """The package's environments, which show an agent the outcome of every step.
+    """The package's environments, wrapped to show an agent the outcome of every step.
 
-    The package itself does not give the agent rewards in the evaluation, nor the last observation of an episode; a
+    The package itself gives the agent neither rewards in the evaluation nor the final observation of an episode; a
     memory needs both.
 
     Args:
-        envs: that start the next episode within the step that ends one.
-        agent: that acts in them.
+        envs: environments with autoreset in the same step.
+        agent: the agent that acts in them.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], agent: LearnerAgent) -> None:
@@ -111,7 +111,7 @@ class ObservedEnvs(VectorWrapper):
         self._agent = agent
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the environments that a vector environment need not have, such as ``call``."""
+        """Return an attribute that not every vector environment has, such as ``call``."""
         return getattr(self.env, name)
 
     def step(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -126,22 +126,22 @@ class ObservedEnvs(VectorWrapper):
 
 @dataclass(frozen=True)
 class Options:
-    """Evaluate a run on a Meta-World benchmark by the package's own code."""
+    """Evaluate a run on a Meta-World benchmark with the package's own code."""
 
     run: tyro.conf.Positional[str]
     """Directory of the run."""
     evaluations: int = 10
-    """Draws of the test tasks."""
+    """Number of draws of test tasks."""
     steps: int = 1
-    """Adaptation steps."""
+    """Number of adaptation steps."""
     episodes: int = 10
-    """Episodes of each task before each adaptation step."""
+    """Episodes per task before each adaptation step."""
     evaluation_episodes: int = 3
-    """Episodes of each task after the last one."""
+    """Episodes per task after the last adaptation step."""
     tasks: int = 20
-    """Test tasks of each draw; a multiple of the number of the benchmark's test environments."""
+    """Number of test tasks per draw; a multiple of the number of test environments."""
     seed: int = 0
-    """Of the actions; the tasks are those of the run's benchmark."""
+    """Seed of the actions; the tasks are those of the run's benchmark."""
 
     def __post_init__(self) -> None:
         require_counts(self, "evaluations", "steps", "episodes", "evaluation_episodes", "tasks")
@@ -151,8 +151,8 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
     """Return the success rate over all test tasks, the mean return, and the success rate by environment.
 
     Raises:
-        InputError: when the run is none, its family is none of Meta-World's, or the tasks cannot be shared out among
-            its environments.
+        InputError: if the directory is not a run, its family is not one of Meta-World's, or the tasks cannot be divided
+            among its environments.
     """
     config, learner, _ = load_run(options.run)
     family = config.make_family()
@@ -170,12 +170,12 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
         *(family.benchmark_arguments or (family.benchmark,)),
         seed=family.benchmark_seed,
         meta_batch_size=options.tasks,
-        total_tasks_per_cls=DRAWS - DRAWS % worlds,  # the package wants as many for each world
+        total_tasks_per_cls=DRAWS - DRAWS % worlds,  # the package requires the same number for each world
         vector_strategy=family.vectorization,
         max_episode_steps=family.horizon,
     )
     agent = LearnerAgent(learner, family, options.tasks, options.seed, config.run.device)
-    observed: Any = ObservedEnvs(envs, agent)  # the package asks for more than a VectorEnv, which is passed on to it
+    observed: Any = ObservedEnvs(envs, agent)  # the package uses more than VectorEnv's interface, which is forwarded
     counts = (options.evaluations, options.steps, options.episodes, options.evaluation_episodes)
     try:
         return metalearning_evaluation(agent, observed, *counts)
@@ -184,7 +184,7 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
 
 
 def run(options: Options) -> None:
-    """Evaluate, and print what came of it."""
+    """Evaluate, and print the results."""
     success, mean_return, by_environment = evaluate(options)
     for name, rate in sorted(by_environment.items()):
         print(f"{name:<28}{rate:6.1%}")

@@ -1,8 +1,8 @@
-"""The table of all metrics in docs/tracking.md, made from their declarations in the code.
+"""The table of all metrics in docs/tracking.md, generated from their declarations in the code.
 
     python experiments/tools/metrics_table.py
 
-writes it again, between its two marks.
+rewrites it between its two markers.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ BEGIN, END = "<!-- metrics: made by experiments/tools/metrics_table.py -->", "<!
 
 
 def metrics_table() -> str:
-    """Return a row for each metric of a run, and for each of a learner; those that mean the same share a row."""
+    """Return a table of the metrics of all runs and learners; learners with the same metric share a row."""
     lines = ["| metric | of | logged against | in metrics.csv | meaning |", "|---|---|---|---|---|"]
     for name, metric in METRICS.items():
         in_file = "yes" if metric.in_file else "no"
@@ -27,7 +27,7 @@ def metrics_table() -> str:
 
 
 def with_table(page: str) -> str:
-    """Return a page with the table between its marks."""
+    """Return a page with the table between its markers."""
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n\n{metrics_table()}\n\n{END}{rest.split(END)[1]}"
 

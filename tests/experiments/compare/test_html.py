@@ -58,7 +58,7 @@ def test_the_page_tells_the_protocol(report: Path) -> None:
     (protocol,) = re.findall(r'<p class="protocol">(.*?)</p>', text)
     for told in ("4 test tasks, all that there are", "gridnavi, preset varibad, horizon 15", "split hash "):
         assert told in protocol
-    for told in ("3 episodes", "actions sampled", "Seeds of training: 1, 2.", "other seeds and tasks", "torch 2."):
+    for told in ("3 episodes", "actions sampled", "Training seeds: 1, 2.", "other seeds and tasks", "torch 2."):
         assert told in protocol
     assert "metarl compare &lt;runs&gt; --steps 2" in text
 
