@@ -5,5 +5,5 @@ A family is one file: a frozen dataclass decorated with ``metarl.family.register
 
 from metarl.registry import import_all
 
-# Engines register nothing, and are imported when a family makes its worlds.
+# Engines register nothing, and are imported only when a family makes its worlds.
 import_all(__name__, __path__, skip=("manipulation", "simulation"))

@@ -1,1 +1,1 @@
-"""Families of a few tensors: bandits, tabular MDPs, a point in the plane."""
+"""Families implemented in a few tensor operations: bandits, tabular MDPs, point robots."""

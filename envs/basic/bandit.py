@@ -24,13 +24,13 @@ _SOURCE = "any arm, 1 / 2; the best of k, k / (k + 1). Totals of 1000 tasks in D
 @register_family
 @dataclass(frozen=True)
 class Bandit(SolvedFamily):
-    """K arms that pay 1 with probabilities drawn uniformly from [0, 1], and 0 otherwise.
+    """K arms with reward 1 with probabilities drawn uniformly from [0, 1], and 0 otherwise.
 
-    Every pull is an episode of one step that terminates; n pulls of a task are n episodes. There is nothing to observe:
-    the observation is a constant 0.
+    Every pull is an episode of one step, which terminates; n pulls in a task are n episodes. The observation is a
+    constant 0.
 
     Attributes:
-        arms: their number K.
+        arms: number of arms K.
         horizon: 1.
     """
 
@@ -63,7 +63,7 @@ class Bandit(SolvedFamily):
 
     @property
     def task_space(self) -> spaces.Dict:
-        """``probabilities`` ``[K]``: how often each arm pays."""
+        """``probabilities`` ``[K]``: reward probability of each arm."""
         return spaces.Dict({"probabilities": spaces.Box(0.0, 1.0, (self.arms,), np.float32)})
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
@@ -71,13 +71,13 @@ class Bandit(SolvedFamily):
         return TensorDict({"probabilities": uniform(generator, (count, self.arms), 0.0, 1.0)}, [count])
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
-        """Return the only state there is."""
+        """Return the only state."""
         return {"nothing": torch.zeros(len(tasks), 1, device=tasks["probabilities"].device)}
 
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
-        """Pay 1 with the pulled arm's probability."""
+        """Return reward 1 with the pulled arm's probability, else 0."""
         chances = tasks["probabilities"].gather(1, actions.view(-1, 1)).squeeze(1)
         draws = torch.rand(chances.shape, generator=generator, device=chances.device)
         return state, Transition((draws < chances).float(), torch.ones_like(chances, dtype=torch.bool), {})
@@ -87,7 +87,7 @@ class Bandit(SolvedFamily):
         return state["nothing"]
 
     def plan(self, state: State, tasks: TensorDict) -> Tensor:
-        """Return the arms ``[B]`` that pay most often."""
+        """Return the arms ``[B]`` with the highest reward probability."""
         arms: Tensor = tasks["probabilities"].argmax(-1)
         return arms
 
@@ -96,7 +96,7 @@ class Bandit(SolvedFamily):
         return plan
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw a bar for each arm, as high as its probability."""
+        """Draw a bar for each arm with the height of its probability."""
         return draw(lambda pen: self._paint(pen, task["probabilities"].tolist()))
 
     def _paint(self, pen: ImageDraw, chances: list[float]) -> None:

@@ -31,11 +31,11 @@ Range = tuple[float, float]
 
 
 class PointRobot(SolvedFamily):
-    """A point that moves at most 0.1 per axis and step towards a goal that it does not see.
+    """A point robot that moves at most 0.1 per axis and step towards a hidden goal.
 
     Attributes:
-        goal_radius: how near counts as being there.
-        view: centre x, centre y and half the side of the square that pictures show.
+        goal_radius: distance within which the goal counts as reached.
+        view: centre x, centre y and half the side of the square shown in pictures.
     """
 
     goal_radius: float
@@ -47,11 +47,11 @@ class PointRobot(SolvedFamily):
 
     @abstractmethod
     def outcome(self, offsets: Tensor) -> Transition:
-        """Return rewards and ends of points that stand ``offsets`` ``[B, 2]`` from their goals."""
+        """Return rewards and ends of points at ``offsets`` ``[B, 2]`` from their goals."""
 
     @abstractmethod
     def goal_line(self) -> list[Place]:
-        """Return points along the line that holds or encloses all goals, for pictures."""
+        """Return points along the line that contains or encloses all goals, for pictures."""
 
     @property
     def starts(self) -> tuple[Range, Range]:
@@ -89,7 +89,7 @@ class PointRobot(SolvedFamily):
         return self.goals(tasks)
 
     def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
-        """Return moves ``[B, 2]`` at full speed on each axis until it is the goal's: no way is ever nearer to it."""
+        """Return moves ``[B, 2]`` at full speed on each axis until it matches the goal's: no path is ever closer."""
         return ((plan - state["position"]) / MAX_MOVE).clamp(-1, 1)
 
     def places(self, observations: Tensor) -> Tensor:
@@ -97,12 +97,12 @@ class PointRobot(SolvedFamily):
         return observations
 
     def map_of(self, task: TensorDict) -> Map:
-        """Return the view, with the goal and where the goals of all tasks lie."""
+        """Return the view, with the goal and the line of all goals."""
         x, y, half = self.view
         return Map((x, y), half, goal=self._goal(task), goal_radius=self.goal_radius, goal_line=self.goal_line())
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw where goals and starts lie (grey), the goal within its radius (green) and the point (blue)."""
+        """Draw the line of goals and the starts (grey), the goal with its radius (green) and the point (blue)."""
         return draw(lambda pen: self._paint(pen, self._goal(task), as_place(state["position"])))
 
     def _paint(self, pen: ImageDraw, goal: Place, position: Place) -> None:
@@ -122,7 +122,7 @@ class PointRobot(SolvedFamily):
         return SIDE / (2 * self.view[2])
 
     def _pixel(self, place: Place) -> Range:
-        """Return where a place is drawn: at the border, if it lies outside the view."""
+        """Return the pixel of a position, at the border if it is outside the view."""
         x, y, half = self.view
         across, down = (min(max(way, 0.0), 2 * half) for way in (place[0] - x + half, y + half - place[1]))
         return across * self._pixels_per_unit, down * self._pixels_per_unit
@@ -131,7 +131,7 @@ class PointRobot(SolvedFamily):
 @register_family
 @dataclass(frozen=True)
 class Navigation2D(PointRobot):
-    """A point that starts at the origin and moves at most 0.1 per axis and step towards a goal it does not see.
+    """A point robot that starts at the origin and moves at most 0.1 per axis and step towards a hidden goal.
 
     The reward is minus the Euclidean distance to the goal after the move. The episode terminates when both axes are
     within 0.01 of the goal (Finn et al. 2017, section 5.3).
@@ -163,7 +163,7 @@ class Navigation2D(PointRobot):
         return TensorDict({"goal": uniform(generator, (count, 2), -GOAL_RANGE, GOAL_RANGE)}, [count])
 
     def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw goals around the square, uniformly in angle and up to half its side away from its border."""
+        """Draw goals outside the square, uniformly in angle and up to half its side away from its border."""
         angle = uniform(generator, (count,), 0.0, 2 * math.pi)
         way = torch.stack([angle.cos(), angle.sin()], -1)
         border = GOAL_RANGE / way.abs().amax(-1)
@@ -176,12 +176,12 @@ class Navigation2D(PointRobot):
         return goals
 
     def outcome(self, offsets: Tensor) -> Transition:
-        """Reward the nearness of the goal; arrival ends the episode."""
+        """Return minus the distance to the goal as reward; reaching the goal terminates the episode."""
         terminated = offsets.abs().amax(-1) < ARRIVED
         return Transition(-torch.linalg.vector_norm(offsets, dim=-1), terminated, {})
 
     def goal_line(self) -> list[Place]:
-        """Return the corners of the square of goals, round to the first."""
+        """Return the corners of the square of goals, ending with the first."""
         return [(GOAL_RANGE * x, GOAL_RANGE * y) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
 
 
@@ -191,11 +191,11 @@ class SparsePoint(PointRobot):
     """A point that is rewarded only near a goal on the unit half-circle (PEARL: Rakelly et al. 2019, section 6.2).
 
     It moves as in ``Navigation2D``. Inside the goal's radius the reward is 1 minus the distance after the move, and 0
-    everywhere else. The episode never terminates. VariBAD's code has the same rewards and a longer horizon. That of
-    Ni et al. (2022) pays 1 inside the radius, and each episode starts anywhere in [-1.5, 1.5] x [-0.5, 1.5].
+    everywhere else. The episode never terminates. VariBAD's code has the same rewards and a longer horizon. In Ni et
+    al. (2022) the reward is 1 inside the radius, and each episode starts anywhere in [-1.5, 1.5] x [-0.5, 1.5].
 
     Attributes:
-        goal_radius: how near to the goal the point is rewarded.
+        goal_radius: distance to the goal within which the point is rewarded.
         shaped: reward 1 minus the distance inside the radius, instead of 1.
         scattered_starts: start anywhere in the rectangle, instead of at the origin.
         horizon: steps of an episode.
@@ -221,7 +221,7 @@ class SparsePoint(PointRobot):
 
     @property
     def task_space(self) -> spaces.Dict:
-        """``angle``: of the goal on the half-circle, in radians from the x axis."""
+        """``angle`` of the goal on the half-circle, in radians from the x axis."""
         return spaces.Dict({"angle": spaces.Box(0.0, math.pi, (), np.float32)})
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
@@ -242,7 +242,7 @@ class SparsePoint(PointRobot):
         return torch.stack([tasks["angle"].cos(), tasks["angle"].sin()], -1)
 
     def outcome(self, offsets: Tensor) -> Transition:
-        """Reward standing inside the goal's radius; nothing ends the episode."""
+        """Reward points inside the goal's radius; episodes never terminate."""
         distance = torch.linalg.vector_norm(offsets, dim=-1)
         inside = distance <= self.goal_radius
         rewards = torch.where(inside, 1 - distance, 0.0) if self.shaped else inside.float()

@@ -18,7 +18,7 @@ from metarl.references import Reference
 from metarl.solved import SolvedFamily, planned_actions
 from metarl.tensor_family import State
 
-# Rows of float32 probabilities, divided by their sum, sum to 1 within a few roundings of 6e-8.
+# Normalised rows of float32 probabilities sum to 1 within a few rounding errors of 6e-8.
 SUM_TOLERANCE = 1e-5
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -26,15 +26,14 @@ LARGEST = float(np.finfo(np.float32).max)
 @register_family
 @dataclass(frozen=True)
 class TabularMDP(SolvedFamily):
-    """A Markov decision process whose transitions and rewards are all random (Duan et al. 2016, section 3.2).
+    """A Markov decision process with random transitions and rewards (Duan et al. 2016, section 3.2).
 
-    In each state each action leads to the next state by its own probabilities, drawn from the flat Dirichlet
-    distribution, and gives a reward from N(m, 1), with its own mean m, drawn from N(1, 1). Every episode starts in
-    state 0 and never terminates.
+    Each state-action pair has its own transition probabilities, drawn from a flat Dirichlet distribution, and rewards
+    from N(m, 1), with its own mean m drawn from N(1, 1). Every episode starts in state 0 and never terminates.
 
     Attributes:
-        states: their number S.
-        actions: their number A.
+        states: number of states S.
+        actions: number of actions A.
         horizon: steps of an episode.
     """
 
@@ -67,15 +66,15 @@ class TabularMDP(SolvedFamily):
 
     @property
     def task_space(self) -> spaces.Dict:
-        """``transitions`` ``[S, A, S]``: probabilities of the next states; ``means`` ``[S, A]``: of the rewards."""
+        """``transitions`` ``[S, A, S]``: probabilities of next states; ``means`` ``[S, A]``: mean rewards."""
         shape = (self.states, self.actions)
         transitions = spaces.Box(0.0, 1.0, (*shape, self.states), np.float32)
         return spaces.Dict({"means": spaces.Box(-LARGEST, LARGEST, shape, np.float32), "transitions": transitions})
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw probabilities from the flat Dirichlet distribution, mean rewards from N(1, 1)."""
+        """Draw probabilities from a flat Dirichlet distribution, and mean rewards from N(1, 1)."""
         shape = (count, self.states, self.actions)
-        # Exponential numbers divided by their sum are Dirichlet(1, ..., 1). exponential_() takes five times as long.
+        # Normalised exponential numbers are Dirichlet(1, ..., 1). exponential_() takes five times as long.
         weights = -torch.log1p(-torch.rand(*shape, self.states, generator=generator))
         means = 1 + torch.randn(shape, generator=generator)
         return TensorDict({"means": means, "transitions": weights / weights.sum(-1, keepdim=True)}, [count])
@@ -84,8 +83,8 @@ class TabularMDP(SolvedFamily):
         """Turn named values into a task ``[1]``.
 
         Raises:
-            InputError: when a name is missing or unknown, a value lies outside the task space, or probabilities do not
-                sum to 1.
+            InputError: if a name is missing or unknown, a value is outside the task space, or probabilities do not sum
+                to 1.
         """
         task = super().make_task(parameters)
         sums = task["transitions"][0].double().sum(-1)
@@ -104,14 +103,14 @@ class TabularMDP(SolvedFamily):
     ) -> tuple[State, Transition]:
         """Draw the reward and the next state."""
         worlds, device = len(actions), actions.device
-        # Rows of one long table: picking them is twice as fast as indexing by world, state and action.
+        # Rows of one long table: selecting them is twice as fast as indexing by world, state and action.
         rows = (torch.arange(worlds, device=device) * self.states + state["state"]) * self.actions + actions
         means = tasks["means"].flatten().index_select(0, rows)
         sums = tasks["transitions"].flatten(0, 2).index_select(0, rows)[:, :-1].cumsum(-1)
         noise = torch.randn(worlds, generator=generator, device=device)
         draws = torch.rand(worlds, 1, generator=generator, device=device)
-        # The next state is the number of cumulated probabilities that the draw has passed. The last of them is left
-        # out: it is 1, whatever rounding says.
+        # The next state is the number of cumulative probabilities below the draw. The last one is left out, because it
+        # is 1 up to rounding.
         following = (draws >= sums).sum(-1)
         never = torch.zeros(worlds, dtype=torch.bool, device=device)
         return {"state": following}, Transition(means + noise, never, {})
@@ -135,7 +134,7 @@ class TabularMDP(SolvedFamily):
         return planned_actions(plan, remaining, state["state"])
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw mean rewards, green above 0 and red below, a column for each state; the present one is framed."""
+        """Draw mean rewards, green above 0 and red below, with a column for each state; the current one is framed."""
         means, present = task["means"].tolist(), int(state["state"])
         return draw(lambda pen: self._paint(pen, means, present))
 
@@ -149,7 +148,7 @@ class TabularMDP(SolvedFamily):
 
 
 def _shade(mean: float) -> Colour:
-    """Return white for 0, and ever stronger green or red up to 3 and -3."""
+    """Return white for 0, and increasingly saturated green or red up to 3 and -3."""
     strength = min(abs(mean) / 3, 1.0)
     red, green, blue = (
         round(white + strength * (full - white))

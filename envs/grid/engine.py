@@ -1,8 +1,8 @@
-"""The engine of every gridworld: numbered cells, walls, moves, and what of a world is observed.
+"""The engine of all gridworlds: numbered cells, walls, moves and observations.
 
-Cells are numbered row by row from 0. Three numbers follow that are no cells of the map: ``hand``, where things are
-that the agent carries, ``gone``, for things that are no more, and ``border``, which is all that surrounds the map. So
-a state is a few numbers for each world, and a step a few look-ups in tables; nothing waits for the device.
+Cells are numbered row by row from 0. Three more numbers follow that are not cells of the map: ``hand`` for objects that
+the agent carries, ``gone`` for objects that no longer exist, and ``border`` for everything around the map. So a state
+is a few numbers per world, and a step a few table look-ups, without synchronising with the device.
 """
 
 from collections.abc import Mapping
@@ -32,12 +32,12 @@ GOAL_REWARD, STEP_REWARD = 1.0, -0.1
 
 @dataclass(frozen=True)
 class GridFamily(TensorFamily):
-    """Worlds of ``size`` x ``size`` cells in which an agent moves among walls, from the corner (0, 0).
+    """Worlds of ``size`` x ``size`` cells with walls, in which the agent starts in the corner (0, 0).
 
-    Cells are (x, y), counted from 0; up is +y. A move into a wall or off the map stays. A state holds at least ``cell``
-    int64 ``[B]``, the number of the agent's.
+    Cells are (x, y), counted from 0; up is +y. A move into a wall or off the map has no effect. A state contains at
+    least ``cell`` int64 ``[B]``, the number of the agent's cell.
 
-    Unless a family says otherwise, the task is a goal cell, and steps that end on it are paid.
+    Unless a family overrides this, the task is a goal cell, and steps that end on it are rewarded.
 
     Attributes:
         size: cells along each side.
@@ -66,17 +66,17 @@ class GridFamily(TensorFamily):
 
     @property
     def hand(self) -> int:
-        """The number for things that the agent carries."""
+        """The number for objects that the agent carries."""
         return self.size**2
 
     @property
     def gone(self) -> int:
-        """The number for things that are no more."""
+        """The number for objects that no longer exist."""
         return self.hand + 1
 
     @property
     def border(self) -> int:
-        """The number that stands for every cell around the map."""
+        """The number for all cells around the map."""
         return self.hand + 2
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
@@ -86,20 +86,20 @@ class GridFamily(TensorFamily):
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
-        """Move among the walls, and pay for standing on the goal."""
+        """Move the agent, and reward it on the goal."""
         cell = self.moved(state, actions)
-        return {**state, "cell": cell}, pay(cell == state["goal"])
+        return {**state, "cell": cell}, goal_transition(cell == state["goal"])
 
     def layout(self) -> Tensor:
-        """Return the walls that all tasks share, bool ``[size, size]`` indexed (y, x): none."""
+        """Return the walls common to all tasks, bool ``[size, size]`` indexed (y, x): none by default."""
         return torch.zeros(self.size, self.size, dtype=torch.bool)
 
     def walls(self, state: State) -> Tensor:
-        """Return where walls are, uint8 ``[B, numbers]``: 1 on walls and the border."""
+        """Return the walls, uint8 ``[B, numbers]``: 1 on walls and the border."""
         return shared_walls(self, state["cell"].device).expand(len(state["cell"]), -1)
 
     def things(self, state: State) -> tuple[Tensor, Tensor]:
-        """Return the numbers ``[B, K]`` of the cells of the things in the worlds, and their codes uint8: a goal."""
+        """Return the cell numbers ``[B, K]`` of the objects in the worlds, and their codes uint8: by default a goal."""
         goal = state["goal"][:, None]
         return goal, torch.full_like(goal, GOAL, dtype=torch.uint8)
 
@@ -116,16 +116,16 @@ class GridFamily(TensorFamily):
         return torch.zeros(tasks.batch_size, dtype=torch.int64, device=next(iter(tasks.values())).device)
 
     def ahead(self, cell: Tensor, moves: Tensor) -> Tensor:
-        """Return where ``moves`` ``[B]`` lead from ``cell`` ``[B]`` if no wall holds them."""
+        """Return the cells to which ``moves`` ``[B]`` lead from ``cell`` ``[B]``, ignoring walls."""
         return neighbours(self.size, cell.device).index_select(0, cell * len(MOVES) + moves)
 
     def moved(self, state: State, moves: Tensor) -> Tensor:
-        """Return the agents' cells ``[B]`` after ``moves`` ``[B]``, where walls hold them."""
+        """Return the agents' cells ``[B]`` after ``moves`` ``[B]``, which walls block."""
         ahead = self.ahead(state["cell"], moves)
-        return torch.where(at(self.walls(state), ahead).bool(), state["cell"], ahead)
+        return torch.where(lookup(self.walls(state), ahead).bool(), state["cell"], ahead)
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw walls, things and agent of one world, given without the axis B, as uint8 ``[H, W, 3]``."""
+        """Draw walls, objects and agent of one world, given without the axis B, as uint8 ``[H, W, 3]``."""
         batched = {key: value[None] for key, value in state.items()}
         walls = self.walls(batched)[0, : self.hand].view(self.size, self.size).bool().numpy()
         numbers, codes = (tensor[0].tolist() for tensor in self.things(batched))
@@ -135,7 +135,7 @@ class GridFamily(TensorFamily):
         return grid_picture(walls, self._place(int(state["cell"])), lying, carried, self._reach)
 
     def map_of(self, task: TensorDict) -> Map:
-        """Return the world as it is drawn at the start of an episode; the units of its places are cells."""
+        """Return the picture of the world at the start of an episode as a map, in units of cells."""
         task = task.cpu()
         start = self.initial_state(task[None], torch.Generator())
         image = self.picture({key: value[0] for key, value in start.items()}, task)
@@ -144,7 +144,7 @@ class GridFamily(TensorFamily):
 
     @property
     def _reach(self) -> int | None:
-        """How far the agent sees to each side; None if it sees no window."""
+        """How many cells the agent sees to each side; None without a window."""
         return None
 
     def _place(self, number: int) -> tuple[int, int]:
@@ -153,12 +153,12 @@ class GridFamily(TensorFamily):
 
 @dataclass(frozen=True)
 class SightedGrid(GridFamily):
-    """A gridworld of which either the map or a window around the agent is observed.
+    """A gridworld observed either as a map or through a window around the agent.
 
-    Observations are zeros and ones: on the map, ``size²`` that mark the agent's cell, then planes of ``size²``; in the
-    window, planes of ``view²`` with the agent's cell in the middle; then flags. A plane, flattened in the order (y, x),
-    tells where a bit of the cells' codes is set: ``on_map`` and ``in_window`` say which bits. If the agent ``carries``
-    things, every plane has one place more, behind the cells, for the hand. Walls do not block sight.
+    Observations are zeros and ones. The map is ``size²`` entries that mark the agent's cell, followed by planes of
+    ``size²``; the window is planes of ``view²`` centred on the agent's cell; flags follow. A plane, flattened in the
+    order (y, x), shows where a bit of the cells' codes is set; ``on_map`` and ``in_window`` list the bits. If the agent
+    ``carries`` objects, every plane has one extra entry after the cells, for the hand. Walls do not block the view.
 
     Attributes:
         view: cells along each side of the window, odd; None for the whole map.
@@ -188,11 +188,11 @@ class SightedGrid(GridFamily):
 
     @property
     def flag_count(self) -> int:
-        """Length of ``flags``, all pieces together."""
+        """Total length of ``flags``."""
         return 0
 
     def flags(self, state: State) -> list[Tensor]:
-        """Return what is observed besides cells: pieces uint8 ``[B, ...]``, 0 or not."""
+        """Return further observations besides cells: pieces uint8 ``[B, ...]``, zero or nonzero."""
         return []
 
     def observation(self, state: State) -> Tensor:
@@ -201,11 +201,11 @@ class SightedGrid(GridFamily):
         return torch.cat([*pieces, *self.flags(state)], 1).clamp_(max=1).float()
 
     def places(self, observations: Tensor) -> Tensor | None:
-        """Return the cells (x, y) ``[..., 2]`` of the agent, where the whole map is observed."""
+        """Return the cells (x, y) ``[..., 2]`` of the agent, if the whole map is observed."""
         return None if self.view is not None else self.cells(observations[..., : self.hand].argmax(-1))
 
     def codes(self, state: State) -> Tensor:
-        """Return what is in every cell, uint8 ``[B, numbers]``."""
+        """Return the code of every cell, uint8 ``[B, numbers]``."""
         return self.walls(state).scatter(1, *self.things(state))
 
     def _map(self, state: State) -> list[Tensor]:
@@ -224,18 +224,18 @@ class SightedGrid(GridFamily):
         return None if self.view is None else self.view // 2
 
 
-def at(values: Tensor, numbers: Tensor) -> Tensor:
+def lookup(values: Tensor, numbers: Tensor) -> Tensor:
     """Return ``values`` ``[B, numbers]`` at one number ``[B]`` of each world."""
     return values.gather(1, numbers[:, None]).squeeze(1)
 
 
 def planes(codes: Tensor, bits: tuple[int, ...]) -> list[Tensor]:
-    """Return for each of ``bits`` the plane ``[B, n]`` that is not 0 where ``codes`` ``[B, n]`` have the bit."""
+    """Return for each of ``bits`` a plane ``[B, n]``, nonzero where ``codes`` ``[B, n]`` have the bit."""
     return [codes & bit for bit in bits]
 
 
-def pay(at_goal: Tensor) -> Transition:
-    """Return +1 for steps that end on the goal, -0.1 for others; the episode goes on."""
+def goal_transition(at_goal: Tensor) -> Transition:
+    """Return reward +1 for steps that end on the goal and -0.1 for others, without termination."""
     return Transition(torch.where(at_goal, GOAL_REWARD, STEP_REWARD), torch.zeros_like(at_goal), {})
 
 
@@ -252,18 +252,18 @@ def numbered(walls: Tensor) -> Tensor:
     return torch.cat([cells, others.expand(*cells.shape[:-1], -1)], -1)
 
 
-# Tables are made once for each device: making them anew would copy from the host at every step.
+# Tables are cached for each device: creating them would copy from the host at every step.
 
 
 @cache
 def constant(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a few numbers on a device."""
+    """Return a cached constant tensor on a device."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
 @cache
 def identity(count: int, device: torch.device) -> Tensor:
-    """Return rows uint8 ``[count, count]`` of which each has a one in its own place."""
+    """Return the identity matrix, uint8 ``[count, count]``."""
     return torch.eye(count, dtype=torch.uint8, device=device)
 
 
@@ -275,7 +275,7 @@ def shared_walls(family: GridFamily, device: torch.device) -> Tensor:
 
 @cache
 def neighbours(size: int, device: torch.device) -> Tensor:
-    """Return where each move leads from each cell, ``[cells x moves]``; off the map is where it began."""
+    """Return where each move leads from each cell, ``[cells x moves]``; moves off the map have no effect."""
     cells = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="xy"), -1).view(-1, 1, 2)
     x, y = (cells + torch.tensor(MOVES)).clamp(0, size - 1).unbind(-1)
     return (y * size + x).flatten().to(device)
@@ -283,7 +283,7 @@ def neighbours(size: int, device: torch.device) -> Tensor:
 
 @cache
 def windows(family: SightedGrid, device: torch.device) -> Tensor:
-    """Return the numbers of what is seen from each cell, ``[cells, view²]``, and of the hand if it carries things."""
+    """Return the numbers of the cells in the window around each cell, ``[cells, view²]``, plus the hand if needed."""
     size, view = family.size, family.view or 0
     numbers = pad(torch.arange(size**2).view(size, size), (view // 2,) * 4, value=family.border)
     seen = numbers.unfold(0, view, 1).unfold(1, view, 1).reshape(size**2, view**2)

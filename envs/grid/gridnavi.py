@@ -25,17 +25,16 @@ _REFERENCE = Reference(15, -0.77, 11.07, "best goal-blind policy; shortest way t
 @register_family
 @dataclass(frozen=True)
 class GridNavi(GoalGrid):
-    """A square grid with one rewarding cell that the agent does not see.
+    """A square grid with one hidden rewarding cell.
 
-    The agent starts at (0, 0) and stays, or goes up, right, down or left; walls hold it. Every step that ends on the
-    goal gives +1, every other one -0.1, and the episode never terminates. Goals keep away from the start: they lie
-    outside {0, 1}².
+    The agent starts at (0, 0) and stays, or moves up, right, down or left. Every step that ends on the goal gives +1,
+    every other step -0.1, and episodes never terminate. Goals are not near the start: they are outside {0, 1}².
 
     Attributes:
         size: cells along each side.
         horizon: steps of an episode.
-        shared_goals: every goal is in every part of the split, as in VariBAD's experiments, whose numbers are thus of
-            tasks met in training.
+        shared_goals: every goal is in every part of the split, as in VariBAD's experiments, whose results are thus on
+            training tasks.
     """
 
     size: int = 5
@@ -62,7 +61,7 @@ class GridNavi(GoalGrid):
         return TensorDict({"goal": goals}, [len(goals)])
 
     def own_split(self) -> Mapping[Part, TensorDict] | None:
-        """Return every goal in every part, where they are shared."""
+        """Return every goal in every part, if they are shared."""
         return dict.fromkeys(get_args(Part), self.all_tasks()) if self.shared_goals else None
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
@@ -70,7 +69,7 @@ class GridNavi(GoalGrid):
         return drawn_from(self.all_tasks(), count, generator)
 
     def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Return the goals beside the start that the distribution leaves out."""
+        """Return the goals next to the start, which are not in the distribution."""
         goals = torch.tensor([[0, 1], [1, 0], [1, 1]])
         return TensorDict({"goal": goals}, [len(goals)])
 
@@ -87,7 +86,7 @@ class GridNavi(GoalGrid):
         return dataclasses.replace(super().map_of(task), goal=as_place(task["goal"]))
 
     def staying(self) -> Staying:
-        """Return the steps of staying in each cell."""
+        """Return the transitions of staying in each cell."""
         cells = self.cells(torch.arange(self.size**2)).float().view(self.size, self.size, 2)
         stay = torch.full((self.size, self.size), MOVES.index((0, 0)))
         return Staying(cells, stay, (STEP_REWARD, GOAL_REWARD))

@@ -1,4 +1,4 @@
-"""GridNavi seen from above: the agent's cell as a small picture instead of two numbers."""
+"""GridNavi from images: a small picture of the agent's cell instead of two numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from metarl.references import Reference
 from metarl.tensor_family import State
 from metarl.validation import require_counts
 
-# Dark, so that most pixels are near 0 and the agent is what differs between pictures.
+# Dark, so that most pixels are near 0 and only the agent differs between pictures.
 FLOOR: Colour = (0, 0, 0)
 LINE: Colour = (50, 50, 50)
 
@@ -27,10 +27,10 @@ LINE: Colour = (50, 50, 50)
 class GridNaviImage(GridNavi):
     """GridNavi whose observation is a picture of the map: black cells between dark grey lines, the agent's in blue.
 
-    Tasks, rewards and ends are GridNavi's, and the goal is not on the picture.
+    Tasks, rewards and ends are GridNavi's, and the goal is not shown.
 
     Attributes:
-        cell_pixels: pixels along each side of a cell, its line included.
+        cell_pixels: pixels along each side of a cell, including its line.
     """
 
     cell_pixels: int = 3
@@ -46,7 +46,7 @@ class GridNaviImage(GridNavi):
 
     @property
     def observation_space(self) -> spaces.Box:
-        """The picture, uint8 ``[H, W, 3]`` with y upwards, the channels last as Gymnasium's own pictures have them."""
+        """The picture, uint8 ``[H, W, 3]`` with y upwards and channels last, as in Gymnasium."""
         side = self.size * self.cell_pixels
         return spaces.Box(0, 255, (side, side, 3), np.uint8)
 

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid.engine import DOOR, GOAL, KEY, WALL, SightedGrid, at, constant
+from metarl.envs.grid.engine import DOOR, GOAL, KEY, WALL, SightedGrid, constant, lookup
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.splits import hashed_part
@@ -20,16 +20,16 @@ from metarl.tensor_family import State
 @register_family
 @dataclass(frozen=True)
 class KeyAndDoor(SightedGrid):
-    """Two rooms, between them a wall with a locked door; a key in the left one, a goal in the right one.
+    """Two rooms separated by a wall with a locked door; a key in the left room, a goal in the right room.
 
-    The agent starts at (0, 0), in the left room, and stays, or goes up, right, down or left. It takes the key by
-    stepping on it and opens the door by going into it with the key. Taking the key, opening the door and reaching the
-    goal give +1 each, every other step 0, and at the goal the episode terminates.
+    The agent starts at (0, 0), in the left room, and stays, or moves up, right, down or left. It picks up the key by
+    stepping on it and opens the door by moving into it with the key. Picking up the key, opening the door and reaching
+    the goal give +1 each, every other step 0, and the episode terminates at the goal.
 
-    Key, door and goal are hidden: the map shows the agent's cell and nothing else. The window shows walls, and key,
-    door and goal once they lie within. Two flags tell that the agent has the key, and that the door is open.
+    Key, door and goal are hidden: the map shows only the agent's cell. The window shows walls, and key, door and goal
+    when they are inside it. Two flags show whether the agent has the key, and whether the door is open.
 
-    It is Dark Key-to-Door of Laskin et al. (2022, Algorithm Distillation) with a wall that makes the key needed.
+    It is Dark Key-to-Door of Laskin et al. (2022, Algorithm Distillation) with a wall that makes the key necessary.
 
     Attributes:
         size: cells along each side; at least 5. The wall is the middle column.
@@ -53,7 +53,7 @@ class KeyAndDoor(SightedGrid):
 
     @property
     def flag_count(self) -> int:
-        """Has the key; the door is open."""
+        """Two flags: the agent has the key; the door is open."""
         return 2
 
     @property
@@ -90,7 +90,7 @@ class KeyAndDoor(SightedGrid):
         """Turn named values into a task ``[1]``.
 
         Raises:
-            InputError: also when the key lies on the start.
+            InputError: also if the key is at the start.
         """
         task = super().make_task(parameters)
         if not task["key"].any():
@@ -114,14 +114,14 @@ class KeyAndDoor(SightedGrid):
         """Move; take the key, open the door, reach the goal."""
         ahead = self.ahead(state["cell"], actions)
         enters = (ahead == state["door"]) & (state["key"] == self.hand)
-        cell = torch.where(at(self.walls(state), ahead).bool() & ~enters, state["cell"], ahead)
+        cell = torch.where(lookup(self.walls(state), ahead).bool() & ~enters, state["cell"], ahead)
         takes, opens, arrives = cell == state["key"], enters & ~state["open"], cell == state["goal"]
         rewards = (takes | opens | arrives).float()
         key = state["key"].masked_fill(takes, self.hand)
         return {**state, "cell": cell, "key": key, "open": state["open"] | opens}, Transition(rewards, arrives, {})
 
     def things(self, state: State) -> tuple[Tensor, Tensor]:
-        """Return goal, key and door; the key is in the hand once taken."""
+        """Return goal, key and door; the key is in the hand after it is picked up."""
         cells = torch.stack([state["goal"], state["key"], state["door"]], 1)
         return cells, constant((GOAL, KEY, DOOR), torch.uint8, cells.device).expand_as(cells)
 

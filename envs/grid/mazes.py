@@ -22,15 +22,15 @@ from metarl.tensor_family import State
 @register_family
 @dataclass(frozen=True)
 class RandomMazes(SightedGrid, GoalGrid):
-    """A maze that is another one in every task, and one rewarding cell in it.
+    """A different maze in every task, with one rewarding cell.
 
-    The agent starts at (0, 0) and stays, or goes up, right, down or left. Every step that ends on the goal gives +1,
-    every other one -0.1, and the episode never terminates. Cells with two even coordinates are open, and the passages
-    between them form a random spanning tree, so that one way leads from the start to each goal; the goal is one of
-    these cells but the start. A task that is made by hand may have any walls that leave a way to the goal.
+    The agent starts at (0, 0) and stays, or moves up, right, down or left. Every step that ends on the goal gives +1,
+    every other step -0.1, and episodes never terminate. Cells with two even coordinates are open, and the passages
+    between them form a random spanning tree, so there is exactly one path from the start to each goal; the goal is one
+    of these cells other than the start. A hand-made task may have any walls that leave a path to the goal.
 
-    The goal is hidden: the map shows the agent's cell and the walls, the window walls and the goal once it lies within,
-    so that the layout too has to be learned. A maze belongs to one part of the split, whatever the goal in it.
+    The goal is hidden: the map shows the agent's cell and the walls; the window shows walls, and the goal when it is
+    inside it, so the layout has to be learned as well. A maze belongs to one part of the split, whatever its goal.
 
     Attributes:
         size: cells along each side; odd, at least 5.
@@ -64,13 +64,13 @@ class RandomMazes(SightedGrid, GoalGrid):
         return spaces.Dict({"walls": spaces.MultiBinary((self.size, self.size)), "goal": goal})
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw mazes, and goals uniformly from the rooms but the start."""
+        """Draw mazes, and goals uniformly from the rooms other than the start."""
         side = (self.size + 1) // 2
         doors = _doors(side)
         tree = spanning_tree(torch.rand(count, len(doors), generator=generator), doors)
         walls = torch.ones(count, self.size, self.size, dtype=torch.int8)
         walls[:, ::2, ::2] = 0
-        # The cell of a door lies halfway between the two rooms' cells, that is at the sum of the rooms' coordinates.
+        # The cell of a door is halfway between the two rooms' cells, that is, at the sum of the rooms' coordinates.
         rows, columns = (doors // side).sum(-1), (doors % side).sum(-1)
         walls[:, rows, columns] = (~tree).to(torch.int8)
         room = torch.randint(1, side**2, (count,), generator=generator)
@@ -85,7 +85,7 @@ class RandomMazes(SightedGrid, GoalGrid):
         """Turn named values into a task ``[1]``.
 
         Raises:
-            InputError: also when no way leads from the start to the goal, or the goal is the start.
+            InputError: also if there is no path from the start to the goal, or the goal is the start.
         """
         task = super().make_task(parameters)
         x, y = task["goal"][0].tolist()
@@ -104,11 +104,11 @@ class RandomMazes(SightedGrid, GoalGrid):
 
 
 def spanning_tree(weights: Tensor, doors: Tensor) -> Tensor:
-    """Return the doors of the lightest tree that joins all rooms (Prim's algorithm, in all graphs at once).
+    """Return the doors of the minimum spanning tree of the rooms (Prim's algorithm, in all graphs at once).
 
     Args:
-        weights: of the doors, ``[B, doors]``.
-        doors: the two rooms that each joins, ``[doors, 2]``; rooms are counted from 0.
+        weights: weights of the doors, ``[B, doors]``.
+        doors: the two rooms connected by each door, ``[doors, 2]``; rooms are counted from 0.
 
     Returns:
         bool ``[B, doors]``.
@@ -126,7 +126,7 @@ def spanning_tree(weights: Tensor, doors: Tensor) -> Tensor:
 
 
 def reachable(walls: Tensor) -> set[tuple[int, int]]:
-    """Return the cells (x, y) to which ways lead from (0, 0) among ``walls`` ``[size, size]``, itself if it is open."""
+    """Return the cells (x, y) reachable from (0, 0), inclusive, among ``walls`` ``[size, size]``."""
     free = {(x, y) for y, x in (walls == 0).nonzero().tolist()}
     found: set[tuple[int, int]] = set()
     edge = free & {(0, 0)}

@@ -10,7 +10,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid.engine import MOVES, SightedGrid, drawn_from, identity, pay
+from metarl.envs.grid.engine import MOVES, SightedGrid, drawn_from, goal_transition, identity
 from metarl.envs.grid.paths import GoalGrid
 from metarl.family import Transition, register_family
 from metarl.tensor_family import State
@@ -19,15 +19,15 @@ from metarl.tensor_family import State
 @register_family
 @dataclass(frozen=True)
 class MovingGoal(SightedGrid, GoalGrid):
-    """A square room in which a rewarding cell walks to and fro along a row or a column.
+    """A square room in which a rewarding cell moves back and forth along a row or column.
 
-    The agent starts at (0, 0) and stays, or goes up, right, down or left, while the goal takes a step of its own; at
-    a wall it turns round. Every step after which the agent is where the goal is gives +1, every other one -0.1, and
-    the episode never terminates. A task is the goal's first cell and the direction of its first step, which must not
-    be into a wall, where it would be another task's.
+    The agent starts at (0, 0) and stays, or moves up, right, down or left, while the goal moves by one cell and turns
+    around at walls. Every step after which agent and goal are in the same cell gives +1, every other step -0.1, and
+    episodes never terminate. A task is the goal's first cell and the direction of its first step, which must not be
+    into a wall, because that would duplicate another task.
 
-    The goal and its path are hidden: the map shows the agent's cell and nothing else, the window also the goal once
-    it lies within. The flags tell the time, counted round in the goal's period of 2 (size - 1) steps.
+    The goal and its path are hidden: the map shows only the agent's cell; the window also shows the goal when it is
+    inside it. The flags show the time, modulo the goal's period of 2 (size - 1) steps.
 
     Attributes:
         size: cells along each side.
@@ -54,7 +54,7 @@ class MovingGoal(SightedGrid, GoalGrid):
 
     @property
     def flag_count(self) -> int:
-        """The clock's."""
+        """Length of the one-hot clock."""
         return self.period
 
     @property
@@ -64,7 +64,7 @@ class MovingGoal(SightedGrid, GoalGrid):
         return spaces.Dict({"start": start, "direction": spaces.Discrete(4)})
 
     def all_tasks(self) -> TensorDict:
-        """Return every first cell with every direction that is not into a wall, ``[4 size (size - 1)]``."""
+        """Return all first cells with all directions that are not into a wall, ``[4 size (size - 1)]``."""
         numbers = torch.arange(self.size)
         rows = torch.cartesian_prod(numbers, numbers, torch.arange(4))
         second = rows[:, :2] + torch.tensor(MOVES)[rows[:, 2] + 1]
@@ -87,10 +87,10 @@ class MovingGoal(SightedGrid, GoalGrid):
         cell = self.ahead(state["cell"], actions)
         goal, direction = self._walked(state["goal"], state["direction"])
         clock = (state["clock"] + 1).remainder(self.period)
-        return {"cell": cell, "goal": goal, "direction": direction, "clock": clock}, pay(cell == goal)
+        return {"cell": cell, "goal": goal, "direction": direction, "clock": clock}, goal_transition(cell == goal)
 
     def goal_path(self, state: State) -> list[Tensor]:
-        """Return where the goals ``[B]`` are after each step of an episode that begins in ``state``."""
+        """Return the goals' cells ``[B]`` after each step of an episode that starts in ``state``."""
         goal, direction, path = state["goal"], state["direction"], []
         for _ in range(self.horizon):
             goal, direction = self._walked(goal, direction)
@@ -98,11 +98,11 @@ class MovingGoal(SightedGrid, GoalGrid):
         return path
 
     def flags(self, state: State) -> list[Tensor]:
-        """Return the clock as one of ``period`` ones."""
+        """Return the clock, one-hot ``[B, period]``."""
         return [identity(self.period, state["clock"].device).index_select(0, state["clock"])]
 
     def _walked(self, goal: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-        """Return goals and directions ``[B]`` after a step of the goals, which turn round when they come to a wall."""
+        """Return goals and directions ``[B]`` after a step of the goals, which turn around at walls."""
         goal = self.ahead(goal, direction + 1)
         # Up and down differ in bit 1, as right and left do.
         at_wall = self.ahead(goal, direction + 1) == goal

@@ -1,4 +1,4 @@
-"""The best paths through gridworlds that pay for standing on the goal and for nothing else."""
+"""The best paths through gridworlds whose only reward is on the goal."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ from metarl.tensor_family import State
 
 @dataclass(frozen=True)
 class GoalGrid(GridFamily, SolvedFamily):
-    """A gridworld in which a step gives +1 if it ends on the goal and -0.1 if not, and no episode terminates."""
+    """A gridworld in which a step gives +1 if it ends on the goal, else -0.1, and episodes never terminate."""
 
     def goal_path(self, state: State) -> list[Tensor]:
-        """Return where the goals ``[B]`` are at each step of an episode that begins in ``state``: where they were."""
+        """Return the goals' cells ``[B]`` after each step of an episode from ``state`` on; by default they stay."""
         return [state["goal"]] * self.horizon
 
     def plan(self, state: State, tasks: TensorDict) -> Tensor:
-        """Return the best move with 1, 2, ... steps left from each cell, uint8 ``[B, T, cells]``: backward induction.
+        """Return the best move from each cell by backward induction, uint8 ``[B, T, cells]``.
 
-        Of moves that are worth the same it is the first.
+        Row t is for t + 1 remaining steps. Among moves of equal value it is the first.
         """
         here = torch.arange(self.hand, device=state["cell"].device)
         ahead = neighbours(self.size, here.device).view(-1, len(MOVES))

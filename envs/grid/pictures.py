@@ -29,9 +29,9 @@ def grid_picture(
 
     Args:
         walls: bool ``[size, size]``, indexed (y, x).
-        agent: its cell (x, y).
-        things: cells and what draws their things.
-        carried: what draws the things that the agent carries, on top of it.
+        agent: the agent's cell (x, y).
+        things: cells and functions that draw their objects.
+        carried: functions that draw the objects that the agent carries, on top of it.
         reach: how many cells the agent sees to each side, which are framed; None for no frame.
 
     Returns:
@@ -65,7 +65,7 @@ def captioned(picture: np.ndarray, lines: Sequence[str]) -> np.ndarray:
 
 
 def cell_side(size: int) -> int:
-    """Return the pixels along each side of a cell in the picture of a map of ``size`` cells a side."""
+    """Return the side of a cell in pixels in the picture of a map with ``size`` cells per side."""
     return max(SIDE // size, 12)
 
 
@@ -146,5 +146,5 @@ COLOURS: dict[str, Colour] = {
 
 
 def object_stamp(kind: str, colour: str) -> Stamp:
-    """Return what draws an object of one of the ``SHAPES`` in one of the ``COLOURS``."""
+    """Return a function that draws an object with one of the ``SHAPES`` in one of the ``COLOURS``."""
     return partial(polygon, points=SHAPES[kind], colour=COLOURS[colour])

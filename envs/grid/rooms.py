@@ -16,13 +16,12 @@ from metarl.family import register_family
 @register_family
 @dataclass(frozen=True)
 class FourRooms(SightedGrid, GoalGrid):
-    """Four rooms with a door in each wall between two, and one rewarding cell.
+    """Four rooms with a door in each wall between two rooms, and one rewarding cell.
 
-    The agent starts at (0, 0) and stays, or goes up, right, down or left. Every step that ends on the goal gives +1,
-    every other one -0.1, and the episode never terminates. The goal is any open cell but the start.
+    The agent starts at (0, 0) and stays, or moves up, right, down or left. Every step that ends on the goal gives +1,
+    every other step -0.1, and episodes never terminate. The goal is any open cell except the start.
 
-    The goal is hidden: the map shows the agent's cell and nothing else. The window shows walls, and the goal once it
-    lies within.
+    The goal is hidden: the map shows only the agent's cell. The window shows walls, and the goal when it is inside it.
 
     The four rooms are those of Sutton, Precup and Singh (1999, section 3), with every door in the middle of its wall.
 
@@ -54,7 +53,7 @@ class FourRooms(SightedGrid, GoalGrid):
         return walls
 
     def all_tasks(self) -> TensorDict:
-        """Return every open cell but the start as a goal; 103 of them on 11 x 11."""
+        """Return every open cell except the start as a goal; 103 of them on 11 x 11."""
         goals = (~self.layout()).nonzero().flip(-1)[1:]
         return TensorDict({"goal": goals}, [len(goals)])
 

@@ -1,4 +1,4 @@
-"""Worlds of objects with a hidden rule: what is to be brought where, and what it is made of."""
+"""Worlds of objects with a hidden rule: which object to bring where, and how to make it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, at, neighbours
+from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, lookup, neighbours
 from metarl.envs.grid.pictures import COLOURS, SHAPES, Stamp, captioned, object_stamp
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
@@ -22,7 +22,7 @@ KINDS, HUES = tuple(SHAPES), tuple(COLOURS)
 RELATIONS = ("beside", "above", "right of", "below", "left of")
 # The action after the moves.
 USE = len(MOVES)
-# A code has the kind, counted from 1, in three bits after that of the wall, and the colour in the next three.
+# A code has the kind, counted from 1, in the three bits after the wall bit, and the colour in the next three.
 KIND, HUE = 1 << 1, 1 << 4
 OBJECT_BITS = tuple(1 << bit for bit in range(1, 7))
 
@@ -30,24 +30,25 @@ OBJECT_BITS = tuple(1 << bit for bit in range(1, 7))
 @register_family
 @dataclass(frozen=True)
 class RuleWorlds(SightedGrid):
-    """A room of objects of several kinds and colours, one of which is to be brought to another; which, is hidden.
+    """A room with objects of several kinds and colours, one of which must be brought to another by a hidden rule.
 
-    The agent starts at (0, 0) and stays, or goes up, right, down or left; objects are no obstacle. The sixth action
+    The agent starts at (0, 0) and stays, or moves up, right, down or left; objects do not block it. The sixth action
     picks up the object in the agent's cell, or puts down the one that it carries if the cell is empty.
 
-    The rule names the object to bring (the mover), the one to bring it to (the target), and on which side: beside,
+    The rule names the object to bring (the mover), the object to bring it to (the target), and on which side: beside,
     which is any of the four, or above, right of, below, left of. With fusions the mover does not exist at first: its
-    first form must be put beside a partner, which vanishes as the form changes into the next one, until the last
-    form can be brought to the target. Rules are looked at when something is put down. The step that fulfils the rule
-    gives +1 and terminates the episode; each fusion gives +1 too, and every other step 0.
+    first form must be put beside a partner, which vanishes while the mover changes into its next form, until the last
+    form can be brought to the target. Rules are checked when an object is put down. The step that fulfils the rule
+    gives +1 and terminates the episode; each fusion also gives +1, and every other step 0.
 
-    Everything but the rule is seen: the map shows the agent's cell and the objects, the window objects and walls, and
-    both what is carried. Six planes tell an object: three bits of its kind, three of its colour. (A plane for each kind
-    and colour would be more than twice as much to write, and writing observations is most of a step.)
+    Everything except the rule is observed: the map shows the agent's cell and the objects, the window objects and
+    walls, and both the carried object. Six planes identify an object: three bits for its kind, three for its colour. (A
+    plane for each kind and colour would be more than twice as much to write, and writing observations is most of the
+    cost of a step.)
 
-    No goal of training is met in validation or test: rule, mover and its forms, partners and target decide to which
-    part of the split a task belongs, whatever the layout and the distractors. There are 15,400 of them without
-    fusions, 44 million with one; tasks differ in layout and distractors too.
+    No training rule occurs in validation or test: relation, mover and its forms, partners and target decide to which
+    part of the split a task belongs, whatever the layout and the distractors. There are 15,400 rules without fusions
+    and 44 million with one; tasks also differ in layout and distractors.
 
     In the spirit of XLand-MiniGrid (Nikulin et al. 2024, section 2).
 
@@ -55,8 +56,8 @@ class RuleWorlds(SightedGrid):
         size: cells along each side.
         horizon: steps of an episode.
         view: cells along each side of the window that is observed; None for the map.
-        fusions: how often the mover changes before it can be brought to the target.
-        distractors: objects besides those that the rule names.
+        fusions: number of times the mover changes before it can be brought to the target.
+        distractors: number of objects besides those in the rule.
     """
 
     size: int = 7
@@ -92,12 +93,12 @@ class RuleWorlds(SightedGrid):
 
     @property
     def bodies(self) -> int:
-        """Objects in the world at first: mover, partners, target, distractors."""
+        """Number of objects in the world at the start: mover, partners, target, distractors."""
         return 2 + self.fusions + self.distractors
 
     @property
     def looks(self) -> int:
-        """Different objects of a task: its bodies, and the mover's later forms."""
+        """Number of different objects in a task: its bodies, and the mover's later forms."""
         return self.bodies + self.fusions
 
     @property
@@ -107,7 +108,7 @@ class RuleWorlds(SightedGrid):
 
     @property
     def task_space(self) -> spaces.Dict:
-        """What the rule asks for, what the objects are and where they lie.
+        """Relation of the rule, identities of the objects, and their cells.
 
         ``relation``: 0 beside, 1 above, 2 right of, 3 below, 4 left of. ``objects`` ``[looks, 2]``: (kind, colour) of
         the mover's forms in order, of its partners in order, of the target, of the distractors. ``cells``
@@ -123,7 +124,7 @@ class RuleWorlds(SightedGrid):
         )
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw relation, objects and cells uniformly; objects differ, and lie in different cells, none at the start."""
+        """Draw relation, objects and cells uniformly; objects are distinct and in distinct cells, none at the start."""
         looks = _different(len(self.stamps), self.looks, count, generator)
         cells = 1 + _different(self.size**2 - 1, self.bodies, count, generator)
         return TensorDict(
@@ -136,14 +137,14 @@ class RuleWorlds(SightedGrid):
         )
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor:
-        """Return each task's part by what the rule names."""
+        """Return each task's part by its rule."""
         return hashed_part(seed, tasks["relation"], tasks["objects"][:, : self.looks - self.distractors])
 
     def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
         """Turn named values into a task ``[1]``.
 
         Raises:
-            InputError: also when two objects are alike or share a cell, or one lies at the start.
+            InputError: also if two objects are identical or share a cell, or one is at the start.
         """
         task = super().make_task(parameters)
         for name in ("objects", "cells"):
@@ -170,9 +171,9 @@ class RuleWorlds(SightedGrid):
         uses = actions == USE
         cell = self.ahead(state["cell"], actions.masked_fill(uses, 0))
         bodies, puts = self._handled(state["bodies"], cell, uses)
-        # Partners and target stand in the order in which the mover is to meet them.
+        # Partners and target are in the order in which the mover must meet them.
         meets = state["fused"] + 1
-        other = at(bodies, meets)
+        other = lookup(bodies, meets)
         side = sides(self.size, cell.device).index_select(0, other * (self.border + 1) + bodies[:, 0])
         last, relation = meets > self.fusions, tasks["relation"]
         met = puts & (side > 0) & (~last | (relation == 0) | (side == relation))
@@ -182,24 +183,24 @@ class RuleWorlds(SightedGrid):
         return following, Transition(met.float(), met & last, {})
 
     def things(self, state: State) -> tuple[Tensor, Tensor]:
-        """Return the objects, the mover in its present form."""
+        """Return the objects, with the mover in its current form."""
         form = state["looks"].gather(1, state["fused"][:, None])
         return state["bodies"], torch.cat([form, state["looks"][:, self.fusions + 1 :]], 1)
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw one world over its rule in words."""
-        return captioned(super().picture(state, task), self._said(task))
+        """Draw one world above its rule as text."""
+        return captioned(super().picture(state, task), self._rule_lines(task))
 
     def _handled(self, bodies: Tensor, cell: Tensor, uses: Tensor) -> tuple[Tensor, Tensor]:
-        """Pick up what is in the cell, or put down what is carried; return the bodies' cells, and who put down."""
+        """Pick up or put down objects; return the bodies' cells, and which agents put one down."""
         carries, occupied = (bodies == self.hand).any(1), (bodies == cell[:, None]).any(1)
         picks, puts = uses & ~carries, uses & carries & ~occupied
-        # Who does neither takes from the border, where nothing is.
+        # Agents that do neither pick up from the border, where there is nothing.
         source = torch.where(picks, cell, torch.where(puts, self.hand, self.border))
         into = torch.where(picks, self.hand, cell)
         return torch.where(bodies == source[:, None], into[:, None], bodies), puts
 
-    def _said(self, task: TensorDict) -> list[str]:
+    def _rule_lines(self, task: TensorDict) -> list[str]:
         names = [f"{HUES[hue]} {KINDS[kind]}" for kind, hue in task["objects"].tolist()]
         forms, others = names[: self.fusions + 1], names[self.fusions + 1 :]
         steps = [
@@ -217,9 +218,9 @@ def _different(total: int, chosen: int, count: int, generator: torch.Generator) 
 
 @cache
 def sides(size: int, device: torch.device) -> Tensor:
-    """Return which move leads from one number's cell to another's, 0 if none: uint8 ``[numbers x numbers]``, flat."""
+    """Return the move that leads from one cell number to another, 0 if none: uint8 ``[numbers x numbers]``, flat."""
     cells = torch.arange(size**2)
-    # What a cell has about itself means nothing: no two objects lie in one.
+    # The entry of a cell with itself is never used: no two objects share a cell.
     table = torch.zeros(size**2 + 3, size**2 + 3, dtype=torch.uint8)
     for move, reached in enumerate(neighbours(size, torch.device("cpu")).view(-1, len(MOVES)).T):
         table[cells, reached] = move

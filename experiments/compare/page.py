@@ -83,8 +83,8 @@ def _protocol_text(comparison: Comparison) -> str:
     return (
         f"All learners were evaluated on the same {count} {protocol.part} tasks{few}{outside} of {config.family}, "
         f"preset {config.preset}, horizon {run.family.horizon}, split hash {config.split().fingerprint()}. A return is "
-        f"the mean undiscounted return of {_episodes(comparison)} per task, before adaptation and after each adaptation "
-        f"step; actions {acting}; evaluation seed {protocol.seed}. Training seeds: {trained}. "
+        f"the mean undiscounted return of {_episodes(comparison)} per task, before adaptation and after each "
+        f"adaptation step; actions {acting}; evaluation seed {protocol.seed}. Training seeds: {trained}. "
         f"{_intervals(comparison)} Versions: {versions}."
     )
 
