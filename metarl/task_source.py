@@ -1,4 +1,4 @@
-"""Which tasks training meets: drawn uniformly from the split, or replayed by what there is left to learn on them."""
+"""Sources of training tasks: drawn uniformly from the split, or replayed by their learning potential."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ class PlrConfig:
     """Settings of prioritised level replay, the task source plr."""
 
     replay_probability: float = 0.5
-    """Of a task of an iteration being replayed instead of drawn anew, with --task-source plr."""
+    """Probability that a task is replayed instead of newly drawn, with --task-source plr."""
     replayed_tasks: int = 1000
-    """Tasks that are kept for replay, those with the highest scores."""
+    """Number of tasks with the highest scores to keep for replay."""
     score_temperature: float = 0.3
-    """Temperature of the ranks of scores: near 0 replays the highest score alone, large values all tasks alike."""
+    """Temperature of the rank distribution: near 0 replays only the highest score, large values all tasks equally."""
     staleness_weight: float = 0.1
-    """Share of the replay distribution that goes by how long ago a task was met, instead of by its score."""
+    """Weight of staleness, the time since a task was last seen, in the replay distribution."""
 
     def __post_init__(self) -> None:
         require_unit(self, "replay_probability", "staleness_weight")
@@ -36,15 +36,16 @@ class PlrConfig:
 
 
 class TaskSource(ABC):
-    """Draws the training tasks of each iteration, and may learn from what came of them.
+    """Draws the training tasks of each iteration, and may use the outcome of earlier ones.
 
-    A source of one's own is registered with ``register_task_source`` and named ``module:name`` on the command line.
+    Users' own sources are registered with ``register_task_source`` and referred to as ``module:name`` on the command
+    line.
 
     Attributes:
-        name: on the command line.
+        name: name on the command line.
 
     Args:
-        split: of the family's tasks; only training tasks may be drawn.
+        split: split of the family's tasks; only training tasks may be drawn.
         run: the run's ``RunConfig``, from which a source reads its settings.
     """
 
@@ -59,16 +60,17 @@ class TaskSource(ABC):
 
         Args:
             count: number of tasks.
-            seed: the run's.
-            iteration: counted from 0; with the seed it names the random stream, so that a resumed run draws the same.
+            seed: seed of the run.
+            iteration: counted from 0; with the seed it determines the random stream, so that a resumed run draws the
+                same tasks.
         """
 
     def report(self, rollouts: Sequence[Rollout], iteration: int) -> None:  # noqa: B027
-        """Take note of what came of the tasks that were drawn; by default of nothing.
+        """Receive the outcome of the tasks that were drawn; by default it is ignored.
 
         Args:
-            rollouts: of these N tasks, one before each adaptation and the last one after all of them.
-            iteration: in which they were drawn.
+            rollouts: rollouts of these N tasks, one before each adaptation step, and one after the last.
+            iteration: iteration in which they were drawn.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -76,7 +78,7 @@ class TaskSource(ABC):
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Take over what ``state_dict`` returned; by default nothing."""
+        """Restore what ``state_dict`` returned; by default nothing."""
 
 
 TASK_SOURCES: Registry[type[TaskSource]] = Registry("task source", "metarl train LEARNER FAMILY --help")
@@ -84,31 +86,31 @@ SourceT = TypeVar("SourceT", bound=TaskSource)
 
 
 def register_task_source(source: type[SourceT]) -> type[SourceT]:
-    """Make a task source known by its name; used as a class decorator."""
+    """Register a task source by its name; used as a class decorator."""
     TASK_SOURCES[source.name] = source
     return source
 
 
 @register_task_source
 class UniformTasks(TaskSource):
-    """Draws tasks from the training part of the split, whatever came of those before."""
+    """Draws tasks uniformly from the training part of the split."""
 
     name: ClassVar[str] = "uniform"
 
     def draw(self, count: int, seed: int, iteration: int) -> TensorDict:
-        """Return tasks ``[count]``, independent of each other and of all others."""
+        """Return independent tasks ``[count]``."""
         return self.split.train_tasks(count, seed, iteration)
 
 
 @dataclass
 class _Met:
-    """What is known of one task.
+    """The record of one task.
 
     Attributes:
         task: its parameters ``[]``.
-        score: what there is estimated to be left to learn on it.
-        best: the highest return of an episode so far.
-        iteration: in which it was met last.
+        score: estimate of its learning potential.
+        best: highest episode return so far.
+        iteration: iteration in which it was last seen.
     """
 
     task: TensorDict
@@ -121,15 +123,15 @@ class _Met:
 class PrioritisedTasks(TaskSource):
     """Prioritised level replay (PLR; Jiang, Grefenstette and Rocktäschel 2021, section 3).
 
-    With probability ``replay_probability`` a task of an iteration is one met before, else a new one from the split.
-    Replay draws by P = (1 - rho) P_S + rho P_C: P_S is proportional to rank(score) ^ (-1 / temperature), P_C to the
-    number of iterations since the task was met last. Tasks of one iteration are replayed without replacement.
+    With probability ``replay_probability`` a task of an iteration is one seen before, otherwise a new one from the
+    split. Replay uses P = (1 - rho) P_S + rho P_C: P_S is proportional to rank(score) ^ (-1 / temperature), P_C to the
+    number of iterations since the task was last seen. Tasks of one iteration are replayed without replacement.
 
-    The score must serve learners without a value function as well. It is an estimate of regret from returns alone:
-    the highest return of any episode of the task so far, minus the mean return of its latest episodes after
-    adaptation. The maximum in it is that of MaxMC (Jiang et al. 2021, Replay-guided adversarial environment design),
-    which replaces a bootstrapped target with it for each step. A task on which all episodes earn the same scores 0 and
-    ranks last, be it mastered or be it one on which no episode has ever succeeded.
+    The score must also work for learners without a value function. It is an estimate of regret from returns alone: the
+    highest return of any episode of the task so far, minus the mean return of its latest episodes after adaptation. The
+    maximum is the one of MaxMC (Jiang et al. 2021, Replay-guided adversarial environment design), which uses it in
+    place of a bootstrapped target at each step. A task on which all episodes have the same return scores 0 and ranks
+    last, whether it is mastered or no episode has ever succeeded.
     """
 
     name: ClassVar[str] = "plr"
@@ -141,15 +143,15 @@ class PrioritisedTasks(TaskSource):
 
     @property
     def scores(self) -> Tensor:
-        """Scores ``[K]`` of the tasks that are kept for replay."""
+        """Scores ``[K]`` of the tasks kept for replay."""
         return torch.tensor([each.score for each in self._met.values()], dtype=torch.float64)
 
     def probabilities(self, iteration: int) -> Tensor:
-        """Return the replay distribution ``[K]`` at an iteration over the tasks that are kept."""
+        """Return the replay distribution ``[K]`` at an iteration."""
         ranks = torch.empty(len(self._met), dtype=torch.float64)
         order = self.scores.argsort(descending=True, stable=True)
         ranks[order] = torch.arange(1, len(order) + 1, dtype=torch.float64)
-        # Relative to the first rank, whose weight is 1: no temperature underflows all weights.
+        # Relative to the first rank, whose weight is 1, so that not all weights can underflow.
         by_score = torch.softmax(-ranks.log() / self.settings.score_temperature, 0)
         ages = torch.tensor([iteration - each.iteration for each in self._met.values()], dtype=torch.float64)
         by_age = ages / ages.sum() if ages.sum() > 0 else torch.full_like(ages, 1 / len(ages))
@@ -157,7 +159,7 @@ class PrioritisedTasks(TaskSource):
         return (1 - rho) * by_score + rho * by_age
 
     def draw(self, count: int, seed: int, iteration: int) -> TensorDict:
-        """Return tasks ``[count]``: those that are replayed first, then new ones."""
+        """Return tasks ``[count]``: replayed ones first, then new ones."""
         stream = generator(seed, "prioritised tasks", iteration)
         wanted = int((torch.rand(count, generator=stream) < self.settings.replay_probability).sum())
         replayed = min(wanted, len(self._met))
@@ -166,7 +168,7 @@ class PrioritisedTasks(TaskSource):
             assert new is not None
             return new
         known = [each.task for each in self._met.values()]
-        # Tasks of probability 0 cannot be drawn without replacement; the smallest weight lets them fill the rest.
+        # Tasks of probability 0 cannot be drawn without replacement; with the smallest weight they can fill the rest.
         weights = self.probabilities(iteration).clamp(min=torch.finfo(torch.float64).tiny)
         chosen = torch.multinomial(weights, replayed, generator=stream).tolist()
         old: TensorDict = TensorDict.stack([known[index] for index in chosen])
@@ -187,7 +189,7 @@ class PrioritisedTasks(TaskSource):
         self._met = dict(ranked[: self.settings.replayed_tasks])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tasks that are kept, and what is known of them."""
+        """Return the records of the kept tasks."""
         if not self._met:
             return {}
         met = list(self._met.values())
@@ -200,7 +202,7 @@ class PrioritisedTasks(TaskSource):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         self._met = {}
         if not state:
             return

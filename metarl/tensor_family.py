@@ -1,4 +1,4 @@
-"""The family whose dynamics are written in torch: three functions of a state."""
+"""Families with dynamics in torch: three functions of a state."""
 
 from abc import abstractmethod
 
@@ -19,20 +19,20 @@ class TensorFamily(TaskFamily):
 
     @abstractmethod
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
-        """Return the first state of an episode in each of B worlds."""
+        """Return the initial states of episodes in B worlds."""
 
     @abstractmethod
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
-        """Return the next state, and rewards and ends, of each world."""
+        """Return the next states, and the rewards and ends of the step."""
 
     @abstractmethod
     def observation(self, state: State) -> Values:
-        """Return the observations ``[B, ...]`` of a state; in a Dict or Tuple space, those of each part by itself."""
+        """Return the observations ``[B, ...]`` of a state; for a Dict or Tuple space, by part."""
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
+        """Render one world, given without the axis B, as uint8 ``[H, W, 3]``; as text unless overridden."""
         batched = {key: value[None] for key, value in state.items()}
         seen = observed(self.observation_space, self.observation(batched))
         return text_picture(describe(task, seen[0]))

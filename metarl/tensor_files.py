@@ -1,4 +1,4 @@
-"""Named tensors in a file of NumPy's npz format, which holds no code, and its SHA-256 to know it again by."""
+"""Named tensors in NumPy's npz format, which contains no code, verified by SHA-256."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from metarl.files import write_whole
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write named tensors whole, and return the file's SHA-256."""
+    """Write named tensors atomically, and return the file's SHA-256."""
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **{name: value.detach().cpu().numpy() for name, value in tensors.items()})
     content = buffer.getvalue()
@@ -24,10 +24,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Read what ``write_tensors`` wrote, on the CPU.
+    """Read a file of ``write_tensors``, on the CPU.
 
     Raises:
-        InputError: when the file is missing, or not the one with that SHA-256.
+        InputError: if the file is missing, or has another SHA-256.
     """
     try:
         content = path.read_bytes()

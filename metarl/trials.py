@@ -1,4 +1,4 @@
-"""Trials as sequences: the episodes that a learner with a memory spends on one task, one after the other."""
+"""Trials as sequences: consecutive episodes of one task, for learners with a memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -12,17 +12,17 @@ from metarl.rollout import Rollout
 
 @dataclass(frozen=True)
 class Trials:
-    """B trials, each a sequence of up to L steps without gaps; B counts the trials of the first task first.
+    """B trials, each a sequence of up to L steps without gaps, sorted by task.
 
     Shapes:
         observations, next_observations: ``[B, L, *observation]``, before and after the action; at an episode's end the
-            next observation is that episode's last.
-        actions: ``[B, L, *action]``, as the policy drew them.
+            next observation is the final one of that episode.
+        actions: ``[B, L, *action]``, as sampled from the policy.
         rewards: ``[B, L]``.
-        log_probs: ``[B, L]``, at the time of sampling; NaN where the policy that acted is not known.
-        starts: bool ``[B, L]``, whether an episode begins with the step.
+        log_probs: ``[B, L]``, at sampling time; NaN if the policy is unknown.
+        starts: bool ``[B, L]``, whether an episode starts with the step.
         terminated: bool ``[B, L]``.
-        valid: bool ``[B, L]``, true up to and including the trial's last step. Behind it stand zeros, but in
+        valid: bool ``[B, L]``, true up to and including the trial's last step. All later entries are zeros, except in
             ``log_probs``.
     """
 
@@ -40,10 +40,10 @@ class Trials:
         """Join rollouts of the same tasks: episode ``[n, e]`` of each is followed by episode ``[n, e]`` of the next.
 
         Raises:
-            ValueError: when their numbers of tasks or episodes differ.
+            ValueError: if their numbers of tasks or episodes differ.
         """
         if len({rollout.rewards.shape[:2] for rollout in rollouts}) != 1:
-            raise ValueError("the episodes of a trial stand in rollouts of equally many tasks and episodes")
+            raise ValueError("the rollouts of trials must have the same numbers of tasks and episodes")
         names = [field.name for field in fields(cls)]
         pieces = [_steps(rollout) for rollout in rollouts]
         joined = {name: torch.cat([piece[name] for piece in pieces], 2).flatten(0, 1) for name in names}
@@ -72,7 +72,7 @@ class Trials:
         )
 
     def __getitem__(self, rows: Tensor) -> Self:
-        """Return the trials with these numbers."""
+        """Return the trials with these indices."""
         return type(self)(**{name: value[rows] for name, value in vars(self).items()})
 
 

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from metarl.errors import InputError
 
-# Beyond these nothing can be computed: counts overflow 32 bits, and a layer of so many units needs a terabyte.
+# Upper limits: larger counts overflow 32 bits, and a larger layer needs a terabyte.
 MAX_COUNT, MAX_UNITS = 2**31 - 1, 2**18
 
 
@@ -30,27 +30,27 @@ def require_counts(config: Any, *fields: str) -> None:
 
 
 def require_unit(config: Any, *fields: str) -> None:
-    """Raise ``InputError`` for the first of the fields that lies outside [0, 1]."""
+    """Raise ``InputError`` for the first of the fields that is outside [0, 1]."""
     for name in fields:
         if not 0 <= getattr(config, name) <= 1:
             raise InputError(f"{name} must lie in [0, 1], not {getattr(config, name)}")
 
 
 def require_layers(config: Any, *fields: str) -> None:
-    """Raise ``InputError`` for the first of the fields in which a hidden layer has no unit."""
+    """Raise ``InputError`` for the first of the fields with an empty hidden layer."""
     for name in fields:
         require_sizes(name, getattr(config, name))
 
 
 def require_choice(config: Any, field: str, literal: Any) -> None:
-    """Raise ``InputError`` when a field is none of the words of a ``Literal``."""
+    """Raise ``InputError`` if a field is not one of the values of a ``Literal``."""
     known = get_args(literal)
     if getattr(config, field) not in known:
         raise InputError(f"{field} must be one of {', '.join(known)}, not {getattr(config, field)!r}")
 
 
 def require_sizes(what: str, sizes: Sequence[int]) -> None:
-    """Raise ``InputError`` when one of the sizes of hidden layers, called ``what``, is below 1."""
+    """Raise ``InputError`` if one of the sizes of hidden layers, called ``what``, is below 1."""
     if any(size < 1 for size in sizes):
         raise InputError(f"{what}: every hidden layer needs at least one unit, not {list(sizes)}")
     if any(size > MAX_UNITS for size in sizes):
@@ -58,7 +58,7 @@ def require_sizes(what: str, sizes: Sequence[int]) -> None:
 
 
 def require_count(what: str, value: int) -> None:
-    """Raise ``InputError`` when a number of things, called ``what``, is below 1, or above ``MAX_COUNT``."""
+    """Raise ``InputError`` if a count, called ``what``, is below 1 or above ``MAX_COUNT``."""
     if value < 1:
         raise InputError(f"{what} must be at least 1, not {value}")
     if value > MAX_COUNT:

@@ -1,4 +1,4 @@
-"""A family's worlds as Gymnasium environments: many at once on a device, and one at a time in NumPy."""
+"""A family's worlds as Gymnasium environments: vectorised on a device, or single in NumPy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,28 +23,27 @@ RENDERING: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
 class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
     """B environments of one family, each with its own task; observations, rewards and ends are torch tensors.
 
-    Tasks stay as ``set_tasks`` set them; until it is called, every reset draws new ones from the family.
+    Tasks are those of ``set_tasks``; until it is called, every reset draws new ones from the family.
 
     With ``AutoresetMode.SAME_STEP`` an environment whose episode ends starts its next one within the same step, and
-    ``info["final_obs"]`` (where ``info["_final_obs"]`` is true) holds the last observation of the old one. With
+    ``info["final_obs"]`` (where ``info["_final_obs"]`` is true) holds the final observation of the old one. With
     ``AutoresetMode.DISABLED`` ended environments wait for ``reset(options={"reset_mask": ended})``.
 
     Actions outside a Box action space are clipped to it.
 
     Attributes:
-        capturable: whether a CUDA graph can hold a step.
-        generator: of the randomness within episodes.
+        capturable: whether a CUDA graph can capture a step.
+        generator: generator of the randomness within episodes.
 
     Args:
-        family: what the environments are.
-        num_envs: their number B.
-        device: where the tensors live.
+        family: family of the environments.
+        num_envs: number of environments B.
+        device: device of the tensors.
         autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
         render_mode: ``rgb_array``, or None.
 
     Raises:
-        InputError: for another autoreset or render mode, no environments, or a device that the family's engine does
-            not run on.
+        InputError: for another autoreset or render mode, no environments, or a device that the family does not support.
     """
 
     def __init__(
@@ -90,13 +89,13 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return self._tasks
 
     def set_tasks(self, tasks: TensorDict) -> None:
-        """Give every environment its task, from its next reset on.
+        """Set the task of every environment, from its next reset on.
 
         Args:
             tasks: ``[B]``.
 
         Raises:
-            InputError: when there is not one task for each environment.
+            InputError: if the number of tasks differs from the number of environments.
         """
         if tasks.batch_size != torch.Size([self.num_envs]):
             raise InputError(f"{self.num_envs} environments need as many tasks, not {list(tasks.batch_size)}")
@@ -106,7 +105,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         """Start an episode in every environment, or where ``options["reset_mask"]`` (bool ``[B]``) is true.
 
         Args:
-            seed: reseeds all randomness of the environments; without it the streams go on.
+            seed: reseeds all randomness of the environments; without it the random streams continue.
             options: ``reset_mask``, optional.
 
         Returns:
@@ -123,10 +122,10 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return self._dynamics.observe(), {}
 
     def step(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Info]:
-        """Advance every environment by one action.
+        """Step every environment with one action.
 
         Args:
-            actions: ``[B, *action]``; a NumPy array will do.
+            actions: ``[B, *action]``, a tensor or NumPy array.
 
         Returns:
             Observations ``[B, ...]``, rewards (float32), terminated and truncated (bool) ``[B]``, never both true at
@@ -145,21 +144,21 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         return observations, rewards, terminated, truncated, info
 
     def unstable(self) -> Tensor | None:
-        """Return a bool ``[B]``, true where the simulation broke down since the last reset; None if none can."""
+        """Return a bool ``[B]``, true where the simulation diverged since the last reset; None if none can."""
         return self._dynamics.unstable()
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Return a picture uint8 ``[H, W, 3]`` of every environment, or None without a render mode.
 
         Raises:
-            InputError: when this machine lacks what drawing needs.
+            InputError: if this machine cannot render.
         """
         if self.render_mode is None:
             return None
         return tuple(self._dynamics.render(self._tasks, world) for world in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Give back what the worlds hold beyond memory."""
+        """Release the worlds' resources other than memory."""
         self._dynamics.close()
 
     def _begin_ended(self, observations: Tensor, ended: Tensor, info: Info) -> Tensor:
@@ -179,10 +178,10 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
 
 class TaskEnv(gymnasium.Env[np.ndarray, Any]):
-    """One environment of a family, in NumPy, with a given task or a new one drawn at each reset.
+    """A single environment of a family, in NumPy, with a fixed task or a new one at each reset.
 
     Args:
-        family: what the environment is.
+        family: family of the environment.
         task: ``[1]``, or None.
         render_mode: ``rgb_array``, or None.
     """
@@ -200,7 +199,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
 
     @property
     def task(self) -> dict[str, np.ndarray]:
-        """The parameters of the present task."""
+        """The parameters of the current task."""
         return {str(key): np.asarray(value[0]) for key, value in self._worlds.tasks.items()}
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[np.ndarray, Info]:
@@ -210,7 +209,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
         return observations[0].numpy(), info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
-        """Advance by one action; return observation, reward, terminated, truncated, info (the family's own terms)."""
+        """Step with one action; return observation, reward, terminated, truncated, info (the family's own terms)."""
         batch = torch.as_tensor(np.asarray(action)[None])
         observations, rewards, terminated, truncated, info = self._worlds.step(batch)
         terms = {key: value[0].item() for key, value in info.items()}
@@ -222,7 +221,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
         return None if frames is None else frames[0]
 
     def close(self) -> None:
-        """Give back what the world holds beyond memory."""
+        """Release the world's resources other than memory."""
         self._worlds.close()
 
 
@@ -232,7 +231,7 @@ def _check_render_mode(family: TaskFamily, render_mode: str | None) -> None:
 
 
 def _split(family: str, preset: str | None, arguments: Mapping[str, Any]) -> tuple[TaskFamily, TensorDict | None]:
-    """Tell settings of a family from the parameters of a task, which share a namespace in ``gymnasium.make``."""
+    """Separate a family's settings from task parameters, which share a namespace in ``gymnasium.make``."""
     names = set(make_family(family, preset).task_space)
     made = make_family(family, preset, **{key: value for key, value in arguments.items() if key not in names})
     task = {key: value for key, value in arguments.items() if key in names}
@@ -240,7 +239,7 @@ def _split(family: str, preset: str | None, arguments: Mapping[str, Any]) -> tup
 
 
 def make_env(family: str, preset: str | None = None, render_mode: str | None = None, **arguments: Any) -> TaskEnv:
-    """Make one environment, as ``gymnasium.make("metarl/HalfCheetahVel-v0", velocity=1.5)`` does.
+    """Make a single environment, as ``gymnasium.make("metarl/HalfCheetahVel-v0", velocity=1.5)`` does.
 
     Args:
         family: name of the family.
@@ -269,7 +268,7 @@ def make_vector_env(
         num_envs: number of environments.
         family: name of the family.
         preset: one of its presets.
-        device: where the tensors live.
+        device: device of the tensors.
         autoreset_mode: ``SAME_STEP`` or ``DISABLED``.
         render_mode: ``rgb_array``, or None.
         arguments: task parameters (the same task everywhere) and settings of the family.

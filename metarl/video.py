@@ -1,4 +1,4 @@
-"""Videos on disk: MP4 that browsers play, and GIF."""
+"""Writing videos: MP4 that browsers play, and GIF."""
 
 import math
 from fractions import Fraction
@@ -11,19 +11,19 @@ from metarl.errors import InputError
 from metarl.files import write_whole
 from metarl.pictures import WHITE
 
-# The shortest frame of a GIF, in hundredths of a second (browsers show shorter ones for a tenth), and the last frame.
+# Durations of a GIF's shortest frame, in hundredths of a second (browsers slow down shorter ones), and of its last.
 SHORTEST = 2
 LAST_FRAME = 100
 PALETTE_FRAMES = 16
-# Pillow looks a colour up in a palette only this finely, so that white would be whatever is nearest to 252.
+# Pillow's palette look-up has only this resolution, so white would become whatever is closest to 252.
 NEARLY_WHITE = 248
 
 
 def check_video_path(path: Path | str) -> None:
-    """Make sure, before anything is recorded, that the video can be written.
+    """Check, before anything is recorded, that the video can be written.
 
     Raises:
-        InputError: when the name ends in neither .mp4 nor .gif, or its folder is missing.
+        InputError: if the name ends in neither .mp4 nor .gif, or its folder is missing.
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
@@ -35,18 +35,18 @@ def check_video_path(path: Path | str) -> None:
 
 
 def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:
-    """Write frames as MP4 (H.264, yuv420p) or GIF, by the ending of the name.
+    """Write frames as MP4 (H.264, yuv420p) or GIF, depending on the extension.
 
-    An MP4 gets a copy of its last row or column where their number is odd, which H.264 cannot encode. A GIF has 256
-    colours, holds its last frame for a second and then begins again; it counts time in hundredths of a second.
+    If height or width is odd, which H.264 cannot encode, the last row or column is repeated. A GIF has 256 colours,
+    holds its last frame for a second and loops; its time resolution is a hundredth of a second.
 
     Args:
         frames: uint8 ``[T, H, W, 3]``.
-        path: of the file.
+        path: path of the file.
         fps: frames per second; in a GIF at most 50.
 
     Raises:
-        InputError: when the name ends in neither .mp4 nor .gif, or its folder is missing.
+        InputError: if the name ends in neither .mp4 nor .gif, or its folder is missing.
     """
     check_video_path(path)
     path = Path(path)
@@ -68,7 +68,7 @@ def _write_mp4(frames: np.ndarray, path: Path, fps: float) -> None:
 
 def _write_gif(frames: np.ndarray, path: Path, fps: float) -> None:
     sampled = frames[:: math.ceil(len(frames) / PALETTE_FRAMES)]
-    palette = Image.fromarray(np.concatenate(sampled)).quantize(256)  # one for all frames, or colours would flicker
+    palette = Image.fromarray(np.concatenate(sampled)).quantize(256)  # shared by all frames, or colours would flicker
     colours = np.array(palette.getpalette()).reshape(-1, 3)
     colours[(colours >= NEARLY_WHITE).all(1)] = WHITE
     palette.putpalette(colours.flatten().tolist())

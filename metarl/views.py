@@ -1,8 +1,8 @@
-"""Views: another family's worlds and tasks, observed otherwise.
+"""Views: families with the worlds and tasks of another family, but different observations.
 
-A learner meets a family through the view that its ``Learner.view`` returns. ``InformedFamily`` adds the task to the
-observations, ``AdvisedFamily`` observes the best actions. A view may be of a view; ``TaskFamily.base`` of either is the
-family itself.
+A learner uses a family through the view that its ``Learner.view`` returns. ``InformedFamily`` adds the task to the
+observations, ``AdvisedFamily`` observes the best actions. Views can be nested; ``TaskFamily.base`` is always the family
+itself.
 """
 
 from collections.abc import Mapping
@@ -22,96 +22,96 @@ from metarl.solved import SolvedFamily
 from metarl.spaces import feature_space, features, unit_space
 from metarl.tensor_family import State, TensorFamily
 
-# A range wider than this is a formality, such as that of float32: scaled by it, every value would be about 0.
+# A wider range is only formal, such as that of float32: scaled by it, all values would be about 0.
 WIDEST = 1e6
-# Beside the family's own entries in a state, whose names have no spaces.
+# Additional entries of a state, with spaces in their names, which the family's own entries do not have.
 PLAN, REMAINING = "best plan", "steps left"
 
 
 @dataclass(frozen=True)
 class FamilyView(TaskFamily):
-    """Another family in all but its observations.
+    """A family that equals another one except for its observations.
 
     Attributes:
-        family: the other one.
+        family: the underlying family.
     """
 
     family: TaskFamily
 
     @property
     def base(self) -> TaskFamily:
-        """The family that is viewed, without any view."""
+        """The underlying family, without any view."""
         return self.family.base
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.name
 
     @property
     def env_id(self) -> str:  # type: ignore[override]
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.env_id
 
     @property
     def presets(self) -> Mapping[str, Mapping[str, Any]]:  # type: ignore[override]
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.presets
 
     @property
     def references(self) -> Mapping[str, Reference]:  # type: ignore[override]
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.references
 
     @property
     def horizon(self) -> int:  # type: ignore[override]
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.horizon
 
     @property
     def action_space(self) -> spaces.Space[Any]:
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.action_space
 
     @property
     def task_space(self) -> spaces.Dict:
-        """The other family's."""
+        """As in the underlying family."""
         return self.family.task_space
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw tasks of the other family."""
+        """Draw tasks of the underlying family."""
         return self.family.sample_tasks(count, generator)
 
     def check_device(self, device: torch.device) -> None:
-        """Make sure that the other family's worlds can run on ``device``."""
+        """Check that the underlying family's worlds can run on ``device``."""
         self.family.check_device(device)
 
     def settings(self) -> dict[str, Any]:
-        """Return the other family's settings."""
+        """Return the underlying family's settings."""
         return self.family.settings()
 
     def all_tasks(self) -> TensorDict | None:
-        """Return the other family's tasks."""
+        """Return the underlying family's tasks."""
         return self.family.all_tasks()
 
     def own_split(self) -> Mapping[Part, TensorDict] | None:
-        """Return the other family's parts."""
+        """Return the underlying family's parts."""
         return self.family.own_split()
 
     def outside_tasks(self, count: int, generator: torch.Generator) -> TensorDict | None:
-        """Draw tasks outside the other family's distribution."""
+        """Draw tasks outside the underlying family's distribution."""
         return self.family.outside_tasks(count, generator)
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
-        """Return the parts to which the other family assigns tasks."""
+        """Return the parts to which the underlying family assigns tasks."""
         return self.family.part_of(tasks, seed)
 
     def map_of(self, task: TensorDict) -> Map:
-        """Return the other family's map."""
+        """Return the underlying family's map."""
         return self.family.map_of(task)
 
     def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
-        """Make a task of the other family."""
+        """Make a task of the underlying family."""
         return self.family.make_task(parameters)
 
 
@@ -119,8 +119,8 @@ class FamilyView(TaskFamily):
 class InformedFamily(FamilyView):
     """A family whose observations include the task.
 
-    Observations are flattened (of a Discrete space: one-hot), and the task's parameters follow, in the order of the
-    task space: those with bounds scaled to [-1, 1], Discrete ones one-hot.
+    Observations are flattened (one-hot for a Discrete space), followed by the task's parameters in the order of the
+    task space: bounded ones scaled to [-1, 1], Discrete ones one-hot.
     """
 
     @property
@@ -132,7 +132,7 @@ class InformedFamily(FamilyView):
         return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
     def places(self, observations: Tensor) -> Tensor | None:
-        """Return the places that the other family's part of the observations shows."""
+        """Return the positions in the underlying family's part of the observations."""
         given = self.family.observation_space
         if not isinstance(given, spaces.Box):
             return None
@@ -140,12 +140,12 @@ class InformedFamily(FamilyView):
         return self.family.places(seen.view(*seen.shape[:-1], *given.shape))
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
-        """Make the other family's worlds, with their tasks in the observations."""
+        """Make the underlying family's worlds, with tasks in the observations."""
         return InformedDynamics(self.family, self.family.dynamics(num_envs, device))
 
 
 class InformedDynamics(Dynamics):
-    """Worlds that remember the task of their episode, and append it to their observations."""
+    """Worlds that append the task of their episode to their observations."""
 
     def __init__(self, family: TaskFamily, worlds: Dynamics) -> None:
         self._family, self._worlds = family, worlds
@@ -153,17 +153,17 @@ class InformedDynamics(Dynamics):
 
     @property
     def capturable(self) -> bool:  # type: ignore[override]
-        """Whether a CUDA graph can hold a step of the worlds."""
+        """Whether a CUDA graph can capture a step of the worlds."""
         return self._worlds.capturable
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
-        """Start episodes under ``mask``, and remember their tasks."""
+        """Start episodes where ``mask`` is true, and store their tasks."""
         self._worlds.reset(tasks, mask, generator)
         fresh = task_features(self._family.task_space, tasks)
         self._shown = fresh if self._shown is None else torch.where(mask[:, None], fresh, self._shown)
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
-        """Advance the worlds."""
+        """Step the worlds."""
         return self._worlds.step(actions, tasks, generator)
 
     def observe(self) -> Tensor:
@@ -177,11 +177,11 @@ class InformedDynamics(Dynamics):
         return self._worlds.unstable()
 
     def prepare_rendering(self) -> None:
-        """Make the worlds ready to be drawn."""
+        """Prepare the worlds for rendering."""
         self._worlds.prepare_rendering()
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
-        """Draw a world as it draws itself."""
+        """Render a world."""
         return self._worlds.render(tasks, world)
 
     def close(self) -> None:
@@ -197,11 +197,11 @@ class AdvisedFamily(FamilyView, TensorFamily):
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
-        """The space of actions as a policy gives them."""
+        """The space of a policy's actions."""
         return unit_space(self.family.action_space)
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
-        """Start as the family does, and plan the episode."""
+        """Start like the family, and plan the episode."""
         state = self.family.initial_state(tasks, generator)
         plan = self.family.plan(state, tasks)
         return {**state, PLAN: plan, REMAINING: torch.full((len(tasks),), self.horizon, device=plan.device)}
@@ -209,26 +209,26 @@ class AdvisedFamily(FamilyView, TensorFamily):
     def transition(
         self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
     ) -> tuple[State, Transition]:
-        """Advance as the family does, and count the steps."""
+        """Step like the family, and count the steps."""
         following, outcome = self.family.transition(state, actions, tasks, generator)
         return {**state, **following, REMAINING: state[REMAINING] - 1}, outcome
 
     def observation(self, state: State) -> Tensor:
-        """Return the best actions ``[B, *action]``; after the episode's last step, those with one step left."""
+        """Return the best actions ``[B, *action]``; after the last step, those with one step left."""
         return self.family.best_actions(state, state[PLAN], state[REMAINING].clamp(min=1))
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
-        """Draw a world as the family does."""
+        """Render a world like the family."""
         return self.family.picture(state, task)
 
 
 def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:
-    """Return tasks ``[B]`` as numbers of magnitude about 1, float32 ``[B, P]``."""
+    """Convert tasks ``[B]`` to network inputs of magnitude about 1, float32 ``[B, P]``."""
     return torch.cat([_scaled(part, features(part, tasks[key])) for key, part in space.items()], -1)
 
 
 def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:
-    """Scale numbers ``[B, P]`` that have bounds from them to [-1, 1], and leave the others."""
+    """Scale numbers ``[B, P]`` with finite bounds to [-1, 1], and leave the others unchanged."""
     if not isinstance(space, spaces.Box):
         return flat
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))

@@ -1,4 +1,4 @@
-"""Robots that are to run in a hidden direction, or to a hidden place."""
+"""Robots that have to run in a hidden direction, or to a hidden goal."""
 
 import math
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from metarl.tensor_family import uniform
 
 
 def shared(tasks: TensorDict) -> Mapping[Part, TensorDict]:
-    """Return parts that all have all tasks, as the field does where there are but two."""
+    """Return all tasks in every part, as is usual in the field for families of two tasks."""
     return {"train": tasks, "validation": tasks, "test": tasks}
 
 
 @register_family
 @dataclass(frozen=True)
 class HalfCheetahDir(LocomotionFamily):
-    """A half-cheetah that is to run forward or backward (Finn et al. 2017; Rothfuss et al. 2019).
+    """A half-cheetah that has to run forward or backward (Finn et al. 2017; Rothfuss et al. 2019).
 
     The reward is d v - 0.05 |a|², with v the mean speed over the step and d = 1 or -1. The episode never terminates.
-    Both tasks are training and test tasks.
+    Both tasks are used for training and testing.
 
     Attributes:
         horizon: steps of an episode; 100 in ProMP.
@@ -60,7 +60,7 @@ class HalfCheetahDir(LocomotionFamily):
         return shared(self.all_tasks())
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw forward or backward with equal chances."""
+        """Draw forward or backward with equal probability."""
         drawn: TensorDict = self.all_tasks()[torch.randint(2, (count,), generator=generator)]
         return drawn
 
@@ -78,7 +78,7 @@ class Heading(LocomotionFamily):
     """A robot that is rewarded for its speed along a heading.
 
     Attributes:
-        opposite: whether the headings are 0 and π only; else any.
+        opposite: whether the only headings are 0 and π; otherwise any.
         horizon: steps of an episode.
         survive: constant reward of every step.
     """
@@ -92,15 +92,15 @@ class Heading(LocomotionFamily):
 
     @property
     def task_space(self) -> spaces.Dict:
-        """``heading`` in radians, counted from the x axis."""
+        """``heading`` in radians, from the x axis."""
         return spaces.Dict({"heading": spaces.Box(0.0, 2 * math.pi, (), np.float32)})
 
     def all_tasks(self) -> TensorDict | None:
-        """Return forward and backward, if there are no others."""
+        """Return forward and backward, if these are the only tasks."""
         return TensorDict({"heading": torch.tensor([0.0, math.pi])}, [2]) if self.opposite else None
 
     def own_split(self) -> Mapping[Part, TensorDict] | None:
-        """Return both tasks in every part, if there are but two."""
+        """Return both tasks in every part, if there are only two."""
         tasks = self.all_tasks()
         return None if tasks is None else shared(tasks)
 
@@ -111,7 +111,7 @@ class Heading(LocomotionFamily):
         return TensorDict({"heading": uniform(generator, (count,), 0.0, 2 * math.pi)}, [count])
 
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
-        """Return ``velocity`` along the heading, and the rewards for it, for control and for being there."""
+        """Return ``velocity`` along the heading, and the velocity, control and survival rewards."""
         heading = tasks["heading"]
         along = velocity[:, 0] * heading.cos() + velocity[:, 1] * heading.sin()
         return {
@@ -125,10 +125,11 @@ class Heading(LocomotionFamily):
 @register_family
 @dataclass(frozen=True)
 class AntDir(Heading):
-    """An ant that is to run in a hidden direction (Finn et al. 2017; Rakelly et al. 2019).
+    """An ant that has to run in a hidden direction (Finn et al. 2017; Rakelly et al. 2019).
 
     The reward is the speed along the heading - 0.5 |a|² and a constant, 1 (0.05 in MAML). The episode terminates when
-    the torso's height leaves [0.2, 1] metres. With the headings 0 and π, both are training and test tasks.
+    the torso's height leaves [0.2, 1] metres. With only the headings 0 and π, both tasks are used for training and
+    testing.
     """
 
     name: ClassVar[str] = "ant-dir"
@@ -145,7 +146,7 @@ class AntDir(Heading):
 @register_family
 @dataclass(frozen=True)
 class HumanoidDir(Heading):
-    """A humanoid that is to run in a hidden direction (Rakelly et al. 2019, section 6.1).
+    """A humanoid that has to run in a hidden direction (Rakelly et al. 2019, section 6.1).
 
     The reward is a quarter of the speed of its centre of mass along the heading - 0.1 |a|² + 5. The episode terminates
     when the torso's height leaves [1, 2] metres.
@@ -164,12 +165,12 @@ class HumanoidDir(Heading):
 @register_family
 @dataclass(frozen=True)
 class AntGoal(LocomotionFamily):
-    """An ant that is to reach a hidden place (Rothfuss et al. 2019; Rakelly et al. 2019).
+    """An ant that has to reach a hidden goal (Rothfuss et al. 2019; Rakelly et al. 2019).
 
-    The reward is -|x - x*| - |y - y*| - 0.1 |a|². The episode never terminates. The place on the ground is observed.
+    The reward is -|x - x*| - |y - y*| - 0.1 |a|². The episode never terminates. The horizontal position is observed.
 
     Attributes:
-        radius: of the disc around the start that goals are drawn from, in metres.
+        radius: radius of the disc around the start from which goals are drawn, in metres.
         horizon: steps of an episode.
     """
 
@@ -218,7 +219,7 @@ class AntGoal(LocomotionFamily):
         return never(qpos, qvel)
 
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
-        """Return the rewards for being near the goal, and for control."""
+        """Return the goal and control rewards."""
         return {
             "reward_goal": -(qpos[:, :2] - tasks["goal"]).abs().sum(-1),
             "reward_ctrl": -0.1 * actions.square().sum(-1),

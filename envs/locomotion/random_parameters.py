@@ -17,20 +17,20 @@ from metarl.errors import InputError
 from metarl.family import register_family
 from metarl.tensor_family import uniform
 
-# The largest and smallest factors are these bases to the power of plus and minus log_scale.
+# The largest and smallest factors are these bases raised to plus and minus log_scale.
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
 
 
 @dataclass(frozen=True)
 class RandomParameters(LocomotionFamily):
-    """A robot that is to run forward with a body drawn anew for each task.
+    """A robot that has to run forward with a random body in each task.
 
     A task is a factor for every element of four fields of the model: masses, inertias and frictions are multiplied by
     1.5^u, dampings by 1.3^u, u ~ U[-3, 3] for each. The reward is v + 1 - 0.001 |a|², with v the mean speed along x
     over the step, in m/s.
 
     Attributes:
-        log_scale: bound 3 of u.
+        log_scale: bound of u.
         horizon: steps of an episode.
     """
 
@@ -46,8 +46,8 @@ class RandomParameters(LocomotionFamily):
 
     @cached_property
     def nominal(self) -> dict[str, Tensor]:
-        """The model's own values of the fields, float64."""
-        # Copies: the arrays are views of the model that all families share.
+        """The model's original values of the fields, float64."""
+        # Copies, because the arrays are views of a model shared by all families.
         return {name: torch.tensor(getattr(self.model, name)) for name in BASES}
 
     @property
@@ -56,11 +56,11 @@ class RandomParameters(LocomotionFamily):
         return spaces.Dict({name: spaces.Box(*self._range(name), self._shape(name), np.float32) for name in BASES})
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
-        """Draw the factors' exponents uniformly."""
+        """Draw the exponents of the factors uniformly."""
         drawn = {}
         for name, base in BASES.items():
             exponents = uniform(generator, (count, *self._shape(name)), -self.log_scale, self.log_scale)
-            # Rounding may carry a factor past the bounds of the task space.
+            # Rounding may move a factor outside the bounds of the task space.
             drawn[name] = (base**exponents).clamp(*self._range(name))
         return TensorDict(drawn, [count])
 
@@ -69,7 +69,7 @@ class RandomParameters(LocomotionFamily):
         return {name: self.nominal[name].to(tasks[name].device) * tasks[name] for name in BASES}
 
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
-        """Return ``x_velocity``, and the rewards for speed, control and being there."""
+        """Return ``x_velocity``, and the velocity, control and survival rewards."""
         speed = velocity[:, 0]
         return {
             "x_velocity": speed,
@@ -89,7 +89,7 @@ class RandomParameters(LocomotionFamily):
 @register_family
 @dataclass(frozen=True)
 class Walker2DRandParams(RandomParameters):
-    """A walker with a body drawn anew for each task (Rothfuss et al. 2019; Rakelly et al. 2019).
+    """A walker with a random body in each task (Rothfuss et al. 2019; Rakelly et al. 2019).
 
     The reward is v + 1 - 0.001 |a|². The episode terminates when the torso leaves heights (0.8, 2) metres or leans by
     more than 1 radian.
@@ -108,7 +108,7 @@ class Walker2DRandParams(RandomParameters):
 @register_family
 @dataclass(frozen=True)
 class HopperRandParams(RandomParameters):
-    """A hopper with a body drawn anew for each task (Rothfuss et al. 2019).
+    """A hopper with a random body in each task (Rothfuss et al. 2019).
 
     The reward is v + 1 - 0.001 |a|². The episode terminates when the torso is at 0.7 metres or below or leans by 0.2
     radians or more.

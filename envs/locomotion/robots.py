@@ -1,7 +1,7 @@
-"""Gymnasium's MuJoCo robots: what is observed of each, how its episodes begin, and when it has fallen.
+"""Gymnasium's MuJoCo robots: observations, initial states and termination.
 
 Observations are positions and velocities. External contact forces are left out: MuJoCo versions disagree on them, and
-old ones left them at zero unnoticed.
+old ones silently left them at zero.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ def never(qpos: Tensor, qvel: Tensor) -> Tensor:
 
 
 def height_outside(low: float, high: float) -> Fallen:
-    """Return the test of whether the torso, whose height is coordinate 2, has left [low, high] metres."""
+    """Return a function that tests whether the torso's height (coordinate 2) has left [low, high] metres."""
     return lambda qpos, qvel: (qpos[:, 2] < low) | (qpos[:, 2] > high)
 
 
@@ -30,7 +30,7 @@ def walker_fallen(qpos: Tensor, qvel: Tensor) -> Tensor:
 
 
 def hopper_fallen(qpos: Tensor, qvel: Tensor) -> Tensor:
-    """Return whether the torso is at 0.7 metres or below, leans by 0.2 radians or more, or a coordinate ran away."""
+    """Return whether the torso is at 0.7 metres or below, leans by 0.2 radians or more, or a coordinate diverged."""
     height, angle = qpos[:, 1], qpos[:, 2]
     ran_away = (qpos[:, 2:].abs() >= 100).any(-1) | (qvel.abs() >= 100).any(-1)
     return (height <= 0.7) | (angle.abs() >= 0.2) | ran_away
@@ -41,15 +41,15 @@ class Robot:
     """One robot.
 
     Attributes:
-        model_name: of Gymnasium's model file.
-        frame_skip: simulation steps in each environment step.
-        plane: number of leading positions that say where on the ground the robot is: x, or x and y.
+        model_name: name of Gymnasium's model file.
+        frame_skip: simulation steps per environment step.
+        plane: number of leading positions that are the horizontal position: x, or x and y.
         position_noise: half-width of the uniform noise on positions at the start of an episode.
-        velocity_noise: half-width of the uniform noise on velocities, or their deviation if ``gaussian``.
-        gaussian: whether velocities start with Gaussian noise.
-        fallen: bool ``[B]`` of positions ``[B, nq]`` and velocities ``[B, nv]``: whether the episode ends in failure.
+        velocity_noise: half-width of the uniform noise on velocities, or its standard deviation if ``gaussian``.
+        gaussian: whether the noise on initial velocities is Gaussian.
+        fallen: maps positions ``[B, nq]`` and velocities ``[B, nv]`` to bool ``[B]``: whether the robot has fallen.
         velocity_limit: observed velocities are clipped to plus or minus this.
-        by_mass: whether progress is that of the centre of mass; else that of the root.
+        by_mass: whether the speed is that of the centre of mass; otherwise that of the root.
     """
 
     model_name: str
@@ -63,7 +63,7 @@ class Robot:
     by_mass: bool = False
 
     def observe(self, qpos: Tensor, qvel: Tensor) -> Tensor:
-        """Return observations ``[B, D]``: all positions but the place on the ground, and all velocities."""
+        """Return observations ``[B, D]``: all positions except the horizontal one, and all velocities."""
         if self.velocity_limit is not None:
             qvel = qvel.clamp(-self.velocity_limit, self.velocity_limit)
         return torch.cat([qpos[:, self.plane :], qvel], -1)

@@ -1,4 +1,4 @@
-"""Robots that are to run at a hidden speed."""
+"""Robots that have to run at a hidden speed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ class TargetVelocity(LocomotionFamily):
         return TensorDict({"velocity": velocity}, [count])
 
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
-        """Return ``x_velocity``, and the rewards for speed, control and being there."""
+        """Return ``x_velocity``, and the velocity, control and survival rewards."""
         speed = velocity[:, 0]
         return {
             "x_velocity": speed,
@@ -73,7 +73,7 @@ class TargetVelocity(LocomotionFamily):
 @register_family
 @dataclass(frozen=True)
 class HalfCheetahVel(TargetVelocity):
-    """A half-cheetah that is to run at a hidden speed (Finn et al. 2017; Rothfuss et al. 2019).
+    """A half-cheetah that has to run at a hidden speed (Finn et al. 2017; Rothfuss et al. 2019).
 
     The reward is -|v - v*| - 0.05 |a|². The episode never terminates. MAML drew v* from [0, 2]; ProMP, PEARL and
     VariBAD draw from [0, 3], AMAGO with a horizon of 1000.
@@ -89,7 +89,7 @@ class HalfCheetahVel(TargetVelocity):
         "0-2-h100": {"max_velocity": 2.0, "horizon": 100},
     }
     references: ClassVar[Mapping[str, Reference]] = {
-        # Published runs reach about -20 to -40: the upper end, so that no score is flattered.
+        # Published runs reach about -20 to -40; the upper end makes scores conservative.
         "0-3-h200": Reference(200, -150.0, -20.0, f"{_CONSTANT_SPEED}; upper end of about -20 to -40"),
         "0-2-h200": Reference(200, -100.0, None, _CONSTANT_SPEED),
         "0-2-h100": Reference(100, -50.0, None, _CONSTANT_SPEED),
@@ -101,7 +101,7 @@ class HalfCheetahVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class AntVel(TargetVelocity):
-    """An ant that is to run at a hidden speed (Finn et al. 2017, section 5.3).
+    """An ant that has to run at a hidden speed (Finn et al. 2017, section 5.3).
 
     The reward is 1 - |v - v*| - 0.005 |a|² + 0.05. The episode terminates when the torso's height leaves
     [0.2, 1] metres.
@@ -119,11 +119,11 @@ class AntVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class HopperVel(TargetVelocity):
-    """A hopper that is to hop at a hidden speed.
+    """A hopper that has to hop at a hidden speed.
 
-    The reward is 1 - |v - v*| - 0.001 |a|², with the ends, the control cost and the constant of Gymnasium's Hopper-v5:
-    the episode terminates when the torso is at 0.7 metres or below or leans by 0.2 radians or more. There is no range
-    that published work agrees on.
+    The reward is 1 - |v - v*| - 0.001 |a|², with the termination, control cost and constant of Gymnasium's Hopper-v5:
+    the episode terminates when the torso is at 0.7 metres or below or leans by 0.2 radians or more. There is no
+    established range of speeds.
     """
 
     max_velocity: float = 2.0
@@ -139,14 +139,14 @@ class HopperVel(TargetVelocity):
 @register_family
 @dataclass(frozen=True)
 class Walker2dVel(TargetVelocity):
-    """A walker that is to walk at a hidden speed.
+    """A walker that has to walk at a hidden speed.
 
     The reward is -|v - v*| - 0.001 |a|² and a constant; the episode terminates when the torso leaves heights (0.8, 2)
-    metres or leans by more than 1 radian. The preset ``promp`` is that of ProMP's code: v* from [0, 10], the constant
-    15, 8 simulation steps in each step; the other has the constant and the time step of Gymnasium's Walker2d-v5.
+    metres or leans by more than 1 radian. The preset ``promp`` follows ProMP's code: v* from [0, 10], constant 15, 8
+    simulation steps per step; the other preset has the constant and the time step of Gymnasium's Walker2d-v5.
 
     Attributes:
-        substeps: simulation steps in each environment step.
+        substeps: simulation steps per environment step.
     """
 
     survive: float = 1.0
@@ -163,14 +163,14 @@ class Walker2dVel(TargetVelocity):
 
     @property
     def frame_skip(self) -> int:
-        """Simulation steps in each environment step."""
+        """Simulation steps per environment step."""
         return self.substeps
 
 
 @register_family
 @dataclass(frozen=True)
 class SwimmerVel(TargetVelocity):
-    """A swimmer that is to swim at a hidden speed, v* from [0.1, 0.2] (Rothfuss et al. 2019, code).
+    """A swimmer that has to swim at a hidden speed, v* from [0.1, 0.2] (Rothfuss et al. 2019, code).
 
     The reward is -|v - v*| - 0.0001 |a|²; ProMP's code lacks the first minus sign. The episode never terminates.
     """

@@ -1,7 +1,7 @@
-"""Robots with a task: the contract of a MuJoCo family, and its worlds on a simulation engine.
+"""Robots with a task: the base class of MuJoCo families, and their worlds on a simulation engine.
 
-A family is a robot (``metarl.envs.locomotion.robots``) and the reward of a task. Rewards and ends are small torch
-functions of B worlds, in the engine's precision.
+A family is a robot (``metarl.envs.locomotion.robots``) and the reward of a task. Rewards and termination are small
+torch functions of B worlds, in the engine's precision.
 """
 
 from abc import abstractmethod
@@ -28,7 +28,7 @@ class LocomotionFamily(TaskFamily):
     """A robot of Gymnasium's MuJoCo suite, with rewards that depend on the task.
 
     Attributes:
-        robot: which one.
+        robot: the robot.
         model_fields: fields of the MuJoCo model that differ between tasks.
     """
 
@@ -37,10 +37,10 @@ class LocomotionFamily(TaskFamily):
 
     @abstractmethod
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
-        """Return named terms ``[B]`` of a step; those whose name begins with ``reward_`` add up to the reward.
+        """Return named terms ``[B]`` of a step; those whose names start with ``reward_`` add up to the reward.
 
         Args:
-            velocity: ``[B, 1 or 2]``, mean velocity on the ground over the step, in m/s.
+            velocity: ``[B, 1 or 2]``, mean horizontal velocity over the step, in m/s.
             qpos: positions ``[B, nq]`` after the step.
             actions: ``[B, nu]``, inside the action space.
             tasks: ``[B]``.
@@ -51,7 +51,7 @@ class LocomotionFamily(TaskFamily):
         return self.robot.observe(qpos, qvel)
 
     def terminated(self, qpos: Tensor, qvel: Tensor) -> Tensor:
-        """Return a bool ``[B]``: episodes that end in failure in this state."""
+        """Return a bool ``[B]``: whether episodes terminate in this state."""
         return self.robot.fallen(qpos, qvel)
 
     def field_values(self, tasks: TensorDict) -> Mapping[str, Tensor]:
@@ -60,24 +60,24 @@ class LocomotionFamily(TaskFamily):
 
     @property
     def model(self) -> "mujoco.MjModel":
-        """The compiled model, shared by all; not to be changed."""
+        """The compiled model, which is shared and must not be modified."""
         from metarl.envs.simulation.batched import gymnasium_model
 
         return gymnasium_model(self.robot.model_name)
 
     @property
     def frame_skip(self) -> int:
-        """Simulation steps in each environment step."""
+        """Simulation steps per environment step."""
         return self.robot.frame_skip
 
     @property
     def dt(self) -> float:
-        """Seconds that one environment step takes."""
+        """Simulated seconds per environment step."""
         return float(self.model.opt.timestep) * self.frame_skip
 
     @property
     def observation_space(self) -> spaces.Box:
-        """Positions and velocities, as ``observe`` picks them; contact forces are left out."""
+        """Positions and velocities, as selected by ``observe``, without contact forces."""
         width = self.observe(torch.zeros(1, self.model.nq), torch.zeros(1, self.model.nv)).shape[1]
         return spaces.Box(-np.inf, np.inf, (width,), np.float32)
 
@@ -88,7 +88,7 @@ class LocomotionFamily(TaskFamily):
         return spaces.Box(low, high, dtype=np.float32)
 
     def check_device(self, device: torch.device) -> None:
-        """Make sure that the engine for ``device`` is installed and runs there."""
+        """Check that the engine for ``device`` is installed and runs there."""
         from metarl.envs.simulation.batched import check_engine
 
         check_engine(device)
@@ -103,10 +103,10 @@ class LocomotionFamily(TaskFamily):
 class LocomotionDynamics(Dynamics):
     """The worlds of a ``LocomotionFamily`` on a simulation engine.
 
-    A world whose episode has terminated need not be simulated any further until its reset.
+    A world whose episode has terminated need not be simulated until its reset.
     """
 
-    # MuJoCo Warp launches graphs of its own. Inside one of torch's, its solver's loop on the device is yet to be seen.
+    # MuJoCo Warp launches its own graphs. Its solver's loop inside a torch graph has not been tested on a GPU yet.
     capturable: ClassVar[bool] = False
 
     def __init__(self, family: LocomotionFamily, simulation: "BatchedSim") -> None:
@@ -151,12 +151,12 @@ class LocomotionDynamics(Dynamics):
         return self._family.observe(self.simulation.qpos, self.simulation.qvel).float()
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[B]``, true where the physics broke down within the episode."""
+        """Return a bool ``[B]``, true where the simulation diverged during the episode."""
         self.simulation.check()
         return self._broken
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
-        """Draw the robot with MuJoCo's own renderer, from a camera that follows it."""
+        """Render the robot with MuJoCo's own renderer, from a camera that follows it."""
         if self._renderer is None:
             from metarl.envs.simulation.rendering import StateRenderer
 
@@ -164,7 +164,7 @@ class LocomotionDynamics(Dynamics):
         return self._renderer.draw(self.simulation.qpos[world].cpu().numpy())
 
     def close(self) -> None:
-        """Give the renderer's OpenGL context back."""
+        """Release the renderer's OpenGL context."""
         if self._renderer is not None:
             self._renderer.close()
 

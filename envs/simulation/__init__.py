@@ -1,1 +1,1 @@
-"""Many MuJoCo simulations behind torch tensors, on the CPU and on CUDA, and their pictures."""
+"""Batched MuJoCo simulations with torch tensors, on the CPU and on CUDA, and rendering."""

@@ -1,4 +1,4 @@
-"""Many MuJoCo simulations of one model behind torch tensors."""
+"""Batched MuJoCo simulations of one model, with torch tensors."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets
 class BatchedSim(Protocol):
     """B simulations stepped together.
 
-    Shapes: ``qpos`` ``[B, nq]``, ``qvel`` ``[B, nv]``, ``ctrl`` ``[B, nu]`` are live: reading them gives the present
-    state, writing them in place sets it. ``centre_of_mass`` ``[B, 3]`` of all bodies together is live and only read;
-    as always in MuJoCo, after a step it is that of the state before the last substep.
+    Shapes: ``qpos`` ``[B, nq]``, ``qvel`` ``[B, nv]``, ``ctrl`` ``[B, nu]`` are live: reading them gives the current
+    state, writing them in place sets it. ``centre_of_mass`` ``[B, 3]`` of all bodies together is live and read-only; as
+    always in MuJoCo, after a step it is that of the state before the last substep.
     """
 
     qpos: Tensor
@@ -38,9 +38,9 @@ class BatchedSim(Protocol):
         ...
 
     def step(self, substeps: int, active: Tensor | None = None) -> None:
-        """Advance the simulations by ``substeps`` time steps of the model under their ``ctrl``.
+        """Step the simulations by ``substeps`` time steps of the model with their ``ctrl``.
 
-        Those where ``active`` (bool ``[B]``) is false need not be advanced.
+        Those where ``active`` (bool ``[B]``) is false need not be stepped.
         """
         ...
 
@@ -49,18 +49,18 @@ class BatchedSim(Protocol):
         ...
 
     def set_fields(self, mask: Tensor, fields: Mapping[str, Tensor]) -> None:
-        """Set model fields ``[B, ...]`` of the simulations where ``mask`` is true, and what MuJoCo derives from them.
+        """Set model fields ``[B, ...]`` of the simulations where ``mask`` is true, and recompute derived constants.
 
-        Only fields that were named when the engine was made can be set. A restart has to follow.
+        Only fields named when the engine was made can be set. A restart must follow.
         """
         ...
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[B]``, true where the physics met a bad state since the simulation's last restart."""
+        """Return a bool ``[B]``, true where the simulation diverged since its last restart."""
         ...
 
     def check(self) -> None:
-        """Make sure that no contact or constraint was dropped for lack of memory since the last check.
+        """Check that no contact or constraint was dropped for lack of memory since the last check.
 
         Raises:
             RunError: if one was.
@@ -72,7 +72,7 @@ class BatchedSim(Protocol):
 def quiet_compiler() -> Iterator[None]:
     """Keep MuJoCo's warnings about a model file off the terminal and out of MUJOCO_LOG.TXT.
 
-    The models are Gymnasium's; their users can do nothing about deprecated attributes in them.
+    The models are Gymnasium's; users cannot do anything about their deprecated attributes.
     """
     previous = mujoco.get_mju_user_warning()
     mujoco.set_mju_user_warning(lambda message: None)
@@ -84,7 +84,7 @@ def quiet_compiler() -> Iterator[None]:
 
 @cache
 def gymnasium_model(name: str) -> mujoco.MjModel:
-    """Compile one of Gymnasium's models, such as ``half_cheetah``; it is shared and must not be changed."""
+    """Compile one of Gymnasium's models, such as ``half_cheetah``; it is shared and must not be modified."""
     with quiet_compiler():
         return mujoco.MjModel.from_xml_path(str(GYMNASIUM_MODELS / f"{name}.xml"))
 
@@ -94,13 +94,13 @@ class CpuSim:
 
     Args:
         model: compiled model.
-        num_sims: their number B.
+        num_sims: number of simulations B.
         fields: names of the model fields that differ between simulations.
 
     The tensors are views of MuJoCo's own state rows.
 
     Raises:
-        InputError: for a field that there is not, or that cannot differ.
+        InputError: for a field that does not exist or cannot differ.
     """
 
     def __init__(self, model: mujoco.MjModel, num_sims: int, fields: Sequence[str] = ()) -> None:
@@ -120,13 +120,13 @@ class CpuSim:
 
     @cached_property
     def centre_of_mass(self) -> Tensor:
-        """The subtree of the world body ``[B, 3]``; MuJoCo copies it out from the first use on."""
+        """Centre of mass of the world body's subtree ``[B, 3]``; MuJoCo copies it out from the first use on."""
         subtrees = self._batch.bind("subtree_com")
         self._batch.forward()
         return _read_only(subtrees)[:, 0]
 
     def step(self, substeps: int, active: Tensor | None = None) -> None:
-        """Advance the active simulations by ``substeps`` calls of ``mj_step``."""
+        """Step the active simulations with ``substeps`` calls of ``mj_step``."""
         self._batch.step(None if active is None or active.all() else active.numpy(), nstep=substeps)
 
     def restart(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -147,21 +147,21 @@ class CpuSim:
         return torch.from_numpy(self._batch.warning[:, BROKEN, 1].any(1))
 
     def check(self) -> None:
-        """Do nothing: on the CPU MuJoCo raises at the step that runs out of memory."""
+        """Do nothing: on the CPU MuJoCo raises an error at the step that runs out of memory."""
 
 
 def _read_only(array: np.ndarray) -> Tensor:
-    """View a read-only array as a tensor, without torch's warning that one could write to it."""
+    """View a read-only array as a tensor, without torch's warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)
 
 
 def check_engine(device: torch.device) -> None:
-    """Make sure that the engine for ``device`` is installed and runs there.
+    """Check that the engine for ``device`` is installed and runs there.
 
     Raises:
-        InputError: when a package is missing, or the driver of the device is too old.
+        InputError: if a package is missing, or the driver of the device is too old.
     """
     if device.type == "cpu":
         return
@@ -182,7 +182,7 @@ def make_simulation(
     Args:
         model: compiled model.
         num_sims: number of simulations.
-        device: where their state lives.
+        device: device of their state.
         fields: names of the model fields that differ between simulations.
 
     Raises:

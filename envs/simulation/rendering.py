@@ -1,4 +1,4 @@
-"""Pictures of MuJoCo states, without a screen."""
+"""Off-screen rendering of MuJoCo states."""
 
 import os
 from ctypes.util import find_library
@@ -13,18 +13,18 @@ from metarl.pictures import SIDE
 
 OFFSCREEN = {"EGL": "mujoco.egl", "OSMesa": "mujoco.osmesa"}
 ADVICE = "install EGL or OSMesa (Debian: apt-get install libegl1, or libosmesa6), or run with a display"
-# What the OpenGL libraries raise when they are there but do not work.
+# Errors of OpenGL libraries that are installed but do not work.
 FAILURES = (mujoco.FatalError, RuntimeError, ImportError, AttributeError, OSError)
 
 
 class StateRenderer:
-    """Draws states of one model from its ``track`` camera; holds an OpenGL context until ``close``.
+    """Renders states of one model from its ``track`` camera; holds an OpenGL context until ``close``.
 
     Args:
         model: compiled model.
 
     Raises:
-        InputError: when OpenGL does not work on this machine.
+        InputError: if OpenGL does not work on this machine.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
@@ -45,12 +45,12 @@ class StateRenderer:
         return frame
 
     def close(self) -> None:
-        """Give the OpenGL context back."""
+        """Release the OpenGL context."""
         self._renderer.close()
 
 
 def _choose_context() -> None:
-    """Let MuJoCo draw off screen where there is no display and the user has not chosen by MUJOCO_GL."""
+    """Select off-screen rendering if there is no display and the user has not set MUJOCO_GL."""
     if os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY"):
         return
     for library, module in OFFSCREEN.items():

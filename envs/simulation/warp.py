@@ -1,8 +1,8 @@
-"""MuJoCo Warp behind the engine protocol: many simulations of one model on a CUDA device, in float32.
+"""The MuJoCo Warp engine: many simulations of one model on a CUDA device, in float32.
 
-Kernels run on torch's current stream, over memory that torch sees without copies, and nothing waits for the device.
-They are recorded as graphs, in Python once and launched from then on. Warp records graphs on its CPU device too, so
-tests run the same code there.
+Kernels run on torch's current stream, on memory shared with torch without copies, and nothing synchronises with the
+device. They are recorded as graphs once and launched from then on. Warp also records graphs on its CPU device, so tests
+run the same code there.
 """
 
 import copy
@@ -19,13 +19,13 @@ from torch import Tensor
 from metarl.envs.simulation import warp_kernels
 from metarl.errors import InputError, RunError
 
-# At its default level Warp prints a line for each of hundreds of kernels it loads.
+# By default Warp prints a line for each of the hundreds of kernels it loads.
 wp.config.log_level = wp.LOG_WARNING
 
-# Contacts that a simulation has room for, where its geoms could meet in more. Humanoids that writhe on the ground have
-# up to 13, those thrown through their own limbs 39.
+# Capacity for contacts per simulation, if more are geometrically possible. Humanoids writhing on the ground have up to
+# 13, with self-penetrating limbs up to 39.
 MOST_CONTACTS = 32
-# What MuJoCo derives from masses, inertias and armatures.
+# Constants that MuJoCo derives from masses, inertias and armatures.
 DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0", "tendon_invweight0", "actuator_acc0")
 DERIVED_GROUPS = mjw.SetConstGroup.FIXED | mjw.SetConstGroup.INERT0
 
@@ -34,9 +34,9 @@ def check_driver(device: torch.device) -> wp.Device:
     """Return Warp's name for torch's device.
 
     Raises:
-        InputError: when the driver of the device is too old for the graphs.
+        InputError: if the driver of the device is too old for graphs.
     """
-    # Of a tensor, because torch's "cuda" is its current device, and Warp's another.
+    # From a tensor, because "cuda" means the current device, which differs between torch and Warp.
     found = wp.get_device(str(torch.empty(0, device=device).device))
     if found.is_cuda and not wp.is_conditional_graph_supported():
         raise InputError(f"MuJoCo on {device} needs a driver for CUDA 12.4 or later; use --device cpu")
@@ -44,23 +44,24 @@ def check_driver(device: torch.device) -> wp.Device:
 
 
 class WarpSim:
-    """B simulations on a CUDA device, in float32; for tests also on the CPU.
+    """B simulations on a CUDA device, in float32; in tests also on the CPU.
 
-    Model files that ask for the PGS solver get Newton's, the integrator is the file's. A simulation that meets a
-    bad state goes on from the model's rest position; the others are not affected.
+    Model files that specify the PGS solver use Newton's instead; the integrator is the file's. A simulation that
+    diverges continues from the model's rest position; the others are not affected.
 
     On a CUDA device two runs differ in the last bits, and drift apart: contacts are in the order in which threads
     happen to find them, so sums are rounded differently, and MuJoCo Warp 4.0 cannot sort them.
 
     Args:
-        model: compiled model; it is copied.
-        num_sims: their number B.
-        device: where their state lives.
-        fields: names of the model fields that differ between simulations; not of those that shape geoms.
-        captured: launch recorded graphs; else each kernel from Python, which gives the same numbers and is for tests.
+        model: compiled model, which is copied.
+        num_sims: number of simulations B.
+        device: device of their state.
+        fields: names of the model fields that differ between simulations, except those that shape geoms.
+        captured: launch recorded graphs; otherwise launch each kernel from Python, which gives the same numbers and is
+            used in tests.
 
     Raises:
-        InputError: when the driver of the device is too old for the graphs.
+        InputError: if the driver of the device is too old for graphs.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class WarpSim:
         self._unstable: Tensor = wp.to_torch(self._broken)
         self._fields: dict[str, Tensor] = {name: wp.to_torch(getattr(self._model, name)) for name in fields}
         everywhere = torch.ones(num_sims, dtype=torch.bool, device=device)
-        if fields:  # So that what is derived is computed by one engine in all simulations, from the beginning.
+        if fields:  # So that derived constants come from the same engine in all simulations, from the start.
             self.set_fields(everywhere, {})
         self.restart(everywhere, self.qpos.clone(), self.qvel.clone())
 
@@ -96,24 +97,24 @@ class WarpSim:
         self._model.opt.warn_overflow = 0  # every kernel would print it; check() raises
         pairs = len(self._model.nxn_geom_pair_filtered)
         contacts, rows = _room(model, pairs)
-        # All simulations share the room for contacts; a few of them could each have the most.
+        # All simulations share the capacity for contacts; a few of them could each need the maximum.
         shared = max(contacts * count, 2 * pairs)
         self._data = mjw.make_data(model, nworld=count, nconmax=contacts, naconmax=shared, njmax=rows)
         self._mask, self._bad, self._broken = (wp.zeros(count, dtype=wp.bool) for _ in range(3))
         self._start = wp.clone(self._data.qpos), wp.clone(self._data.qvel)
         self._centres = wp.zeros(count, dtype=wp.vec3)
         self._needs = wp.zeros(2, dtype=wp.int32)
-        # Called in every forward pass after its constraints are made. RK4 makes four passes a step, and what one
-        # needs shows only until the next.
+        # Called in every forward pass after its constraints are made. RK4 makes four passes per step, and the needs of
+        # one are visible only until the next.
         self._model.callback.control = partial(_note_needs, self._needs)
 
     @property
     def centre_of_mass(self) -> Tensor:
-        """``[B, 3]``, live; where a simulation broke down, that of the last sound step."""
+        """``[B, 3]``, live; for a diverged simulation, that of the last valid step."""
         return self._centre_of_mass
 
     def step(self, substeps: int, active: Tensor | None = None) -> None:
-        """Advance every simulation by ``substeps`` time steps, also those that are not active."""
+        """Step every simulation by ``substeps`` time steps, including inactive ones."""
         self._run(substeps, partial(self._advance, substeps))
 
     def restart(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
@@ -123,21 +124,21 @@ class WarpSim:
         self._run("restart", self._begin)
 
     def set_fields(self, mask: Tensor, fields: Mapping[str, Tensor]) -> None:
-        """Set model fields where ``mask`` is true, and recompute all that is derived from masses and inertias."""
+        """Set model fields where ``mask`` is true, and recompute everything derived from masses and inertias."""
         for name, values in fields.items():
             own = self._fields[name]
-            # In place: the graphs know the memory, not the name.
+            # In place, because the graphs refer to this memory.
             own.copy_(torch.where(mask.view(-1, *[1] * (own.ndim - 1)), values.to(own.dtype), own))
         self._run("set_fields", self._derive)
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[B]``: simulations that met a NaN or a number beyond 1e10 since their last restart."""
+        """Return a bool ``[B]``: simulations with a NaN or a number beyond 1e10 since their last restart."""
         return self._unstable.clone()
 
     def check(self) -> None:
-        """Make sure that no contact or constraint was dropped for want of memory since the last check.
+        """Check that no contact or constraint was dropped for lack of memory since the last check.
 
-        Waits for the device.
+        Synchronises with the device.
 
         Raises:
             RunError: if one was.
@@ -163,7 +164,7 @@ class WarpSim:
         data = self._data
         mjw.reset_data(self._model, data, reset=self._mask)
         _launch(self._num_sims, warp_kernels.place, [self._mask, *self._start], [data.qpos, data.qvel, self._broken])
-        # No more of a forward pass: the next step makes its own, in all simulations.
+        # The rest of the forward pass is not needed: the next step computes its own, in all simulations.
         mjw.kinematics(self._model, data)
         mjw.com_pos(self._model, data)
         _launch(self._num_sims, warp_kernels.copy_centres, [self._mask, True, data.subtree_com], [self._centres])
@@ -172,21 +173,21 @@ class WarpSim:
         mjw.set_const(self._model, self._data, groups=DERIVED_GROUPS, restore=False)
 
     def _run(self, name: Hashable, work: Callable[[], None]) -> None:
-        """Do ``work`` on torch's stream: now and recording it at the first call, from the record at later ones."""
+        """Run ``work`` on torch's stream: run and record it at the first call, launch the recorded graph later."""
         with self._scope():
             if self._device.is_cuda and self._device.stream.is_capturing:
-                # Into the graph that torch is recording. Warp has to know of that, for loops without the host.
+                # Into the graph that torch is recording, of which Warp must be informed, for loops on the device.
                 with wp.ScopedCapture(stream=self._device.stream, external=True, capture_mode=wp.CaptureMode.GLOBAL):
                     work()
             elif name in self._graphs:
                 wp.capture_launch(self._graphs[name])
             else:
-                work()  # Loads the kernels, which cannot be done while recording on every driver.
+                work()  # Loads the kernels, which some drivers cannot do while recording.
                 if self._captured:
                     self._graphs[name] = self._record(work)
 
     def _record(self, work: Callable[[], None]) -> wp.Graph:
-        # CUDA records on any stream but the default one, which is torch's as a rule; the graph runs on all.
+        # CUDA cannot record on the default stream, which torch normally uses; the graph runs on any stream.
         aside = wp.Stream(self._device) if self._device.is_cuda else None
         with wp.ScopedStream(aside, sync_enter=False), wp.ScopedCapture() as capture:
             work()
@@ -202,7 +203,7 @@ class WarpSim:
 
 @cache
 def _warp_stream(stream: torch.cuda.Stream) -> wp.Stream:
-    # One for each, kept: Warp forgets a stream when any of its wrappers is collected.
+    # Cached, because Warp forgets a stream when any of its wrappers is garbage-collected.
     return wp.Stream(wp.device_from_torch(stream.device), cuda_stream=stream.cuda_stream)
 
 
@@ -222,10 +223,10 @@ def _with_newton(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def _room(model: mujoco.MjModel, pairs: int) -> tuple[int, int]:
-    """Return how many contacts and rows of constraints to make room for in each simulation.
+    """Return the capacity for contacts and constraint rows per simulation.
 
-    The most that is possible for capsules and spheres whose ``pairs`` are few, such as robots that touch the floor
-    only; less for those that touch themselves.
+    This is the possible maximum for capsules and spheres with few ``pairs``, such as robots that touch only the floor,
+    and less for those that touch themselves.
     """
     contacts = min(2 * pairs, MOST_CONTACTS)
     in_contact = max(1, 2 * (int(model.geom_condim.max()) - 1))

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
-# (Kernels are a language of their own, which the types of Warp's Python interface do not describe.)
-"""What the MuJoCo Warp engine computes in kernels of its own, and a correction to one of MuJoCo Warp's."""
+# (Kernels are written in Warp's own language, which its Python types do not describe.)
+"""Our own kernels for the MuJoCo Warp engine, and a correction to one of MuJoCo Warp's."""
 
 import mujoco
 import warp as wp
@@ -9,7 +9,7 @@ from mujoco_warp._src.collision_primitive_core import mat23f, plane_sphere
 
 wp.set_module_options({"enable_backward": False})
 
-# Beyond this MuJoCo calls a state bad.
+# Threshold beyond which MuJoCo considers a state bad.
 LARGEST = float(mujoco.mjMAXVAL)
 
 
@@ -31,7 +31,7 @@ def _plane_capsule(
 
 
 def lay_tangents_along_capsules() -> None:
-    """Make contacts of capsules with planes those of MuJoCo, in kernels that MuJoCo Warp has not built yet.
+    """Make contacts of capsules with planes equal to MuJoCo's, in kernels that MuJoCo Warp has not built yet.
 
     MuJoCo lays the first friction direction along the capsule. So does MuJoCo Warp 4.0, but within 30 degrees of the
     normal it takes a fixed direction, and pyramidal friction differs with it.
@@ -48,7 +48,7 @@ def place(
     qvel: wp.array2d[float],
     broken: wp.array[bool],
 ):
-    """Set the state of the worlds in ``mask``, and take them for sound."""
+    """Set the state of the worlds in ``mask``, and mark them as valid."""
     world = wp.tid()
     if mask[world]:
         broken[world] = False
@@ -66,7 +66,7 @@ def judge(
     bad: wp.array[bool],
     broken: wp.array[bool],
 ):
-    """Mark worlds that hold a NaN or a number too large, as ``mj_step`` does."""
+    """Mark worlds with a NaN or too large a number, as ``mj_step`` does."""
     world = wp.tid()
     # "not <=", because a NaN is not greater either.
     for i in range(qpos.shape[1]):
@@ -83,7 +83,7 @@ def judge(
 def copy_centres(
     mask: wp.array[bool], chosen: bool, subtree_com: wp.array2d[wp.vec3], centre_of_mass: wp.array[wp.vec3]
 ):
-    """Keep the centre of mass of the worlds whose ``mask`` is as ``chosen``."""
+    """Copy the centre of mass of the worlds whose ``mask`` equals ``chosen``."""
     world = wp.tid()
     if mask[world] == chosen:
         centre_of_mass[world] = subtree_com[world, 0]
@@ -91,7 +91,7 @@ def copy_centres(
 
 @wp.kernel
 def note_needs(pairs: wp.array[int], contacts: wp.array[int], rows: wp.array[int], needs: wp.array[int]):
-    """Raise ``needs`` to the contacts that all worlds together, and to the constraints that any of them, asked for."""
+    """Raise ``needs`` to the contacts needed by all worlds together and the constraints needed by any of them."""
     world = wp.tid()
     if world == 0:
         needs[0] = wp.max(needs[0], wp.max(pairs[0], contacts[0]))

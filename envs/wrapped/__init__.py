@@ -1,1 +1,1 @@
-"""Environments of others behind the contract of a task family: Gymnasium's registry, Meta-World."""
+"""External environments as task families: Gymnasium's registry, Meta-World."""

@@ -1,4 +1,4 @@
-"""Attributes of an environment or of one of its wrappers, through which it may get its task."""
+"""Attributes of an environment or its wrappers, through which its task may be set."""
 
 import difflib
 import inspect
@@ -12,15 +12,16 @@ from metarl.errors import InputError
 
 Environment = gymnasium.Env[Any, Any]
 NUMBERS = (bool, int, float, np.bool_, np.number)
-# Where MuJoCo's environments keep what people want to vary.
+# Where MuJoCo environments store parameters that users want to vary.
 MUJOCO_PARTS = ("model", "model.opt")
 GUIDE = "docs/your-own-environment.md"
 
 
 def constructor_arguments(creator: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return the named arguments of what makes an environment.
+    """Return the named arguments of an environment's constructor.
 
-    A class whose ``__init__`` takes ``**kwargs`` passes them on to its parent, whose named arguments are added.
+    If the ``__init__`` of a class takes ``**kwargs``, it is assumed to pass them to its parent, whose named arguments
+    are added.
     """
     found = dict(inspect.signature(creator).parameters)
     if isinstance(creator, type):
@@ -35,20 +36,20 @@ def constructor_arguments(creator: Callable[..., Any]) -> dict[str, inspect.Para
 
 
 def takes_keywords(arguments: Mapping[str, inspect.Parameter]) -> bool:
-    """Return whether there is a ``**kwargs`` among arguments."""
+    """Return whether the arguments include ``**kwargs``."""
     return any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
 
 
 def names_of(arguments: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Return the names of arguments, without those of ``*args`` and ``**kwargs``, in alphabetical order."""
+    """Return the names of the arguments, without ``*args`` and ``**kwargs``, in alphabetical order."""
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return sorted(name for name, argument in arguments.items() if argument.kind not in variable)
 
 
 def owner_of(env: Environment, name: str) -> Any:
-    """Return what has an attribute: the unwrapped environment, or the outermost wrapper; None if none has.
+    """Return the owner of an attribute: the unwrapped environment, or else the outermost wrapper, or None.
 
-    The environment comes first: a wrapper that passes attributes on would keep a new value to itself.
+    The environment comes first, because a wrapper that forwards attributes would not forward a new value.
     """
     if hasattr(env.unwrapped, name):
         return env.unwrapped
@@ -59,7 +60,7 @@ def set_attribute(env: Environment, name: str, value: Any) -> None:
     """Set an attribute of the environment or of a wrapper.
 
     Raises:
-        InputError: when it cannot be set.
+        InputError: if it cannot be set.
     """
     try:
         setattr(owner_of(env, name), name, value)
@@ -71,7 +72,7 @@ def set_attribute(env: Environment, name: str, value: Any) -> None:
 
 
 def number_at(env: Environment, name: str) -> Any:
-    """Return an attribute's number, or a copy of its array; None where there is none, or it holds no numbers."""
+    """Return an attribute's number, or a copy of its array; None if it is missing or not numeric."""
     owner = owner_of(env, name)
     if owner is None:
         return None
@@ -86,15 +87,15 @@ def number_at(env: Environment, name: str) -> Any:
 
 
 def same_numbers(one: Any, other: Any) -> bool:
-    """Return whether two values are the same numbers, whatever their shapes, up to the rounding of float32."""
+    """Return whether two values are numerically equal, whatever their shapes, up to float32 rounding."""
     if isinstance(one, NUMBERS) and isinstance(other, NUMBERS) and one == other:
-        return True  # ten times as fast, and by far the most frequent case
+        return True  # ten times as fast, and by far the most common case
     first, second = (np.asarray(value, dtype=np.float64).reshape(-1) for value in (one, other))
     return first.shape == second.shape and np.allclose(first, second, rtol=1e-5, atol=1e-7, equal_nan=True)
 
 
 def unknown_parameter(env: Environment, name: str, key: str, arguments: Mapping[str, inspect.Parameter]) -> InputError:
-    """Return the error that no argument and no attribute has the name of a task parameter, with what may help."""
+    """Return the error that no argument or attribute is named like a task parameter, with suggestions."""
     part = next((part for part in MUJOCO_PARTS if _has(env.unwrapped, f"{part}.{key}")), None)
     text = f"{name} has neither a constructor argument nor an attribute {key!r}"
     if part is not None:
@@ -123,7 +124,7 @@ def _has(owner: Any, path: str) -> bool:
 
 
 def _layers(env: Environment) -> Iterator[Any]:
-    """Return the wrappers of an environment from the outermost in."""
+    """Yield the wrappers of an environment from the outermost inwards."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env

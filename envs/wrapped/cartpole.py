@@ -1,4 +1,4 @@
-"""CartPole with bodies and planets of its own: the example of a family over a Gymnasium environment."""
+"""CartPole with varying pole length and gravity: the example of a family from a Gymnasium environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ def _parameters() -> spaces.Dict:
 @register_family
 @dataclass(frozen=True)
 class CartPoleParams(GymnasiumFamily):
-    """CartPole whose pole is as long, and as heavily pulled, as the agent has to find out.
+    """CartPole with unknown pole length and gravity.
 
     The environment is Gymnasium's CartPole-v1: +1 for each step until the pole falls.
 
@@ -39,7 +39,7 @@ class CartPoleParams(GymnasiumFamily):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"length-gravity": {}}
 
     def apply(self, env: Environment, task: Task) -> None:
-        """Set the parameters, and the product that CartPole computes of the length only once."""
+        """Set the parameters, and the product with the length that CartPole computes only once."""
         super().apply(env, task)
         cartpole: Any = env.unwrapped
         cartpole.polemass_length = cartpole.masspole * cartpole.length

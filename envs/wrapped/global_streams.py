@@ -1,4 +1,4 @@
-"""The global random streams of a process, ``random`` and ``np.random``, from which some environments draw."""
+"""The global random generators of a process, ``random`` and ``np.random``, which some environments use."""
 
 import random
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ NUMPY_SEEDS = 2**32
 
 
 def seed_global_streams(seed: int) -> None:
-    """Seed the global streams of Python and of NumPy."""
+    """Seed the global generators of Python and NumPy."""
     random.seed(seed)
     np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002 (the legacy stream is what such environments draw from)
 
 
 class GlobalStreams:
-    """Global random streams that belong to some worlds, apart from those of the process in which they are stepped."""
+    """Global random generators of some worlds, separate from those of the process in which they are stepped."""
 
     def __init__(self) -> None:
         self._python = random.Random(0).getstate()
@@ -25,10 +25,10 @@ class GlobalStreams:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Put these streams in the place of the process's, and those back at the end.
+        """Replace the process's generators by these, and restore them at the end.
 
-        NumPy swaps its generator and not the state, which would take several times as long as a world's step. A
-        second Gaussian that ``np.random.randn`` has kept for its next call is lost in the swap.
+        For NumPy the generator is swapped and not its state, which would take several times as long as a world's step.
+        A second Gaussian that ``np.random.randn`` caches for its next call is lost in the swap.
         """
         python, numpy = random.getstate(), get_bit_generator()
         random.setstate(self._python)

@@ -1,4 +1,4 @@
-"""Any Gymnasium environment as a family: its task is a set of arguments and attributes."""
+"""Any Gymnasium environment as a family, whose tasks are sets of arguments and attributes."""
 
 import copy
 import dataclasses
@@ -46,35 +46,35 @@ Delivery = Literal["constructor", "attribute", "reset option", "seed"]
 class GymnasiumFamily(EnvironmentFamily):
     """Variations of one Gymnasium environment.
 
-    A task parameter that the environment's constructor names is passed to it, and the environment is made anew when
-    it changes. Every other one is set as an attribute of the unwrapped environment, or of a wrapper if that alone has
-    it, before each reset; ``delivery`` names other ways. Constants that the environment computed from such an attribute
-    in its constructor keep their old value: a subclass computes them again in ``apply`` (``envs/wrapped/cartpole.py``
-    does). Tasks are drawn uniformly from the task space.
+    A task parameter that is an argument of the environment's constructor is passed to it, and the environment is
+    recreated when it changes. Any other parameter is set as an attribute of the unwrapped environment, or of a wrapper
+    if only that has it, before each reset; ``delivery`` selects other ways. Constants that the environment computed
+    from such an attribute in its constructor keep their old values: a subclass can recompute them in ``apply`` (as in
+    ``envs/wrapped/cartpole.py``). Tasks are drawn uniformly from the task space.
 
-    Attributes that are named as task parameters are compared after each reset and after the first step: an environment
-    that has changed them is refused, since its tasks would have no effect.
+    Attributes named like task parameters are checked after each reset and after the first step: if the environment has
+    changed them, an error is raised, because its tasks would have no effect.
 
-    Observations become float32 vectors or arrays, flat ones where they are no Box; images stay uint8. Time limits are
-    taken off. The numbers that the environment gives as info are kept.
+    Observations become float32, flattened if they are not a Box; images stay uint8. Time limits are removed. Numbers in
+    the environment's info are kept.
 
     Attributes:
-        env: an id in Gymnasium's registry, or what makes the environment: a class, or a function with named arguments.
-        task_space: Box spaces with bounds and Discrete spaces by parameter; needed.
+        env: an id in Gymnasium's registry, a class, or a function with named arguments that makes the environment.
+        task_space: bounded Box and Discrete spaces by parameter; required.
         horizon: steps of an episode; by default the time limit that the environment is registered with.
-        vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
-        delivery: how parameters reach the environment that do so otherwise: as ``constructor`` argument that only its
-            ``**kwargs`` take, as ``attribute`` though the constructor names it, as ``reset option``, or as the
-            ``seed`` of every reset, which makes a level of it.
-        unchecked: parameters whose attribute the environment changes itself, such as a starting place.
-        observation_keys: of a Dict of observations, those that are seen; by default all.
+        vectorization: ``sync`` steps all worlds in this process, ``async`` runs each world in its own process.
+            delivery: how parameters reach the environment, if not as above: as ``constructor`` argument accepted only
+            by its ``**kwargs``, as ``attribute`` although it is also a constructor argument, as ``reset option``, or as
+            the ``seed`` of every reset, which selects a level.
+        unchecked: parameters whose attribute the environment itself changes, such as an initial position.
+        observation_keys: entries of a Dict observation to observe; by default all.
 
     Raises:
-        InputError: for an unknown id, a task space that nothing can be drawn from, or a missing horizon.
+        InputError: for an unknown id, an invalid task space, or a missing horizon.
     """
 
     env: str | Callable[..., Environment]
-    # Defaults only because an inherited property, or no class attribute at all, would stand in the field's place.
+    # Defaults are needed only because otherwise an inherited property, or no class attribute, would be used.
     task_space: spaces.Dict = None  # type: ignore[assignment]
     horizon: int = None  # type: ignore[assignment]
     vectorization: Vectorization = "sync"
@@ -99,26 +99,26 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @property
     def label(self) -> str:
-        """What the environment is called: its id, or the name of what makes it."""
+        """The name of the environment: its id, or the name of its class or function."""
         return self.env if isinstance(self.env, str) else getattr(self.env, "__qualname__", repr(self.env))
 
     @property
     def observation_space(self) -> spaces.Box:
-        """The environment's own, flattened if it is no Box, in float32; that of images as it is."""
+        """The environment's own space in float32, flattened if it is not a Box; unchanged for images."""
         return copy.deepcopy(self._spaces[0])
 
     @property
     def action_space(self) -> spaces.Space[Any]:
-        """The environment's own."""
+        """The environment's own space."""
         return copy.deepcopy(self._spaces[1])
 
     @property
     def constructor_parameters(self) -> Collection[str]:
-        """The task parameters that the environment's constructor is given."""
+        """The task parameters that are passed to the environment's constructor."""
         return self._delivered["constructor"]
 
     def make(self, arguments: Task, render_mode: str | None = None) -> Environment:
-        """Make the environment, with a render mode if it has that one."""
+        """Make the environment, with the render mode if it supports it."""
         modes = (getattr(self._creator, "metadata", None) or {}).get("render_modes", ())
         if render_mode in modes and (takes_keywords(self._signature) or "render_mode" in self._signature):
             arguments = {"render_mode": render_mode, **arguments}
@@ -129,21 +129,21 @@ class GymnasiumFamily(EnvironmentFamily):
         return env if self.observation_keys is None else SelectedKeys(env, self.observation_keys)
 
     def apply(self, env: Environment, task: Task) -> None:
-        """Set the attributes; a subclass that sets them goes on with what the environment derives from them."""
+        """Set the attributes; subclasses can then recompute values that the environment derives from them."""
         for key in self._delivered["attribute"]:
             if owner_of(env, key) is None:
                 raise unknown_parameter(env, self._both_names, key, self._signature)
             set_attribute(env, key, task[key])
 
     def reset_arguments(self, task: Task, seed: int | None) -> dict[str, Any]:
-        """Return the seed, that of the level if a parameter is one, and the options that parameters are."""
+        """Return the seed (the level's, if a parameter is one) and the options from parameters."""
         for key in self._delivered["seed"]:
             seed = int(task[key])
         options = {key: task[key] for key in self._delivered["reset option"]}
         return {"seed": seed, "options": options} if options else {"seed": seed}
 
     def lasting_values(self, env: Environment, task: Task) -> Mapping[str, Sequence[Any]]:
-        """Return for the attributes that are named as parameters the task's value and, but for options, the present."""
+        """Return for attributes named like parameters the task's value and, except for options, the current one."""
         lasting = {}
         for key in self.task_space:
             present = number_at(env, key)
@@ -152,7 +152,7 @@ class GymnasiumFamily(EnvironmentFamily):
         return lasting
 
     def shown_parameters(self, observation: Any, task: Task) -> Mapping[str, str]:
-        """Return which entries of a Dict observation equal a parameter, unless they were chosen to be seen."""
+        """Return which entries of a Dict observation equal a parameter, unless they were selected explicitly."""
         if self.observation_keys is not None or not isinstance(observation, Mapping):
             return {}
         numbers = {key: value for key, value in observation.items() if np.asarray(value).dtype.kind in "biuf"}
@@ -169,7 +169,7 @@ class GymnasiumFamily(EnvironmentFamily):
         return TensorDict(drawn, [count])
 
     def all_tasks(self) -> TensorDict | None:
-        """Return every task where all parameters are integers and there are at most 10 000 tasks."""
+        """Return all tasks if all parameters are integers and there are at most 10 000 tasks."""
         if self._task_count > LISTED_TASKS:
             return None
         ranges = {key: _ranges(space) for key, space in self.task_space.items()}
@@ -180,15 +180,15 @@ class GymnasiumFamily(EnvironmentFamily):
         return TensorDict(tasks, [len(rows)])
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor | None:
-        """Return each task's part by a hash, 60, 20 and 20 %, where tasks are countable but too many to list."""
+        """Return each task's part by a hash, 60, 20 and 20 %, if tasks are countable but too many to list."""
         if not LISTED_TASKS < self._task_count < math.inf:
             return None
         return hashed_text_part(seed, [str([row[key].tolist() for key in self.task_space]) for row in tasks])
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of the family's fields by name, spaces and constructors in words.
+        """Return the values of the family's fields by name, with spaces and constructors as text.
 
-        How tasks and observations are routed is left out where nothing is said of it.
+        Fields on delivery, checks and observation keys are left out if they are not set.
         """
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         values = {name: value for name, value in values.items() if value or name not in ROUTES}
@@ -207,7 +207,7 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @cached_property
     def _delivered(self) -> dict[Delivery, list[str]]:
-        """The task parameters by the way in which they reach the environment."""
+        """The task parameters by way of delivery."""
         ways: dict[Delivery, list[str]] = {way: [] for way in get_args(Delivery)}
         for key in self.task_space:
             default: Delivery = "constructor" if key in self._signature else "attribute"
@@ -220,7 +220,7 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @property
     def _task_count(self) -> float:
-        """The number of tasks; infinity if a parameter is real."""
+        """The number of tasks; infinity if a parameter is real-valued."""
         if not all(map(_is_whole, self.task_space.values())):
             return math.inf
         return math.prod(len(span) for space in self.task_space.values() for span in _ranges(space))
@@ -243,7 +243,7 @@ class GymnasiumFamily(EnvironmentFamily):
 
     @cached_property
     def _spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
-        """The spaces in one of the tasks; a world makes sure that they are those of its own."""
+        """The spaces in one of the tasks; each world checks that its own are the same."""
         task = plain_tasks(self.sample_tasks(1, generator("spaces")))[0]
         try:
             with GlobalStreams().installed():
@@ -264,7 +264,7 @@ def _is_whole(space: spaces.Space[Any]) -> bool:
 
 
 def _ranges(space: spaces.Space[Any]) -> list[range]:
-    """Return the values of each number of a whole space."""
+    """Return the range of each element of a space of integers."""
     if isinstance(space, spaces.Discrete):
         return [range(int(space.start), int(space.start + space.n))]
     assert isinstance(space, spaces.Box)

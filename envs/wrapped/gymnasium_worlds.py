@@ -31,7 +31,7 @@ class EnvironmentFamily(EnvironmentMaker):
     """A family whose worlds are Gymnasium environments.
 
     Attributes:
-        vectorization: ``sync`` steps all worlds in this process, ``async`` gives each world a process of its own.
+        vectorization: ``sync`` steps all worlds in this process, ``async`` runs each world in its own process.
     """
 
     vectorization: Vectorization
@@ -54,15 +54,15 @@ class VectorDynamics(Dynamics):
         self._worlds: Worlds | None = None
         self._render_mode: str | None = None
         self._observations = np.empty(0, np.float32)
-        # Worlds in processes of their own have the global streams of those to themselves.
+        # Worlds in separate processes have those processes' global generators.
         self._streams = GlobalStreams() if family.vectorization == "sync" else None
 
     def prepare_rendering(self) -> None:
-        """Make the environments with a render mode, which they are not asked for otherwise."""
+        """Make the environments with a render mode, which is otherwise left out."""
         self._render_mode = "rgb_array"
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
-        """Start episodes under ``mask``, each from a seed of its own; the first reset is one of all worlds."""
+        """Start episodes where ``mask`` is true, each with its own seed; the first reset is of all worlds."""
         seeds = torch.randint(2**31, mask.shape, generator=generator, device=generator.device).tolist()
         chosen = mask.cpu().numpy()
         first = self._worlds is None
@@ -80,40 +80,40 @@ class VectorDynamics(Dynamics):
             self._warn_of_shown_tasks(self._ask(lambda: worlds.get_attr("shown")))
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
-        """Step every world whose episode goes on; info has the environments' own numbers, float32 ``[B]``."""
+        """Step every world whose episode is running; info has the environments' own numbers, float32 ``[B]``."""
         worlds = self._worlds
         assert worlds is not None, "reset comes before step"
         with self._global_streams():
             self._observations, rewards, _, _, info = self._ask(lambda: worlds.step(actions.cpu().numpy()))
         _raise_failure(info)
-        terms = info.get("terms", {})  # Beside each entry Gymnasium puts the mask of the worlds that have it.
+        terms = info.get("terms", {})  # Gymnasium adds a mask to each entry for the worlds that have it.
         numbers = {key: self._tensor(value).float() for key, value in terms.items() if f"_{key}" in terms}
         truncated = self._tensor(info["truncated"]) if "truncated" in info else None
         return Transition(self._tensor(rewards).float(), self._tensor(info["terminated"]), numbers, truncated)
 
     def observe(self) -> Tensor:
-        """Return observations ``[B, ...]`` in float32, those of images in uint8."""
+        """Return observations ``[B, ...]`` in float32, images in uint8."""
         return self._tensor(self._observations)
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
-        """Return the environment's own picture; as text where it draws none, or what it draws with is not installed."""
+        """Return the environment's own picture, or text if it cannot render or a library is missing."""
         assert self._worlds is not None, "reset comes before render"
         if isinstance(picture := self._worlds.call("frame", world)[world], MetarlError):
             raise picture
         return super().render(tasks, world) if picture is None else picture
 
     def close(self) -> None:
-        """Close the environments and end their processes."""
+        """Close the environments and terminate their processes."""
         if self._worlds is not None:
             self._worlds.close()
             self._worlds = None
 
     def _global_streams(self) -> AbstractContextManager[None]:
-        """Return the context in which environments of this process draw from global streams of their own."""
+        """Return the context in which environments in this process use their own global generators."""
         return nullcontext() if self._streams is None else self._streams.installed()
 
     def _warn_of_shown_tasks(self, shown: Sequence[Mapping[str, str]]) -> None:
-        """Say which keys of the observation equal a task parameter in every world: a policy would see the task."""
+        """Warn about observation keys that equal a task parameter in every world and so reveal the task."""
         for key, parameter in shown[0].items():
             if all(each.get(key) == parameter for each in shown):
                 warnings.warn(
@@ -123,10 +123,10 @@ class VectorDynamics(Dynamics):
                 )
 
     def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.tensor(values, device=self._device)  # a copy: the vector environment goes on writing
+        return torch.tensor(values, device=self._device)  # a copy, because the vector environment reuses its arrays
 
     def _ask(self, call: Callable[[], Result]) -> Result:
-        """Call the worlds; where a process died, end the others, for the vector environment waits for it forever."""
+        """Call the worlds; if a process died, terminate the others, as the vector environment would wait forever."""
         try:
             return call()
         except (EOFError, ConnectionError, multiprocessing.TimeoutError) as error:
@@ -150,7 +150,7 @@ def start_worlds(family: EnvironmentFamily, count: int, render_mode: str | None 
 
 
 def plain_tasks(tasks: TensorDict) -> list[Task]:
-    """Return tasks ``[B]`` as dicts of Python numbers, and of arrays where a parameter has axes."""
+    """Return tasks ``[B]`` as dicts of Python numbers, or arrays for vector parameters."""
     columns = {str(key): tasks[key].cpu().numpy() for key in tasks.keys()}
     return [
         {key: column[row].item() if column.ndim == 1 else column[row].copy() for key, column in columns.items()}
@@ -160,7 +160,7 @@ def plain_tasks(tasks: TensorDict) -> list[Task]:
 
 def _world(family: EnvironmentFamily, index: int, render_mode: str | None, main_process: int) -> World:
     if os.getpid() != main_process:
-        # The main process may want to finish what it has begun before it stops its workers, as training does.
+        # The main process may want to finish its iteration before it stops its workers, as training does.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         exit_with(main_process)
@@ -168,8 +168,8 @@ def _world(family: EnvironmentFamily, index: int, render_mode: str | None, main_
 
 
 def _raise_failure(info: dict[str, Any]) -> None:
-    # Popped from everything that a traceback leads to: through an array of objects Python does not see a cycle, and
-    # would never let go of the worlds.
+    # Removed from everything that the traceback refers to: Python does not detect a reference cycle through an array of
+    # objects, and would never free the worlds.
     failures = [failure for failure in info.pop("failure", ()) if failure is not None]
     if failures:
         raise failures.pop(0)

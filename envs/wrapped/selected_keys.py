@@ -1,4 +1,4 @@
-"""Some entries of observations that are dicts."""
+"""Selection of entries from Dict observations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from metarl.errors import InputError
 
 
 class SelectedKeys(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """An environment of whose observations only some keys are seen; a single one is seen as it is, without a dict.
+    """An environment with only some keys of its Dict observations; a single one is returned without a dict.
 
     Args:
-        env: whose observation space is a Dict.
-        keys: in any order.
+        env: environment with a Dict observation space.
+        keys: selected keys, in any order.
 
     Raises:
-        InputError: for observations that are no dict, and keys that they lack.
+        InputError: if the observation space is not a Dict or lacks a key.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], keys: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Processes of worlds that neither hang a run nor outlive it."""
+"""Worker processes that neither hang a run nor outlive it."""
 
 import os
 import threading
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
 
-# A reset or step that takes longer is taken for one that never ends.
+# A reset or step that takes longer is considered hung.
 STEP_SECONDS = 600.0
 PARENT_CHECK_SECONDS = 2.0
 
@@ -32,9 +32,9 @@ class TimedAsyncVectorEnv(AsyncVectorEnv[Any, Any]):
 
 
 def exit_with(parent: int) -> None:
-    """End this process soon after its parent has ended, also while an environment hangs.
+    """Exit this process soon after its parent has ended, even if an environment hangs.
 
-    A killed parent closes its end of the pipes, but forked siblings hold copies of it, so that no end of file arrives.
+    A killed parent closes its end of the pipes, but forked siblings hold copies of it, so no end of file arrives.
     """
 
     def watch() -> None:

@@ -1,7 +1,7 @@
 """One Gymnasium environment whose task may change at every reset.
 
-A ``World`` lives in the process of the run or in one of its own, and is the only part of a family that runs there: it
-does not use torch, whose threads do not survive a fork.
+A ``World`` runs in the main process or in its own worker process, where it is the only part of a family: it does not
+use torch, whose threads do not survive a fork.
 """
 
 import inspect
@@ -30,13 +30,13 @@ Step = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 class EnvironmentMaker(TaskFamily):
     """A family that makes Gymnasium environments and gives them their tasks.
 
-    A task reaches these methods as Python numbers, and NumPy arrays where a parameter has axes.
+    These methods receive tasks as Python numbers, or NumPy arrays for vector parameters.
     """
 
     @property
     @abstractmethod
     def constructor_parameters(self) -> Collection[str]:
-        """The task parameters that an environment is made with; it is made anew when one of them changes."""
+        """The task parameters that an environment is made with; it is recreated when one of them changes."""
 
     @abstractmethod
     def make(self, arguments: Task, render_mode: str | None = None) -> Environment:
@@ -44,48 +44,48 @@ class EnvironmentMaker(TaskFamily):
 
         Args:
             arguments: the ``constructor_parameters`` of its task.
-            render_mode: ``rgb_array`` where it will be drawn, if it can be; else None.
+            render_mode: ``rgb_array`` if it will be rendered; else None.
         """
 
     @abstractmethod
     def apply(self, env: Environment, task: Task) -> None:
-        """Give an environment its whole task, right before each of its resets.
+        """Set the whole task of an environment, before each of its resets.
 
         Raises:
-            InputError: when the environment has no such parameter.
+            InputError: if the environment has no such parameter.
         """
 
     def reset_arguments(self, task: Task, seed: int | None) -> dict[str, Any]:
-        """Return what the environment's ``reset`` is called with."""
+        """Return the arguments of the environment's ``reset``."""
         return {"seed": seed}
 
     def lasting_values(self, env: Environment, task: Task) -> Mapping[str, Sequence[Any]]:
-        """Return attributes by name, each with the values that it may have after a reset; asked before the reset.
+        """Return attributes by name, each with the values allowed after a reset; called before the reset.
 
-        The first one is the task's.
+        The first value is the task's.
         """
         return {}
 
     def shown_parameters(self, observation: Any, task: Task) -> Mapping[str, str]:
-        """Return the keys of an observation that equal a parameter of the task, with its name."""
+        """Return the keys of an observation that equal a task parameter, with the parameter's name."""
         return {}
 
 
 class World(gymnasium.Env[np.ndarray, Any]):
-    """One environment with a task, whose episode is over when it terminates, is truncated or reaches the horizon.
+    """One environment with a task, whose episode ends when it terminates, is truncated or reaches the horizon.
 
-    A world that is over stays as it is. It never raises, and reports only in its info that it ended (``terminated``,
-    ``truncated``, ``failure``, ``terms``): a vector environment refuses to go on with an ended episode, and an
-    asynchronous one loses the process of a failed one.
+    A world whose episode has ended does not change. It never raises, and reports ends and failures only in its info
+    (``terminated``, ``truncated``, ``failure``, ``terms``): a vector environment refuses to step an ended episode, and
+    an asynchronous one loses the process of a failed one.
 
     Attributes:
-        task: of the next episode.
-        shown: keys of the first observation that equal a parameter of its task, with the parameter's name.
+        task: task of the next episode.
+        shown: keys of the first observation that equal a task parameter, with the parameter's name.
 
     Args:
-        family: makes the environment.
-        index: of the world among all.
-        render_mode: ``rgb_array`` if the world will be drawn.
+        family: family that makes the environment.
+        index: index of the world among all.
+        render_mode: ``rgb_array`` if the world will be rendered.
     """
 
     def __init__(self, family: EnvironmentMaker, index: int, render_mode: str | None = None) -> None:
@@ -100,7 +100,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
         self._steps, self._terminated, self._truncated = 0, False, False
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode of ``task``; the process's global random streams are given the same seed."""
+        """Start an episode of ``task``; the process's global random generators get the same seed."""
         self._steps, self._terminated, self._truncated = 0, False, False
         try:
             arguments = self._family.reset_arguments(self.task, seed)
@@ -120,7 +120,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
         return self._seen, {}
 
     def step(self, action: Any) -> Step:
-        """Advance by one action, unless the episode is over."""
+        """Step with one action, unless the episode has ended."""
         reward, terms = 0.0, {}
         over = self._terminated or self._truncated or self._steps >= self._family.horizon
         if self._env is not None and not over:
@@ -134,18 +134,18 @@ class World(gymnasium.Env[np.ndarray, Any]):
                 self._see(self._env, observation)
                 reward, self._terminated, self._truncated = float(given), bool(terminated), bool(truncated)
                 terms = {key: float(value) for key, value in info.items() if isinstance(value, NUMBERS)}
-                if "is_success" in terms:  # what goal environments call it
+                if "is_success" in terms:  # the name used by goal environments
                     terms.setdefault("success", terms["is_success"])
             except Exception as error:
                 return self._seen, 0.0, False, False, self._failure(error, f"step {self._steps}")
             self._steps += 1
         info = {"terminated": self._terminated, "terms": terms}
-        if self._truncated:  # left out otherwise: the vector environment takes longer over each entry than over a step
+        if self._truncated:  # left out otherwise, because each entry costs the vector environment more than a step
             info["truncated"] = True
         return self._seen, reward, False, False, info
 
     def frame(self, world: int) -> np.ndarray | MetarlError | None:
-        """Return the picture of the world with that index, or why there is none; None in all other worlds."""
+        """Return the picture of the world with that index, or the error why there is none; None in all other worlds."""
         if world != self._index or self._env is None or self._env.render_mode is None:
             return None
         try:
@@ -163,7 +163,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
             self._env = None
 
     def _prepare(self) -> Environment:
-        """Return the environment with its task, made anew if it has to be."""
+        """Return the environment with its task set, recreated if necessary."""
         family, task = self._family, self.task
         arguments = {key: task[key] for key in family.constructor_parameters}
         kept = self._env is not None and all(np.array_equal(arguments[key], self._arguments[key]) for key in arguments)
@@ -204,7 +204,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
         self._seen = seen
 
     def _require_lasting(self, env: Environment, when: str) -> None:
-        """Make sure that the environment has kept what its task set, so that the task has an effect."""
+        """Check that the environment has kept the values set by its task, so that the task has an effect."""
         for key, allowed in self._lasting.items():
             found = number_at(env, key)
             if found is not None and any(same_numbers(found, value) for value in allowed):
@@ -232,15 +232,15 @@ class World(gymnasium.Env[np.ndarray, Any]):
         if not isinstance(error, MetarlError):
             where = f"{self._family.name} failed at {when}, in the task {task_text(self.task)}"
             error = RunError(f"{where}: {first_line(error)}")
-        error.add_note(traceback.format_exc())  # Unlike a cause, a note comes through a pipe.
+        error.add_note(traceback.format_exc())  # Unlike a cause, a note survives pickling through a pipe.
         return {"failure": error, "terminated": False}
 
 
 def box_of(space: spaces.Space[Any]) -> spaces.Box:
-    """Return the Box of observations of ``space``: images stay as they are, others are float32, flat if no Box.
+    """Return the Box of observations of ``space``: unchanged for images, else float32, flattened if not a Box.
 
     Raises:
-        InputError: for a space whose elements have no fixed number of numbers.
+        InputError: for a space whose elements do not have a fixed size.
     """
     flat: spaces.Space[Any] = space
     if not isinstance(space, spaces.Box):
@@ -250,7 +250,7 @@ def box_of(space: spaces.Space[Any]) -> spaces.Box:
         raise InputError(f"observations must be a fixed number of numbers, not elements of {one_line(space)}")
     if is_image(flat):
         return flat
-    with np.errstate(over="ignore"):  # Bounds beyond float32 are none.
+    with np.errstate(over="ignore"):  # Bounds beyond float32 become infinite.
         return spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
 
 
@@ -260,5 +260,5 @@ def task_text(task: Task) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's kind, and what it says first."""
+    """Return an error's type, and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -1,4 +1,4 @@
-"""Reports to TensorBoard's event files; TensorBoard is imported when a run is tracked by it."""
+"""Logging to TensorBoard's event files; TensorBoard is imported only when a run is tracked with it."""
 
 import json
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from metarl.run_directory import CheckpointChoice, RunDirectory
 
 
 class TensorBoardTracker:
-    """Writes to ``tensorboard/JOB_TYPE-ID`` in the run directory; a resumed run goes on there.
+    """Writes to ``tensorboard/JOB_TYPE-ID`` in the run directory; a resumed run continues there.
 
-    The step of a scalar is its axis in W&B: env steps, iterations or adaptation steps. TensorBoard has neither
-    artifacts nor links between runs; it gets their paths as text.
+    The step of a scalar is its x-axis in W&B: env steps, iterations or adaptation steps. TensorBoard has neither
+    artifacts nor links between runs; their paths are logged as text.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
         config: resolved configuration.
         job_type: ``train``, ``baseline`` or ``evaluate``.
-        run_id: of the tracked run.
+        run_id: id of the tracked run.
     """
 
     def __init__(self, directory: Path, config: Mapping[str, Any], job_type: str, run_id: str) -> None:
@@ -37,7 +37,7 @@ class TensorBoardTracker:
         self._scalars(tracked_row(row))
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record the curve step by step, its picture, and the table of its tasks."""
+        """Record the curve step by step, its figure, and the table of its tasks."""
         for row in curve_rows(curve):
             self._scalars(row)
         self._writer.add_scalar("adaptation/gain", float(curve.gains.mean()), len(curve.env_steps) - 1)
@@ -48,17 +48,17 @@ class TensorBoardTracker:
         self._text("held_out_tasks", "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
 
     def log_video(self, path: Path) -> None:
-        """Record where the video is."""
+        """Record the path of a video."""
         self._text(f"videos/{path.stem}", str(path))
 
     def log_checkpoints(self, directory: RunDirectory) -> None:
-        """Record where the checkpoints are."""
+        """Record the paths of the checkpoints."""
         self._text("checkpoint/latest", str(directory.checkpoint))
         if (best := directory.best_checkpoint()) is not None:
             self._text("checkpoint/best", str(best))
 
     def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
-        """Record which file is evaluated."""
+        """Record which checkpoint file is evaluated."""
         self._text("checkpoint", str(directory.find_checkpoint(choice)))
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""What a tracker is; one that reports nowhere; and one whose failures end nothing but itself."""
+"""The tracker interface, a tracker that does nothing, and a wrapper that contains failures."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -11,14 +11,14 @@ from metarl.run_directory import CheckpointChoice, RunDirectory
 
 
 class Tracker(Protocol):
-    """Where a run reports to."""
+    """The destination of a run's logs."""
 
     def log(self, row: Mapping[str, float | None]) -> None:
-        """Record one iteration's metrics, ``iteration`` and ``env_steps`` among them; None was not measured."""
+        """Record one iteration's metrics, including ``iteration`` and ``env_steps``; None was not measured."""
         ...
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record an adaptation curve, its picture, and the table of its tasks."""
+        """Record an adaptation curve, its figure, and the table of its tasks."""
         ...
 
     def log_video(self, path: Path) -> None:
@@ -39,7 +39,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """Reports nowhere."""
+    """Does nothing."""
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """Do nothing."""
@@ -61,10 +61,10 @@ class NoTracker:
 
 
 class GuardedTracker:
-    """Reports to another tracker until that fails; then it says so in one line and reports nowhere.
+    """Logs to another tracker until that fails; then it prints one line and stops logging.
 
-    What a tracker raises (the process of W&B was killed, the disk is full for TensorBoard) must not end a training,
-    whose numbers are in metrics.csv anyway.
+    Errors of a tracker (W&B's process was killed, the disk is full) must not end training, whose metrics are in
+    metrics.csv anyway.
 
     Args:
         make: makes the tracker.

@@ -1,4 +1,4 @@
-"""Experiment tracking: where a run is reported, and under which names."""
+"""Experiment tracking: where runs are logged, and under which names."""
 
 import netrc
 import os
@@ -17,7 +17,7 @@ from metarl.tracking.tensorboard_tracker import TensorBoardTracker
 from metarl.tracking.tracker import GuardedTracker, NoTracker, Tracker
 from metarl.tracking.wandb_tracker import WandbTracker
 
-# Bytes of a W&B file that holds its header alone.
+# Size in bytes of a W&B file with only a header.
 EMPTY_PART = 7
 MODES = ("online", "offline", "disabled", "tensorboard")
 
@@ -25,10 +25,10 @@ MODES = ("online", "offline", "disabled", "tensorboard")
 def tracking_mode(track: TrackMode) -> str:
     """Return ``online``, ``offline``, ``disabled`` or ``tensorboard``.
 
-    ``auto`` follows WANDB_MODE where it is set; else it is online with an API key, and offline without one.
+    ``auto`` follows WANDB_MODE if it is set; otherwise it is online with an API key, and offline without one.
 
     Raises:
-        InputError: when ``track``, or WANDB_MODE, is another word; when TensorBoard is wanted and not installed.
+        InputError: if ``track`` or WANDB_MODE has another value, or TensorBoard is requested but not installed.
     """
     if track == "tensorboard" and find_spec("tensorboard") is None:
         raise InputError("--track tensorboard needs a package: pip install 'metarl-gym[tensorboard]'")
@@ -43,7 +43,7 @@ def tracking_mode(track: TrackMode) -> str:
 
 
 def name_run(config: TrainConfig) -> tuple[str, str]:
-    """Return the directory of a new run and its tracking id, which in a sweep W&B's agent has chosen."""
+    """Return the directory of a new run and its tracking id, which in a sweep comes from W&B's agent."""
     sweep, chosen = (os.environ.get(f"WANDB_{name}_ID") for name in ("SWEEP", "RUN"))
     if sweep and chosen:
         return config.run.out or f"runs/{sweep}/{chosen}", chosen
@@ -52,7 +52,7 @@ def name_run(config: TrainConfig) -> tuple[str, str]:
 
 
 def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
-    """Make the tracker of a training run: of job type ``baseline`` where the learner says so, else ``train``."""
+    """Make the tracker of a training run, with job type ``baseline`` for baselines, else ``train``."""
     content = directory.read_config()
     job_type = "baseline" if config.learner_class.baseline else "train"
     about = {**content, **_identity(config)}
@@ -72,19 +72,19 @@ def track_evaluation(
     curve: AdaptationCurve,
     settings: Mapping[str, Any],
 ) -> Tracker:
-    """Make the tracker of an evaluation, a run of its own in the training run's group that names its checkpoint.
+    """Make the tracker of an evaluation: a separate run in the training run's group that names its checkpoint.
 
     Args:
-        config: of the training run.
-        directory: of the training run.
-        track: as ``tracking_mode`` reads it.
+        config: configuration of the training run.
+        directory: directory of the training run.
+        track: as in ``tracking_mode``.
         choice: which checkpoint is evaluated.
-        curve: what was measured.
-        settings: of the evaluation, which the curve does not know.
+        curve: the adaptation curve.
+        settings: further settings of the evaluation.
     """
     content = directory.read_config()
     identity = _identity(config)
-    # Under another name, or tools that plot training runs by experiment would take the evaluation for one of them.
+    # With another name, or tools that plot training runs by experiment would include the evaluation.
     identity["exp_name"] += "-evaluate"
     measured = {
         "part": curve.part,
@@ -109,7 +109,7 @@ def make_tracker(
     run_id: str,
     history: Sequence[MetricsRow] = (),
 ) -> Tracker:
-    """Make the tracker that ``track`` asks for, as ``tracking_mode`` reads it; see ``WandbTracker``."""
+    """Make the tracker for ``track``, as in ``tracking_mode``; see ``WandbTracker``."""
     mode = tracking_mode(track)
     if mode == "disabled":
         return NoTracker()
@@ -125,13 +125,13 @@ def offline_run(directory: Path) -> Path | None:
 
 
 def whole_parts(directory: Path) -> list[Path]:
-    """Return of each offline W&B run in a run directory the newest part, which is the whole run.
+    """Return the newest part of each offline W&B run in a run directory, which contains the whole run.
 
-    A part that was killed within seconds holds no more than a header, at which ``wandb sync`` would end; then it is
-    the part before.
+    A part that was killed within seconds contains only a header, on which ``wandb sync`` would fail; then the part
+    before is returned.
     """
     newest: dict[str, Path] = {}
-    for part in sorted((directory / "wandb").glob("offline-run-*")):  # their names begin with the time
+    for part in sorted((directory / "wandb").glob("offline-run-*")):  # their names start with the time
         _, _, _, run_id = part.name.split("-", 3)
         if any(file.stat().st_size > EMPTY_PART for file in part.glob("*.wandb")):
             newest[run_id] = part
@@ -139,7 +139,7 @@ def whole_parts(directory: Path) -> list[Path]:
 
 
 def where_tracked(directory: Path) -> list[str]:
-    """Return lines that say where the runs of a run directory were reported, and what to do there."""
+    """Return lines on where the runs of a run directory were logged, and the commands for them."""
     lines = []
     if (run := offline_run(directory)) is not None:
         lines.append(f"{'W&B run':<10}{run}")
@@ -152,7 +152,7 @@ def where_tracked(directory: Path) -> list[str]:
 
 
 def _identity(config: TrainConfig) -> dict[str, Any]:
-    """Return the entries by which openrlbenchmark finds runs."""
+    """Return the config entries by which openrlbenchmark finds runs."""
     env_id = config.make_family().env_id
     return {"env_id": env_id, "exp_name": config.run.group or config.learner_name, "seed": config.run.seed}
 

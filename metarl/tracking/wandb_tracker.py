@@ -1,4 +1,4 @@
-"""Reports to Weights & Biases: the only module that imports wandb, and only when a run is tracked."""
+"""Logging to Weights & Biases: the only module that imports wandb, and only when a run is tracked."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ PROJECT = "metarl"
 
 
 class WandbTracker:
-    """Reports to a W&B run, online or offline; a missing network makes it an offline one.
+    """Logs to a W&B run, online or offline; without a network it falls back to offline.
 
     Args:
-        directory: of the run; W&B's files go to its ``wandb/``.
+        directory: directory of the run; W&B's files go to its ``wandb/``.
         mode: ``online`` or ``offline``.
         config: resolved configuration.
-        group: runs that belong together.
+        group: group of related runs.
         job_type: ``train``, ``baseline`` or ``evaluate``.
-        run_id: of the W&B run; the same id continues it.
-        history: rows of the iterations before. Offline they are logged again, because an upload of a later part
-            replaces those before it: the newest part is the whole run.
+        run_id: id of the W&B run; the same id continues it.
+        history: rows of the earlier iterations. Offline they are logged again, because uploading a later part replaces
+            the earlier ones: the newest part is the whole run.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class WandbTracker:
         def start(chosen: str) -> Any:
             return wandb.init(
                 project=PROJECT,
-                dir=directory.resolve(),  # W&B's own process keeps the folder that it was started in
+                dir=directory.resolve(),  # W&B's own process keeps its initial working directory
                 mode=chosen,  # type: ignore[arg-type]
                 config=dict(config),
                 allow_val_change=True,  # a resumed run may have a new total of iterations
@@ -61,7 +61,7 @@ class WandbTracker:
                 raise
             reason = str(error).splitlines()[0]
             print(f"metarl: W&B cannot be reached ({reason}); tracking offline, wandb sync later", file=sys.stderr)
-            wandb.teardown()  # forgets the attempt, which holds the run's id
+            wandb.teardown()  # discards the attempt, which holds the run's id
             self._run = start("offline")
         self._wandb = wandb
         self._define_axes()
@@ -74,7 +74,7 @@ class WandbTracker:
         self._run.log(tracked_row(row))
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
-        """Record the curve step by step, its picture, both also as an artifact, and the table of its tasks."""
+        """Record the curve step by step, its figure (also as an artifact), and the table of its tasks."""
         for row in curve_rows(curve):
             self._run.log(row)
         self._run.summary["adaptation/gain"] = float(curve.gains.mean())
@@ -94,7 +94,7 @@ class WandbTracker:
         self._run.log({f"videos/{path.stem}": self._wandb.Video(str(path))})
 
     def log_checkpoints(self, directory: RunDirectory) -> None:
-        """Record the best checkpoint and the latest as versions of one artifact, which has these aliases."""
+        """Record the best and the latest checkpoint as versions of one artifact, with these aliases."""
         versions: dict[Path, list[str]] = {}
         if (best := directory.best_checkpoint()) is not None:
             versions[best] = ["best"]
@@ -105,7 +105,7 @@ class WandbTracker:
     def use_checkpoint(self, run_id: str, choice: CheckpointChoice, directory: RunDirectory) -> None:
         """Make the training run's artifact an input of this run, and put its name and digest into the config.
 
-        Offline W&B takes no inputs; then only the config names the checkpoint.
+        Offline W&B records no inputs; then only the config names the checkpoint.
         """
         name = f"checkpoint-{run_id}:{choice}"
         digest = self._checkpoint(run_id, directory.find_checkpoint(choice), directory).digest
@@ -133,7 +133,7 @@ class WandbTracker:
                 self._run.define_metric(name, step_metric=metric.axis)
 
     def _checkpoint(self, run_id: str, path: Path, directory: RunDirectory) -> Any:
-        """Return a checkpoint with its configuration: together they are a run directory that can be evaluated."""
+        """Return an artifact with a checkpoint and its configuration, which together can be evaluated."""
         content = directory.load_checkpoint(path)
         about = {name: content.get(name) for name in ("iteration", "env_steps", "validation")}
         artifact = self._wandb.Artifact(f"checkpoint-{run_id}", type="model", metadata=about)
