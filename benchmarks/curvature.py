@@ -30,7 +30,7 @@ Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def functional(learner: MamlTrpo, support: Episodes, query: Episodes) -> tuple[Outputs, Tensor]:
-    """Return the adapted policies' means and log-deviations as a function of a parameter vector, and that vector."""
+    """Return the adapted policies' means and log standard deviations as a function of parameters, and these."""
     like, inner_lr = learner.params, learner.config.inner_lr
 
     def objective(stacked: dict[str, Tensor]) -> Tensor:
@@ -118,7 +118,7 @@ WAYS: dict[str, Callable[[MamlTrpo, Episodes, Episodes], Product]] = {
 
 
 def main() -> None:
-    """Measure each way and print it."""
+    """Measure each way and print the results."""
     keep_freed_memory()
     ACTIVATIONS["tanh"] = torch.tanh  # torch.func's transforms do not take metarl's
     config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100"))

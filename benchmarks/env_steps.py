@@ -1,4 +1,4 @@
-"""Env steps per second of every family over numbers of worlds, on one device.
+"""Env steps per second of every family by number of worlds, on one device.
 
     python benchmarks/env_steps.py --device cuda        # 256 to 65536 worlds, every family
     python benchmarks/env_steps.py --worlds 64 512 --families ant-vel gridnavi
@@ -46,13 +46,13 @@ TASKS, STEPS, ROUNDS = 32, 50, 3
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for the device."""
+    """Synchronise with the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Time a piece of work, to the device's last kernel."""
+    """Time a function, including the device's last kernel."""
     synchronize(device)
     began = time.perf_counter()
     work()
@@ -61,7 +61,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def used(device: torch.device) -> float:
-    """Return MiB in use: of the whole device, or the peak of this process."""
+    """Return the MiB in use on the device, or the peak of this process."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return (total - free) / 2**20
@@ -69,7 +69,7 @@ def used(device: torch.device) -> float:
 
 
 def random_actions(family: TaskFamily, worlds: int, device: torch.device) -> Tensor:
-    """Return actions of ``worlds`` worlds inside the family's action space."""
+    """Return random actions for ``worlds`` worlds."""
     space = family.action_space
     if isinstance(space, spaces.Discrete):
         return torch.randint(int(space.n), (worlds,), device=device)
@@ -88,7 +88,7 @@ def stepping(env: TaskVectorEnv, actions: Tensor) -> Callable[[], None]:
 
 
 def measure(name: str, worlds: int, device: torch.device) -> dict[str, float] | None:
-    """Return the figures of one family at one number of worlds, or None where its worlds live on the CPU."""
+    """Return the measurements of one family at one number of worlds, or None if its worlds are on the CPU."""
     before, family = used(device), make_family(name)
     if device.type == "cuda" and isinstance(family, EnvironmentFamily):
         return None
@@ -111,7 +111,7 @@ def measure(name: str, worlds: int, device: torch.device) -> dict[str, float] | 
 
 
 def sampling(family: TaskFamily, worlds: int, device: torch.device) -> list[float]:
-    """Return the env steps per second of three collections, after one that warms up."""
+    """Return the env steps per second of three collections, after a warm-up."""
     learner = MamlTrpo(family, MamlTrpoConfig(), 0, device)
     sampler, tasks = Sampler(family, device), family.sample_tasks(TASKS, generator(0, "tasks"))
     rates = []
@@ -124,7 +124,7 @@ def sampling(family: TaskFamily, worlds: int, device: torch.device) -> list[floa
 
 
 def measure_family(name: str, counts: list[int], device: torch.device) -> list[dict[str, float]]:
-    """Return the figures of one family, in a process of its own so that nothing is warm or in memory."""
+    """Return the measurements of one family, in a separate process with cold caches."""
     rows = []
     for worlds in counts:
         if (row := measure(name, worlds, device)) is None:
@@ -134,7 +134,7 @@ def measure_family(name: str, counts: list[int], device: torch.device) -> list[d
 
 
 def plot(results: dict[str, list[dict[str, float]]], title: str, path: Path) -> None:
-    """Draw env steps per second over worlds, without and with a policy."""
+    """Plot env steps per second over the number of worlds, without and with a policy."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 6), sharey=True, layout="constrained")
     for axis, quantity in zip(axes, ("alone", "with a policy"), strict=True):
         for index, (name, rows) in enumerate(results.items()):

@@ -43,7 +43,7 @@ class RecordingSampler(Sampler):
 
 
 def bare_physics(rollouts: list[np.ndarray]) -> None:
-    """Step half-cheetahs under the controls ``[T, worlds, A]`` of each rollout."""
+    """Step half-cheetahs with the controls ``[T, worlds, A]`` of each rollout."""
     batch = Batch(gymnasium_model("half_cheetah"), rollouts[0].shape[1])
     qpos, ctrl = batch.bind("qpos"), batch.bind("ctrl")
     for controls in rollouts:
@@ -55,7 +55,7 @@ def bare_physics(rollouts: list[np.ndarray]) -> None:
 
 
 def measure(config: TrainConfig, tasks: int, steps: int, rounds: int) -> dict[str, float]:
-    """Let evaluation and bare physics take turns; return the medians of their seconds."""
+    """Time evaluation and bare physics alternately; return the medians in seconds."""
     learner, sampler = config.make_learner(), RecordingSampler(config.make_family())
     held_out = config.split().held_out_tasks("test", tasks)
     times: dict[str, list[float]] = {"bare physics": [], "evaluation": []}

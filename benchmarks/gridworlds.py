@@ -1,4 +1,4 @@
-"""How many steps a second the gridworlds take: every preset of every family, through ``TaskVectorEnv``.
+"""Steps per second of the gridworlds: every preset of every family, through ``TaskVectorEnv``.
 
     python benchmarks/gridworlds.py
 
@@ -39,7 +39,7 @@ class Episodes:
         self._actions = [torch.as_tensor(self._env.action_space.sample()) for _ in range(family.horizon)]
 
     def seconds(self) -> float:
-        """Run one episode in every world; return how long it took."""
+        """Run one episode in every world; return the seconds it took."""
         began = time.perf_counter()
         self._env.reset(seed=0)
         for actions in self._actions:

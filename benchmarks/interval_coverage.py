@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth: those of ``metarl.statistics``, and the bootstraps that others use.
+"""Coverage of 95 % intervals: those of ``metarl.statistics``, and commonly used bootstraps.
 
     python benchmarks/interval_coverage.py
 
@@ -38,7 +38,7 @@ Line = tuple[str, float | Scores, dict[str, Interval]]
 
 @dataclass(frozen=True)
 class World:
-    """Where scores come from: standard deviations of the effects of seeds and tasks, and of the noise."""
+    """The model of scores: standard deviations of the effects of seeds and tasks, and of the noise."""
 
     seeds: float
     tasks: float
@@ -60,7 +60,7 @@ class World:
         return own + self.tasks * task_effects + noise
 
     def iqm(self, task_effects: Scores | None = None) -> float:
-        """Return the interquartile mean of very many seeds, on very many tasks or on those given."""
+        """Return the interquartile mean over very many seeds, on very many tasks or the given ones."""
         stream, found = np.random.default_rng(0), []
         for _ in range(20):
             effects = self.draw(stream, 1, 2000) if task_effects is None else task_effects
@@ -71,7 +71,7 @@ class World:
 def percentiles(
     statistic: Statistic, scores: Scores, resamples: int, seeds: bool = False, tasks: bool = False
 ) -> Interval:
-    """Return the percentile interval of a bootstrap that draws whole seeds, whole tasks, or both anew."""
+    """Return the percentile interval of a bootstrap that resamples whole seeds, whole tasks, or both."""
     stream, values = np.random.default_rng(0), []
     for _ in range(resamples):
         drawn = scores
@@ -91,7 +91,7 @@ def bca(values: Scores, resamples: int) -> Interval:
 
 
 def one_axis(repetitions: int, resamples: int) -> Iterator[Line]:
-    """Means of n independent values: of seeds on all the tasks that there are, or of tasks for one trained learner."""
+    """Means of n independent values: seeds on all tasks of a family, or tasks for one trained learner."""
     for world in (World(0, 0), World(0, 0, exponential=True)):
         for count in (3, 4, 5, 10, 20, 40):
             values = world.scores(np.random.default_rng(count), repetitions, 1, np.zeros(count))
@@ -104,7 +104,7 @@ def one_axis(repetitions: int, resamples: int) -> Iterator[Line]:
 
 
 def both_axes(repetitions: int, resamples: int) -> Iterator[Line]:
-    """Interquartile means: what would other seeds earn on other tasks?"""
+    """Interquartile means: what would other seeds score on other tasks?"""
     for world in (World(1, 1), World(0.3, 2), World(0, 0), World(1, 1, exponential=True)):
         truth = world.iqm()
         for seeds, tasks in SIZES:
@@ -120,7 +120,7 @@ def both_axes(repetitions: int, resamples: int) -> Iterator[Line]:
 
 
 def same_tasks(repetitions: int, resamples: int) -> Iterator[Line]:
-    """Interquartile means: what would other seeds earn on the tasks measured?"""
+    """Interquartile means: what would other seeds score on the evaluated tasks?"""
     for world in (World(1, 1), World(0, 1)):
         for seeds, tasks in SIZES:
             stream = np.random.default_rng(seeds * tasks)
@@ -171,7 +171,7 @@ TABLES = {table.__name__: table for table in (one_axis, both_axes, same_tasks, a
 
 
 def held(found: Interval, truth: float | Scores) -> tuple[float, float]:
-    """Return the share of intervals that hold the truth, in percent, and their mean length."""
+    """Return the coverage of the intervals in percent, and their mean length."""
     inside = (found.low <= truth) & (truth <= found.high)
     return round(100 * float(inside.mean()), 1), round(float((found.high - found.low).mean()), 3)
 

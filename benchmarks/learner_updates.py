@@ -1,4 +1,4 @@
-"""What an iteration of each meta-learner spends on sampling, adaptation and update.
+"""Time that an iteration of each meta-learner spends on sampling, adaptation and update.
 
     python benchmarks/learner_updates.py
     python benchmarks/learner_updates.py --family navigation-2d --preset maml --learners maml-ppo reptile
@@ -65,7 +65,7 @@ class Training:
 
 
 def measure(trainings: dict[str, Training], rounds: int) -> dict[str, dict[str, float]]:
-    """Let the learners take turns; return the medians of their seconds, and the ratio of update and sampling."""
+    """Time the learners alternately; return the medians in seconds, and the ratio of update and sampling."""
     times: dict[str, list[dict[str, float]]] = {name: [] for name in trainings}
     for number in range(rounds + 1):
         for name, training in trainings.items():

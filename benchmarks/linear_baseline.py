@@ -22,7 +22,7 @@ LARGEST_PRIMAL = 2048
 
 
 def primal(features: torch.Tensor, returns: torch.Tensor) -> None:
-    """Solve the normal equations whatever their number, as was done before."""
+    """Solve the normal equations whatever their number, as in earlier versions."""
     inputs, targets = features.flatten(1, 2).double(), returns.flatten(1, 2).unsqueeze(-1).double()
     gram = inputs.mT @ inputs + RIDGE * torch.eye(inputs.shape[-1], dtype=inputs.dtype)
     torch.linalg.solve(gram, inputs.mT @ targets)

@@ -1,4 +1,4 @@
-"""What reading a long trial costs a transformer: local attention beside attention under one mask of all steps.
+"""Cost of reading a long trial with a transformer: local attention compared with a dense mask over all steps.
 
     python benchmarks/local_attention.py
 
@@ -31,16 +31,16 @@ TRIALS, INPUTS, SIZE, LAYERS, HEADS = 4, 9, 64, 2, 4
 
 
 class MaskedSequence(transformer._Sequence):
-    """All steps of trials from their beginning, under one mask."""
+    """All steps of trials from their beginning, with a dense mask."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, ...]:
-        """Return what was found, and both rings after the steps."""
+        """Return the attention's outputs, and both ring buffers after the steps."""
         found = scaled_dot_product_attention(query, key, value, self.reached(self.length, 0))
         return found, self.write(keys, key), self.write(values, value)
 
 
 def read(kind: type[transformer._Sequence], length: int, window: int) -> tuple[Tensor, float]:
-    """Return the outputs, and the seconds that they and the gradient took."""
+    """Return the outputs, and the seconds for them and the gradient."""
     torch.manual_seed(0)
     network, inputs = Transformer(INPUTS, SIZE, LAYERS, HEADS, window), torch.randn(TRIALS, length, INPUTS)
     with patch.object(transformer, "_Sequence", kind):
@@ -51,7 +51,7 @@ def read(kind: type[transformer._Sequence], length: int, window: int) -> tuple[T
 
 
 def measured(kind: type[transformer._Sequence], length: int, window: int) -> tuple[float, float]:
-    """Return seconds and MB of a reading."""
+    """Return the seconds and MB of reading a trial."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, seconds = read(kind, length, window)
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -1,4 +1,4 @@
-"""How long one MAML-TRPO iteration takes, against the bare physics of the same steps in the same process.
+"""Duration of a MAML-TRPO iteration, relative to the bare physics of the same steps in the same process.
 
     python benchmarks/maml_trpo_iteration.py
 

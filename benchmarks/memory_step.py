@@ -1,4 +1,4 @@
-"""What a memory's step costs along a trial, and how fast RL² trains on GridNavi.
+"""Cost of a memory's step along a trial, and training speed of RL² on GridNavi.
 
     python benchmarks/memory_step.py
 
@@ -68,7 +68,7 @@ def learner_of(name: str, settings: TrialPpoConfig | None = None) -> Learner:
 
 
 def acting(learner: Rl2, trials: int, steps: int) -> list[float]:
-    """Return the processor's seconds of every step of some trials side by side."""
+    """Return the CPU seconds of every step of some parallel trials."""
     stream, observations = generator(0, "actions"), torch.rand(TASKS, trials // TASKS, 2)
     working, seconds = learner.open(learner.begin(TASKS), trials // TASKS, stream), []
     going_on = torch.zeros(TASKS, trials // TASKS, dtype=torch.bool)  # no episode ends
@@ -82,7 +82,7 @@ def acting(learner: Rl2, trials: int, steps: int) -> list[float]:
 
 
 def measure_acting(trials: int, window: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return what a step costs early in the window, late in it and beyond it, in microseconds, for each memory."""
+    """Return the cost of a step early in the window, late in it and beyond it, in microseconds, for each memory."""
     learners: dict[str, Learner] = {kind: learner_of("rl2", Rl2Config(memory=kind, window=window)) for kind in KINDS}
     times: dict[str, list[list[float]]] = {kind: [] for kind in learners}
     for turn in range(rounds + 1):
@@ -158,7 +158,7 @@ def measure_recurrence(rounds: int) -> dict[str, dict[str, float]]:
 
 
 def in_turn(runs: dict[str, Iterations], rounds: int) -> dict[str, dict[str, float]]:
-    """Run an iteration of each, round after round, the first to warm up; return medians over the others."""
+    """Run iterations of each in turn, with the first as warm-up; return medians over the others."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():

@@ -48,7 +48,7 @@ class Ours:
         self._env.set_tasks(tasks)
 
     def reset(self) -> Step:
-        """Start episodes; return what steps them."""
+        """Start episodes; return a function that steps them."""
         self._env.reset(seed=0)
         return lambda actions: self._env.step(torch.from_numpy(actions))
 
@@ -60,14 +60,14 @@ class Package:
         self._env: Any = load_package().make_ml_envs("ML10", seed=0, meta_batch_size=WORLDS, total_tasks_per_cls=EACH)
 
     def reset(self) -> Step:
-        """Start episodes; return what steps them."""
+        """Start episodes; return a function that steps them."""
         self._env.reset()
         step: Step = self._env.step
         return step
 
 
 class Physics:
-    """The same models and starts as ours, stepped bare."""
+    """The same models and starts as ours, with physics only."""
 
     def __init__(self, threads: int) -> None:
         tasks = MetaWorldML10().own_split()["train"][:WORLDS]
@@ -80,7 +80,7 @@ class Physics:
             self._parts.append((batch, [origin.start(row) for row in rows], origin))
 
     def reset(self) -> Step:
-        """Set the states at the start of episodes; return what steps them."""
+        """Set the initial states of episodes; return a function that steps them."""
         for batch, starts, _ in self._parts:
             for name in STATE:
                 batch.bind(name)[:] = np.stack([start.rows[name].numpy() for start in starts])
@@ -98,7 +98,7 @@ class Physics:
 
 
 def measure(contestants: dict[str, Any], rounds: int, steps: int) -> dict[str, dict[str, float]]:
-    """Let them take turns; return medians of their env steps per CPU-second and per second, and resets' seconds."""
+    """Time them alternately; return medians of env steps per CPU-second and per second, and seconds of resets."""
     found: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": [], "reset": []} for name in contestants}
     for seed in range(rounds + 1):
         actions = np.random.default_rng(seed).uniform(-1, 1, (steps, WORLDS, 4)).astype(np.float32)

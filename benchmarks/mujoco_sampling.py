@@ -45,7 +45,7 @@ Steps = Callable[[int], int]
 
 
 class RandomActor(Actor):
-    """Draws standard normal actions, whatever it sees."""
+    """Draws standard normal actions, whatever it observes."""
 
     def __init__(self, actions: int) -> None:
         self._actions = actions
@@ -53,7 +53,7 @@ class RandomActor(Actor):
     def act(
         self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, DiagonalGaussian]:
-        """Return actions ``[N, E, A]`` and what they were drawn from."""
+        """Return actions ``[N, E, A]`` and their distribution."""
         zeros = torch.zeros(*observations.shape[:2], self._actions)
         distribution = DiagonalGaussian(zeros, zeros)
         return distribution.sample(generator), distribution
@@ -68,7 +68,7 @@ def ours(name: str, **settings: Any) -> Steps:
 
 
 def envpools(env_id: str) -> Steps:
-    """Return a function that takes 200 steps in 512 environments of EnvPool and returns how many were no resets."""
+    """Return a function that takes 200 steps in 512 EnvPool environments and counts those that were not resets."""
     import envpool
 
     env = envpool.make(
@@ -89,7 +89,7 @@ def envpools(env_id: str) -> Steps:
 
 
 def compare(first: Steps, second: Steps, rounds: int) -> dict[str, float]:
-    """Let two take turns; return the medians of their steps per CPU-second and per second."""
+    """Time two functions alternately; return the medians of their steps per CPU-second and per second."""
     figures: dict[str, list[float]] = {name: [] for name in ("cpu 1", "wall 1", "cpu 2", "wall 2")}
     for seed in range(rounds + 1):
         for number, work in ((1, first), (2, second)):

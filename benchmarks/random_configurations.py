@@ -1,4 +1,4 @@
-"""Train random configurations of every learner: each runs, or is refused or ended in one line; print the counts.
+"""Train random configurations of every learner: each must run, or end with a one-line error; print the counts.
 
     python benchmarks/random_configurations.py [--each 60] [--seed 0] [--learner NAME ...]
 
@@ -47,7 +47,7 @@ def draw_value(kind: Any, default: Any, stream: random.Random) -> Any:
 
 
 def draw_settings(kind: type, stream: random.Random, sensible: float = 0.9) -> Any:
-    """Draw an instance of a dataclass of settings; raises ``InputError`` where it refuses them."""
+    """Draw an instance of a dataclass of settings; raises ``InputError`` if it refuses them."""
     hints = typing.get_type_hints(kind)
     chosen = {}
     for field in dataclasses.fields(kind):
@@ -73,7 +73,7 @@ def draw_run(out: Path, stream: random.Random) -> RunConfig:
 
 
 def outcome(learner: str, family: str, seed: int) -> tuple[str, str]:
-    """Train one configuration; return how that ended, and what was said."""
+    """Train one configuration; return the outcome and the message."""
     stream = random.Random(f"{learner} {family} {seed}")
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -1,4 +1,4 @@
-"""How fast SB3's DQN collects in GridNavi: over our batch of worlds, and over SB3's DummyVecEnv of single ones.
+"""Sampling speed of SB3's DQN in GridNavi: with our batch of worlds, and with SB3's DummyVecEnv of single ones.
 
     python benchmarks/sb3_collection.py
 
@@ -43,12 +43,12 @@ def batched(worlds: int) -> VecEnv:
 
 
 def single(worlds: int) -> VecEnv:
-    """Return as many single environments, one behind the other."""
+    """Return the same number of single environments, stepped one after another."""
     return DummyVecEnv([partial(gymnasium.make, FAMILIES[FAMILY].env_id) for _ in range(worlds)])
 
 
 class Agent:
-    """DQN on some environments, at one kind of work."""
+    """DQN on some environments, doing one kind of work."""
 
     def __init__(self, env: VecEnv, work: str, steps: int) -> None:
         self._steps = steps * env.num_envs
@@ -56,7 +56,7 @@ class Agent:
         self._model.set_logger(Logger(None, []))
 
     def rate(self) -> float:
-        """Go on for some steps of every world; return the environment steps per second."""
+        """Run for some steps of every world; return the environment steps per second."""
         began, before = time.perf_counter(), self._model.num_timesteps
         self._model.learn(self._steps, log_interval=NEVER, reset_num_timesteps=False)
         return (self._model.num_timesteps - before) / (time.perf_counter() - began)

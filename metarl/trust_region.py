@@ -18,13 +18,13 @@ class TrustRegionConfig:
     max_kl: float = 0.01
     """Largest mean KL divergence between the adapted policies before and after an update, in nats."""
     cg_iterations: int = 10
-    """Conjugate-gradient iterations, each one curvature product."""
+    """Conjugate gradient iterations, with one curvature product each."""
     cg_damping: float = 1e-5
     """Added to the diagonal of the curvature."""
     backtrack_ratio: float = 0.8
-    """Factor by which the line search shortens the step after each rejected candidate."""
+    """Factor by which the line search shrinks the step after each rejected candidate."""
     max_backtracks: int = 15
-    """Candidates that the line search tries before the update is rejected."""
+    """Number of candidates that the line search tries before the update is rejected."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_kl")

@@ -71,7 +71,7 @@ class EchoFamily(TensorFamily):
 
 
 def echo_tasks(identities: Sequence[float], lifetimes: Sequence[int] | None = None) -> TensorDict:
-    """Make tasks ``[N]`` of the echo family; they live for ever unless told otherwise."""
+    """Make tasks ``[N]`` of the echo family; by default their episodes never terminate."""
     count = len(identities)
     return TensorDict(
         {

@@ -1,4 +1,4 @@
-"""The manual says what the code does: its Python blocks run, and the options, settings and files it names exist."""
+"""The manual matches the code: its Python blocks run, and the options, settings and files it names exist."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("python", "experiments/tools/metaworld_evaluation.py"): (metaworld_evaluation.Options,),
     ("python", "experiments/tools/metrics_table.py"): (),
 }
-# What the words after them are names of.
+# Registries of the names after them.
 NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
     ("metarl", "train"): (LEARNERS, FAMILIES),
     ("metarl", "train", "--published"): (MODULES,),

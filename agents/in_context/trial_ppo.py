@@ -44,19 +44,19 @@ class TrialPpoConfig(TrialConfig):
     learning_rate: float = 1e-3
     """Step size of Adam."""
     anneal_iterations: int = 0
-    """Updates over which learning_rate falls linearly to 0; 0 keeps it."""
+    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
     epochs: int = 4
-    """Passes over the trials of an iteration."""
+    """Epochs over the trials of an iteration."""
     minibatches: int = 4
-    """Steps of Adam in a pass, each on its share of the trials."""
+    """Minibatches per epoch, with one Adam step each."""
     clip_range: float = 0.2
     """Likelihood ratios are clipped at 1 plus or minus this."""
     value_weight: float = 0.5
-    """Weight of the critic's squared error."""
+    """Weight of the critic's loss."""
     entropy_weight: float = 0.01
-    """Weight of the policy's entropy."""
+    """Entropy coefficient."""
     max_gradient_norm: float = 0.5
-    """Largest norm of the gradient: longer ones are clipped to it."""
+    """Norm to which gradients are clipped."""
     normalize_advantages: bool = True
     """Normalise the advantages of a minibatch to mean 0 and standard deviation 1."""
     normalize_observations: bool = False

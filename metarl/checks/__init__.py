@@ -1,1 +1,1 @@
-"""Checks of a family or learner of one's own: each says in one line what is wrong with it, and what to do."""
+"""Checks of users' own families and learners: each reports in one line what is wrong, and what to do."""

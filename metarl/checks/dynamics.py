@@ -16,7 +16,7 @@ WORLDS, STEPS = 3, 4
 
 
 class Episode(NamedTuple):
-    """What worlds gave from a reset on, and whether their steps drew random numbers."""
+    """The outputs of worlds from a reset on, and whether their steps drew random numbers."""
 
     observations: list[Tensor]
     transitions: list[Transition]
@@ -24,10 +24,10 @@ class Episode(NamedTuple):
 
 
 def check_dynamics(family: TaskFamily, device: torch.device) -> None:
-    """Make sure that a family's worlds keep the contract of ``Dynamics``; see ``check_family``.
+    """Check that a family's worlds implement ``Dynamics`` correctly; see ``check_family``.
 
     Raises:
-        InputError: with the first problem.
+        InputError: for the first problem.
     """
     tasks = family.sample_tasks(WORLDS, generator("check worlds")).to(device)
     actions = _actions(family, device)
@@ -55,7 +55,7 @@ def _actions(family: TaskFamily, device: torch.device) -> list[Tensor]:
 
 
 def _play(family: TaskFamily, worlds: Dynamics, tasks: TensorDict, actions: list[Tensor]) -> Episode:
-    """Step worlds from a reset of all of them on, at most until the horizon."""
+    """Reset and step worlds, at most until the horizon."""
     stream = generator("check episode", device=tasks.device or "cpu")
     with attempt(family.name, "reset of all worlds"):
         worlds.reset(tasks, torch.ones(WORLDS, dtype=torch.bool, device=tasks.device), stream)
@@ -73,7 +73,7 @@ def _play(family: TaskFamily, worlds: Dynamics, tasks: TensorDict, actions: list
 
 
 def _observed(family: TaskFamily, worlds: Dynamics, when: str) -> Tensor:
-    """Return what worlds observe, if it lies in the observation space."""
+    """Return the worlds' observations, after checking that they are in the observation space."""
     with attempt(family.name, "observe"):
         seen = worlds.observe()
     space = family.observation_space
@@ -113,7 +113,7 @@ def _require_tensor(
 def _check_masked_reset(
     family: TaskFamily, worlds: Dynamics, twins: Dynamics, tasks: TensorDict, actions: list[Tensor], random: bool
 ) -> None:
-    """Reset one of the worlds: the others must go on as the twins, of which none is reset."""
+    """Reset one of the worlds: the others must continue like the twins, none of which is reset."""
     mask = torch.tensor([True] + [False] * (WORLDS - 1), device=tasks.device)
     stream = generator("check masked reset", device=tasks.device or "cpu")
     before = worlds.observe()
@@ -123,7 +123,7 @@ def _check_masked_reset(
     advice = "change a world's state only where the mask is true"
     require(torch.equal(before[1:], after[1:]), family.name, "reset changes worlds outside its mask", advice)
     if random:
-        return  # the streams of the two have parted
+        return  # the random streams of the two have diverged
     with attempt(family.name, "step after the reset of one world"):
         one, other = (each.step(actions[0], tasks, stream) for each in (worlds, twins))
     same = torch.equal(one.rewards[1:], other.rewards[1:]) and torch.equal(worlds.observe()[1:], twins.observe()[1:])

@@ -1,4 +1,4 @@
-"""``check_family``: whether a task family keeps its contract."""
+"""``check_family``: whether a task family implements its interface correctly."""
 
 import dataclasses
 import re
@@ -28,19 +28,19 @@ DRAW = "draw everything from the generator that is passed"
 
 
 def check_family(family: TaskFamily | type[TaskFamily] | str, device: str = "cpu") -> None:
-    """Make sure that a family keeps the contract of ``TaskFamily``.
+    """Check that a family implements ``TaskFamily`` correctly.
 
-    Checked are names, presets and spaces; that tasks lie in the task space, are the same for the same seed, and are
-    split into parts that share none; the shapes, dtypes and bounds of what its worlds give, masked resets, and that the
-    same seed gives the same episodes; and, where they are installed, the environment checkers of Gymnasium and
-    Stable-Baselines3. Episodes are cut to a few steps where the family allows it.
+    This covers names, presets and spaces; that tasks are in the task space, reproducible, and split into disjoint
+    parts; shapes, dtypes and bounds of the worlds' outputs, masked resets, and that the same seed gives the same
+    episodes; and, where installed, the environment checkers of Gymnasium and Stable-Baselines3. Episodes are shortened
+    to a few steps if the family allows it.
 
     Args:
-        family: one, its class, or the name of a registered one, also as ``module:name``.
-        device: where its worlds are checked.
+        family: a family, its class, or the name of a registered one, also as ``module:name``.
+        device: device on which its worlds are checked.
 
     Raises:
-        InputError: with the first problem, in one line: what is wrong, and what to do.
+        InputError: for the first problem, in one line: what is wrong, and what to do.
     """
     made = _shortened(_made(family))
     _check_names(made)
@@ -52,7 +52,7 @@ def check_family(family: TaskFamily | type[TaskFamily] | str, device: str = "cpu
 
 
 def _made(family: TaskFamily | type[TaskFamily] | str) -> TaskFamily:
-    """Return a family of the first preset."""
+    """Return the family, made from the first preset if a class or name is given."""
     if isinstance(family, TaskFamily):
         return family
     if isinstance(family, str):
@@ -70,7 +70,7 @@ def _made(family: TaskFamily | type[TaskFamily] | str) -> TaskFamily:
 
 
 def _shortened(family: TaskFamily) -> TaskFamily:
-    """Return the family with episodes of a few steps, where it takes another horizon."""
+    """Return the family with episodes of a few steps, if it accepts another horizon."""
     name = type(family).__name__
     require(
         is_frozen_dataclass(type(family)),
@@ -94,7 +94,7 @@ def _check_names(family: TaskFamily) -> None:
     name = getattr(family, "name", None)
     require(isinstance(name, str) and bool(name), type(family).__name__, "has no name", "set the class variable name")
     if FAMILIES.get(family.name) is not type(family):
-        return  # a family that is used without its name
+        return  # a family used without a name
     kebab = re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", family.name) is not None
     require(kebab, family.name, "is no name in kebab case", "use lower-case letters and digits joined by hyphens")
     fields = {field.name for field in dataclasses.fields(family)}  # type: ignore[arg-type]
@@ -149,13 +149,13 @@ def _check_sampling(family: TaskFamily) -> None:
 
 
 def _global_streams() -> tuple[bytes, bytes]:
-    """Return the states of the global streams of torch and NumPy."""
+    """Return the states of the global generators of torch and NumPy."""
     numpy: Any = np.random.get_state()  # noqa: NPY002
     return torch.get_rng_state().numpy().tobytes(), numpy[1].tobytes()
 
 
 def _require_tasks(family: TaskFamily, tasks: Any, source: str, count: int, inside: bool = True) -> None:
-    """Make sure that ``source`` returned 1 to ``count`` tasks; ``inside``: within the bounds of the task space."""
+    """Check that ``source`` returned 1 to ``count`` tasks; ``inside``: within the bounds of the task space."""
     require(isinstance(tasks, TensorDict), family.name, f"{source} returns no TensorDict", "return one of CPU tensors")
     size = list(tasks.batch_size)
     one_axis = len(size) == 1 and 0 < size[0] <= count
@@ -211,7 +211,7 @@ def _check_parts(family: TaskFamily) -> None:
 
 
 def _check_by_others(family: TaskFamily) -> None:
-    """Run the environment checkers of Gymnasium and, where it is installed, of Stable-Baselines3."""
+    """Run the environment checkers of Gymnasium and, if installed, of Stable-Baselines3."""
     checkers: dict[str, Callable[[Any], None]] = {"Gymnasium": lambda env: check_env(env, skip_render_check=True)}
     if find_spec("stable_baselines3") is not None:
         from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
@@ -226,6 +226,6 @@ def _check_by_others(family: TaskFamily) -> None:
 
 
 def _rows(tasks: TensorDict) -> set[bytes]:
-    """Return what distinguishes tasks ``[count]``."""
+    """Return the distinct tasks among ``[count]``, as bytes."""
     columns: list[Tensor] = [tasks[key] for key in sorted(tasks.keys())]
     return {b"".join(column[row].numpy().tobytes() for column in columns) for row in range(len(tasks))}

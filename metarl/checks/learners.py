@@ -1,4 +1,4 @@
-"""``check_learner``: whether a learner keeps its protocol."""
+"""``check_learner``: whether a learner implements its interface correctly."""
 
 import dataclasses
 import math
@@ -22,28 +22,28 @@ from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 from metarl.training import resume, train
 
-# One with continuous actions, and one with discrete ones.
+# A family with continuous actions, and one with discrete ones.
 FAMILIES = ("navigation-2d", "gridnavi")
 TASKS, EPISODES, HORIZON = 2, 2, 6
 CLOCKS = ("time_", "env_steps_per_second")
 
 
 def check_learner(learner: str | type[Learner], family: str | None = None, settings: Any = None) -> None:
-    """Make sure that a learner keeps the protocol of ``Learner``, by training it a little on a small family.
+    """Check that a learner implements ``Learner`` correctly, by training it briefly on a small family.
 
-    Checked are its class and settings; that ``adapt`` changes neither the learner nor what it is given; that evaluation
-    does not change the learner; that metrics are finite numbers under the same names; that the same seed gives the same
-    numbers; that a checkpoint holds everything: a run that is resumed ends like one that was not interrupted; and that
-    a family is refused by an ``InputError`` of one line.
+    This covers its class and settings; that ``adapt`` changes neither the learner nor its inputs; that evaluation does
+    not change the learner; that metrics are finite numbers with the same names in every iteration; that the same seed
+    gives the same numbers; that a checkpoint is complete: a resumed run ends like an uninterrupted one; and that
+    unsupported families are refused by a one-line ``InputError``.
 
     Args:
         learner: the name of a registered one, also as ``module:name``, or its class.
-        family: name of the family to train it on; by default it is offered 2D navigation (continuous actions) and
-            GridNavi (discrete actions), may refuse one of them, and is checked on the other or on both.
-        settings: an instance of its ``config_class``; None takes the defaults.
+        family: name of the family to train on; by default 2D navigation (continuous actions) and GridNavi (discrete
+            actions), one of which it may refuse.
+        settings: an instance of its ``config_class``; None for the defaults.
 
     Raises:
-        InputError: with the first problem, in one line: what is wrong, and what to do.
+        InputError: for the first problem, in one line: what is wrong, and what to do.
     """
     name, offers = _registered(learner), FAMILIES if family is None else (family,)
     refusals = []
@@ -62,7 +62,7 @@ def check_learner(learner: str | type[Learner], family: str | None = None, setti
 
 
 def _registered(learner: str | type[Learner]) -> str:
-    """Return the name under which a learner is registered, once its class is found to be in order."""
+    """Return the name under which a learner is registered, after checking its class."""
     found = LEARNERS.find(learner) if isinstance(learner, str) else learner
     kind = found.__name__
     require(issubclass(found, Learner), kind, "is no Learner", "derive it from metarl.learner.Learner")
@@ -80,7 +80,7 @@ def _registered(learner: str | type[Learner]) -> str:
 
 
 def _accepted(name: str, family: str, settings: Any) -> TrainConfig | InputError:
-    """Return the configuration of a small run on a family, or the error by which the learner refuses the family."""
+    """Return the configuration of a small run on a family, or the error with which the learner refuses the family."""
     own = own_name(name)
     try:
         config = TrainConfig(name, family, _small_run(family), settings)
@@ -101,7 +101,7 @@ def _accepted(name: str, family: str, settings: Any) -> TrainConfig | InputError
 
 
 def _small_run(family: str) -> RunConfig:
-    """Return settings of a run of two small iterations, with short episodes where the family allows it."""
+    """Return settings of a run of two small iterations, with short episodes if the family allows it."""
     small = RunConfig(
         iterations=2, tasks_per_batch=TASKS, episodes_per_task=EPISODES, checkpoint_every=1, track="disabled"
     )
@@ -206,7 +206,7 @@ def _check_resumption(config: TrainConfig) -> None:
 
 
 def _last_row(run: RunDirectory) -> MetricsRow:
-    """Return the metrics of a run's last iteration, but for what a clock measured."""
+    """Return the metrics of a run's last iteration, without timings."""
     row = run.read_metrics()[-1]
     return {key: value for key, value in row.items() if not key.startswith(CLOCKS)}
 
@@ -220,7 +220,7 @@ def _tensors(rollout: Rollout) -> dict[str, Any]:
 
 
 def _copied(content: Any) -> Any:
-    """Return a nested state with tensors of its own."""
+    """Return a deep copy of a nested state."""
     copies: dict[type, Callable[[Any], Any]] = {
         dict: lambda value: {key: _copied(each) for key, each in value.items()},
         list: lambda value: [_copied(each) for each in value],

@@ -1,4 +1,4 @@
-"""How a check reports what it finds, and how it compares."""
+"""Reporting and comparison functions of the checks."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,18 +11,18 @@ from metarl.errors import InputError, MetarlError
 
 
 def require(holds: bool, name: str, problem: str, advice: str) -> None:
-    """Raise ``InputError`` with a problem of the family or learner ``name``, and what to do, unless it ``holds``."""
+    """Raise ``InputError`` with a problem of the family or learner ``name``, and advice, unless ``holds`` is true."""
     if not holds:
         raise InputError(f"{name}: {problem}; {advice}")
 
 
 @contextmanager
 def attempt(name: str, what: str) -> Iterator[None]:
-    """Turn an exception of the code that is checked into one line; the exception is its cause.
+    """Turn an exception in the checked code into an error of one line, with the exception as its cause.
 
     Args:
-        name: of the family or learner.
-        what: is attempted.
+        name: name of the family or learner.
+        what: what is attempted.
     """
     try:
         yield

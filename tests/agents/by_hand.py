@@ -71,7 +71,7 @@ def acted(learner: GradientLearner | Reptile, params: TensorDict, rollout: Rollo
 
 
 def cut(rollout: Rollout, length: int) -> Rollout:
-    """Return a rollout whose every second episode ends after ``length`` steps, zeros standing behind."""
+    """Return a rollout in which every second episode ends after ``length`` steps, followed by zeros."""
     valid = rollout.valid.clone()
     valid[:, ::2, length:] = False
     values = {

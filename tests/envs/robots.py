@@ -1,4 +1,4 @@
-"""What the tests of MuJoCo families share: worlds set to a state, and walks beside Gymnasium's own environments."""
+"""Helpers for tests of MuJoCo families: worlds set to a state, and comparisons with Gymnasium's environments."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def worlds(family: LocomotionFamily, tasks: TensorDict) -> TaskVectorEnv:
 
 
 def dynamics(env: TaskVectorEnv) -> LocomotionDynamics:
-    """Return the worlds behind an environment."""
+    """Return the worlds of an environment."""
     found = env._dynamics
     assert isinstance(found, LocomotionDynamics)
     return found

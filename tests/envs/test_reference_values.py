@@ -29,7 +29,7 @@ Policy = Callable[[Tensor, TensorDict], Distribution]
 
 @dataclass
 class Knowing(Actor):
-    """An actor that is told the tasks: they are its state."""
+    """An actor that knows the tasks, which are its state."""
 
     policy: Policy
 

@@ -18,7 +18,7 @@ FRUITS: Registry[int] = Registry("fruit", "ls fruits")
 
 @pytest.fixture
 def fruits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[int]]:
-    """Return a table of two entries, beside a module that registers a third."""
+    """Return a table of two entries, next to a module that registers a third."""
     (tmp_path / "orchard.py").write_text(PLUGIN)
     (tmp_path / "broken.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)

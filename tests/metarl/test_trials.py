@@ -100,7 +100,7 @@ def test_trials_can_be_chosen() -> None:
 def test_rollouts_of_different_shapes_make_no_trial() -> None:
     one = made_up_rollout(episodes=3)
     for other in (made_up_rollout(episodes=2), made_up_rollout(tasks=1)):
-        with pytest.raises(ValueError, match="equally many tasks and episodes"):
+        with pytest.raises(ValueError, match="the same numbers of tasks and episodes"):
             Trials.of([one, other])
 
 

@@ -22,17 +22,17 @@ class MemoryConfig:
     memory: str = "gru"
     """Memory of the trial: gru, lstm, min-gru, transformer, external, or your own as module:name."""
     previous_step: PreviousStep = "auto"
-    """Read the inputs of the step before with each step's own: yes, no, or auto (yes for the transformer)."""
+    """Also read the inputs of the previous step: yes, no, or auto (yes for the transformer)."""
     layers: int = 2
-    """Blocks of transformer and min-gru."""
+    """Blocks of the transformer or min-gru."""
     heads: int = 4
-    """Attention heads of each of the transformer's blocks."""
+    """Attention heads of each transformer block."""
     window: int = 128
-    """Steps that its attention reaches back, the present one included."""
+    """Steps that attention reaches back, including the current one."""
     slots: int = 32
     """Vectors of the external memory."""
     slot_size: int = 32
-    """Numbers in each of them."""
+    """Size of each of them."""
 
     def check_memory(self, size: int) -> None:
         """Check these settings.

@@ -1,4 +1,4 @@
-"""What the optimum earns, against published values and against all that else could be done."""
+"""Returns of the optimal policy, compared with published values and with all other action sequences."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +134,7 @@ def test_the_last_step_of_an_mdp_is_greedy_and_the_one_before_is_not() -> None:
 
 
 class Swaying(Actor):
-    """The optimum, but for noise that is the larger the later the episode stands; none in the first."""
+    """The optimal policy with noise that grows from episode to episode, starting with none."""
 
     def act(
         self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False

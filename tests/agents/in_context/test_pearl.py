@@ -300,7 +300,7 @@ def test_targets_follow_the_critics() -> None:
 
 
 def numbered(tasks: range, episodes: tuple[tuple[int, ...], ...]) -> tuple[Transitions, Tensor]:
-    """Return steps whose observation tells task, trial, episode and step; trial r's episodes have these lengths."""
+    """Return steps whose observation encodes task, trial, episode and step; trial r's episodes have these lengths."""
     longest = max(map(sum, episodes))
     observations = torch.zeros(len(tasks), len(episodes), longest, 4)
     for row, task in enumerate(tasks):

@@ -15,7 +15,7 @@ from tests.runs import numbers, run_python, small, train_words
 
 
 class Events:
-    """What stands in the event files of one tracked run."""
+    """The content of the event files of one tracked run."""
 
     def __init__(self, folder: Path) -> None:
         self.read = EventAccumulator(str(folder), {"tensors": 0, "images": 0, "scalars": 0}).Reload()

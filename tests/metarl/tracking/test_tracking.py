@@ -39,7 +39,7 @@ def _nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
 
 
 def records(path: Path) -> Iterator[Record]:
-    """Read a W&B run file: protobuf records in LevelDB's log format, behind a header of W&B's own."""
+    """Read a W&B run file: protobuf records in LevelDB's log format, after W&B's own header."""
     content = path.read_bytes()
     assert content.startswith(b":W&B")
     position, gathered = HEADER, b""
@@ -78,7 +78,7 @@ def ended_run(file: Path) -> list[Record]:
 
 
 class Recorded:
-    """What stands in the run file of a run directory."""
+    """The content of the run file of a run directory."""
 
     def __init__(self, directory: Path) -> None:
         self.file = run_file(directory)
@@ -392,7 +392,7 @@ def test_a_tracker_that_cannot_be_made_ends_no_training(
 
 
 class OnlineRun:
-    """Stands in for a W&B run with a server: it notes what it is told to use, or refuses it."""
+    """A fake W&B run with a server: it records which artifacts are used, or refuses them."""
 
     id, offline = "online", False
 

@@ -135,7 +135,7 @@ def test_the_knowledge_of_other_networks_does_not_fit() -> None:
 
 
 def rows(count: int) -> dict[str, Tensor]:
-    """Return transitions, each told by its number."""
+    """Return transitions, each identified by its number."""
     number = torch.arange(float(count))
     wide = {name: number[:, None].expand(-1, 2) for name in ("observations", "next_observations")}
     return {**wide, "actions": number[:, None].long(), **dict.fromkeys(("rewards", "dones", "timeouts"), number)}
