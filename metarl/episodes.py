@@ -13,6 +13,7 @@ from metarl.learner import Actor
 from metarl.rollout import Rollout, join_steps
 from metarl.seeding import generator
 from metarl.spaces import unit_scale
+from metarl.transfer import reading_is_free
 
 # What a rollout holds for every step, besides the distribution.
 PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs")
@@ -64,6 +65,7 @@ class RunningEpisodes:
         self._distribution: type[Distribution]
         self._actions: Tensor
         self._final: Tensor | None = None
+        self._finished = False
 
     @torch.no_grad()
     def act(self, observations: Tensor) -> Tensor:
@@ -100,14 +102,17 @@ class RunningEpisodes:
             self._put(name, value)
         if success is not None:
             self._put("success", success)
-        # Checking whether an episode has ended is free on the CPU; elsewhere it would synchronise with the device.
-        if self._device.type != "cpu" or ended.any():
+        if not reading_is_free(self._device) or ended.any():
             self._end(ended, observations)
         self.step += 1
 
     def over(self) -> bool:
-        """Return whether every episode has ended; on CUDA this synchronises."""
-        return not self.alive.any()
+        """Return whether every episode has ended; on CUDA this synchronises, unless ``finish`` was called."""
+        return self._finished or not self.alive.any()
+
+    def finish(self) -> None:
+        """Mark every episode as ended, after it was stepped to the horizon."""
+        self._finished = True
 
     def _end(self, ended: Tensor, observations: Tensor) -> None:
         """Keep the observations after the last step of the episodes that ended; other rows are filled in later."""

@@ -17,7 +17,7 @@ def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
     """Return the matrix ``[T, T]`` with ``factor ** (k - t)`` at row k >= column t, and zero elsewhere."""
     time = torch.arange(steps, device=like.device)
     distance = time[:, None] - time[None, :]
-    powers = torch.pow(torch.tensor(factor, dtype=like.dtype, device=like.device), distance.clamp(min=0))
+    powers = torch.pow(like.new_full((), factor), distance.clamp(min=0))
     return torch.where(distance >= 0, powers, torch.zeros_like(powers))
 
 

@@ -19,6 +19,7 @@ from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
 from metarl.session import Session
+from metarl.transfer import reading_is_free
 from metarl.vector_env import TaskVectorEnv
 
 Watcher = Callable[[TaskVectorEnv], None]
@@ -107,7 +108,7 @@ class Sampler:
         Raises:
             RunError: as ``run``.
         """
-        tasks = tasks.to(self.device)
+        tasks = tasks.to(self.device, non_blocking=True)
         with single_torch_thread():
             space, horizon = self.family.action_space, self.family.horizon
             running = RunningEpisodes(
@@ -131,11 +132,13 @@ class Sampler:
         observations = loop.advance(observations)
         if self._captured and env.capturable and not watch:
             loop.replay(observations, self.family.horizon - 1)
+            running.finish()
             return env
         for _ in range(1, self.family.horizon):
-            if self.device.type == "cpu" and running.over():  # elsewhere to ask would be to wait
+            if reading_is_free(self.device) and running.over():
                 break
             observations = loop.advance(observations)
+        running.finish()
         return env
 
     def _env(self, num_envs: int) -> TaskVectorEnv:
@@ -146,21 +149,24 @@ class Sampler:
         return self._envs[num_envs]
 
     def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int) -> None:
+        # In the order in which one leads to the next within a step; steps come first, so that the cause is found.
+        names = ("observations", "actions", "rewards")
+        bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
+        ends = _not_finite(rollout.final_observations, 2)
+        signs = [bad.any(), ends.any(), *([] if unstable is None else [unstable.any()])]
+        if not torch.stack(signs).any():
+            return
         if unstable is not None and unstable.any():
             task, episode = unstable.view(rollout.valid.shape[:2]).nonzero()[0].tolist()
             which = f"{int(unstable.sum())} of {unstable.numel()} simulations became unstable, the first"
             raise RunError(f"{which} in {self._where(rollout, task, episode, seed)}")
-        # In the order in which one leads to the next within a step; steps come first, so that the cause is found.
-        names = ("observations", "actions", "rewards")
-        bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
         if bad.any():
             step, name, task, episode = bad.permute(3, 0, 1, 2).nonzero()[0].tolist()
             where = self._where(rollout, task, episode, seed, f"step {step}")
             raise RunError(f"{names[name]} became NaN or infinite in {where}")
-        if (ends := _not_finite(rollout.final_observations, 2)).any():
-            task, episode = ends.nonzero()[0].tolist()
-            where = self._where(rollout, task, episode, seed, "after the last step")
-            raise RunError(f"observations became NaN or infinite in {where}")
+        task, episode = ends.nonzero()[0].tolist()
+        where = self._where(rollout, task, episode, seed, "after the last step")
+        raise RunError(f"observations became NaN or infinite in {where}")
 
     def _where(self, rollout: Rollout, task: int, episode: int, seed: int, when: str = "") -> str:
         parameters = ", ".join(f"{key}={value[task].tolist()}" for key, value in rollout.tasks.items())

@@ -103,7 +103,7 @@ class Session:
         count = self._shape[0]
         if tasks is not None and len(tasks) != count:
             raise InputError(f"this session is of {count} tasks, not of {len(tasks)}")
-        self._tasks = (TensorDict({}, [count]) if tasks is None else tasks).to(self._device)
+        self._tasks = (TensorDict({}, [count]) if tasks is None else tasks).to(self._device, non_blocking=True)
         self._state = self.learner.begin(count)
         self._running: RunningEpisodes | None = None
         self._acted = False

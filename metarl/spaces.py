@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.transfer import send
 
 # An observation, or the parts of an observation in a Dict or Tuple space.
 Values = Any
@@ -193,7 +194,7 @@ def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tens
 
 
 def _to_box(space: spaces.Box, device: torch.device) -> Callable[[Tensor], Tensor]:
-    low, high = (torch.as_tensor(bound.reshape(-1), device=device) for bound in (space.low, space.high))
+    low, high = (send(torch.as_tensor(bound.reshape(-1)), device) for bound in (space.low, space.high))
     whole = not low.is_floating_point()
     if not space.is_bounded():
         return torch.round if whole else lambda actions: actions
@@ -206,8 +207,11 @@ def _to_box(space: spaces.Box, device: torch.device) -> Callable[[Tensor], Tenso
 
 
 def _from_start(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:
-    start = torch.as_tensor(np.reshape(getattr(space, "start", 0), -1 if space.shape else ()), device=device)
-    return (lambda actions: actions + start) if start.any() else lambda actions: actions
+    first = np.reshape(getattr(space, "start", 0), -1 if space.shape else ())
+    if not first.any():
+        return lambda actions: actions
+    start = send(torch.as_tensor(first), device)
+    return lambda actions: actions + start
 
 
 def unit_range(space: spaces.Space[Any]) -> Callable[[Tensor], Tensor]:

@@ -39,6 +39,8 @@ class Trials:
     def of(cls, rollouts: Sequence[Rollout]) -> Self:
         """Join rollouts of the same tasks: episode ``[n, e]`` of each is followed by episode ``[n, e]`` of the next.
 
+        On a GPU it waits once, for the length of the longest trial.
+
         Raises:
             ValueError: if their numbers of tasks or episodes differ.
         """
@@ -47,12 +49,17 @@ class Trials:
         names = [field.name for field in fields(cls)]
         pieces = [_steps(rollout) for rollout in rollouts]
         joined = {name: torch.cat([piece[name] for piece in pieces], 2).flatten(0, 1) for name in names}
-        lengths = joined["valid"].sum(-1)
-        if not joined["valid"].all():
-            order = (~joined["valid"]).byte().argsort(dim=-1, stable=True)[:, : int(lengths.max())]
+        shortest, longest = torch.stack(joined["valid"].sum(-1).aminmax()).tolist()
+        if shortest < joined["valid"].shape[1]:
+            order = (~joined["valid"]).byte().argsort(dim=-1, stable=True)[:, :longest]
             rows = torch.arange(len(order), device=order.device)[:, None]
             joined = {name: value[rows, order] for name, value in joined.items()}
         return cls(**joined)
+
+    @classmethod
+    def of_episode(cls, rollout: Rollout) -> Self:
+        """Return one episode of each trial, which has no gaps: as ``of``, but with as many steps as the rollout."""
+        return cls(**{name: value.flatten(0, 1) for name, value in _steps(rollout).items()})
 
     @property
     def lengths(self) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.transfer import reading_is_free
 from metarl.validation import require_counts, require_not_negative, require_positive
 
 
@@ -58,6 +59,8 @@ def conjugate_gradient(
 ) -> tuple[Tensor, Tensor]:
     """Solve ``A x = target`` approximately, for a symmetric positive definite A given by its products with vectors.
 
+    Nothing is read from a GPU: there all products are made, and those after the stop change nothing.
+
     Args:
         product: maps a vector ``[P]`` to ``A @ vector``.
         target: ``[P]``.
@@ -73,17 +76,18 @@ def conjugate_gradient(
     squared = residual @ residual
     stop = tolerance * squared
     for _ in range(iterations):
-        if squared <= stop:
+        going = squared > stop
+        if reading_is_free(target.device) and not going:
             break
         # The minimum of the quadratic ½ xᵀAx - targetᵀx along the direction.
         image = product(direction)
-        step = squared / (direction @ image)
+        step = torch.where(going, squared / (direction @ image), 0.0)
         solution += step * direction
         residual -= step * image
         # The next direction is conjugate to all earlier ones: directionᵀ A previous = 0.
         previous = squared
         squared = residual @ residual
-        direction = residual + (squared / previous) * direction
+        direction = residual + torch.where(going, squared / previous, 0.0) * direction
     return solution, residual
 
 
@@ -91,7 +95,7 @@ def trust_region_step(
     point: Tensor,
     gradient: Tensor,
     product: Callable[[Tensor], Tensor],
-    evaluate: Callable[[Tensor], Candidate],
+    evaluate: Callable[[Tensor], Tensor],
     start: float,
     config: TrustRegionConfig,
 ) -> Step:
@@ -99,11 +103,15 @@ def trust_region_step(
 
     Source: Schulman et al. 2015, appendix C. All that is passed in is the same on every process, so all decide alike.
 
+    The line search looks at a candidate before it tries the next. That costs nothing on the CPU. A GPU would stand
+    still meanwhile, so there it tries 1, 2, 4, ... candidates between two looks: an update that is accepted at once
+    waits once and evaluates one candidate, a rejected one waits four times for fifteen.
+
     Args:
         point: parameters ``[P]``.
         gradient: of the objective at ``point``, ``[P]``.
         product: curvature of the mean KL times a vector ``[P]``.
-        evaluate: the true objective and KL at a candidate ``[P]``.
+        evaluate: the true objective and KL ``[2]`` at a candidate ``[P]``.
         start: the objective at ``point``.
         config: settings.
     """
@@ -116,10 +124,16 @@ def trust_region_step(
     curvature = direction @ (gradient - residual)
     # KL is about ½ sᵀAs for a step s, so this step is as long as the trust region allows.
     full_step = direction * torch.sqrt(2 * config.max_kl / curvature.clamp(min=1e-12))
-    for backtracks in range(config.max_backtracks):
-        shortened = point + config.backtrack_ratio**backtracks * full_step
-        candidate = evaluate(shortened)
-        # Comparisons with NaN are false: a candidate that is not finite is rejected.
-        if candidate.objective > start and candidate.kl <= config.max_kl:
-            return Step(shortened, candidate, backtracks, True)
+    backtracks, together = 0, 1
+    while backtracks < config.max_backtracks:
+        tries = range(backtracks, min(backtracks + together, config.max_backtracks))
+        points = [point + config.backtrack_ratio**number * full_step for number in tries]
+        measured = torch.stack([evaluate(shortened) for shortened in points]).tolist()
+        for number, shortened, found in zip(tries, points, measured, strict=True):
+            candidate = Candidate(*found)
+            # Comparisons with NaN are false: a candidate that is not finite is rejected.
+            if candidate.objective > start and candidate.kl <= config.max_kl:
+                return Step(shortened, candidate, number, True)
+        backtracks += len(tries)
+        together = 1 if reading_is_free(point.device) else 2 * together
     return Step(point, Candidate(start, 0.0), config.max_backtracks, False)

@@ -15,6 +15,7 @@ from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
 from metarl.seeding import derive_seed
 from metarl.spaces import observed_space
+from metarl.transfer import reading_is_free, send
 
 Info = dict[str, Any]
 RENDERING: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
@@ -81,7 +82,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         space = self.single_action_space
         bounds = (space.low, space.high) if isinstance(space, gymnasium.spaces.Box) else ()
         self._action_dtype = torch.as_tensor(np.zeros((), space.dtype)).dtype
-        self._bounds = tuple(torch.as_tensor(bound, device=self.device) for bound in bounds)
+        self._bounds = tuple(send(torch.as_tensor(bound), self.device) for bound in bounds)
 
     @property
     def tasks(self) -> TensorDict:
@@ -162,7 +163,8 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._dynamics.close()
 
     def _begin_ended(self, observations: Tensor, ended: Tensor, info: Info) -> Tensor:
-        if not ended.any():
+        # New tasks are drawn on the host, and not for nothing.
+        if (reading_is_free(self.device) or self._given_tasks is None) and not ended.any():
             return observations
         info["final_obs"], info["_final_obs"] = observations, ended
         self._restart(ended)

@@ -21,6 +21,7 @@ from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.spaces import feature_space, features, unit_space
 from metarl.tensor_family import State, TensorFamily
+from metarl.transfer import send
 
 # A wider range is only formal, such as that of float32: scaled by it, all values would be about 0.
 WIDEST = 1e6
@@ -234,5 +235,6 @@ def _scaled(space: spaces.Space[Any], flat: Tensor) -> Tensor:
     low, high = (bound.astype(np.float64).reshape(-1) for bound in (space.low, space.high))
     bounded = (high - low > 0) & (high - low < WIDEST)
     low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-    middle, half = (torch.as_tensor(values).to(flat) for values in ((low + high) / 2, (high - low) / 2))
+    numbers = (torch.as_tensor(values, dtype=flat.dtype) for values in ((low + high) / 2, (high - low) / 2))
+    middle, half = (send(each, flat.device) for each in numbers)
     return (flat - middle) / half

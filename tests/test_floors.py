@@ -25,6 +25,7 @@ FLOORS = [
         "statistics",
         "references",
         "registry",
+        "transfer",
         "trials",
         "validation",
     },

@@ -9,6 +9,7 @@ which the meta-gradient needs (Rothfuss et al. 2019, section 4; Foerster et al. 
 - ``naive``: the mean over steps of log pi(a|s) A. It drops that dependence, and its meta-gradient is biased.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from metarl.baselines import estimate_advantages
 from metarl.distributions import Distribution
+from metarl.errors import RunError
 from metarl.params import gradient, names
 from metarl.policies import Policy
 from metarl.processes import ONE_PROCESS, Processes
@@ -103,6 +105,12 @@ def mean_kl(one: Distribution, other: Distribution, rollout: Rollout, processes:
     """
     divergences = per_task_mean(one.kl(other), rollout.valid)
     return processes.weight(len(divergences)) * divergences.mean()
+
+
+def require_finite(norm: float) -> None:
+    """Raise ``RunError`` where the norm of a meta-gradient is NaN or infinite."""
+    if not math.isfinite(norm):
+        raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
 
 
 def surrogate(distribution: Distribution, episodes: Episodes) -> Tensor:

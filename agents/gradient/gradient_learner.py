@@ -22,7 +22,6 @@ from metarl.agents.gradient.adaptation import (
     mean_kl,
 )
 from metarl.distributions import Distribution
-from metarl.errors import RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, OpenState
 from metarl.params import leaf, names, per_task, tensors
@@ -193,10 +192,10 @@ class GradientLearner(Learner):
         return stages
 
     @torch.no_grad()
-    def adaptation_kl(self, query: Rollout) -> float:
-        """Return the mean KL divergence of the policies that collected a rollout from the initial one, in nats."""
+    def adaptation_kl(self, query: Rollout) -> Tensor:
+        """Return the mean KL divergence ``[]`` of those who collected a rollout from the initial policy, in nats."""
         before = self.policy.distribution(self._for_tasks(self.params, query.num_tasks), query.observations)
-        return self.processes.mean(mean_kl(query.known_distribution(), before, query, self.processes)).item()
+        return self.processes.mean(mean_kl(query.known_distribution(), before, query, self.processes))
 
     def mean_over_tasks(self, values: Tensor) -> Tensor:
         """Return this process's share of the mean ``[]`` of values ``[N]`` of its tasks.
@@ -244,27 +243,24 @@ class AdamLearner(GradientLearner):
         self.updates = 0
         self._optimizer = torch.optim.Adam(tensors(self.params), lr=config.outer_lr, maximize=True)
 
-    def ascend(self, slopes: TensorDict) -> float:
-        """Take one Adam step along the meta-gradient; return its norm before clipping.
+    def ascend(self, slopes: TensorDict) -> Tensor:
+        """Take one Adam step along the meta-gradient; return its norm ``[]`` before clipping.
+
+        The norm is not checked: the caller checks it, and undoes the step if it is not finite.
 
         Args:
             slopes: the meta-gradient of this process's tasks; the step is along the mean over processes.
-
-        Raises:
-            RunError: if the meta-gradient is NaN or infinite; no step is then taken.
         """
         means = self.processes.means([slope.detach() for slope in tensors(slopes)])
         norm = torch.cat([slope.reshape(-1) for slope in means]).norm()
-        if not norm.isfinite():
-            raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
-        largest = self.config.max_gradient_norm or float(norm)
-        share = largest / float(norm) if norm > largest else 1.0
+        largest = self.config.max_gradient_norm
+        share = (largest / norm.double()).clamp(max=1) if largest else 1.0
         for value, slope in zip(tensors(self.params), means, strict=True):
             value.grad = share * slope
         (group,) = self._optimizer.param_groups
         group["lr"] = annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
         self._optimizer.step()
-        return float(norm)
+        return norm
 
     def exploration(self, stages: Sequence[TensorDict], support: Sequence[Episodes], query: Episodes) -> Tensor:
         """Return E-MAML's term, which makes support actions more likely if the adapted policy did well after them.

@@ -6,7 +6,7 @@ move from those that collected their rollouts. Several Adam steps maximise it; e
 recorded rollouts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio, mean_kl
+from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio, mean_kl, require_finite
 from metarl.agents.gradient.gradient_learner import AdamConfig, AdamLearner
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
@@ -23,6 +23,7 @@ from metarl.params import gradient, leaf, tensors
 from metarl.returns import per_task_mean
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
+from metarl.transfer import read
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 
@@ -61,6 +62,10 @@ def adapted_weight(weight: float, kl: float, target: float) -> float:
     if kl < target / 1.5:
         return weight / 2
     return weight
+
+
+def _numbered(name: str, values: Iterable[Tensor]) -> dict[str, Tensor]:
+    return {f"{name} {index}": value for index, value in enumerate(values)}
 
 
 @register_learner
@@ -113,29 +118,36 @@ class MamlPpo(AdamLearner):
     def _ascend_epochs(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         moved = self.adaptation_kl(query.rollout)
-        metrics: dict[str, float] = {}
+        terms: list[dict[str, Tensor]] = []
+        norms = []
         for _ in range(self.config.epochs):
             params = leaf(self.params)
-            objective, terms = self._objective(params, support, query)
-            norm = self.ascend(gradient(objective, params))
-            start = metrics.get("objective_before", terms["objective_last_epoch"])
-            metrics = {"objective_before": start, **terms, "gradient_norm": norm}
+            objective, metrics = self._objective(params, support, query)
+            terms.append(metrics)
+            norms.append(self.ascend(gradient(objective, params)))
+        measured = {"adaptation_kl": moved, "objective_before": terms[0]["objective_last_epoch"], **terms[-1]}
         weight = sum(self.inner_kl_weights) / len(self.inner_kl_weights)
         used = {"clip_range": self.clip_range, "inner_kl_weight": weight}
-        if self.config.target_inner_kl:
-            self._adapt_weights(support)
+        # All metrics of the update are read at once.
+        found = read({**measured, **_numbered("norm", norms), **_numbered("inner kl", self._moved(support))})
+        for epoch in range(len(norms)):
+            require_finite(found[f"norm {epoch}"])
+        if target := self.config.target_inner_kl:
+            self.inner_kl_weights = [
+                adapted_weight(weight, found[f"inner kl {step}"], target)
+                for step, weight in enumerate(self.inner_kl_weights)
+            ]
         self.updates += 1
-        return {"adaptation_kl": moved, **metrics, **used}
+        return {**{name: found[name] for name in measured}, "gradient_norm": found[f"norm {len(norms) - 1}"], **used}
 
-    def _adapt_weights(self, support: Sequence[Episodes]) -> None:
-        """Adapt the weight of each inner step to its KL divergence after the update."""
-        stages = self.adaptation(leaf(self.params), support, differentiable=False)
-        with torch.no_grad():
-            kls = self.processes.mean(torch.stack(self._inner_kls(stages, support))).tolist()
-        target = self.config.target_inner_kl
-        self.inner_kl_weights = [
-            adapted_weight(weight, kl, target) for weight, kl in zip(self.inner_kl_weights, kls, strict=True)
-        ]
+    @torch.no_grad()
+    def _moved(self, support: Sequence[Episodes]) -> Tensor:
+        """Return the KL divergence before each inner step after the update; empty if no weight depends on it."""
+        if not self.config.target_inner_kl:
+            return torch.empty(0)
+        with torch.enable_grad():
+            stages = self.adaptation(leaf(self.params), support, differentiable=False)
+        return self.processes.mean(torch.stack(self._inner_kls(stages, support)))
 
     def _inner_kls(self, stages: Sequence[TensorDict], support: Sequence[Episodes]) -> list[Tensor]:
         """Return the KL divergence of each stage except the last from the policy that collected its rollout."""
@@ -143,7 +155,7 @@ class MamlPpo(AdamLearner):
 
     def _objective(
         self, params: TensorDict, support: Sequence[Episodes], query: Episodes
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this process's share of the outer objective of un-stacked meta-parameters, and all tasks' metrics."""
         config = self.config
         stages = self.adaptation(params, support)
@@ -155,7 +167,8 @@ class MamlPpo(AdamLearner):
         valid = query.rollout.valid
         inner_kls = torch.stack(self._inner_kls(stages, support))
         inner_kl = inner_kls.sum()
-        penalty = (inner_kls * inner_kls.new_tensor(self.inner_kl_weights)).sum()
+        weights = torch.stack([inner_kl.new_full((), weight) for weight in self.inner_kl_weights])
+        penalty = (inner_kls * weights).sum()
         objective = self.mean_over_tasks(per_task_mean(gains, valid)) - penalty
         if config.exploration:
             objective = objective + config.exploration * self.exploration(stages, support, query)
@@ -164,7 +177,7 @@ class MamlPpo(AdamLearner):
             clip_fraction = self.mean_over_tasks(per_task_mean((ratio != clipped).to(ratio.dtype), valid))
             means = self.processes.mean(torch.stack([objective, kl, inner_kl, clip_fraction]))
         names = ("objective_last_epoch", "kl", "inner_kl", "clip_fraction")
-        return objective, dict(zip(names, means.tolist(), strict=True))
+        return objective, dict(zip(names, means, strict=True))
 
     def _kl(self, distribution: Distribution, episodes: Episodes) -> Tensor:
         """Return this process's share of the mean KL divergence from the policies that collected the episodes."""

@@ -21,7 +21,8 @@ from metarl.learner import register_learner
 from metarl.params import flatten, gradient, leaf, tensors, unflatten
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
-from metarl.trust_region import Candidate, TrustRegionConfig, trust_region_step
+from metarl.transfer import read
+from metarl.trust_region import TrustRegionConfig, trust_region_step
 from metarl.validation import require_counts, require_unit
 
 
@@ -63,16 +64,34 @@ class MamlTrpo(GradientLearner):
     }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Take one trust-region step on the meta-parameters."""
+        """Take one trust-region step on the meta-parameters.
+
+        On a GPU it synchronises once for the shapes of the curvature products, and in the line search.
+
+        Raises:
+            RunError: when the meta-gradient is NaN or infinite; the learner is then unchanged.
+        """
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         moved = self.adaptation_kl(query.rollout)
         params = leaf(self.params)
         own = self.mean_over_tasks(surrogate(self._adapted_policy(params, support, query), query))
         slope = self.processes.mean(flatten(gradient(own, params)).detach())
-        objective = self.processes.mean(own.detach()).item()
-        if not slope.isfinite().all():
+        found = read(
+            {
+                "adaptation_kl": moved,
+                "objective": self.processes.mean(own.detach()),
+                "gradient_norm": slope.norm(),
+                "finite": slope.isfinite().all(),
+                **{f"steps {number}": self._steps(each.rollout) for number, each in enumerate((*support, query))},
+            }
+        )
+        if not found["finite"]:
             raise RunError("the update is not finite (NaN or infinity in the meta-gradient)")
-        sampled = [episodes.first_episodes(self.curvature_share(episodes.rollout)) for episodes in (*support, query)]
+        objective = found["objective"]
+        sampled = [
+            episodes.first_episodes(self.curvature_share(found[f"steps {number}"]))
+            for number, episodes in enumerate((*support, query))
+        ]
         step = trust_region_step(
             flatten(self.params),
             slope,
@@ -81,25 +100,29 @@ class MamlTrpo(GradientLearner):
             objective,
             self.config.trust_region,
         )
-        if not step.point.isfinite().all():
-            raise RunError("the update is not finite (NaN or infinity in the step)")
         self.params = cast(TensorDict, unflatten(step.point, self.params).detach())
         return {
-            "adaptation_kl": moved,
+            "adaptation_kl": found["adaptation_kl"],
             "surrogate_gain": step.candidate.objective - objective,
             "kl": step.candidate.kl,
             "backtracks": float(step.backtracks),
             "accepted": float(step.accepted),
-            "gradient_norm": slope.norm().item(),
+            "gradient_norm": found["gradient_norm"],
         }
 
-    def curvature_share(self, rollout: Rollout) -> float:
+    def _steps(self, rollout: Rollout) -> Tensor:
+        """Return the mean number of steps of a task, ``[]``."""
+        return self.processes.mean(self.mean_over_tasks(rollout.valid.sum((1, 2)).to(rollout.rewards.dtype)))
+
+    def curvature_share(self, steps: float) -> float:
         """Return the fraction of each task's episodes for curvature products.
 
         With few steps the sampled curvature is too small in the directions that conjugate gradient favours, and the
         step is too long; docs/maml-trpo.md has the measurements.
+
+        Args:
+            steps: mean number of steps of a task.
         """
-        steps = self.processes.mean(self.mean_over_tasks(rollout.valid.sum((1, 2)).to(rollout.rewards.dtype))).item()
         return max(self.config.curvature_fraction, min(1.0, self.config.curvature_steps / steps))
 
     def curvature(self, support: Sequence[Episodes], query: Episodes) -> Callable[[Tensor], Tensor]:
@@ -139,11 +162,12 @@ class MamlTrpo(GradientLearner):
         with torch.set_grad_enabled(differentiable):
             return self.policy.distribution(adapted, query.rollout.observations)
 
-    def _evaluate(self, point: Tensor, support: Sequence[Episodes], query: Episodes) -> Candidate:
-        """Repeat the adaptation from a candidate; compare with the policies that collected the rollouts."""
+    def _evaluate(self, point: Tensor, support: Sequence[Episodes], query: Episodes) -> Tensor:
+        """Repeat the adaptation from a candidate; return its objective and mean KL divergence ``[2]``."""
         distribution = self._adapted_policy(leaf(unflatten(point, self.params)), support, query, differentiable=False)
         with torch.no_grad():
             objective = self.mean_over_tasks(surrogate(distribution, query))
             kl = per_task_mean(query.rollout.known_distribution().kl(distribution), query.rollout.valid)
-            means = self.processes.mean(torch.stack([objective, self.mean_over_tasks(kl)]))
-        return Candidate(*means.tolist())
+            # A point with a NaN or infinity is rejected, also if no policy depends on it.
+            sound = torch.where(point.isfinite().all(), objective, torch.nan)
+            return self.processes.mean(torch.stack([sound, self.mean_over_tasks(kl)]))

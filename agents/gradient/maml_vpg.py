@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metarl.agents.gradient.adaptation import surrogate
+from metarl.agents.gradient.adaptation import require_finite, surrogate
 from metarl.agents.gradient.gradient_learner import AdamConfig, AdamLearner
 from metarl.learner import register_learner
-from metarl.params import gradient, leaf
+from metarl.params import gradient, leaf, tensors
+from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
+from metarl.transfer import read
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,11 @@ class MamlVpg(AdamLearner):
     }
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
-        """Take one step on the meta-parameters."""
+        """Take one step on the meta-parameters.
+
+        Raises:
+            RunError: when the meta-gradient is NaN or infinite; the learner is then unchanged.
+        """
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         moved = self.adaptation_kl(query.rollout)
         params = leaf(self.params)
@@ -41,6 +47,9 @@ class MamlVpg(AdamLearner):
         objective = self.mean_over_tasks(surrogate(self.policy_at(stages[-1], query), query))
         if self.config.exploration:
             objective = objective + self.config.exploration * self.exploration(stages, support, query)
-        norm = self.ascend(gradient(objective, params))
+        with restored_on_error(self, (), tensors(self.params), [self._optimizer]):
+            norm = self.ascend(gradient(objective, params))
+            metrics = read({"adaptation_kl": moved, "gradient_norm": norm})
+            require_finite(metrics["gradient_norm"])
         self.updates += 1
-        return {"adaptation_kl": moved, "gradient_norm": norm}
+        return metrics

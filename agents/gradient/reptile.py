@@ -27,6 +27,7 @@ from metarl.policies import make_policy
 from metarl.returns import per_task_mean
 from metarl.rollout import Rollout
 from metarl.seeding import generator
+from metarl.transfer import read
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive, require_unit
 
 InnerOptimizer = Literal["adam", "sgd"]
@@ -143,18 +144,20 @@ class Reptile(Learner):
         moved = self.adaptation_kl(state.params, rollouts[-1])
         weight = self.processes.weight(rollouts[0].num_tasks)
         means = self.processes.means([weight * value.mean(0) for value in tensors(state.params)])
-        if not all(bool(value.isfinite().all()) for value in means):
-            raise RunError("the update is not finite (NaN or infinity in the tasks' parameters)")
         share = self.step_share
         moves = {name: mean - self.params[name] for name, mean in zip(names(self.params), means, strict=True)}
+        length = torch.stack([move.square().sum() for move in moves.values()]).sum().sqrt()
+        sound = torch.stack([value.isfinite().all() for value in means]).all()
+        metrics = read({"adaptation_kl": moved, "outer_lr": share, "move_norm": length, "sound": sound})
+        if not metrics.pop("sound"):
+            raise RunError("the update is not finite (NaN or infinity in the tasks' parameters)")
         self.params = TensorDict({name: self.params[name] + share * move for name, move in moves.items()})
         self.updates += 1
-        length = torch.stack([move.square().sum() for move in moves.values()]).sum().sqrt()
-        return {"adaptation_kl": moved, "outer_lr": share, "move_norm": length.item()}
+        return metrics
 
     @torch.no_grad()
-    def adaptation_kl(self, adapted: TensorDict, rollout: Rollout) -> float:
-        """Return the mean KL divergence of the policies after all inner steps from the initial one, in nats.
+    def adaptation_kl(self, adapted: TensorDict, rollout: Rollout) -> Tensor:
+        """Return the mean KL divergence ``[]`` of the policies after all inner steps from the initial one, in nats.
 
         Args:
             adapted: adapted parameters ``[N]``.
@@ -162,7 +165,7 @@ class Reptile(Learner):
         """
         after = self.policy.distribution(adapted, rollout.observations)
         before = self.policy.distribution(per_task(self.params, rollout.num_tasks), rollout.observations)
-        return self.processes.mean(mean_kl(after, before, rollout, self.processes)).item()
+        return self.processes.mean(mean_kl(after, before, rollout, self.processes))
 
     @property
     def step_share(self) -> float:

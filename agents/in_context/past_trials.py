@@ -4,6 +4,7 @@ With several processes each keeps the trials of its own tasks. A trial's age, th
 processes, is its index in the joint buffer; drawing ages gives the same trials on any number of processes.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,24 +12,40 @@ from torch import Tensor
 
 from metarl.agents.in_context.trial_ppo import selected
 from metarl.processes import ONE_PROCESS, BatchNoise, Processes
+from metarl.transfer import send
 from metarl.trials import Trials
 
 
 @dataclass(frozen=True)
 class AgedTrials:
-    """This process's trials, oldest first, and the number of newer trials on all processes for each, ``[B]``."""
+    """This process's trials, oldest first, and the number of newer trials on all processes for each.
+
+    Shapes:
+        ages: ``[B]``, on the CPU: they follow from numbers of trials.
+    """
 
     trials: Trials
     ages: Tensor
     room: int
 
-    def draw(self, count: int, stream: torch.Generator, processes: Processes) -> tuple[Trials, BatchNoise]:
-        """Draw trials uniformly over all processes; return this process's trials, and the noise of a step on them."""
+    def draw(
+        self, count: int, streams: Sequence[torch.Generator], processes: Processes
+    ) -> Iterator[tuple[Trials, BatchNoise]]:
+        """Draw trials uniformly over all processes for each of several steps.
+
+        On a GPU it synchronises once, for the indices of all steps.
+
+        Yields:
+            This process's trials, and the noise of a step on them.
+        """
+        device = self.trials.rewards.device
         available = sum(processes.counts(int((self.ages < self.room).sum())))
-        numbers = torch.randint(available, (count,), generator=stream, device=self.ages.device)
-        drawn, rows = (available - 1 - numbers.unsqueeze(1) == self.ages).nonzero(as_tuple=True)
-        # A process without a trial still takes part, with zero weight.
-        return selected(self.trials, rows), BatchNoise(stream, drawn if len(drawn) else drawn.new_zeros(1), count)
+        numbers = [torch.randint(available, (count,), generator=stream, device=device) for stream in streams]
+        for stream, own in zip(streams, torch.stack(numbers).cpu(), strict=True):
+            drawn, rows = (available - 1 - own.unsqueeze(1) == self.ages).nonzero(as_tuple=True)
+            # A process without a trial still takes part, with zero weight.
+            noise = BatchNoise(stream, send(drawn if len(drawn) else drawn.new_zeros(1), device), count)
+            yield selected(self.trials, send(rows, device)), noise
 
 
 class PastTrials:
@@ -56,7 +73,7 @@ class PastTrials:
     def joined(self, trials: Trials, processes: Processes = ONE_PROCESS) -> AgedTrials:
         """Return the trials to keep after adding this process's ``trials`` and those of the others."""
         own, total = processes.rows(len(trials.rewards))
-        ages = total - 1 - torch.arange(own.start, own.stop, device=self._device)
+        ages = total - 1 - torch.arange(own.start, own.stop)
         if self.newest is not None:
             ages = torch.cat([self.newest.ages + total, ages])
         # At least one, so that a process always has a trial for collective operations.

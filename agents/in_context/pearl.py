@@ -30,6 +30,7 @@ from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
 from metarl.seeding import derive_seed, generator
 from metarl.spaces import is_bounded_box, one_line, require_actions
+from metarl.transfer import read
 from metarl.trials import Trials
 
 # Standard deviation of the noise on the repeated actions of random iterations, before squashing.
@@ -119,11 +120,14 @@ class Pearl(Learner):
     @torch.no_grad()
     def adapt(self, state: Belief, rollout: Rollout) -> Belief:
         """Add the factors of one more episode of every trial."""
-        return state + self.networks.belief(self._encoded(self.transitions([rollout])))
+        steps = self._stored(Trials.of_episode(rollout), rollout.num_tasks)
+        return state + self.networks.belief(self._encoded(steps))
 
     def transitions(self, rollouts: Sequence[Rollout]) -> Transitions:
         """Return the steps ``[N, R, L]`` of trials without gaps, with observations as stored in the replay buffer."""
-        trials = Trials.of(rollouts)
+        return self._stored(Trials.of(rollouts), rollouts[0].num_tasks)
+
+    def _stored(self, trials: Trials, num_tasks: int) -> Transitions:
         flat = Transitions(
             self._inputs.stored(trials.observations),
             self._inputs.actions(trials.actions),
@@ -132,8 +136,7 @@ class Pearl(Learner):
             trials.terminated.to(trials.rewards.dtype),
             trials.valid,
         )
-        shape = rollouts[0].rewards.shape[:2]
-        return Transitions(**{name: value.unflatten(0, shape) for name, value in vars(flat).items()})
+        return Transitions(**{name: value.unflatten(0, (num_tasks, -1)) for name, value in vars(flat).items()})
 
     def _encoded(self, steps: Transitions) -> Transitions:
         """Return stored steps with encoded observations; next observations carry no gradients."""
@@ -150,21 +153,23 @@ class Pearl(Learner):
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         moved = self.adaptation_kl(rollouts)
         self.replay.add(self.transitions(rollouts), ends)
+        remembered = self.replay.num_transitions
         try:
             with restored_on_error(self, ("_updates",), self.networks.parameters(), self._optimizers):
                 means = self._descend_often()
+                metrics = read({"adaptation_kl": moved, **means, "replay_transitions": remembered})
+                # Checked after all steps: to look at each would be to wait for it.
+                if not metrics.pop("sound"):
+                    raise RunError("the update is not finite (NaN or infinity in the gradient)")
         except RunError:
             self.replay.undo()
             raise
-        return {
-            "adaptation_kl": moved,
-            **means,
-            "replay_transitions": float(sum(self.processes.counts(self.replay.num_transitions))),
-        }
+        total = sum(self.processes.counts(round(metrics["replay_transitions"])))
+        return {**metrics, "replay_transitions": float(total)}
 
     @torch.no_grad()
-    def adaptation_kl(self, rollouts: Sequence[Rollout]) -> float:
-        """Return how far the episodes before the last one of each trial move the policy, in nats.
+    def adaptation_kl(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """Return how far ``[]`` the episodes before the last one of each trial move the policy, in nats.
 
         Args:
             rollouts: rollouts of the trials' episodes, in order.
@@ -179,20 +184,20 @@ class Pearl(Learner):
         latents = latent.repeat_interleave(last.rewards.shape[2], 1)
         after = self.networks.policy(seen, latents)
         kl = after.kl(self.networks.policy(seen, torch.zeros_like(latents))) * last.valid.flatten(1)
-        return float(self.processes.mean(kl.sum()) / self.processes.mean(last.valid.sum()))
+        return self.processes.mean(kl.sum()) / self.processes.mean(last.valid.sum())
 
-    def _descend_often(self) -> dict[str, float]:
-        """Take all steps of an update; return the means of their metrics."""
+    def _descend_often(self) -> dict[str, Tensor]:
+        """Take all steps of an update; return the means of their metrics, and ``sound``: whether all were finite."""
         self._updates += 1
         stream = generator(self._seed, "pearl", self._updates, device=self._device)
-        sums: dict[str, Tensor] = {}
-        for _ in range(self.config.updates_per_iteration):
-            for name, value in self._step(stream).items():
-                sums[name] = sums.get(name, 0.0) + value
-        return {name: float(value) / self.config.updates_per_iteration for name, value in sums.items()}
+        count = self.config.updates_per_iteration
+        steps = [self._step(stream) for _ in range(count)]
+        sound = torch.stack([step.pop("norm") for step in steps]).isfinite().all()
+        sums = {name: sum(step[name] for step in steps) for name in steps[0]}
+        return {**{name: total.double() / count for name, total in sums.items()}, "sound": sound}
 
     def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
-        """Take one step of each optimiser; return metrics."""
+        """Take one step of each optimiser; return metrics, and ``norm``, which is finite if the gradients were."""
         config = self.config
         tasks = self.replay.draw_tasks(max(1, self.processes.part(config.tasks_per_update)), stream)
         weight = self.processes.weight(len(tasks))
@@ -201,29 +206,29 @@ class Pearl(Learner):
         belief = self.networks.belief(context).posterior()
         latent = belief.sample(stream).unsqueeze(1).expand(-1, config.batch_size, -1)
         critic_loss, divergence = self.critic_loss(steps, latent, stream), self.divergence(belief)
-        self._descend(0, weight * (critic_loss + config.kl_weight * self.temperature**2 * divergence))
+        norm = self._descend(0, weight * (critic_loss + config.kl_weight * self.temperature**2 * divergence))
         seen = steps.observations.detach()
         actor_loss, entropy = self.actor_loss(replace(steps, observations=seen), latent, stream)
-        self._descend(1, weight * actor_loss)
+        norm = norm + self._descend(1, weight * actor_loss)
         self.networks.follow(config.tau)
         names = ("critic_loss", "latent_kl", "actor_loss", "entropy")
         own = torch.stack([critic_loss, divergence, actor_loss, entropy]).detach()
-        return dict(zip(names, self.processes.mean(weight * own), strict=True))
+        return {**dict(zip(names, self.processes.mean(weight * own), strict=True)), "norm": norm}
 
     @property
     def temperature(self) -> float:
         """Entropy coefficient relative to unscaled rewards."""
         return 1 / self.config.reward_scale
 
-    def _descend(self, which: int, loss: Tensor) -> None:
+    def _descend(self, which: int, loss: Tensor) -> Tensor:
+        """Take one step of an optimiser; return the gradient's norm."""
         optimizer = self._optimizers[which]
         params = optimizer.param_groups[0]["params"]
         slopes = self.processes.means(torch.autograd.grad(loss, params, materialize_grads=True))
-        if not nn.utils.get_total_norm(slopes).isfinite():
-            raise RunError("the update is not finite (NaN or infinity in the gradient)")
         for value, slope in zip(params, slopes, strict=True):
             value.grad = slope
         optimizer.step()
+        return nn.utils.get_total_norm(slopes)
 
     def critic_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> Tensor:
         """Return the mean squared error of both critics against the targets, summed over the two.

@@ -78,9 +78,9 @@ class TrialReplay:
         return min(self.added, len(self._rows))
 
     @property
-    def num_transitions(self) -> int:
-        """Number of transitions in the buffer."""
-        return int(self._ends[: self.num_tasks, :, -1].sum())
+    def num_transitions(self) -> Tensor:
+        """Number of transitions in the buffer, ``[]``."""
+        return self._ends[: self.num_tasks, :, -1].sum()
 
     def add(self, steps: Transitions, ends: Tensor) -> None:
         """Add N tasks.

@@ -16,6 +16,7 @@ from metarl.family import TaskFamily
 from metarl.learner import Learner
 from metarl.rollout import Rollout
 from metarl.seeding import derive_seed
+from metarl.transfer import reading_is_free
 from metarl.trials import Trials
 from metarl.validation import require_counts
 
@@ -133,8 +134,7 @@ class TrialLearner(Learner):
         working.trial.actions.copy_(self.inputs.actions(actions))
         working.trial.rewards.copy_(rewards)
         working.trial.starts.zero_()
-        # Checking whether an episode has ended is free on the CPU; elsewhere it would synchronise with the device.
-        if self._device.type != "cpu" or ended.any():
+        if not reading_is_free(self._device) or ended.any():
             working.close(ended)
 
     def close(self, working: OpenTrial, rollout: Rollout) -> Trial:
@@ -150,7 +150,7 @@ class TrialLearner(Learner):
             InputError: if the state has another number of trials.
         """
         trial = self._next_episode(state, rollout.rewards.shape[1])
-        trials = Trials.of([rollout])
+        trials = Trials.of_episode(rollout)
         inputs = self.trial_inputs(trials, trial.actions.flatten(0, 1), trial.rewards.flatten(0, 1))
         *_, memory = self.network(inputs, trial.memory, trials.lengths)
         last = torch.arange(len(inputs), device=inputs.device), trials.lengths - 1

@@ -13,6 +13,7 @@ processes, numbered in the order of the ranks, and each process takes its own tr
 """
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from metarl.returns import discount_matrix, discounted_returns, generalized_adva
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
 from metarl.seeding import generator
+from metarl.transfer import read, send
 from metarl.trials import Trials
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
@@ -80,6 +82,8 @@ class TrialPpoLearner(TrialLearner):
     config: TrialPpoConfig
     # What an update changes beside parameters, buffers and moments.
     _accounts: ClassVar[tuple[str, ...]] = ("_updates", "_mean_square")
+    # Metrics that are not finite where a gradient of the update was not, and what it is the gradient of.
+    _norms: ClassVar[Mapping[str, str]] = {"gradient_norm": "the gradient"}
     metrics: ClassVar[Mapping[str, str]] = {
         "adaptation_kl": "mean KL divergence of the policy that remembers the trial from the same policy without the "
         "episodes before, in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
@@ -101,7 +105,7 @@ class TrialPpoLearner(TrialLearner):
             self.network.add_module("observation_scale", self.inputs.scale)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
         self._optimizers = [self._optimizer]
-        self._updates, self._mean_square = 0, 0.0
+        self._updates, self._mean_square = 0, no_square(device)
 
     def _require_unlearned_encoder(self) -> None:
         if self.inputs.encoder.learned:
@@ -117,9 +121,9 @@ class TrialPpoLearner(TrialLearner):
         return annealed(self.config.learning_rate, self._updates, self.config.anneal_iterations)
 
     @property
-    def return_scale(self) -> float:
-        """Root of the mean squared discounted return over all updates so far; 1 before the first reward."""
-        return self._mean_square**0.5 if self._mean_square > 0 else 1.0
+    def return_scale(self) -> Tensor:
+        """Root of the mean squared discounted return over all updates so far, float64 ``[]``; 1 before a reward."""
+        return root_or_one(self._mean_square)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Maximise the clipped objective in several passes over the iteration's trials.
@@ -130,11 +134,15 @@ class TrialPpoLearner(TrialLearner):
         values = [*self.network.parameters(), *self.network.buffers()]
         moved = self.adaptation_kl(rollouts[-1])
         with restored_on_error(self, self._accounts, values, self._optimizers):
-            return {"adaptation_kl": moved, **self._learn(Trials.of(rollouts))}
+            metrics = read({"adaptation_kl": moved, **self._learn(Trials.of(rollouts))})
+            for name, what in self._norms.items():
+                if not math.isfinite(metrics[name]):
+                    raise RunError(f"the update is not finite (NaN or infinity in {what})")
+            return metrics
 
     @torch.no_grad()
-    def adaptation_kl(self, last: Rollout) -> float:
-        """Return how far the episodes before the last one of each trial have moved the policy, in nats.
+    def adaptation_kl(self, last: Rollout) -> Tensor:
+        """Return how far the episodes before the last one of each trial have moved the policy, in nats, ``[]``.
 
         It is the mean KL divergence of the distributions that acted in the last episode from those of the present
         network if the trial had begun with that episode; 0 up to rounding where it did.
@@ -142,17 +150,15 @@ class TrialPpoLearner(TrialLearner):
         Args:
             last: the rollout of each trial's last episode.
         """
-        episode = Trials.of([last])
+        episode = Trials.of_episode(last)
         before, *_ = self.network(
             self.trial_inputs(episode), self.network.initial(len(episode.rewards)), episode.lengths
         )
         after = last.known_distribution().map(lambda tensor: tensor.flatten(0, 1))
-        # A trial has no gaps, and is as long as the longest; a rollout has room for more steps.
-        steps = episode.valid.shape[1]
-        kl = after.map(lambda tensor: tensor[:, :steps]).kl(before) * episode.valid
-        return float(self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum()))
+        kl = after.kl(before) * episode.valid
+        return self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum())
 
-    def _learn(self, trials: Trials) -> dict[str, float]:
+    def _learn(self, trials: Trials) -> dict[str, Tensor | float]:
         # The critic's scale depends on the length of the longest trial, which must be that of all processes' trials.
         trials = trials.padded(max(self.processes.counts(trials.valid.shape[1])))
         (group,) = self._optimizer.param_groups
@@ -160,20 +166,15 @@ class TrialPpoLearner(TrialLearner):
         self._updates += 1
         returns = discounted_returns(trials.rewards, trials.valid, self.config.discount)
         total = self.processes.mean((returns.square() * trials.valid).sum())
-        square = float(total / self.processes.mean(trials.valid.sum()))
-        self._mean_square += (square - self._mean_square) / self._updates
-        sums: dict[str, float] = {}
-        count = 0
-        for rows in self._minibatches(len(trials.rewards)):
-            metrics = self._step(selected(trials, rows))
-            count += 1
-            for name, value in metrics.items():
-                sums[name] = sums.get(name, 0.0) + value
+        square = (total / self.processes.mean(trials.valid.sum())).double()
+        self._mean_square = self._mean_square + (square - self._mean_square) / self._updates
+        # Read by ``update``, once: to look at each step would be to wait for it.
+        steps = [self._step(selected(trials, rows)) for rows in self._minibatches(len(trials.rewards))]
         if self.inputs.scale is not None:
             # Only now: all passes must read the inputs that the policy acted on, or ratios would not start at 1.
             observations = self.inputs.encoded_observations(trials.observations)
             self.inputs.scale.update(observations, trials.valid, self.processes)
-        means = {name: total / count for name, total in sums.items()}
+        means = {name: sum(step[name].double() for step in steps) / len(steps) for name in steps[0]}
         return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}
 
     def _minibatches(self, trials: int) -> Iterator[Tensor]:
@@ -183,21 +184,19 @@ class TrialPpoLearner(TrialLearner):
         for _ in range(self.config.epochs):
             for numbers in torch.randperm(total, generator=stream).chunk(self.config.minibatches):
                 mine = (numbers >= own.start) & (numbers < own.stop)
-                yield (numbers[mine] - own.start).to(self._device)
+                yield send(numbers[mine] - own.start, self._device)
 
-    def _step(self, trials: Trials) -> dict[str, float]:
+    def _step(self, trials: Trials) -> dict[str, Tensor]:
         loss, metrics = self.loss(trials)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.network.parameters())
-        # Checked before the step; the mean over processes is NaN or infinite on all of them or on none.
+        # Checked after all steps; the mean over processes is NaN or infinite on all of them or on none.
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.max_gradient_norm)
-        if not norm.isfinite():
-            raise RunError("the update is not finite (NaN or infinity in the gradient)")
         self._optimizer.step()
-        return {**metrics, "gradient_norm": float(norm)}
+        return {**metrics, "gradient_norm": norm}
 
-    def loss(self, trials: Trials) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, trials: Trials) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this process's share of the loss of a minibatch, of which it holds B trials, and all trials' metrics.
 
         The mean over processes of the shares is the mean over all steps of the minibatch.
@@ -229,7 +228,7 @@ class TrialPpoLearner(TrialLearner):
         clip_fraction = mean((ratio != clipped).to(ratio.dtype))
         metrics = self.processes.mean(torch.stack([gain, error, entropy, clip_fraction]).detach())
         names = ("policy_objective", "value_loss", "entropy", "clip_fraction")
-        return loss, dict(zip(names, metrics.tolist(), strict=True))
+        return loss, dict(zip(names, metrics, strict=True))
 
     def advantages(self, trials: Trials, values: Tensor) -> Tensor:
         """Return advantages ``[B, L]`` in units of ``return_scale``; nothing follows a trial's last step.
@@ -251,15 +250,25 @@ class TrialPpoLearner(TrialLearner):
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, the optimiser's moments, the seed, the number of updates, and the scale of returns."""
         moments = copy.deepcopy(self._optimizer.state_dict()["state"])
-        accounts = {"seed": self._seed, "updates": self._updates, "mean_square": self._mean_square}
+        accounts = {"seed": self._seed, "updates": self._updates, "mean_square": float(self._mean_square)}
         return {**super().state_dict(), "moments": moments, **accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
-        self._mean_square = float(state["mean_square"])
+        self._mean_square = torch.tensor(float(state["mean_square"]), dtype=torch.float64, device=self._device)
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+
+
+def no_square(device: torch.device) -> Tensor:
+    """Return the mean square before the first number, float64 ``[]``."""
+    return torch.zeros((), dtype=torch.float64, device=device)
+
+
+def root_or_one(square: Tensor) -> Tensor:
+    """Return the root of a mean square, or 1 where it is 0, ``[]``."""
+    return torch.where(square > 0, square.sqrt(), 1.0)
 
 
 def share_ahead(trials: Trials, discount: float) -> Tensor:

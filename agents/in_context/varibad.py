@@ -12,7 +12,7 @@ are trained with PPO over whole trials, whose gradient stops at the belief.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from torch.nn.functional import pad
 from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
 from metarl.agents.in_context.past_trials import PastTrials
 from metarl.agents.in_context.step_inputs import ActionHead
-from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
+from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner, no_square, root_or_one
 from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder, perceptron
 from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
@@ -31,6 +31,7 @@ from metarl.family import TaskFamily
 from metarl.learner import register_learner
 from metarl.processes import BatchNoise
 from metarl.replay import Replay
+from metarl.rollout import Rollout
 from metarl.seeding import generator
 from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
@@ -103,6 +104,10 @@ class VariBad(TrialPpoLearner):
         "reward_scale": "root mean square of rewards so far: the unit of the reward decoder",
     }
     _accounts: ClassVar[tuple[str, ...]] = (*TrialPpoLearner._accounts, "_mean_square_reward")
+    _norms: ClassVar[Mapping[str, str]] = {
+        **TrialPpoLearner._norms,
+        "model_gradient_norm": "the gradient of encoder and decoders",
+    }
     network: BeliefActorCritic
 
     def __init__(self, family: TaskFamily, config: VariBadConfig, seed: int, device: torch.device) -> None:
@@ -110,7 +115,7 @@ class VariBad(TrialPpoLearner):
         self._model = nn.ModuleList([self.network.encoder, self.network.decoders])
         self._model_optimizer = torch.optim.Adam(self._model.parameters(), lr=config.model_learning_rate)
         self._optimizers.append(self._model_optimizer)
-        self._mean_square_reward = 0.0
+        self._mean_square_reward = no_square(device)
         self.past = PastTrials(config.buffer_trials, device)
 
     def make_network(self, family: TaskFamily) -> BeliefActorCritic:
@@ -127,42 +132,56 @@ class VariBad(TrialPpoLearner):
         return BeliefActorCritic(encoder, nn.ModuleDict(decoders), seen, config.latent_size, config.hidden_sizes, head)
 
     @property
-    def reward_scale(self) -> float:
-        """Root mean square of rewards so far, the unit of the reward decoder; 1 before the first reward."""
-        return self._mean_square_reward**0.5 if self._mean_square_reward > 0 else 1.0
+    def reward_scale(self) -> Tensor:
+        """Root mean square of rewards so far, float64 ``[]``, the unit of the reward decoder; 1 before the first reward."""
+        return root_or_one(self._mean_square_reward)
 
-    def _learn(self, trials: Trials) -> dict[str, float]:
+    def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
+        """Update the policy on the iteration's trials, then the model on current and past trials.
+
+        Raises:
+            RunError: when a gradient is NaN or infinite; the learner is then unchanged.
+        """
+        before = self.past.newest, self.past.added
+        try:
+            return super().update(rollouts)
+        except RunError:
+            self.past.newest, self.past.added = before
+            raise
+
+    def _learn(self, trials: Trials) -> dict[str, Tensor | float]:
         # The policy is updated first: its likelihood ratios start at 1 only with the beliefs that it acted on.
         return {**super()._learn(trials), **self.fit_model(trials)}
 
-    def fit_model(self, trials: Trials) -> dict[str, float]:
+    def fit_model(self, trials: Trials) -> dict[str, Tensor]:
         """Maximise the ELBO in several Adam steps, each on trials drawn from the current and past iterations."""
         total = self.processes.mean(trials.rewards.square().sum())
-        square = float(total / self.processes.mean(trials.valid.sum()))
-        self._mean_square_reward += (square - self._mean_square_reward) / self._updates
+        square = (total / self.processes.mean(trials.valid.sum())).double()
+        self._mean_square_reward = self._mean_square_reward + (square - self._mean_square_reward) / self._updates
         past = self.past.joined(trials, self.processes)
-        metrics: dict[str, float] = {}
-        for step in range(self.config.model_updates):
-            stream = generator(self._seed, "model", self._updates, step, device=self._device)
-            batch, noise = past.draw(self.config.model_trials, stream, self.processes)
+        metrics: dict[str, Tensor] = {}
+        norms = []
+        steps = range(self.config.model_updates)
+        streams = [generator(self._seed, "model", self._updates, step, device=self._device) for step in steps]
+        for batch, noise in past.draw(self.config.model_trials, streams, self.processes):
             bound, metrics = self.elbo(batch, noise)
-            metrics["model_gradient_norm"] = self._model_step(bound)
-        self.past.keep(past, len(trials.rewards))  # last, so that a failed update does not change the buffer
-        return {**metrics, "reward_scale": self.reward_scale}
+            norms.append(self._model_step(bound))
+        self.past.keep(past, len(trials.rewards))
+        # The norm in the last step, or NaN if it was not finite in any step.
+        norm = torch.where(torch.stack(norms).isfinite().all(), norms[-1], torch.nan)
+        return {**metrics, "model_gradient_norm": norm, "reward_scale": self.reward_scale}
 
-    def _model_step(self, bound: Tensor) -> float:
+    def _model_step(self, bound: Tensor) -> Tensor:
         """Take one Adam step on the ELBO; return the gradient's norm."""
         self._model_optimizer.zero_grad()
         (-bound).backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._model.parameters())
         slopes = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
         norm = nn.utils.get_total_norm(slopes)
-        if not norm.isfinite():
-            raise RunError("the update is not finite (NaN or infinity in the gradient of encoder and decoders)")
         self._model_optimizer.step()
-        return norm.item()
+        return norm
 
-    def elbo(self, trials: Trials, noise: BatchNoise) -> tuple[Tensor, dict[str, float]]:
+    def elbo(self, trials: Trials, noise: BatchNoise) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an estimate of the mean of ELBO_t over steps t and trials, and metrics.
 
         From every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps to predict. Likelihoods are
@@ -198,7 +217,7 @@ class VariBad(TrialPpoLearner):
         for name, value in errors.items():
             metrics[f"{name}_error"] = (value * counted).sum() / size
         means = self.processes.mean(torch.stack(list(metrics.values())).detach())
-        return bound, dict(zip(metrics, means.tolist(), strict=True))
+        return bound, dict(zip(metrics, means, strict=True))
 
     def beliefs(self, trials: Trials) -> DiagonalGaussian:
         """Return the belief at every step of B trials, with tensors ``[B, L, latent]``."""
@@ -260,14 +279,15 @@ class VariBad(TrialPpoLearner):
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's state, the VAE optimiser's moments and the reward scale."""
         moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
-        model = {"moments": moments, "mean_square_reward": self._mean_square_reward}
+        model = {"moments": moments, "mean_square_reward": float(self._mean_square_reward)}
         return {**super().state_dict(), "model": model}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         model = state["model"]
-        self._mean_square_reward = float(model["mean_square_reward"])
+        square = float(model["mean_square_reward"])
+        self._mean_square_reward = torch.tensor(square, dtype=torch.float64, device=self._device)
         own = self._model_optimizer.state_dict()
         self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
 

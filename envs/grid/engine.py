@@ -22,6 +22,7 @@ from metarl.errors import InputError
 from metarl.family import Transition
 from metarl.places import Map
 from metarl.tensor_family import State, TensorFamily
+from metarl.transfer import send
 
 # stay, up, right, down, left, as steps in (x, y)
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
@@ -257,8 +258,8 @@ def numbered(walls: Tensor) -> Tensor:
 
 @cache
 def constant(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a cached constant tensor on a device."""
-    return torch.tensor(values, dtype=dtype, device=device)
+    """Return a few numbers on a device."""
+    return send(torch.tensor(values, dtype=dtype), device)
 
 
 @cache
@@ -270,7 +271,7 @@ def identity(count: int, device: torch.device) -> Tensor:
 @cache
 def shared_walls(family: GridFamily, device: torch.device) -> Tensor:
     """Return the family's layout, uint8 ``[numbers]``."""
-    return numbered(family.layout()).to(device)
+    return send(numbered(family.layout()), device)
 
 
 @cache
@@ -278,7 +279,7 @@ def neighbours(size: int, device: torch.device) -> Tensor:
     """Return where each move leads from each cell, ``[cells x moves]``; moves off the map have no effect."""
     cells = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="xy"), -1).view(-1, 1, 2)
     x, y = (cells + torch.tensor(MOVES)).clamp(0, size - 1).unbind(-1)
-    return (y * size + x).flatten().to(device)
+    return send((y * size + x).flatten(), device)
 
 
 @cache
@@ -287,4 +288,4 @@ def windows(family: SightedGrid, device: torch.device) -> Tensor:
     size, view = family.size, family.view or 0
     numbers = pad(torch.arange(size**2).view(size, size), (view // 2,) * 4, value=family.border)
     seen = numbers.unfold(0, view, 1).unfold(1, view, 1).reshape(size**2, view**2)
-    return pad(seen, (0, int(family.carries)), value=family.hand).to(device)
+    return send(pad(seen, (0, int(family.carries)), value=family.hand), device)

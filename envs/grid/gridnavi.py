@@ -18,6 +18,7 @@ from metarl.family import Part, register_family
 from metarl.places import Map, Staying, as_place
 from metarl.references import Reference
 from metarl.tensor_family import State
+from metarl.transfer import send
 
 _REFERENCE = Reference(15, -0.77, 11.07, "best goal-blind policy; shortest way to a known goal")
 
@@ -95,4 +96,4 @@ class GridNavi(GoalGrid):
 @cache
 def _coordinates(family: GridNavi, device: torch.device) -> Tensor:
     """Return (x, y) of each cell by its number, float32 ``[cells, 2]``."""
-    return family.cells(torch.arange(family.size**2)).float().to(device)
+    return send(family.cells(torch.arange(family.size**2)).float(), device)

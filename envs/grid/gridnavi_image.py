@@ -15,6 +15,7 @@ from metarl.family import register_family
 from metarl.pictures import AGENT, Colour
 from metarl.references import Reference
 from metarl.tensor_family import State
+from metarl.transfer import send
 from metarl.validation import require_counts
 
 # Dark, so that most pixels are near 0 and only the agent differs between pictures.
@@ -67,4 +68,4 @@ def _pictures(family: GridNaviImage, device: torch.device) -> Tensor:
         top, left = (family.size - 1 - y) * pixels, x * pixels
         inside = max(pixels - 1, 1)
         picture[top : top + inside, left : left + inside] = AGENT
-    return torch.as_tensor(pictures, device=device)
+    return send(torch.as_tensor(pictures), device)

@@ -17,6 +17,7 @@ from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.splits import hashed_part
 from metarl.tensor_family import State
+from metarl.transfer import send
 
 KINDS, HUES = tuple(SHAPES), tuple(COLOURS)
 RELATIONS = ("beside", "above", "right of", "below", "left of")
@@ -224,4 +225,4 @@ def sides(size: int, device: torch.device) -> Tensor:
     table = torch.zeros(size**2 + 3, size**2 + 3, dtype=torch.uint8)
     for move, reached in enumerate(neighbours(size, torch.device("cpu")).view(-1, len(MOVES)).T):
         table[cells, reached] = move
-    return table.flatten().to(device)
+    return send(table.flatten(), device)

@@ -16,6 +16,7 @@ from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.errors import InputError
 from metarl.family import register_family
 from metarl.tensor_family import uniform
+from metarl.transfer import send
 
 # The largest and smallest factors are these bases raised to plus and minus log_scale.
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
@@ -66,7 +67,7 @@ class RandomParameters(LocomotionFamily):
 
     def field_values(self, tasks: TensorDict) -> dict[str, Tensor]:
         """Return the model's fields ``[B, ...]`` of the tasks."""
-        return {name: self.nominal[name].to(tasks[name].device) * tasks[name] for name in BASES}
+        return {name: send(self.nominal[name], tasks[name].device) * tasks[name] for name in BASES}
 
     def reward_terms(self, velocity: Tensor, qpos: Tensor, actions: Tensor, tasks: TensorDict) -> dict[str, Tensor]:
         """Return ``x_velocity``, and the velocity, control and survival rewards."""

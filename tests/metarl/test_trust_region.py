@@ -15,8 +15,8 @@ CONFIG = TrustRegionConfig(max_kl=0.01)
 def quadratic_step(config: TrustRegionConfig, slope: Tensor, bend: float = 0.0, hidden_kl: float = 1.0) -> Step:
     """Maximise ``slope · x - bend |x|²`` from the origin, where KL is ``hidden_kl`` times ½ xᵀ C x."""
 
-    def evaluate(x: Tensor) -> Candidate:
-        return Candidate((slope @ x - bend * x @ x).item(), hidden_kl * (0.5 * x @ CURVATURE @ x).item())
+    def evaluate(x: Tensor) -> Tensor:
+        return torch.stack([slope @ x - bend * x @ x, hidden_kl * (0.5 * x @ CURVATURE @ x)])
 
     return trust_region_step(torch.zeros(2), slope, lambda v: CURVATURE @ v, evaluate, 0.0, config)
 
@@ -108,25 +108,27 @@ def test_an_objective_that_bends_down_shortens_the_step() -> None:
 
 def test_an_objective_that_never_improves_gives_the_old_point_back() -> None:
     point = torch.tensor([1.0, 2.0])
-    step = trust_region_step(point, torch.ones(2), lambda v: v, lambda x: Candidate(5.0, 0.0), 5.0, CONFIG)
+    step = trust_region_step(point, torch.ones(2), lambda v: v, lambda x: torch.tensor([5.0, 0.0]), 5.0, CONFIG)
     assert torch.equal(step.point, point)
     assert not step.accepted
 
 
 def test_a_step_given_up_reports_the_old_objective_and_all_candidates() -> None:
-    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: Candidate(0.0, 0.0), 5.0, CONFIG)
+    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: torch.zeros(2), 5.0, CONFIG)
     assert step.candidate == Candidate(5.0, 0.0)
     assert step.backtracks == CONFIG.max_backtracks
 
 
 def test_a_step_out_of_the_trust_region_is_never_taken() -> None:
-    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: Candidate(9.0, 0.02), 0.0, CONFIG)
+    too_far = torch.tensor([9.0, 0.02])
+    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: too_far, 0.0, CONFIG)
     assert not step.accepted
 
 
 @pytest.mark.parametrize("candidate", [Candidate(math.nan, 0.0), Candidate(9.0, math.nan)])
 def test_nan_candidates_are_rejected(candidate: Candidate) -> None:
-    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: candidate, 0.0, CONFIG)
+    found = torch.tensor(candidate)
+    step = trust_region_step(torch.zeros(2), torch.ones(2), lambda v: v, lambda x: found, 0.0, CONFIG)
     assert not step.accepted
 
 

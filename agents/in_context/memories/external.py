@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
+from metarl.transfer import reading_is_free
 
 USAGE_DECAY = 0.95
 # Added to products of lengths, which are 0 for empty slots.
@@ -68,7 +69,8 @@ class ExternalMemory(MemoryNetwork):
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read on in B trials, step by step."""
-        shortest = inputs.shape[1] if lengths is None else int(lengths.min())
+        # From here on some trial is over; elsewhere than on the CPU it may be any step, as to look would be to wait.
+        shortest = inputs.shape[1] if lengths is None else int(lengths.min()) if reading_is_free(lengths.device) else 0
         outputs = []
         for step, entries in enumerate(inputs.unbind(1)):
             following = self._step(entries, memory)

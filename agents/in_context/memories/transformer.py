@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
 from metarl.errors import InputError
+from metarl.transfer import reading_is_free
 
 RINGS = ("keys", "values")
 
@@ -146,8 +147,8 @@ class _Sequence(_Reading):
 
     @cached_property
     def used(self) -> int:
-        """Steps of the ring that any trial has before these."""
-        return min(int(self.steps.max()), self.window)
+        """Steps of the ring that any trial has before these; all where to look would be to wait."""
+        return min(int(self.steps.max()), self.window) if reading_is_free(self.steps.device) else self.window
 
     @cached_property
     def order(self) -> Tensor:

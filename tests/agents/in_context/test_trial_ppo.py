@@ -20,6 +20,7 @@ from metarl.returns import discounted_returns
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
+from metarl.transfer import read
 from metarl.trials import Trials
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import numbers
@@ -205,7 +206,8 @@ def test_ratios_count_up_to_the_clip() -> None:
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_loss_is_made_of_what_the_metrics_tell(normalize: bool) -> None:
     learner, rollouts = made(value_weight=0.7, entropy_weight=0.2, normalize_advantages=normalize)
-    loss, metrics = learner.loss(Trials.of(rollouts))
+    loss, terms = learner.loss(Trials.of(rollouts))
+    metrics = read(terms)
     expected = 0.35 * metrics["value_loss"] - metrics["policy_objective"] - 0.2 * metrics["entropy"]
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 

@@ -197,7 +197,7 @@ def test_the_bound_of_beliefs_without_doubt_is_worked_out_by_hand(
     valid = torch.tensor([[True, True, False, False], [True] * 4])
     pays = torch.tensor([[3.0], [1.0]]).double() * valid
     two = replace(Trials(**{name: value[:2, :4] for name, value in vars(trials).items()}), rewards=pays, valid=valid)
-    learner._mean_square_reward = 4.0
+    learner._mean_square_reward = torch.tensor(4.0)
     # In units of 2: errors 2 - 3/2 = 1/2 at 2 steps, 2 - 1/2 = 3/2 at 4 steps.
     likelihood = (-0.5 * 2 * 0.5**2 - 0.5 * 4 * 1.5**2) / 2
     divergence = 3 * (0.5 * (1e-12 + 2.0**2 - 1) - math.log(1e-6)) * 2 / 6  # at two first steps of 6

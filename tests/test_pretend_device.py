@@ -1,0 +1,138 @@
+"""Learners and families on a device that is none (``tests/pretend.py``): nothing is mixed, nothing waits unasked."""
+
+import pytest
+import torch
+from gymnasium.spaces import Discrete
+
+from metarl.agents.in_context.memories.memory import MEMORIES
+from metarl.envs.locomotion.worlds import LocomotionFamily
+from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
+from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.learner import LEARNERS, Learner
+from metarl.rollout import Rollout
+from metarl.sampler import Sampler
+from metarl.splits import TaskSplit
+from tests.pretend import NAME, PretendDevice
+
+TASKS, EPISODES, HORIZON = 2, 2, 3
+# What makes an update small, of the learners that have it.
+SMALL = {
+    "hidden_sizes": (4,),
+    "policy_sizes": (4,),
+    "hidden_size": 4,
+    "encoder_size": 4,
+    "decoder_sizes": (4,),
+    "epochs": 2,
+    "minibatches": 1,
+    "model_updates": 2,
+    "model_trials": 4,
+    "updates_per_iteration": 2,
+    "batch_size": 4,
+    "context_size": 4,
+    "layers": 1,
+    "window": 3,
+    "heads": 1,
+    "slots": 3,
+    "slot_size": 2,
+}
+# How often an update waits for the device: once to read its metrics, and where numbers decide on shapes or on what is
+# tried next. A trial's learner asks for the length of the longest trial; MAML-TRPO for the steps of a task, together
+# with its metrics, and for candidates of the line search; VariBAD for the numbers of the past trials that it drew.
+WAITS = {
+    "maml-trpo": 2,
+    "maml-ppo": 1,
+    "maml-vpg": 1,
+    "reptile": 1,
+    "rl2": 2,
+    "hyper-rl2": 2,
+    "varibad": 3,
+    "pearl": 2,
+    "random": 0,
+    "optimal": 0,
+}
+LEARNED = [*(name for name in WAITS if name != "rl2"), *(f"rl2 {memory}" for memory in MEMORIES)]
+KINDS = ["sparse-point", "key-and-door"]
+TORCH = [name for name in FAMILIES if not issubclass(FAMILIES[name], EnvironmentFamily | LocomotionFamily)]
+
+
+def small(name: str, family: TaskFamily, device: str) -> Learner:
+    """Make a learner, by its name and perhaps its memory's."""
+    name, _, memory = name.partition(" ")
+    kind = LEARNERS[name]
+    fields = kind.config_class.__dataclass_fields__  # type: ignore[attr-defined]
+    given = {key: value for key, value in SMALL.items() if key in fields}
+    settings = kind.config_class(**given, **({"memory": memory} if memory else {}))
+    return kind(kind.view(family, settings), settings, 0, torch.device(device))
+
+
+def fits(name: str, family: TaskFamily) -> bool:
+    """Return whether a learner acts in a family."""
+    return name not in (("pearl", "sac") if isinstance(family.action_space, Discrete) else ("dqn",))
+
+
+class Iteration:
+    """One iteration of training: its rollouts and metrics, and what its parts waited for."""
+
+    def __init__(self, name: str, family: TaskFamily, there: PretendDevice | None = None) -> None:
+        device, waits = ("cpu", []) if there is None else (NAME, there.waits)
+        learner = small(name, family, device)
+        settings = getattr(learner, "config", None)
+        sampler = Sampler(type(learner).view(family, settings), device)
+        session = sampler.session(learner, TaskSplit(family).train_tasks(TASKS, 0), EPISODES)
+        self.rollouts: list[Rollout] = []
+        self.collections: list[list[str]] = []
+        for step in range(learner.inner_steps + 1):
+            if step:
+                session.adapt()
+            waits.clear()
+            self.rollouts.append(sampler.run(session, step))
+            self.collections.append(list(waits))
+        waits.clear()
+        self.metrics = learner.update(self.rollouts)
+        self.update = list(waits)
+
+
+def on_both(name: str, family: TaskFamily) -> tuple[Iteration, Iteration]:
+    """Run an iteration on the device and on the CPU, and compare them number by number."""
+    with PretendDevice() as there:
+        ours = Iteration(name, family, there)
+        rollouts = [rollout.to("cpu") for rollout in ours.rollouts]
+    theirs = Iteration(name, family)
+    for one, other in zip(rollouts, theirs.rollouts, strict=True):
+        steps = other.valid.shape[2]
+        for quantity in ("observations", "rewards", "valid", "log_probs"):
+            torch.testing.assert_close(getattr(one, quantity)[:, :, :steps], getattr(other, quantity))
+    assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-3, abs=1e-5)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", LEARNED)
+def test_an_iteration_is_that_of_the_cpu_and_waits_where_it_must(name: str, kind: str) -> None:
+    family = make_family(kind, horizon=HORIZON)
+    if not fits(name, family) or (name == "optimal" and kind == "key-and-door"):
+        pytest.skip(f"{name} does not act there")
+    ours, _ = on_both(name, family)
+    # One look at whether all is well, when the collection is done.
+    assert [len(waits) for waits in ours.collections] == [1] * len(ours.collections), ours.collections
+    refused = 3 if ours.metrics.get("accepted") == 0 else 0  # looks at 1, 2, 4 and 8 candidates
+    assert len(ours.update) == WAITS[name.partition(" ")[0]] + refused, ours.update
+
+
+@pytest.mark.parametrize("name", [name for name in TORCH if name not in KINDS])
+def test_every_family_goes_through_an_iteration(name: str) -> None:
+    family = make_family(name)
+    ours, _ = on_both("maml-vpg", family if family.horizon == 1 else make_family(name, horizon=HORIZON))
+    assert [len(waits) for waits in ours.collections] == [1, 1], ours.collections
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "dqn", "sac"])
+def test_baselines_of_sb3_learn_on_the_device(name: str) -> None:
+    # In NumPy, so that each of their steps waits; and by other sums, so that they drift from the CPU's.
+    with PretendDevice() as there:
+        done = Iteration(name, make_family("sparse-point" if name == "sac" else "gridnavi", horizon=HORIZON), there)
+    assert done.metrics["learned_env_steps"] == TASKS * EPISODES * HORIZON
+
+
+def test_worlds_of_gymnasiums_environments_move_to_the_device_and_back() -> None:
+    on_both("maml-vpg", make_family("cartpole-params", horizon=HORIZON))
