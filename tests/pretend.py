@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
@@ -148,20 +148,17 @@ class Graph:
 
     def add(self, func: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> None:
         """Record an operation; its results are memory of the graph, but for views of what it was given."""
-        given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        new = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and _memory(leaf) not in given]
+        new = _new((args, kwargs), result)
         self._made |= {_memory(leaf) for leaf in new}
         self._steps.append((func, tree_map(self._reference, (args, kwargs)), new))
 
     def replay(self) -> None:
         """Compute everything again, in the same memory."""
-        for func, references, kept in self._steps:
-            args, kwargs = tree_map(_resolved, references, is_leaf=lambda leaf: isinstance(leaf, Outside))
-            given = {_memory(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-            result = func(*args, **kwargs)
-            new = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and _memory(leaf) not in given]
-            for memory, value in zip(kept, new, strict=True):
-                memory.copy_(value)
+        with _disable_current_modes():
+            for func, references, kept in self._steps:
+                args, kwargs = tree_map(_resolved, references, is_leaf=lambda leaf: isinstance(leaf, Outside))
+                for memory, value in zip(kept, _new((args, kwargs), func(*args, **kwargs)), strict=True):
+                    memory.copy_(value)
 
     def _reference(self, leaf: Any) -> Any:
         return Outside.of(leaf) if isinstance(leaf, Tensor) and leaf.ndim and _memory(leaf) not in self._made else leaf
@@ -169,6 +166,12 @@ class Graph:
 
 def _resolved(leaf: Any) -> Any:
     return leaf.tensor() if isinstance(leaf, Outside) else leaf
+
+
+def _new(given: Any, result: Any) -> list[Tensor]:
+    """Return the tensors of a result that are no views of what was given."""
+    known = {_memory(leaf) for leaf in tree_leaves(given) if isinstance(leaf, Tensor)}
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and _memory(leaf) not in known]
 
 
 def _memory(tensor: Tensor) -> int:
@@ -241,7 +244,7 @@ class PretendDevice(TorchDispatchMode):
         leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         ours = [leaf for leaf in leaves if isinstance(leaf, PretendTensor)]
         here = is_here(kwargs["device"]) if kwargs.get("device") is not None else bool(ours)
-        if not ours and not here and func is not aten.copy_.default:
+        if not ours and not here and kwargs.get("generator") is None:
             return func(*args, **kwargs)
         self._note_waits(func, args, kwargs, leaves, here)
         self._check_devices(func, args, kwargs, leaves, here)

@@ -252,7 +252,7 @@ class AdamLearner(GradientLearner):
             slopes: the meta-gradient of this process's tasks; the step is along the mean over processes.
         """
         means = self.processes.means([slope.detach() for slope in tensors(slopes)])
-        norm = torch.cat([slope.reshape(-1) for slope in means]).norm()
+        norm = torch.linalg.vector_norm(torch.cat([slope.reshape(-1) for slope in means]))
         largest = self.config.max_gradient_norm
         share = (largest / norm.double()).clamp(max=1) if largest else 1.0
         for value, slope in zip(tensors(self.params), means, strict=True):

@@ -12,6 +12,7 @@ distributed.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -193,8 +194,8 @@ class Pearl(Learner):
         count = self.config.updates_per_iteration
         steps = [self._step(stream) for _ in range(count)]
         sound = torch.stack([step.pop("norm") for step in steps]).isfinite().all()
-        sums = {name: sum(step[name] for step in steps) for name in steps[0]}
-        return {**{name: total.double() / count for name, total in sums.items()}, "sound": sound}
+        means = {name: reduce(torch.add, [step[name] for step in steps]).double() / count for name in steps[0]}
+        return {**means, "sound": sound}
 
     def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
         """Take one step of each optimiser; return metrics, and ``norm``, which is finite if the gradients were."""

@@ -133,7 +133,7 @@ class VariBad(TrialPpoLearner):
 
     @property
     def reward_scale(self) -> Tensor:
-        """Root mean square of rewards so far, float64 ``[]``, the unit of the reward decoder; 1 before the first reward."""
+        """Root mean square ``[]`` of rewards so far, the unit of the reward decoder; 1 before the first reward."""
         return root_or_one(self._mean_square_reward)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -258,7 +258,7 @@ def numbered(walls: Tensor) -> Tensor:
 
 @cache
 def constant(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a few numbers on a device."""
+    """Return a cached constant tensor on a device."""
     return send(torch.tensor(values, dtype=dtype), device)
 
 
