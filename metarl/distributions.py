@@ -204,6 +204,19 @@ class SquashedGaussian(DiagonalGaussian):
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log-densities ``[...]`` of ``actions`` ``[..., A]`` in (-1, 1)."""
         before = actions.clamp(-EDGE, EDGE).atanh()
-        # Log of the derivative of tanh, 1 - tanh², without cancellation.
-        slopes = 2 * (math.log(2.0) - before - softplus(-2 * before))
-        return super().log_prob(before) - slopes.sum(-1)
+        return super().log_prob(before) - _log_slopes(before).sum(-1)
+
+    def of_noise(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the actions that standard normal ``noise`` ``[..., A]`` gives, and their log-densities ``[...]``.
+
+        Both are functions of the parameters. The density is computed before rounding, so that its gradient pushes
+        saturated policies back from the bounds.
+        """
+        gaussian = DiagonalGaussian(self.mean, self.log_std)
+        before = torch.addcmul(self.mean, noise, self.log_std.exp())
+        return before.tanh(), gaussian.log_prob(before) - _log_slopes(before).sum(-1)
+
+
+def _log_slopes(before: Tensor) -> Tensor:
+    """Return the logarithm of the derivative of tanh, 1 - tanh², without cancellation."""
+    return 2 * (math.log(2.0) - before - softplus(-2 * before))

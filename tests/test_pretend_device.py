@@ -26,6 +26,7 @@ SMALL = {
     "minibatches": 1,
     "model_updates": 2,
     "model_trials": 4,
+    "trials_per_update": 4,
     "updates_per_iteration": 2,
     "batch_size": 4,
     "context_size": 4,
@@ -37,7 +38,8 @@ SMALL = {
 }
 # How often an update waits for the device: once to read its metrics, and where numbers decide on shapes or on what is
 # tried next. A trial's learner asks for the length of the longest trial; MAML-TRPO for the steps of a task, together
-# with its metrics, and for candidates of the line search; VariBAD for the numbers of the past trials that it drew.
+# with its metrics, and for candidates of the line search; VariBAD and recurrent SAC for the numbers of the
+# past trials that they drew.
 WAITS = {
     "maml-trpo": 2,
     "maml-ppo": 1,
@@ -47,6 +49,7 @@ WAITS = {
     "hyper-rl2": 2,
     "varibad": 3,
     "pearl": 2,
+    "recurrent-sac": 3,
     "random": 0,
     "optimal": 0,
 }

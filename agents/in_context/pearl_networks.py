@@ -1,6 +1,5 @@
 """PEARL's networks: the context encoder, and the policy and critics conditioned on its latent variables."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.replay import Transitions
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.learner import OpenState
-from metarl.networks import init_mlp
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -51,32 +50,6 @@ class OpenBelief(OpenState[Belief]):
 
     latent: Tensor
     kept: Tensor | None = None
-
-
-class Perceptrons(nn.Module):
-    """``count`` parallel ReLU MLPs.
-
-    Args:
-        count: number of MLPs.
-        sizes: units of every layer, including inputs and outputs.
-        stream: generator of the initial weights.
-    """
-
-    def __init__(self, count: int, sizes: Sequence[int], stream: torch.Generator) -> None:
-        super().__init__()
-        drawn = [init_mlp(sizes, stream) for _ in range(count)]
-        layers = range(len(sizes) - 1)
-        self.weights, self.biases = (
-            nn.ParameterList(torch.stack([params[f"{kind}_{layer}"] for params in drawn]) for layer in layers)
-            for kind in ("weight", "bias")
-        )
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``."""
-        hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu(), weight)
-        return hidden.view(len(hidden), *inputs.shape[:-1], hidden.shape[-1])
 
 
 class PearlNetworks(nn.Module):
@@ -136,11 +109,6 @@ class PearlNetworks(nn.Module):
 
 
 def drawn(distribution: SquashedGaussian, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sample actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters.
-
-    The density is computed before rounding, so that its gradient pushes saturated policies back from the bounds.
-    """
-    gaussian = DiagonalGaussian(*distribution.tensors())
-    before = gaussian.sample(stream)
-    log_slopes = 2 * (math.log(2.0) - before - softplus(-2 * before))  # of 1 - tanh², without cancellation
-    return before.tanh(), gaussian.log_prob(before) - log_slopes.sum(-1)
+    """Sample actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters."""
+    mean, _ = distribution.tensors()
+    return distribution.of_noise(torch.randn(mean.shape, generator=stream, device=mean.device, dtype=mean.dtype))

@@ -35,12 +35,33 @@ class TrialConfig:
         require_counts(self, "episodes_per_trial")
 
 
-class TrialNetwork(nn.Module, ABC):
-    """Actor and critic that read a trial at once or step by step, with the same results."""
+class TrialPolicy(nn.Module, ABC):
+    """A policy that reads a trial at once or step by step, with the same results."""
 
     @abstractmethod
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""
+
+    @abstractmethod
+    def policy_and_memory(
+        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
+    ) -> tuple[ActionDistribution, Memory]:
+        """Read on in B trials; see ``MemoryNetwork``.
+
+        Returns:
+            Action distributions with tensors ``[B, L, A]``, and the memory after each trial's last step.
+        """
+
+
+class TrialNetwork(TrialPolicy):
+    """Actor and critic on one memory."""
+
+    def policy_and_memory(
+        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
+    ) -> tuple[ActionDistribution, Memory]:
+        """Read on in B trials."""
+        distribution, _, memory = self(inputs, memory, lengths)
+        return distribution, memory
 
     @abstractmethod
     def forward(
@@ -68,12 +89,12 @@ class TrialLearner(Learner):
     Parallel episodes of a task belong to independent trials.
 
     Attributes:
-        network: actor and critic.
+        network: the policy, and all else that is trained with it.
         inputs: the inputs of a step.
     """
 
     pools_episodes: ClassVar[bool] = False
-    network: TrialNetwork
+    network: TrialPolicy
 
     def __init__(self, family: TaskFamily, config: TrialConfig, seed: int, device: torch.device) -> None:
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
@@ -87,7 +108,7 @@ class TrialLearner(Learner):
         self.network = network.to(device)
 
     @abstractmethod
-    def make_network(self, family: TaskFamily) -> TrialNetwork:
+    def make_network(self, family: TaskFamily) -> TrialPolicy:
         """Return a new network on the CPU, initialised from torch's global generator."""
 
     def begin(self, num_tasks: int) -> Unknown:
@@ -122,7 +143,7 @@ class TrialLearner(Learner):
         """Read the step into the memory, and return the policy's distribution."""
         trial = working.trial
         inputs = self.inputs(observations, trial.actions, trial.rewards, trial.starts)
-        flat, _, memory = self.network(inputs.flatten(0, 1).unsqueeze(1), trial.memory)
+        flat, memory = self.network.policy_and_memory(inputs.flatten(0, 1).unsqueeze(1), trial.memory)
         for name, value in memory.items():
             if value is not trial.memory[name]:  # otherwise the network has updated it in place
                 trial.memory[name].copy_(value)
@@ -152,7 +173,7 @@ class TrialLearner(Learner):
         trial = self._next_episode(state, rollout.rewards.shape[1])
         trials = Trials.of_episode(rollout)
         inputs = self.trial_inputs(trials, trial.actions.flatten(0, 1), trial.rewards.flatten(0, 1))
-        *_, memory = self.network(inputs, trial.memory, trials.lengths)
+        _, memory = self.network.policy_and_memory(inputs, trial.memory, trials.lengths)
         last = torch.arange(len(inputs), device=inputs.device), trials.lengths - 1
         return Trial(
             memory,

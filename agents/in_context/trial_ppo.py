@@ -23,7 +23,7 @@ from torch import Tensor
 
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
-from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
+from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialNetwork
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.returns import discount_matrix, discounted_returns, generalized_advantages
@@ -80,6 +80,7 @@ class TrialPpoLearner(TrialLearner):
     """
 
     config: TrialPpoConfig
+    network: TrialNetwork
     # What an update changes beside parameters, buffers and moments.
     _accounts: ClassVar[tuple[str, ...]] = ("_updates", "_mean_square")
     # Metrics that are not finite where a gradient of the update was not, and what it is the gradient of.

@@ -79,7 +79,8 @@ def cut(rollout: Rollout, length: int) -> Rollout:
         for name, value in vars(rollout).items()
         if isinstance(value, Tensor) and value.shape[:3] == valid.shape
     }
-    final = torch.where(valid[:, :, -1:], rollout.final_observations, rollout.observations[:, :, length])
+    whole = valid[:, :, -1].view(*valid.shape[:2], *[1] * (rollout.observations.ndim - 3))
+    final = torch.where(whole, rollout.final_observations, rollout.observations[:, :, length])
     return replace(rollout, **{**values, "valid": valid, "final_observations": final})
 
 

@@ -35,17 +35,19 @@ GRADIENT_BASED: list[Any] = [
     pytest.param("maml-vpg", "navigation-2d", {"exploration": 0.3, "max_gradient_norm": 0.1}, id="maml-vpg"),
     pytest.param("reptile", "navigation-2d", {}, id="reptile"),
 ]
-SHORT = {"episodes_per_trial": 2, "epochs": 2, "normalize_observations": True}
+SHORT = {"episodes_per_trial": 2}
+PPO = {"epochs": 2, "normalize_observations": True}
 SMALL = {"encoder_size": 8, "model_trials": 6, "model_prefixes": 3, "model_targets": 4, "buffer_trials": 13}
 IN_CONTEXT: list[Any] = [
-    pytest.param("rl2", {"hidden_size": 8, "minibatches": 1}, id="rl2 one minibatch"),
+    pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 1}, id="rl2 one minibatch"),
     # Two trials of ten in each: the process of one task has none of its own in most of them.
-    pytest.param("rl2", {"hidden_size": 8, "minibatches": 5}, id="rl2 gru"),
-    pytest.param("rl2", {"hidden_size": 8, "minibatches": 5, "memory": "transformer"}, id="rl2 transformer"),
-    pytest.param("rl2", {"hidden_size": 8, "minibatches": 5, "memory": "external"}, id="rl2 external"),
-    pytest.param("hyper-rl2", {"hidden_size": 8, "policy_sizes": (4,), "minibatches": 5}, id="hyper-rl2"),
-    pytest.param("varibad", {**SMALL, "minibatches": 5, "transition_weight": 0.5}, id="varibad"),
-    pytest.param("varibad", {**SMALL, "minibatches": 1, "model_trials": 2}, id="varibad draws from some only"),
+    pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 5}, id="rl2 gru"),
+    pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 5, "memory": "transformer"}, id="rl2 transformer"),
+    pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 5, "memory": "external"}, id="rl2 external"),
+    pytest.param("hyper-rl2", {**PPO, "hidden_size": 8, "policy_sizes": (4,), "minibatches": 5}, id="hyper-rl2"),
+    pytest.param("varibad", {**PPO, **SMALL, "minibatches": 5, "transition_weight": 0.5}, id="varibad"),
+    pytest.param("varibad", {**PPO, **SMALL, "minibatches": 1, "model_trials": 2}, id="varibad draws from some only"),
+    pytest.param("recurrent-sac", {"hidden_size": 8, "trials_per_update": 4, "buffer_trials": 13}, id="recurrent-sac"),
 ]
 EPISODES, STEPS = 2, 6
 

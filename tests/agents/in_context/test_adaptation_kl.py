@@ -14,6 +14,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rl2": {"hidden_size": 8},
     "hyper-rl2": {"hidden_size": 8, "policy_sizes": (4,)},
     "varibad": {"encoder_size": 8},
+    "recurrent-sac": {"hidden_size": 8, "updates_per_iteration": 1},
     "pearl": {"hidden_sizes": (8,), "updates_per_iteration": 1, "random_iterations": 0},
 }
 
@@ -62,7 +63,7 @@ def test_it_is_the_divergence_from_a_trial_that_begins_with_its_last_episode(nam
     assert learner.update(rollouts)["adaptation_kl"] == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["rl2", "hyper-rl2", "varibad"])
+@pytest.mark.parametrize("name", ["rl2", "hyper-rl2", "varibad", "recurrent-sac"])
 def test_a_trial_of_one_episode_moves_nothing(name: str) -> None:
     learner, rollouts = trial(name, episodes=1)
     assert learner.update(rollouts)["adaptation_kl"] == pytest.approx(0.0, abs=1e-5)

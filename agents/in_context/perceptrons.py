@@ -1,0 +1,34 @@
+"""Parallel multilayer perceptrons on the same inputs, such as twin critics."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from metarl.networks import init_mlp
+
+
+class Perceptrons(nn.Module):
+    """``count`` parallel ReLU MLPs.
+
+    Args:
+        count: number of MLPs.
+        sizes: units of every layer, including inputs and outputs.
+        stream: generator of the initial weights.
+    """
+
+    def __init__(self, count: int, sizes: Sequence[int], stream: torch.Generator) -> None:
+        super().__init__()
+        drawn = [init_mlp(sizes, stream) for _ in range(count)]
+        layers = range(len(sizes) - 1)
+        self.weights, self.biases = (
+            nn.ParameterList(torch.stack([params[f"{kind}_{layer}"] for params in drawn]) for layer in layers)
+            for kind in ("weight", "bias")
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``."""
+        hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
+        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu(), weight)
+        return hidden.view(len(hidden), *inputs.shape[:-1], hidden.shape[-1])

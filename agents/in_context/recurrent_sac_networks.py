@@ -1,0 +1,98 @@
+"""Recurrent SAC's networks: an actor with a memory, and twin critics with another one."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
+from metarl.agents.in_context.perceptrons import Perceptrons
+from metarl.agents.in_context.soft_actions import SoftActions
+from metarl.agents.in_context.step_inputs import ActionDistribution
+from metarl.agents.in_context.trial_learner import TrialPolicy
+
+
+class TrialReader(nn.Module):
+    """Embeds a step's inputs, reads them into a memory, and appends the observation to the memory's output.
+
+    Attributes:
+        size: number F of features.
+
+    Args:
+        inputs: size of a step's inputs.
+        observation_size: size of the observation, which comes first in the inputs.
+        embedding_size: units of the embedding layer.
+        memory: reads the embedded inputs.
+    """
+
+    def __init__(self, inputs: int, observation_size: int, embedding_size: int, memory: MemoryNetwork) -> None:
+        super().__init__()
+        self.embedding = nn.Sequential(nn.Linear(inputs, embedding_size), nn.ReLU())
+        self.memory = memory
+        self.size = memory.size + observation_size
+        self._observation_size = observation_size
+
+    def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """Read on in B trials; return features ``[B, L, F]``, and the memory after each trial's last step."""
+        outputs, memory = self.memory(self.embedding(inputs), memory, lengths)
+        return torch.cat([outputs, inputs[..., : self._observation_size]], -1), memory
+
+    def whole(self, inputs: Tensor) -> Tensor:
+        """Return the features ``[B, L, F]`` of whole trials; padding after their ends changes none before."""
+        features: Tensor = self(inputs, self.memory.initial(len(inputs)))[0]
+        return features
+
+
+class Critics(nn.Module):
+    """Twin critics on one memory."""
+
+    def __init__(self, reader: TrialReader, actions: SoftActions, hidden_sizes: Sequence[int]) -> None:
+        super().__init__()
+        sizes = [reader.size + actions.critic_inputs, *hidden_sizes, actions.critic_outputs]
+        self.reader, self.heads = reader, Perceptrons(2, sizes, torch.default_generator)
+
+
+class RecurrentSacNetworks(TrialPolicy):
+    """Actor, critics, target critics and temperature, initialised from torch's global generator.
+
+    Args:
+        readers: of the actor and of the critics.
+        actions: the kind of actions.
+        hidden_sizes: units of the hidden layers of policy and critics.
+        temperature: its initial value.
+    """
+
+    def __init__(
+        self,
+        readers: tuple[TrialReader, TrialReader],
+        actions: SoftActions,
+        hidden_sizes: Sequence[int],
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.actions, (reader, critics_reader) = actions, readers
+        sizes = [reader.size, *hidden_sizes, actions.policy_outputs]
+        self.actor = nn.ModuleDict({"reader": reader, "head": Perceptrons(1, sizes, torch.default_generator)})
+        self.critics = Critics(critics_reader, actions, hidden_sizes)
+        self.targets = copy.deepcopy(self.critics).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
+
+    def initial(self, trials: int) -> Memory:
+        """Return the initial memory of the actor."""
+        reader: Any = self.actor["reader"]
+        memory: Memory = reader.memory.initial(trials)
+        return memory
+
+    def policy_and_memory(
+        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
+    ) -> tuple[ActionDistribution, Memory]:
+        """Read on in B trials with the actor's memory."""
+        features, memory = self.actor["reader"](inputs, memory, lengths)
+        return self.actions.policy(self.actor["head"](features)[0]), memory
+
+    @torch.no_grad()
+    def follow(self, share: float) -> None:
+        """Move the target critics towards the critics, which get this weight."""
+        torch._foreach_lerp_(list(self.targets.parameters()), list(self.critics.parameters()), share)
