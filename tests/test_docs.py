@@ -29,7 +29,7 @@ from metarl.experiments.commands.train import RESUME_IF_THERE, ResumeOptions
 from metarl.experiments.learning import curve, steps_to_match, tables
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.published import MODULES
-from metarl.experiments.tools import belief_pictures, metaworld_evaluation
+from metarl.experiments.tools import belief_pictures, few_shot, metaworld_evaluation
 from metarl.family import FAMILIES, make_family
 from metarl.family_settings import settable
 from metarl.learner import LEARNERS
@@ -57,6 +57,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("python", "experiments/learning/tables.py"): (tables.Options,),
     ("python", "experiments/tools/belief_pictures.py"): (belief_pictures.Options,),
     ("python", "experiments/tools/demo.py"): (),
+    ("python", "experiments/tools/few_shot.py"): (few_shot.Options,),
     ("python", "experiments/tools/metaworld_evaluation.py"): (metaworld_evaluation.Options,),
     ("python", "experiments/tools/metrics_table.py"): (),
 }

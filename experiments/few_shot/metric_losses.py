@@ -1,0 +1,144 @@
+"""What metric-based methods train an embedding by: examples of one class lie close, those of others far.
+
+N classes have K support examples ``s`` and Q queries ``q`` each, embedded in Z numbers: tensors ``[..., N, K, Z]`` and
+``[..., N, Q, Z]``. A class may be a character, or a task whose examples are sets of its points.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize, one_hot
+
+SIZE = 32
+
+
+class Metric(nn.Module, ABC):
+    """A way to compare queries with classes."""
+
+    @abstractmethod
+    def scores(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return how well each query fits each class ``[..., N * Q, N]``; the best-fitting class is predicted."""
+
+    def loss(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the mean over queries of the cross-entropy of their own class, the scores being logits."""
+        scores = self.scores(support, query)
+        own = classes(support, query).expand(scores.shape[:-1])
+        return cross_entropy(scores.flatten(0, -2), own.flatten())
+
+
+def classes(support: Tensor, query: Tensor) -> Tensor:
+    """Return the class of each query ``[N * Q]``."""
+    return torch.arange(support.shape[-3]).repeat_interleave(query.shape[-2])
+
+
+def square_distances(queries: Tensor, others: Tensor) -> Tensor:
+    """Return squared Euclidean distances ``[..., P, R]`` of ``[..., P, Z]`` from ``[..., R, Z]``."""
+    return (queries.unsqueeze(-2) - others.unsqueeze(-3)).square().sum(-1)
+
+
+def by_class(values: Tensor, support: Tensor) -> Tensor:
+    """Return values of support examples ``[..., P, N * K]`` as ``[..., P, N, K]``."""
+    return values.unflatten(-1, support.shape[-3:-1])
+
+
+class Siamese(Metric):
+    """Pairs: the same class should lie together, another at least a margin away (Hadsell, Chopra, LeCun 2006).
+
+    y d² + (1 - y) max(0, m - d)² for each pair of a query and a support example; y is 1 if they are of one class.
+    """
+
+    margin = 1.0
+
+    def scores(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return minus the mean squared distance from a class's examples."""
+        return -by_class(self._squares(support, query), support).mean(-1)
+
+    def loss(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the mean over pairs of one class, plus that over pairs of two."""
+        squares = by_class(self._squares(support, query), support)
+        same = one_hot(classes(support, query), support.shape[-3]).bool().unsqueeze(-1).expand_as(squares)
+        # The root's slope is infinite at 0.
+        short = (self.margin - squares.clamp(min=1e-12).sqrt()).clamp(min=0).square()
+        return squares[same].mean() + short[~same].mean()
+
+    def _squares(self, support: Tensor, query: Tensor) -> Tensor:
+        return square_distances(query.flatten(-3, -2), support.flatten(-3, -2))
+
+
+class Prototypical(Metric):
+    """A class is the mean of its examples (Snell, Swersky, Zemel 2017): p(n) ∝ exp(-‖q - c_n‖²)."""
+
+    def scores(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return minus the squared distance from a class's prototype."""
+        return -square_distances(query.flatten(-3, -2), support.mean(-2))
+
+
+class Matching(Metric):
+    """Attention over the support set (Vinyals et al. 2016): p(n) = Σ a(q, s) over n's examples, a a softmax of cosines.
+
+    Cosines are sharpened: they are divided by a temperature.
+    """
+
+    temperature = 0.1
+
+    def scores(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the logarithm of the attention that a class's examples get."""
+        cosines = normalize(query, dim=-1).flatten(-3, -2) @ normalize(support, dim=-1).flatten(-3, -2).mT
+        return by_class((cosines / self.temperature).log_softmax(-1), support).logsumexp(-1)
+
+
+class Relation(Metric):
+    """A learned score of query and prototype (Sung et al. 2018), fitted to 1 for the own class and to 0 for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Sequential(nn.Linear(2 * SIZE, 64), nn.ReLU(), nn.Linear(64, 1), nn.Sigmoid())
+
+    def scores(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the learned score."""
+        queries, prototypes = query.flatten(-3, -2).unsqueeze(-2), support.mean(-2).unsqueeze(-3)
+        shape = (*queries.shape[:-2], support.shape[-3], -1)
+        scores: Tensor = self.network(torch.cat([queries.expand(shape), prototypes.expand(shape)], -1))
+        return scores.squeeze(-1)
+
+    def loss(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the mean squared error of the scores."""
+        own = one_hot(classes(support, query), support.shape[-3])
+        return (self.scores(support, query) - own).square().mean()
+
+
+class Contrastive(Metric):
+    """InfoNCE (van den Oord, Li, Vinyals 2018): tell the query's partner, of its own class, among all others.
+
+    For each query and each partner s⁺ of its class: -log of exp(cos(q, s⁺) / τ) over the sum of exp(cos(q, s) / τ),
+    of s⁺ and of all examples of other classes.
+    """
+
+    temperature = 0.1
+
+    def scores(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the mean cosine with a class's examples."""
+        return self.temperature * self._logits(support, query).mean(-1)
+
+    def loss(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return the mean over queries and partners."""
+        logits = self._logits(support, query)
+        same = one_hot(classes(support, query), support.shape[-3]).bool().unsqueeze(-1).expand_as(logits)
+        others = logits.masked_fill(same, -math.inf).flatten(-2).logsumexp(-1)[..., None, None]
+        return (torch.logaddexp(logits, others) - logits)[same].mean()
+
+    def _logits(self, support: Tensor, query: Tensor) -> Tensor:
+        """Return cosines over temperature ``[..., N * Q, N, K]``."""
+        cosines = normalize(query, dim=-1).flatten(-3, -2) @ normalize(support, dim=-1).flatten(-3, -2).mT
+        return by_class(cosines / self.temperature, support)
+
+
+METRICS: dict[str, type[Metric]] = {
+    "siamese": Siamese,
+    "prototypical": Prototypical,
+    "matching": Matching,
+    "relation": Relation,
+    "contrastive": Contrastive,
+}
