@@ -8,12 +8,16 @@
 - package: the ``SyncVectorEnv`` that ``metaworld.make_ml_envs`` makes;
 - physics: nothing but the mocap body, the gripper's effort and five calls of ``mj_step``, on ``mujoco.batch``.
 
-The three take turns, round after round, each from a reset that is not counted. Printed are medians of env steps per
-CPU-second (user and system of the whole process, so that threads count) and per second; and, apart, what a reset costs.
+The three take turns, round after round, each from a reset that is not counted. Medians of env steps per CPU-second
+(user and system of the whole process, so that threads count) and per second, what a reset costs, and by how much the
+process has grown when a contestant has been made and used for a round, are printed, written to a file, and put into the
+pages of the manual that show them.
 """
 
 import argparse
 import json
+import os
+import re
 import statistics
 import time
 import warnings
@@ -34,6 +38,9 @@ from metarl.envs.wrapped.meta_world import MetaWorldML10
 from metarl.runtime import keep_freed_memory
 from metarl.vector_env import TaskVectorEnv
 
+RESULTS = Path(__file__).parent / "results" / "metaworld_sampling.json"
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "meta-world.md")]
+MARKERS = re.compile(r"(<!-- metaworld_sampling -->\n).*?(<!-- /metaworld_sampling -->)", re.DOTALL)
 EACH = 20
 WORLDS = 10 * EACH
 Step = Callable[[np.ndarray], object]
@@ -97,23 +104,53 @@ class Physics:
             batch.step(None, SUBSTEPS)
 
 
-def measure(contestants: dict[str, Any], rounds: int, steps: int) -> dict[str, dict[str, float]]:
-    """Time them alternately; return medians of env steps per CPU-second and per second, and seconds of resets."""
-    found: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": [], "reset": []} for name in contestants}
+def measure(makers: dict[str, Callable[[], Any]], rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    """Time them alternately; return, for each, medians of what the module lists, and memory."""
+    contestants: dict[str, Any] = {}
+    memory: dict[str, float] = {}
+    found: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": [], "reset": []} for name in makers}
     for seed in range(rounds + 1):
         actions = np.random.default_rng(seed).uniform(-1, 1, (steps, WORLDS, 4)).astype(np.float32)
-        for name, contestant in contestants.items():
+        for name, make in makers.items():
+            before = _resident_mib()
+            if seed == 0:  # the first round warms up
+                contestants[name] = make()
             began = time.process_time()
-            step = contestant.reset()
+            step = contestants[name].reset()
             cpu, wall = time.process_time(), time.perf_counter()
             for action in actions:
                 step(action)
             spent = {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
-            if seed > 0:  # the first round warms up
+            memory.setdefault(name, _resident_mib() - before)
+            if seed > 0:
                 found[name]["reset"].append(cpu - began)
                 for clock, seconds in spent.items():
                     found[name][clock].append(steps * WORLDS / seconds)
-    return {name: {key: statistics.median(values) for key, values in row.items()} for name, row in found.items()}
+    medians = {name: {key: statistics.median(values) for key, values in row.items()} for name, row in found.items()}
+    return {name: {**row, "mib": memory[name]} for name, row in medians.items()}
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    """Return the numbers as a Markdown table."""
+    package, physics = (results[name]["cpu"] for name in ("package", "physics"))
+    lines = ["| | env steps per CPU-second | × package | cost, × physics | env steps per second | reset, CPU s | MiB |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, row in results.items():
+        ratios = f"{row['cpu'] / package:.2f} | {physics / row['cpu']:.2f}"
+        lines.append(
+            f"| {name} | {row['cpu']:,.0f} | {ratios} | {row['wall']:,.0f} | {row['reset']:.3f} | {row['mib']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def fill_page(page: str, results: dict[str, dict[str, float]]) -> str:
+    """Return a page with the table between its markers written anew."""
+    return MARKERS.sub(lambda found: f"{found[1]}\n{table(results)}\n\n{found[2]}", page)
 
 
 def main() -> None:
@@ -121,22 +158,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50, help="of each round, at most 500")
-    parser.add_argument("--json", type=Path, help="also write the numbers there")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the numbers are written")
     options = parser.parse_args()
     if options.rounds < 1 or not 1 <= options.steps <= 500:
         parser.error("--rounds must be at least 1, and --steps lie between 1 and 500")
+    if not options.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}")
     keep_freed_memory()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    contestants = {"ours": Ours(), "package": Package(), "physics": Physics(threads=2)}
-    results = measure(contestants, options.rounds, options.steps)
-    print(f"{'':<10}{'env steps per CPU-second':>26}{'per second':>14}{'reset, CPU s':>14}")
-    for name, row in results.items():
-        print(f"{name:<10}{row['cpu']:>26,.0f}{row['wall']:>14,.0f}{row['reset']:>14.3f}")
-    ours, package, physics = (results[name]["cpu"] for name in ("ours", "package", "physics"))
-    print(f"ours is {ours / package:.2f} times the package, and costs {physics / ours:.2f} times bare physics")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+    makers = {"ours": Ours, "package": Package, "physics": lambda: Physics(threads=2)}
+    results = measure(makers, options.rounds, options.steps)
+    print(table(results))
+    options.json.write_text(json.dumps(results, indent=2) + "\n")
+    if options.json == RESULTS:
+        for page in PAGES:
+            page.write_text(fill_page(page.read_text(), results))
 
 
 if __name__ == "__main__":

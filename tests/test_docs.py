@@ -14,6 +14,7 @@ import gymnasium
 import pytest
 
 import metarl
+from benchmarks import metaworld_sampling
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
 from metarl.encoders import ENCODERS
@@ -234,3 +235,9 @@ def test_pictures_are_small_and_shown() -> None:
     files = list((ROOT / "docs" / "pictures").iterdir())
     assert sorted(set(shown)) == sorted(f"pictures/{path.name}" for path in files)
     assert max(path.stat().st_size for path in files) < 150_000
+
+
+@pytest.mark.parametrize("page", metaworld_sampling.PAGES, ids=lambda page: page.name)
+def test_the_speed_of_meta_worlds_is_that_of_the_file(page: Path) -> None:
+    text = page.read_text()
+    assert text == metaworld_sampling.fill_page(text, json.loads(metaworld_sampling.RESULTS.read_text()))

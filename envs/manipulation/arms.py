@@ -2,9 +2,10 @@
 
 import copy
 import warnings
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Literal, Protocol
 
 import mujoco
 import numpy as np
@@ -18,49 +19,80 @@ SUBSTEPS = 5
 # What a restart sets: state, and the fields of the model that placing objects changes.
 STATE = ("qpos", "qvel", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
 FIELDS = ("body_pos", "site_pos")
-# What can be read after a step.
-DERIVED = ("xpos", "xquat", "xmat", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat")
+Source = Literal["body", "geom", "site"]
+# What can be read after a step, of bodies, geoms and sites.
+POSITIONS: dict[Source, str] = {"body": "xpos", "geom": "geom_xpos", "site": "site_xpos"}
+MATRICES: dict[Source, str] = {"body": "xmat", "geom": "geom_xmat", "site": "site_xmat"}
+DERIVED = ("xquat", *POSITIONS.values(), *MATRICES.values())
+_FLAGS = mujoco.mjtDisableBit
+NO_CONTACTS = int(_FLAGS.mjDSBL_CONTACT | _FLAGS.mjDSBL_CONSTRAINT)
 
 
-class Arms(Protocol):
+class Arms(ABC):
     """W simulations of one model whose hand is welded to a mocap body.
 
     Attributes:
+        model: which they are of.
         rows: live tensors ``[W, ...]`` of everything in ``STATE`` and ``FIELDS``; writing in place sets it.
     """
 
+    model: mujoco.MjModel
     rows: dict[str, Tensor]
 
+    def __init__(self) -> None:
+        self._views: dict[tuple[str, str], Tensor] = {}
+
+    @abstractmethod
     def read(self, name: str) -> Tensor:
-        """Return a live tensor ``[W, ...]``, one of ``DERIVED`` as of the last step, or of ``STATE``."""
-        ...
+        """Return a live tensor ``[W, ...]``, one of ``DERIVED`` as of the last step."""
 
-    def number(self, source: str, name: str) -> int:
+    def number(self, source: Source, name: str) -> int:
         """Return the index of a body, geom or site."""
-        ...
+        return int(getattr(self.model, source)(name).id)
 
-    def address(self, joint: str) -> int:
-        """Return where a joint's position begins in ``qpos``."""
-        ...
+    def view(self, field: str, source: Source, name: str) -> Tensor:
+        """Return the live rows ``[W, ...]`` of a body, geom or site in one of ``DERIVED`` or ``FIELDS``."""
+        if (field, name) not in self._views:
+            values = self.rows[field] if field in self.rows else self.read(field)
+            self._views[field, name] = values[:, self.number(source, name)]
+        return self._views[field, name]
 
+    def joint(self, name: str) -> Tensor:
+        """Return the live position ``[W]`` of a joint with one degree of freedom."""
+        if ("qpos", name) not in self._views:
+            self._views["qpos", name] = self.rows["qpos"][:, int(self.model.joint(name).qposadr[0])]
+        return self._views["qpos", name]
+
+    @abstractmethod
     def step(self) -> None:
         """Advance by ``SUBSTEPS`` time steps, and compute positions at the new state."""
-        ...
 
+    @abstractmethod
     def restart(self, chosen: Tensor, rows: Mapping[str, Tensor]) -> None:
         """Reset the simulations with the indices ``chosen`` ``[K]``, rising, to the given rows ``[K, ...]``."""
-        ...
 
+    @abstractmethod
     def unstable(self) -> Tensor:
         """Return a bool ``[W]``, true where the physics met a bad state since the simulation's last restart."""
-        ...
 
+    @abstractmethod
     def touched(self, chosen: Tensor, geom: str) -> Tensor:
         """Return a bool ``[K]``: whether both pads press on a geom in the simulations with the indices ``chosen``."""
+
+
+class Engine(Protocol):
+    """Makes and steps simulations of several environments."""
+
+    def make(self, counts: Mapping[int, int]) -> list[Arms]:
+        """Return simulations of each environment, given its index and their number."""
+        ...
+
+    def step(self, arms: Sequence[Arms]) -> None:
+        """Let each of them ``step``."""
         ...
 
 
-class CpuArms:
+class CpuArms(Arms):
     """W simulations on the CPU's threads, in float64, equal bit for bit to stepping each alone with ``mj_step``.
 
     Args:
@@ -69,34 +101,35 @@ class CpuArms:
     """
 
     def __init__(self, batch: Batch, count: int) -> None:
-        self._batch, self._count = batch, count
-        self._numbers: dict[tuple[str, str], int] = {}
+        super().__init__()
+        self.model, self._batch, self._count = batch.model, batch, count
         state = {name: batch.bind(name) for name in STATE}
         fields = {name: batch.expand(name) for name in FIELDS}
         self.rows = {name: torch.from_numpy(array[:count]) for name, array in {**state, **fields}.items()}
-        # Bound before the first step, for what is bound later is zero until the next one.
-        self._derived = {name: _read_only(batch.bind(name)[:count]) for name in DERIVED}
+        self._disabled = batch.expand("opt.disableflags")
+        self._derived: dict[str, Tensor] = {}
         self._used = None if count == batch.nsim else np.arange(count)
 
     def read(self, name: str) -> Tensor:
-        """Return the first W rows of a field that MuJoCo copies out of each simulation, or of its state."""
-        return self._derived[name] if name in self._derived else self.rows[name]
-
-    def number(self, source: str, name: str) -> int:
-        """Return the index of a body, geom or site."""
-        if (source, name) not in self._numbers:
-            self._numbers[source, name] = int(getattr(self._batch.model, source)(name).id)
-        return self._numbers[source, name]
-
-    def address(self, joint: str) -> int:
-        """Return where a joint's position begins in ``qpos``."""
-        if ("qpos", joint) not in self._numbers:
-            self._numbers["qpos", joint] = int(self._batch.model.joint(joint).qposadr[0])
-        return self._numbers["qpos", joint]
+        """Return the first W rows of a field, which MuJoCo copies out of each simulation from its first use on."""
+        if name not in self._derived:
+            self._derived[name] = _read_only(self._batch.bind(name)[: self._count])
+            self._locate()
+        return self._derived[name]
 
     def step(self) -> None:
         """Advance by ``SUBSTEPS`` calls of ``mj_step``, and compute kinematics."""
-        self._batch.step(self._used, SUBSTEPS, mujoco.mjtStage.mjSTAGE_POS.value)
+        self._batch.step(self._used, SUBSTEPS)
+        self._locate()
+
+    def _locate(self) -> None:
+        """Compute positions at the present state, without contacts, which cost most of it and are not read."""
+        flags = self.model.opt.disableflags
+        self._disabled[:] = flags | NO_CONTACTS
+        try:
+            self._batch.forward(self._used, mujoco.mjtStage.mjSTAGE_POS.value)
+        finally:
+            self._disabled[:] = flags
 
     def restart(self, chosen: Tensor, rows: Mapping[str, Tensor]) -> None:
         """Reset simulations, and set their state and their fields, of which nothing is derived, as in the package."""
@@ -111,7 +144,7 @@ class CpuArms:
     @cached_property
     def _one(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """What one simulation is copied to."""
-        return copy.copy(self._batch.model), mujoco.MjData(self._batch.model)
+        return copy.copy(self.model), mujoco.MjData(self.model)
 
     def touched(self, chosen: Tensor, geom: str) -> Tensor:
         """Compute the contact forces of the simulations asked for, one by one."""

@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from metarl.envs.manipulation.arms import DERIVED, FIELDS, STATE, SUBSTEPS
+from metarl.envs.manipulation.arms import DERIVED, FIELDS, STATE, SUBSTEPS, Arms
 from metarl.envs.simulation.warp import WarpSim
 from metarl.errors import InputError
 
@@ -56,7 +56,7 @@ class ArmSim(WarpSim):
         mjw.kinematics(self._model, self._data)
 
 
-class WarpArms:
+class WarpArms(Arms):
     """The first W of a device's simulations of one environment's model.
 
     Args:
@@ -65,21 +65,14 @@ class WarpArms:
     """
 
     def __init__(self, simulation: ArmSim, count: int) -> None:
-        self._simulation, self._count = simulation, count
+        super().__init__()
+        self.model, self._simulation, self._count = simulation.model, simulation, count
         self.rows = {name: simulation.tensor(name)[:count] for name in (*STATE, *FIELDS)}
         self._derived = {name: simulation.tensor(name)[:count] for name in DERIVED}
 
     def read(self, name: str) -> Tensor:
         """Return the first W rows of a field."""
-        return self._derived[name] if name in self._derived else self.rows[name]
-
-    def number(self, source: str, name: str) -> int:
-        """Return the index of a body, geom or site."""
-        return int(getattr(self._simulation.model, source)(name).id)
-
-    def address(self, joint: str) -> int:
-        """Return where a joint's position begins in ``qpos``."""
-        return int(self._simulation.model.joint(joint).qposadr[0])
+        return self._derived[name]
 
     def step(self) -> None:
         """Advance by ``SUBSTEPS`` time steps, and compute positions at the new state."""

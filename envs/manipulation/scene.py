@@ -1,23 +1,22 @@
 """What a reward sees of the worlds of one environment, and how an environment is described."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property, wraps
+from typing import Concatenate, ParamSpec
 
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.arms import Arms
-from metarl.envs.manipulation.terms import norm
-
-Source = Literal["body", "geom", "site"]
-POSITIONS = {"body": "xpos", "geom": "geom_xpos", "site": "site_xpos"}
-MATRICES = {"body": "xmat", "geom": "geom_xmat", "site": "site_xmat"}
+from metarl.envs.manipulation.arms import MATRICES, POSITIONS, Arms, Source
+from metarl.envs.manipulation.terms import constant, norm
 
 
 @dataclass(frozen=True)
 class Scene:
     """W worlds of one environment after a step, in the engine's precision.
+
+    All tensors stay what they are from step to step: what they hold is written anew.
 
     Attributes:
         arms: their simulations.
@@ -25,37 +24,48 @@ class Scene:
         seen: ``[W, 18]``: hand, gripper's opening, and two objects, as the observation has them.
         tcp: the middle between the fingers ``[W, 3]``.
         pads: left and right pad ``[W, 2, 3]``.
+        reach: distance from ``tcp`` to the first object ``[W]``.
         effort: of the gripper ``[W]``, in [-1, 1].
+        closed: the gripper's effort to close ``[W]``, in [0, 1].
+        kept: terms of the start, by what computes them; see ``of_start``.
     """
 
     arms: Arms
-    notes: dict[str, Tensor]
+    notes: Mapping[str, Tensor]
     seen: Tensor
     tcp: Tensor
     pads: Tensor
+    reach: Tensor
     effort: Tensor
+    closed: Tensor
+    kept: dict[object, Tensor]
 
-    @property
+    @cached_property
     def hand(self) -> Tensor:
         """``[W, 3]``."""
         return self.seen[:, :3]
 
-    @property
+    @cached_property
     def opened(self) -> Tensor:
         """How far the gripper is open ``[W]``, in [0, 1]."""
         return self.seen[:, 3]
 
-    @property
+    @cached_property
     def object(self) -> Tensor:
         """Position of the first object ``[W, 3]``."""
         return self.seen[:, 4:7]
 
-    @property
+    @cached_property
+    def height(self) -> Tensor:
+        """Height of the first object ``[W]``."""
+        return self.seen[:, 6]
+
+    @cached_property
     def rotation(self) -> Tensor:
         """Quaternion of the first object ``[W, 4]``, in the order in which the observation has it."""
         return self.seen[:, 7:11]
 
-    @property
+    @cached_property
     def second_object(self) -> Tensor:
         """Position of the second object ``[W, 3]``."""
         return self.seen[:, 11:14]
@@ -75,43 +85,63 @@ class Scene:
         """Where ``tcp`` was at the start ``[W, 3]``."""
         return self.notes["init_tcp"]
 
-    @property
-    def reach(self) -> Tensor:
-        """Distance from ``tcp`` to the first object ``[W]``."""
-        return norm(self.object - self.tcp)
-
-    @property
-    def closed(self) -> Tensor:
-        """The gripper's effort to close ``[W]``, in [0, 1]."""
-        return self.effort.clamp_min(0)
+    @cached_property
+    def first_height(self) -> Tensor:
+        """Height of the first object at the start ``[W]``."""
+        return self.first_object[:, 2]
 
     def place(self, source: Source, name: str) -> Tensor:
         """Return the position ``[W, 3]`` of a body, geom or site."""
-        return self.arms.read(POSITIONS[source])[:, self.arms.number(source, name)]
+        return self.arms.view(POSITIONS[source], source, name)
 
     def joint(self, name: str) -> Tensor:
         """Return the position ``[W]`` of a joint with one degree of freedom."""
-        return self.arms.read("qpos")[:, self.arms.address(name)]
+        return self.arms.joint(name)
 
     def vector(self, *numbers: float) -> Tensor:
         """Return a constant vector in the engine's precision."""
         return constant(numbers, self.seen.dtype, self.seen.device)
 
 
-_CONSTANTS: dict[tuple[tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
+Settings = ParamSpec("Settings")
 
 
-def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a vector of fixed numbers, made once and kept; not to be written to."""
-    key = numbers, dtype, device
-    if key not in _CONSTANTS:
-        _CONSTANTS[key] = torch.tensor(numbers, dtype=dtype, device=device)
-    return _CONSTANTS[key]
+def of_start(
+    term: Callable[Concatenate[Scene, Settings], Tensor],
+) -> Callable[Concatenate[Scene, Settings], Tensor]:
+    """Compute a term once for each start: it depends on nothing but ``notes`` and its settings, and is not changed."""
+
+    @wraps(term)
+    def kept(scene: Scene, *settings: Settings.args, **named: Settings.kwargs) -> Tensor:
+        key = term, settings, *named.items()
+        if key not in scene.kept:
+            scene.kept[key] = term(scene, *settings, **named)
+        return scene.kept[key]
+
+    return kept
+
+
+@of_start
+def first_way(scene: Scene) -> Tensor:
+    """Return the distance from the first object's place at the start to the goal ``[W]``."""
+    return norm(scene.first_object - scene.target)
 
 
 # Returns rewards ``[W]``, and a bool ``[W]``, true where the goal is reached.
 Reward = Callable[[Scene], tuple[Tensor, Tensor]]
 Look = Callable[[Arms], Tensor]
+
+
+@dataclass(frozen=True)
+class Turned:
+    """A rotation matrix, of which the observation has the quaternion, the scalar last."""
+
+    source: Source
+    name: str
+
+    def read(self, arms: Arms) -> Tensor:
+        """Return the live matrices ``[W, 9]``, or ``[W, 3, 3]``."""
+        return arms.view(MATRICES[self.source], self.source, self.name)
 
 
 @dataclass(frozen=True)
@@ -127,7 +157,7 @@ class Kind:
     """
 
     places: tuple[Look, ...]
-    rotations: tuple[Look, ...]
+    rotations: tuple[Look | Turned, ...]
     reward: Reward
     notes: tuple[str, ...] = ()
     by_contact: bool = False
@@ -137,7 +167,7 @@ def at(source: Source, name: str, *offset: float) -> Look:
     """Look at the position of a body, geom or site, moved by a fixed offset."""
 
     def look(arms: Arms) -> Tensor:
-        place = arms.read(POSITIONS[source])[:, arms.number(source, name)]
+        place = arms.view(POSITIONS[source], source, name)
         return place + constant(offset, place.dtype, place.device) if offset else place
 
     return look
@@ -145,19 +175,14 @@ def at(source: Source, name: str, *offset: float) -> Look:
 
 def turned(name: str) -> Look:
     """Look at the quaternion of a body as MuJoCo has it, the scalar first."""
-    return lambda arms: arms.read("xquat")[:, arms.number("body", name)]
-
-
-def turned_matrix(source: Source, name: str) -> Look:
-    """Look at the quaternion of a rotation matrix, the scalar last."""
-    return lambda arms: quaternions(arms.read(MATRICES[source])[:, arms.number(source, name)])
+    return lambda arms: arms.view("xquat", "body", name)
 
 
 def always(*numbers: float) -> Look:
     """Look at numbers that stay the same."""
 
     def look(arms: Arms) -> Tensor:
-        qpos = arms.read("qpos")
+        qpos = arms.rows["qpos"]
         return constant(numbers, qpos.dtype, qpos.device).expand(len(qpos), -1)
 
     return look

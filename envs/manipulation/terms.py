@@ -38,7 +38,8 @@ def between(value: Tensor, low: float, high: float, margin: Tensor | float) -> T
 def both(first: Tensor, second: Tensor) -> Tensor:
     """Return the Hamacher product ``ab / (a + b - ab)`` of two numbers in [0, 1], which is 0 where either is."""
     product = first * second
-    return product.div_((first + second).sub_(product).clamp_min_(torch.finfo(product.dtype).tiny))
+    # From a to 1 by the share b it is a + b - ab.
+    return product.div_(torch.lerp(first, _one(first), second).clamp_min_(torch.finfo(product.dtype).tiny))
 
 
 def norm(vectors: Tensor) -> Tensor:
@@ -48,4 +49,20 @@ def norm(vectors: Tensor) -> Tensor:
 
 
 def _long_tail(outside: Tensor, margin: Tensor | float) -> Tensor:
-    return outside.div_(margin).square_().mul_(_LONG_TAIL).add_(1).reciprocal_()
+    share = outside.div_(margin)
+    return torch.addcmul(_one(share), share, share, value=_LONG_TAIL).reciprocal_()
+
+
+def _one(like: Tensor) -> Tensor:
+    return constant(1.0, like.dtype, like.device)
+
+
+_CONSTANTS: dict[tuple[float | tuple[float, ...], torch.dtype, torch.device], Tensor] = {}
+
+
+def constant(numbers: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a fixed number or vector, made once and kept; not to be written to."""
+    key = numbers, dtype, device
+    if key not in _CONSTANTS:
+        _CONSTANTS[key] = torch.tensor(numbers, dtype=dtype, device=device)
+    return _CONSTANTS[key]

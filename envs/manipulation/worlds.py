@@ -2,55 +2,39 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.envs.manipulation.arms import Arms
-from metarl.envs.manipulation.scene import Kind, Scene
+from metarl.envs.manipulation.arms import Engine
+from metarl.envs.manipulation.scene import Kind
+from metarl.envs.manipulation.sight import Part, Sight
 from metarl.envs.manipulation.starts import Prototype, Start
-from metarl.envs.manipulation.terms import norm
 from metarl.family import Dynamics, Transition
 
 # The mocap body moves by this much, in m, for an action of 1.
 ACTION_SCALE = 0.01
-# The claws are at most about this far apart, in m.
-WIDEST = 0.1
-BODIES = ("hand", "rightclaw", "leftclaw", "leftpad", "rightpad")
-FINGERS = ("rightEndEffector", "leftEndEffector")
-# Hand, gripper and objects fill this many numbers of an observation, those of the step before as many, then the goal.
-SEEN = 18
-
-# Makes W simulations of the model of an environment, given its index and W.
-ArmsMaker = Callable[[int, int], Arms]
 
 
 @dataclass(frozen=True)
-class _Group:
-    """The worlds of one environment: the rows ``where`` of all tensors in the groups' order."""
+class _Group(Part):
+    """The worlds of one environment, the notes of their tasks, and terms of the start that are kept."""
 
-    kind: Kind
     prototype: Prototype
-    arms: Arms
     notes: dict[str, Tensor]
-    where: slice
-    bodies: Tensor
-    fingers: Tensor
+    kept: dict[object, Tensor]
+
+    @property
+    def width(self) -> int:
+        """Their number."""
+        return self.where.stop - self.where.start
 
     def rows(self) -> dict[str, Tensor]:
         """Return live tensors of all that a restart sets."""
         return {**self.arms.rows, **self.notes}
-
-    def look(self, seen: Tensor, bodies: Tensor, fingers: Tensor) -> None:
-        """Write the objects to ``seen`` ``[W, 18]``, and the places of ``BODIES`` and ``FINGERS``."""
-        torch.index_select(self.arms.read("xpos"), 1, self.bodies, out=bodies)
-        torch.index_select(self.arms.read("site_xpos"), 1, self.fingers, out=fingers)
-        for index, (place, rotation) in enumerate(zip(self.kind.places, self.kind.rotations, strict=True)):
-            first = 4 + 7 * index
-            seen[:, first : first + 3] = place(self.arms)
-            seen[:, first + 3 : first + 7] = rotation(self.arms)
 
 
 class ManipulationDynamics(Dynamics):
@@ -62,10 +46,9 @@ class ManipulationDynamics(Dynamics):
     Args:
         kinds: of the environments, by their index in the package's list.
         prototypes: gives the prototype of an environment.
-        make_arms: makes simulations.
+        engine: makes and steps simulations.
         num_envs: B.
         device: where the tensors live.
-        hidden: whether zeros are in the goal's place in the observation.
     """
 
     capturable: ClassVar[bool] = False
@@ -74,17 +57,16 @@ class ManipulationDynamics(Dynamics):
         self,
         kinds: Mapping[int, Kind],
         prototypes: Callable[[int], Prototype],
-        make_arms: ArmsMaker,
+        engine: Engine,
         num_envs: int,
         device: torch.device,
-        hidden: bool,
     ) -> None:
-        self._kinds, self._prototypes, self._make_arms, self._hidden = kinds, prototypes, make_arms, hidden
+        self._kinds, self._prototypes, self._engine = kinds, prototypes, engine
         self._device = device
         self._environments = torch.full((num_envs,), -1)
         self._groups: list[_Group] = []
         self._order = self._place = torch.arange(num_envs, device=device)
-        self._observation = torch.zeros(num_envs, 2 * SEEN + 3, dtype=torch.float64, device=device)
+        self._sight: Sight
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
         """Start episodes as the package does, whose starts depend on the task alone."""
@@ -101,43 +83,33 @@ class ManipulationDynamics(Dynamics):
 
     def _regroup(self, environments: Tensor, kept: Tensor) -> None:
         """Make groups for other environments, and bring the worlds ``kept`` (bool ``[B]``) over."""
-        order = torch.argsort(environments, stable=True)
         moved = self._rows_of(kept) if kept.any() else {}
-        observation = self._observation[self._place]
+        order = torch.argsort(environments, stable=True)
         self._environments, self._order = environments, order.to(self._device)
         self._place = torch.argsort(self._order)
-        self._observation = observation[self._order]
-        counts = torch.bincount(environments).tolist()
-        self._groups, first = [], 0
-        for environment, count in enumerate(counts):
-            if count:
-                self._groups.append(self._make_group(environment, slice(first, first + count)))
-                first += count
+        counts = {
+            environment: count for environment, count in enumerate(torch.bincount(environments).tolist()) if count
+        }
+        self._all_arms = self._engine.make(counts)
+        ends = accumulate(counts.values())
+        self._groups = [
+            _Group(self._kinds[environment], arms, slice(end - count, end), self._prototypes(environment), {}, {})
+            for (environment, count), arms, end in zip(counts.items(), self._all_arms, ends, strict=True)
+        ]
         like = self._groups[0].arms.rows["qpos"]
-        self._low, self._high = (
-            torch.cat([getattr(group.prototype, end).expand(_width(group), -1) for group in self._groups]).to(like)
-            for end in ("low", "high")
-        )
-        self._bounds = torch.cat(
-            [group.prototype.observation_bounds.expand(_width(group), -1, -1) for group in self._groups]
-        ).to(like)
-        self._hands = torch.zeros(len(environments), 3, dtype=like.dtype, device=like.device)
-        self._bodies, self._fingers = (
-            torch.zeros(len(environments), len(names), 3).to(like) for names in (BODIES, FINGERS)
-        )
-        self._seen = torch.zeros(len(environments), SEEN).to(like)
+        self._low, self._high = (self._of_prototypes(name).to(like) for name in ("low", "high"))
+        self._hands, self._controls = (like.new_zeros(len(environments), size) for size in (3, 2))
+        self._sight = Sight(self._groups, self._of_prototypes("observation_bounds"))
+        self._scenes = [self._sight.scene(group, group.notes, group.kept) for group in self._groups]
+        self._mocaps = [(group.arms.rows["mocap_pos"][:, 0], self._hands[group.where]) for group in self._groups]
+        self._efforts = [(group.arms.rows["ctrl"], self._controls[group.where]) for group in self._groups]
         for group in self._groups:
             self._restart(group, moved)
 
-    def _make_group(self, environment: int, where: slice) -> _Group:
-        prototype = self._prototypes(environment)
-        arms = self._make_arms(environment, where.stop - where.start)
-        like = arms.rows["qpos"]
-        bodies, fingers = (
-            torch.tensor([arms.number(source, name) for name in names], device=like.device)
-            for source, names in (("body", BODIES), ("site", FINGERS))
-        )
-        return _Group(self._kinds[environment], prototype, arms, {}, where, bodies, fingers)
+    def _of_prototypes(self, name: str) -> Tensor:
+        """Return an attribute of each world's prototype, ``[B, ...]``."""
+        values = [(group.width, getattr(group.prototype, name)) for group in self._groups]
+        return torch.cat([value.expand(width, *value.shape) for width, value in values])
 
     def _rows_of(self, kept: Tensor) -> dict[int, Start]:
         """Return the present state of worlds, as a start."""
@@ -147,7 +119,7 @@ class ManipulationDynamics(Dynamics):
             for row, world in enumerate(self._order[group.where].tolist()):
                 if kept[world]:
                     copies = {name: values[row].clone() for name, values in rows.items()}
-                    found[world] = Start(copies, self._observation[group.where][row].clone())
+                    found[world] = Start(copies, self._sight.observation[group.where][row].clone())
         return found
 
     def _restart(self, group: _Group, starts: Mapping[int, Start]) -> None:
@@ -163,54 +135,33 @@ class ManipulationDynamics(Dynamics):
         for name in group.prototype.notes:
             empty = torch.zeros(len(worlds), *stacked[name].shape[1:]).to(self._hands)
             group.notes.setdefault(name, empty)[rows] = stacked[name].to(empty)
-        observation = torch.stack([start.observation for start in given]).to(self._observation)
-        self._observation[group.where][rows] = observation
-        self._seen[group.where][rows] = observation[:, :SEEN].to(self._seen)
+        self._sight.begin(group.where, rows, torch.stack([start.observation for start in given]))
         self._hands[group.where][rows] = stacked["mocap_pos"][:, 0].to(self._hands)
+        group.kept.clear()
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         """Move the mocap body, hold the gripper's effort, and step; info has ``success``."""
-        actions = actions[self._order]
-        self._hands = torch.clamp(self._hands + actions[:, :3] * ACTION_SCALE, self._low, self._high)
-        efforts = actions[:, 3].to(self._hands)
-        controls = torch.stack((efforts, -efforts), 1)
-        for group in self._groups:
-            group.arms.rows["mocap_pos"][:, 0] = self._hands[group.where]
-            group.arms.rows["ctrl"].copy_(controls[group.where])
-            group.arms.step()
-        self._look()
-        rewards, successes = self._judge(efforts)
+        with torch.inference_mode():  # Hundreds of operations on few numbers, of each of which autograd takes a share.
+            self._advance(actions[self._order])
+            outcomes = [group.kind.reward(scene) for group, scene in zip(self._groups, self._scenes, strict=True)]
+        rewards, successes = (torch.cat(values)[self._place].float() for values in zip(*outcomes, strict=True))
         ended = torch.zeros(len(actions), dtype=torch.bool, device=actions.device)
-        return Transition(rewards[self._place].float(), ended, {"success": successes[self._place].float()})
+        return Transition(rewards, ended, {"success": successes})
 
-    def _look(self) -> None:
-        """Read positions, and put the observation together."""
-        previous, self._seen = self._seen, torch.zeros_like(self._seen)
-        for group in self._groups:
-            group.look(self._seen[group.where], self._bodies[group.where], self._fingers[group.where])
-        apart = norm(self._bodies[:, 1] - self._bodies[:, 2])
-        self._seen[:, :3] = self._bodies[:, 0]
-        self._seen[:, 3] = (apart / WIDEST).clamp(0, 1)
-        goals = [group.notes["_target_pos"] for group in self._groups]
-        goal = torch.zeros_like(self._hands) if self._hidden else torch.cat(goals)
-        self._observation = torch.clamp(torch.cat((self._seen, previous, goal), 1), *self._bounds.unbind(1))
-
-    def _judge(self, efforts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return rewards ``[B]`` and successes (bool ``[B]``), in the groups' order."""
-        pads = self._bodies[:, 3:5]
-        tcp = (self._fingers[:, 0] + self._fingers[:, 1]) / 2
-        outcomes = []
-        for group in self._groups:
-            where = group.where
-            seen = self._observation[where, :SEEN]
-            scene = Scene(group.arms, group.notes, seen, tcp[where], pads[where], efforts[where])
-            outcomes.append(group.kind.reward(scene))
-        rewards, successes = zip(*outcomes, strict=True)
-        return torch.cat(rewards), torch.cat(successes)
+    def _advance(self, actions: Tensor) -> None:
+        """Step under actions in the groups' order, and look."""
+        moved = self._hands + actions[:, :3] * ACTION_SCALE
+        torch.clamp(moved, self._low, self._high, out=self._hands)
+        effort = self._sight.effort.copy_(actions[:, 3])
+        torch.stack((effort, -effort), 1, out=self._controls)
+        for live, values in (*self._mocaps, *self._efforts):
+            live.copy_(values)
+        self._engine.step(self._all_arms)
+        self._sight.look()
 
     def observe(self) -> Tensor:
         """Return observations ``[B, 39]`` in float32."""
-        return self._observation[self._place].float()
+        return self._sight.observation[self._place].float()
 
     def state(self, name: str) -> Tensor:
         """Return a copy ``[B, ...]`` of a field of the state, of worlds whose models have it in the same size."""
@@ -219,7 +170,3 @@ class ManipulationDynamics(Dynamics):
     def unstable(self) -> Tensor:
         """Return a bool ``[B]``, true where the physics broke down within the episode."""
         return torch.cat([group.arms.unstable() for group in self._groups])[self._place]
-
-
-def _width(group: _Group) -> int:
-    return len(group.arms.rows["qpos"])

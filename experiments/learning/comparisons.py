@@ -4,10 +4,7 @@
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from metarl.agents.baselines.sb3.algorithms import DqnConfig, PpoConfig, SacConfig
 from metarl.agents.gradient.maml_ppo import MamlPpoConfig
@@ -19,7 +16,8 @@ from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.agents.in_context.varibad import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.errors import InputError
+from metarl.experiments.learning import metaworld_comparisons
+from metarl.experiments.learning.variant import Variant
 from metarl.experiments.published import (
     dqn_gridnavi,
     maml_trpo_navigation_2d,
@@ -29,52 +27,6 @@ from metarl.experiments.published import (
 )
 from metarl.references import Reference
 from metarl.trust_region import TrustRegionConfig
-
-# Maximum number of columns kept per task; with more adaptation steps a subset is kept.
-MOST_COLUMNS, SOME_COLUMNS = 40, 12
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One learner of a comparison.
-
-    Attributes:
-        config: its training run; ``run.iterations`` is the length of training.
-        steps: number of adaptation steps to measure.
-        evaluations: number of evaluations, evenly spaced, the last one at the end of training.
-
-    Raises:
-        InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.
-    """
-
-    config: TrainConfig
-    steps: int
-    evaluations: int
-
-    def __post_init__(self) -> None:
-        iterations = self.config.run.iterations
-        if self.steps < 0 or not 1 <= self.evaluations <= iterations:
-            raise InputError(
-                f"a variant of {iterations} iterations needs steps >= 0 and 1 to {iterations} evaluations, "
-                f"not {self.steps} and {self.evaluations}"
-            )
-
-    @property
-    def stops(self) -> list[int]:
-        """The iterations after which it is evaluated."""
-        total = self.config.run.iterations
-        return [total * number // self.evaluations for number in range(1, self.evaluations + 1)]
-
-    @property
-    def columns(self) -> list[int]:
-        """The steps whose returns on each task are kept: all or a subset, including that of training."""
-        few = self.steps + 1 if self.steps < MOST_COLUMNS else SOME_COLUMNS
-        return sorted({round(step) for step in np.linspace(0, self.steps, few)} | {self.inner_steps})
-
-    @property
-    def inner_steps(self) -> int:
-        """The measured number of adaptation steps in training; all steps if the learner has no such setting."""
-        return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
 
 
 def _changed(config: TrainConfig, **settings: object) -> TrainConfig:
@@ -288,6 +240,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "half-cheetah-vel",
         ),
     },
+    **metaworld_comparisons.COMPARISONS,
 }
 
 

@@ -25,7 +25,7 @@ from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
 from metarl.experiments.commands.parsing import guarded, parse
-from metarl.experiments.learning.comparisons import COMPARISONS, Variant, find_comparison_reference
+from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.figure import draw
 from metarl.experiments.learning.records import (
     Point,
@@ -37,6 +37,7 @@ from metarl.experiments.learning.records import (
     rounded,
     write,
 )
+from metarl.experiments.learning.variant import Variant
 from metarl.registry import find_by_name
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
@@ -162,6 +163,9 @@ def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
         if not evaluated and _iterations(directory) <= stop:
             run = _measure_stage(config, directory, run.points if run else [], stop, tasks, variant)
     assert run is not None, "no run has passed its last stage"
+    if variant.protocol and run.protocol is None:
+        run = dataclasses.replace(run, protocol=rounded(variant.protocol(directory.path)))
+        write(directory.path / NOTES, run)
     return run
 
 
@@ -173,11 +177,12 @@ def _measure_stage(
     before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
     seconds = _train_to(directory, config, done, stop)
     curve = evaluate(directory.path, tasks, variant.steps)
-    point = _point(directory, stop, curve, None if before is None else before + seconds)
+    trained_on = evaluate(directory.path, tasks, variant.steps, part="train") if variant.protocol else None
+    point = _point(directory, stop, curve, trained_on, None if before is None else before + seconds)
     versions = directory.read_config()["versions"]
     returns = rounded(curve.returns[:, variant.columns].tolist())
     totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
-    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals)
+    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals, *_final_success(curve, variant))
     write(directory.path / NOTES, run)
     print(f"  iteration {stop}: {', '.join(f'{point.returns[step]:.2f}' for step in variant.columns)}", flush=True)
     return run
@@ -201,15 +206,37 @@ def _train_to(directory: RunDirectory, config: TrainConfig, done: int, stop: int
     return time.process_time() - began
 
 
-def _point(directory: RunDirectory, iteration: int, curve: AdaptationCurve, seconds: float | None) -> Point:
+def _final_success(curve: AdaptationCurve, variant: Variant) -> list[list[list[float]]]:
+    """Return the success of each task and column, as what a run ends with, if the comparison is about success."""
+    if variant.protocol is None:
+        return []
+    assert curve.success is not None, "its family says what success is"
+    return [rounded(curve.success[:, variant.columns].tolist())]
+
+
+def _point(
+    directory: RunDirectory,
+    iteration: int,
+    curve: AdaptationCurve,
+    trained_on: AdaptationCurve | None,
+    seconds: float | None,
+) -> Point:
     return Point(
         iteration=iteration,
         env_steps=int(directory.read_metrics()[-1]["env_steps"]),
         spent=rounded(curve.env_steps.tolist()),
         returns=rounded(curve.returns.mean(0).tolist()),
-        success=None if curve.success is None else rounded(curve.success.mean(0).tolist()),
+        success=_mean_success(curve),
         training_cpu_seconds=rounded(seconds),
+        training_success=_mean_success(trained_on),
     )
+
+
+def _mean_success(curve: AdaptationCurve | None) -> list[float] | None:
+    if curve is None or curve.success is None:
+        return None
+    means: list[float] = rounded(curve.success.mean(0).tolist())
+    return means
 
 
 def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:

@@ -30,6 +30,8 @@ def draw(name: str, records: Mapping[str, Record], reference: Reference | None, 
 def make_figure(name: str, records: Mapping[str, Record], reference: Reference | None) -> Figure:
     """Plot return against training env steps, and return against env steps spent on the new task.
 
+    Where the comparison is about success, that is drawn, and in the first panel success on training tasks too.
+
     Args:
         name: name of the comparison.
         records: the measurements, by variant.
@@ -44,9 +46,11 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
         handles = []
         for color, marker, (label, record) in zip(cycle(COLORS), cycle(MARKERS), records.items(), strict=False):
             _draw_training(training, record, color, marker)
-            _draw_range(adaptation, record.spent, record.curves, color, marker)
+            _draw_range(adaptation, record.spent, _at_the_end(record), color, marker)
             handles.append(Line2D([], [], color=color, marker=marker, linewidth=2, label=label))
         handles.append(Line2D([], [], color="0.3", linestyle=":", label="before adaptation"))
+        if _by_success(records):
+            handles.append(Line2D([], [], color="0.3", linestyle="-.", label="on training tasks"))
         _describe(training, adaptation, records)
         _draw_reference(training, adaptation, reference)
         columns = ceil(len(handles) / ceil(len(handles) / IN_A_ROW))
@@ -54,15 +58,29 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
     return figure
 
 
+def _by_success(records: Mapping[str, Record]) -> bool:
+    return all(record.by_success for record in records.values())
+
+
+def _at_the_end(record: Record) -> np.ndarray:
+    """Return what is drawn of the last evaluation, ``[runs, steps + 1]``."""
+    return np.array([run.points[-1].success for run in record.runs]) if record.by_success else record.curves
+
+
 def _draw_training(axes: Axes, record: Record, color: str, marker: str) -> None:
     points = record.points()
     steps = np.array([[point.env_steps for point in runs] for runs in points]).mean(1)
-    before, after = (
-        np.array([[point.returns[column] for point in runs] for runs in points]).T for column in (0, record.inner_steps)
-    )
-    _draw_range(axes, steps, after, color, marker)
+
+    def of_seeds(name: str, column: int) -> np.ndarray:
+        """Return ``[runs, points]``."""
+        return np.array([[getattr(point, name)[column] for point in runs] for runs in points]).T
+
+    measure = "success" if record.by_success else "returns"
+    _draw_range(axes, steps, of_seeds(measure, record.inner_steps), color, marker)
     if len(points) > 1:
-        axes.plot(steps, before.mean(0), ":", color=color, linewidth=2)
+        axes.plot(steps, of_seeds(measure, 0).mean(0), ":", color=color, linewidth=2)
+    if record.by_success:
+        axes.plot(steps, of_seeds("training_success", record.inner_steps).mean(0), "-.", color=color, linewidth=2)
 
 
 def _draw_range(axes: Axes, steps: np.ndarray, seeds: np.ndarray, color: str, marker: str) -> None:
@@ -88,7 +106,7 @@ def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> Non
 def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -> None:
     training.set_title("during training: after adaptation as in training", loc="left", fontsize=10)
     training.set_xlabel("training env steps")
-    training.set_ylabel("return of an episode")
+    training.set_ylabel("share of episodes with success" if _by_success(records) else "return of an episode")
     adaptation.set_title("after training: while adapting", loc="left", fontsize=10)
     adaptation.set_xlabel("env steps spent on the new task")
     _scale(adaptation, [record.spent for record in records.values() if record.steps])

@@ -28,6 +28,7 @@ class Point:
         success: success rates, if the family defines success.
         training_cpu_seconds: CPU seconds of training before it; None if training was interrupted between two
             evaluations.
+        training_success: success rates on training tasks, if the comparison is about success.
     """
 
     iteration: int
@@ -36,6 +37,7 @@ class Point:
     returns: list[float]
     success: list[float] | None
     training_cpu_seconds: float | None
+    training_success: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class SeedRun:
     Attributes:
         versions: versions of the packages.
         final_totals: the return of a whole trial on each task, if the columns are the episodes of a trial.
+        final_success: success rates ``[task][column]`` of the last evaluation, if the comparison is about success.
+        protocol: success rates of the trained learner by the field's own protocol: ``all``, and by environment.
     """
 
     seed: int
@@ -52,6 +56,8 @@ class SeedRun:
     points: list[Point]
     final_returns: list[list[float]]
     final_totals: list[float] | None = None
+    final_success: list[list[float]] | None = None
+    protocol: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,15 @@ class Record:
     def curves(self) -> np.ndarray:
         """Returns at the end of training, mean over tasks, ``[runs, steps + 1]``."""
         return np.array([run.points[-1].returns for run in self.runs])
+
+    @property
+    def by_success(self) -> bool:
+        """Whether the comparison is about success."""
+        return all(run.final_success is not None for run in self.runs)
+
+    def success(self, step: int) -> np.ndarray:
+        """Return the success after a step, one of ``columns``, at the end of training: ``[runs, tasks]``."""
+        return np.array([run.final_success for run in self.runs])[..., self.columns.index(step)]
 
     def returns(self, step: int) -> np.ndarray:
         """Return the returns after a step, one of ``columns``, at the end of training: ``[runs, tasks]``."""
@@ -162,7 +177,9 @@ def list_counts(counts: Iterable[int]) -> str:
 
 
 def rounded(values: Any) -> Any:
-    """Return a number, or nested lists of numbers, with 5 significant digits."""
+    """Return a number, or nested lists or dicts of numbers, with 5 significant digits."""
     if isinstance(values, list):
         return [rounded(value) for value in values]
+    if isinstance(values, dict):
+        return {name: rounded(value) for name, value in values.items()}
     return values if values is None or isinstance(values, int) else float(f"{values:.5g}")

@@ -18,12 +18,15 @@ from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison
 from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
 from metarl.files import write_whole
-from metarl.statistics import interval, mean
+from metarl.statistics import interquartile_mean, interval, mean
 
 MARKERS = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 HEADER = """\
 | variant | training of a seed | adaptation steps | env steps on the task | return | gain | return of each seed |
 |---|---|---|---|---|---|---|"""
+SUCCESS_HEADER = """\
+| variant | training of a seed | steps | env steps on the task | success | IQM | each seed | training tasks | return |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,11 @@ def results_of(name: str, results: Path) -> str:
     if not records:
         return f"No runs of this comparison are committed; `python experiments/learning/curve.py {name}` makes them."
     tasks = list_counts(len(record.tasks) for record in records.values())
-    parts = [f"![{name}: return against training and against adaptation](results/{name}.png)"]
+    parts = [f"![{name}: {_measure(records)} against training and against adaptation](results/{name}.png)"]
     parts.append(f"{tasks} test tasks. {_references(name)}".strip())
     parts.append(results_table(records))
+    if protocol := protocol_table(records):
+        parts.append(protocol)
     for label, record in records.items():
         if record.from_scratch:
             parts.append(f"Env steps that `{label}` needs on a new task to reach the return of the others:")
@@ -59,12 +64,49 @@ def results_of(name: str, results: Path) -> str:
 
 def results_table(records: Mapping[str, Record]) -> str:
     """Return a Markdown table with rows before adaptation, after as many steps as in training, and after all steps."""
+    if all(record.by_success for record in records.values()):
+        return "\n".join(
+            [SUCCESS_HEADER, *(row for label, record in records.items() for row in _success(label, record))]
+        )
     return "\n".join([HEADER, *(row for label, record in records.items() for row in _rows(label, record))])
+
+
+def protocol_table(records: Mapping[str, Record]) -> str:
+    """Return a Markdown table of success by the field's own protocol, seed by seed; empty where there is none."""
+    rows = [
+        (label, str(run.seed), *(f"{rate:.1%}" for rate in run.protocol.values()))
+        for label, record in records.items()
+        for run in record.runs
+        if run.protocol is not None
+    ]
+    names = next((list(run.protocol) for record in records.values() for run in record.runs if run.protocol), None)
+    if names is None:
+        return ""
+    head = ["By the package's own protocol:\n", _row("variant", "seed", *names), f"|{'---|' * (len(names) + 2)}"]
+    return "\n".join([*head, *(_row(*cells) for cells in rows)])
+
+
+def _steps(record: Record) -> list[int]:
+    return sorted({0, record.inner_steps, record.steps})
+
+
+def _success(label: str, record: Record) -> Iterator[str]:
+    first = [label, _training(record)]
+    for step in _steps(record):
+        rates = record.success(step)
+        estimate, low, high = (value.item() for value in interval(mean, rates))
+        middle = interquartile_mean(rates.mean(1)[:, None]).item()
+        seeds = ", ".join(f"{seed:.1%}" for seed in rates.mean(1))
+        known = [run.points[-1].training_success for run in record.runs]
+        trained = np.mean([success[step] for success in known if success]) if any(known) else np.nan
+        cells = [f"{estimate:.1%} [{low:.1%}, {high:.1%}]", f"{middle:.1%}", seeds, f"{trained:.1%}"]
+        yield _row(*first, str(step), f"{record.spent[step]:,.0f}", *cells, _with_interval(record.returns(step)))
+        first = ["", ""]
 
 
 def _rows(label: str, record: Record) -> Iterator[str]:
     first = [label, _training(record)]
-    for step in sorted({0, record.inner_steps, record.steps}):
+    for step in _steps(record):
         returns = record.returns(step)
         gain = _with_interval(returns - record.returns(0), "+") if step else ""
         yield _row(*first, str(step), f"{record.spent[step]:,.0f}", _with_interval(returns), gain, _seeds(returns))
@@ -93,6 +135,10 @@ def _training(record: Record) -> str:
     seconds = [end.training_cpu_seconds for end in ends if end.training_cpu_seconds is not None]
     time = f", {sum(seconds) / len(seconds) / 60:.1f} CPU min" if seconds else ""
     return f"{steps:,.0f} env steps{time}"
+
+
+def _measure(records: Mapping[str, Record]) -> str:
+    return "success" if all(record.by_success for record in records.values()) else "return"
 
 
 def _references(name: str) -> str:

@@ -8,6 +8,7 @@ evaluates 10 draws of tasks, with 10 episodes of each for adaptation and 3 for e
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,13 +139,14 @@ class Options:
     """Episodes per task before each adaptation step."""
     evaluation_episodes: int = 3
     """Episodes per task after the last adaptation step."""
-    tasks: int = 20
-    """Number of test tasks per draw; a multiple of the number of test environments."""
+    tasks: int | None = None
+    """Number of test tasks per draw, a multiple of the number of test environments; by default one for each."""
     seed: int = 0
     """Seed of the actions; the tasks are those of the run's benchmark."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "evaluations", "steps", "episodes", "evaluation_episodes", "tasks")
+        counts = ("evaluations", "steps", "episodes", "evaluation_episodes")
+        require_counts(self, *counts, *(["tasks"] if self.tasks is not None else []))
 
 
 def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
@@ -160,27 +162,34 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
         raise InputError(f"{options.run} was trained on {config.family}, which is not a family of Meta-World")
     package = load_package()
     environments = len(family.own_split()["test"]["environment"].unique())
-    if options.tasks % environments or options.tasks > environments * DRAWS:
+    tasks = environments if options.tasks is None else options.tasks
+    if tasks % environments or tasks > environments * DRAWS:
         most = f"at most {DRAWS} for each of its {environments} test environments"
-        raise InputError(f"tasks must be a multiple of {environments}, {most}, not {options.tasks}")
-    worlds = options.tasks // environments
+        raise InputError(f"tasks must be a multiple of {environments}, {most}, not {tasks}")
+    worlds = tasks // environments
     from metaworld.evaluation import metalearning_evaluation
 
     envs = package.make_ml_envs_test(
         *(family.benchmark_arguments or (family.benchmark,)),
         seed=family.benchmark_seed,
-        meta_batch_size=options.tasks,
+        meta_batch_size=tasks,
         total_tasks_per_cls=DRAWS - DRAWS % worlds,  # the package requires the same number for each world
         vector_strategy=family.vectorization,
         max_episode_steps=family.horizon,
     )
-    agent = LearnerAgent(learner, family, options.tasks, options.seed, config.run.device)
+    agent = LearnerAgent(learner, family, tasks, options.seed, config.run.device)
     observed: Any = ObservedEnvs(envs, agent)  # the package uses more than VectorEnv's interface, which is forwarded
     counts = (options.evaluations, options.steps, options.episodes, options.evaluation_episodes)
     try:
         return metalearning_evaluation(agent, observed, *counts)
     finally:
         envs.close()
+
+
+def success_rates(run: Path) -> dict[str, float]:
+    """Return the success rates that ``evaluate`` finds by default: of all test tasks, and by environment."""
+    success, _, by_environment = evaluate(Options(str(run)))
+    return {"all": success, **dict(sorted(by_environment.items()))}
 
 
 def run(options: Options) -> None:

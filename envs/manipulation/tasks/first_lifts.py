@@ -147,7 +147,7 @@ def disassemble(scene: Scene) -> tuple[Tensor, Tensor]:
     lifted = lift(scene, thing, left, high, also=away < 0.04, hold=0.04)
     gain = earned(left, scene.notes["maxPlacingDist"]).clamp_min(0)
     carried = torch.where(lifted.picked & (away < 0.03), gain, 0)
-    aside = scene.place("body", "RoundNut") - scene.arms.rows["body_pos"][:, scene.arms.number("body", "peg")]
+    aside = scene.place("body", "RoundNut") - scene.arms.view("body_pos", "body", "peg")
     free = (aside[:, :2].abs() > 0.05).any(1)
     cost = approach(scene, thing, 0.04, 2.0, scene.first_tcp[:, 2])
     before = torch.where(free, 100 * scene.notes["heightTarget"], cost + lifted.gain)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Reward, Scene
+from metarl.envs.manipulation.scene import Kind, Reward, Scene, first_way
 from metarl.envs.manipulation.tasks import catalogue, first_lifts
 from metarl.envs.manipulation.tasks.first_terms import earned, left_finger, tcp
 from metarl.envs.manipulation.terms import norm
@@ -73,7 +73,7 @@ def hand_insert(scene: Scene) -> tuple[Tensor, Tensor]:
     way = scene.tcp - scene.target
     aside = norm(way[:, :2])
     gain = torch.where(aside < 0.05, earned(way[:, 2].abs(), scene.notes["maxReachDist"]), 0).clamp_min(0)
-    return gain - aside, norm(scene.first_object - scene.target) <= 0.05
+    return gain - aside, first_way(scene) <= 0.05
 
 
 def pull_mug(scene: Scene) -> tuple[Tensor, Tensor]:
@@ -97,13 +97,13 @@ def unplug_peg(scene: Scene) -> tuple[Tensor, Tensor]:
 
 def sweep(scene: Scene) -> tuple[Tensor, Tensor]:
     """Sweep an object off the table."""
-    return _swept(scene, scene.object[:, 2] < scene.first_object[:, 2] - 0.05)
+    return _swept(scene, scene.height < scene.first_height - 0.05)
 
 
 def sweep_into(scene: Scene) -> tuple[Tensor, Tensor]:
     """Sweep an object into a hole."""
     thing = scene.object
-    below = thing[:, 2] < scene.first_object[:, 2] - 0.05
+    below = thing[:, 2] < scene.first_height - 0.05
     return _swept(scene, below & (thing[:, 1] > 0.4) & (thing[:, 1] < 1))
 
 

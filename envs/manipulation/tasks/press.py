@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Scene, always, at, turned
+from metarl.envs.manipulation.scene import Kind, Scene, always, at, first_way, turned
 from metarl.envs.manipulation.tasks.grasp import caged
 from metarl.envs.manipulation.terms import both, near, norm
 
@@ -58,16 +58,16 @@ def pull_handle_up(scene: Scene) -> tuple[Tensor, Tensor]:
     there = near(left, 0.05, (scene.target - scene.first_object)[:, 2].abs())
     grasp = caged(scene, scene.object, radius=0.022, reach=0.01, height=0.01)
     # The package compares y with z.
-    risen = scene.object[:, 1] - 0.01 > scene.first_object[:, 2]
+    risen = scene.object[:, 1] - 0.01 > scene.first_height
     return _pulled(scene, grasp, there, left, risen), left <= 0.05
 
 
 def pull_handle_aside(scene: Scene) -> tuple[Tensor, Tensor]:
     """Pull a handle up that is at the side."""
     left = norm(scene.object - scene.target)
-    there = near(left, 0.05, norm(scene.first_object - scene.target))
+    there = near(left, 0.05, first_way(scene))
     grasp = caged(scene, scene.object, radius=0.032, reach=0.01, height=0.01, pads=0.06)
-    risen = scene.object[:, 2] - 0.01 > scene.first_object[:, 2]
+    risen = scene.height - 0.01 > scene.first_height
     return _pulled(scene, grasp, there, left, risen), left <= 0.08
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Scene, at, turned, turned_matrix
+from metarl.envs.manipulation.scene import Kind, Scene, Turned, at, first_way, turned
 from metarl.envs.manipulation.tasks.grasp import caged, pinched
 from metarl.envs.manipulation.terms import both, near, norm
 
@@ -13,7 +13,7 @@ RADIUS = 0.05
 def push(scene: Scene) -> tuple[Tensor, Tensor]:
     """Return up to 2 for the grasp, more for the way of a grasped object, and 10 at the goal."""
     away = norm(scene.object - scene.target)
-    there = near(away, RADIUS, norm(scene.first_object - scene.target))
+    there = near(away, RADIUS, first_way(scene))
     grasp = 2 * caged(scene, scene.object, radius=0.015, reach=0.01, height=0.005)
     held = (scene.reach < 0.02) & (scene.opened > 0)
     reward = torch.where(held, 1 + 2 * grasp + 5 * there, grasp)
@@ -33,14 +33,14 @@ def push_around_wall(scene: Scene) -> tuple[Tensor, Tensor]:
     grasp = caged(scene, thing, radius=0.015, reach=0.01, height=0.005)
     held = (scene.reach < 0.02) & (scene.opened > 0)
     before = 1 + 4 * near(aside, RADIUS, margin)
-    behind = 5 + 3 * near(away, RADIUS, norm(scene.first_object - target))
+    behind = 5 + 3 * near(away, RADIUS, first_way(scene))
     reward = 2 * grasp + torch.where(held, torch.where(thing[:, 1] > 0.75, behind, before), 0)
     return reward.masked_fill(away < RADIUS, 10), away <= 0.07
 
 
 def push_back(scene: Scene) -> tuple[Tensor, Tensor]:
     """Draw the object towards the robot."""
-    away, first = norm(scene.object - scene.target), norm(scene.first_object - scene.target)
+    away, first = norm(scene.object - scene.target), first_way(scene)
     there = near(away, RADIUS, first)
     grasp = pinched(scene, radius=0.007, grip=0.003, height=0.01)
     held = (scene.reach < 0.01) & (scene.opened > 0) & (scene.opened < 0.55) & (first - away > 0.01)
@@ -96,8 +96,8 @@ def kick(scene: Scene) -> tuple[Tensor, Tensor]:
 
 _OBJECT = at("body", "obj")
 _GEOM = at("geom", "objGeom")
-_TURN = turned_matrix("geom", "objGeom")
-_MUG = Kind((_OBJECT,), (turned_matrix("geom", "mug"),), push_mug)
+_TURN = Turned("geom", "objGeom")
+_MUG = Kind((_OBJECT,), (Turned("geom", "mug"),), push_mug)
 KINDS = {
     "push-v3": Kind((_OBJECT,), (_TURN,), push),
     "push-wall-v3": Kind((_GEOM,), (_TURN,), push_around_wall),
@@ -106,5 +106,5 @@ KINDS = {
     "sweep-into-v3": Kind((_OBJECT,), (_TURN,), sweep_into),
     "coffee-push-v3": _MUG,
     "coffee-pull-v3": _MUG,
-    "soccer-v3": Kind((at("body", "soccer_ball"),), (turned_matrix("body", "soccer_ball"),), kick),
+    "soccer-v3": Kind((at("body", "soccer_ball"),), (Turned("body", "soccer_ball"),), kick),
 }

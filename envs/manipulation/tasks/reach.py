@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Scene, at, turned_matrix
+from metarl.envs.manipulation.scene import Kind, Scene, Turned, at
 from metarl.envs.manipulation.terms import near, norm
 
 
@@ -12,5 +12,5 @@ def reach(scene: Scene) -> tuple[Tensor, Tensor]:
     return 10 * near(away, 0.05, norm(scene.notes["hand_init_pos"] - scene.target)), away <= 0.05
 
 
-_KIND = Kind((at("body", "obj"),), (turned_matrix("geom", "objGeom"),), reach)
+_KIND = Kind((at("body", "obj"),), (Turned("geom", "objGeom"),), reach)
 KINDS = {"reach-v3": _KIND, "reach-wall-v3": _KIND}

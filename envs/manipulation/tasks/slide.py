@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Reward, Scene, always, at, turned, turned_matrix
+from metarl.envs.manipulation.scene import Kind, Reward, Scene, Turned, always, at, first_way, turned
 from metarl.envs.manipulation.terms import both, near, near_gaussian, norm
 
 RADIUS = 0.05
@@ -21,7 +21,7 @@ def open_drawer(scene: Scene) -> tuple[Tensor, Tensor]:
 def close_drawer(scene: Scene) -> tuple[Tensor, Tensor]:
     """Push a drawer shut."""
     left = norm(scene.object - scene.target)
-    there = near(left, RADIUS, (norm(scene.first_object - scene.target) - RADIUS).abs())
+    there = near(left, RADIUS, (first_way(scene) - RADIUS).abs())
     margin = (norm(scene.first_object - scene.first_tcp) - 0.005).abs()
     approach = both(near_gaussian(scene.reach, 0.005, margin), scene.closed)
     shut = left <= RADIUS + 0.015
@@ -67,7 +67,7 @@ def slide_plate_back(scene: Scene) -> tuple[Tensor, Tensor]:
 
 def _plate(scene: Scene, less: float) -> tuple[Tensor, Tensor, Tensor]:
     left = norm(scene.object - scene.target)
-    there = near(left, RADIUS, norm(scene.first_object - scene.target) - less)
+    there = near(left, RADIUS, first_way(scene) - less)
     return left, there, near(scene.reach, RADIUS, norm(scene.first_tcp - scene.first_object) - less)
 
 
@@ -75,7 +75,7 @@ def _window_kind(site: str, reward: Reward) -> Kind:
     return Kind((at("site", site),), (always(0.0, 0.0, 0.0, 0.0),), reward, ("window_handle_pos_init",))
 
 
-_PUCK = (at("geom", "puck"),), (turned_matrix("geom", "puck"),)
+_PUCK = (at("geom", "puck"),), (Turned("geom", "puck"),)
 _BACK = Kind(*_PUCK, slide_plate_back)
 KINDS = {
     "drawer-open-v3": Kind((at("body", "drawer_link", 0.0, -0.16, 0.0),), (turned("drawer_link"),), open_drawer),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Scene, always, at, turned, turned_matrix
+from metarl.envs.manipulation.scene import Kind, Scene, Turned, always, at, first_way, turned
 from metarl.envs.manipulation.tasks.grasp import caged
 from metarl.envs.manipulation.tasks.heights import floor, over
 from metarl.envs.manipulation.tasks.lift import lifted
@@ -47,7 +47,7 @@ def disassemble(scene: Scene) -> tuple[Tensor, Tensor]:
     error = norm(scene.target + scene.vector(0.0, 0.0, 0.1) - nut)
     there = 0.1 * (nut[:, 2] > 0.02) + 0.9 * near(error, 0.02, 0.2)
     grasp = caged(scene, _along_handle(scene, 0.01), 0.015, 0.01, 0.01, pads=0.02)
-    done = scene.object[:, 2] > scene.target[:, 2]
+    done = scene.height > scene.target[:, 2]
     return _whole(scene, grasp, there, QUARTER).masked_fill(done, 10), done
 
 
@@ -101,7 +101,7 @@ def _outside(scene: Scene, point: Tensor, box: int) -> Tensor:
 def unplug_peg(scene: Scene) -> tuple[Tensor, Tensor]:
     """Pull a peg out of a hole."""
     left = norm(scene.object - scene.target)
-    there = near(left, 0.05, norm(scene.first_object - scene.target))
+    there = near(left, 0.05, first_way(scene))
     grasp = 2 * caged(scene, scene.object, radius=0.025, reach=0.01, height=0.005, effort=0.8)
     out = (scene.opened > 0.5) & ((scene.object - scene.first_object)[:, 0] > 0.015)
     reward = grasp + torch.where(out & (scene.reach < 0.035), 1 + 5 * there, 0)
@@ -113,11 +113,13 @@ def push_with_stick(scene: Scene) -> tuple[Tensor, Tensor]:
     stick, target, radius = scene.object + scene.vector(0.015, 0.0, 0.0), scene.target, 0.12
     first = scene.notes["stick_init_pos"]
     left = norm(scene.second_object - target)
-    pushed = near(left, radius, norm(scene.first_object - target) - radius)
+    pushed = near(left, radius, first_way(scene) - radius)
     there = near(norm(stick - target), radius, norm(first - target) - radius)
     held = (norm(stick - scene.tcp) < 0.02) & _stick_is_up(scene)
     after = (2 + 5 * there + 3 * pushed).masked_fill(left <= radius, 10)
-    return torch.where(held, after, caged(scene, stick, 0.04, 0.01, 0.01, first=first)), pushed_by_stick(scene)
+    return torch.where(held, after, caged(scene, stick, 0.04, 0.01, 0.01, first="stick_init_pos")), pushed_by_stick(
+        scene
+    )
 
 
 def pushed_by_stick(scene: Scene) -> Tensor:
@@ -129,7 +131,7 @@ def pushed_by_stick(scene: Scene) -> Tensor:
 
 
 def _stick_is_up(scene: Scene) -> Tensor:
-    return (scene.opened > 0) & (scene.object[:, 2] - 0.01 > scene.notes["stick_init_pos"][:, 2])
+    return (scene.opened > 0) & (scene.height - 0.01 > scene.notes["stick_init_pos"][:, 2])
 
 
 def pull_with_stick(scene: Scene) -> tuple[Tensor, Tensor]:
@@ -141,7 +143,7 @@ def pull_with_stick(scene: Scene) -> tuple[Tensor, Tensor]:
     margin = norm((first - scene.first_object - to_middle) * scale)
     at_handle = near(norm((stick - container) * scale), 0.05, margin)
     there = near(norm(stick - target), 0.05, norm(first - target))
-    pulled = near(norm(container - target), 0.05, norm(scene.first_object - target))
+    pulled = near(norm(container - target), 0.05, first_way(scene))
     held = (norm(stick - scene.tcp) < 0.02) & _stick_is_up(scene)
     grasp = caged(scene, stick, radius=0.014, reach=0.01, height=0.01).masked_fill(held, 1)
     done = pulled_by_stick(scene)
@@ -161,7 +163,7 @@ def _stick_is_inserted(scene: Scene) -> Tensor:
 
 
 _NUT = (at("site", "RoundNut-8"),), (turned("RoundNut"),)
-_STICK = turned_matrix("body", "stick"), always(0.0, 0.0, 0.0, 0.0)
+_STICK = Turned("body", "stick"), always(0.0, 0.0, 0.0, 0.0)
 _FIRST = ("stick_init_pos",)
 KINDS = {
     "assembly-v3": Kind(*_NUT, assemble),
@@ -169,7 +171,7 @@ KINDS = {
     "hammer-v3": Kind((at("body", "hammer"), at("body", "nail_link")), (turned("hammer"), turned("nail_link")), hammer),
     "box-close-v3": Kind((at("body", "top_link"),), (turned("top_link"),), close_box),
     "peg-insert-side-v3": Kind(
-        (at("site", "pegGrasp"),), (turned_matrix("site", "pegGrasp"),), insert_peg, ("peg_head_pos_init",)
+        (at("site", "pegGrasp"),), (Turned("site", "pegGrasp"),), insert_peg, ("peg_head_pos_init",)
     ),
     "peg-unplug-side-v3": Kind((at("site", "pegEnd"),), (turned("plug1"),), unplug_peg),
     "stick-push-v3": Kind(

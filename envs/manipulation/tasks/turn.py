@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from metarl.envs.manipulation.arms import Arms
-from metarl.envs.manipulation.scene import Kind, Scene, at, constant, turned, turned_matrix
+from metarl.envs.manipulation.scene import Kind, Scene, Turned, at, first_way, turned
 from metarl.envs.manipulation.tasks.heights import over
-from metarl.envs.manipulation.terms import both, near, near_gaussian, norm
+from metarl.envs.manipulation.terms import both, constant, near, near_gaussian, norm
 
 # From the hand to what the arm pushes locks and levers with.
 SHOULDER = (0.0, 0.055, 0.07)
@@ -30,7 +30,7 @@ def open_door(scene: Scene) -> tuple[Tensor, Tensor]:
 def close_door(scene: Scene) -> tuple[Tensor, Tensor]:
     """Push a door shut."""
     left = norm(scene.object - scene.target)
-    there = near_gaussian(left, 0.05, norm(scene.first_object - scene.target))
+    there = near_gaussian(left, 0.05, first_way(scene))
     margin = norm(scene.notes["hand_init_pos"] - scene.object) + 0.1
     follow = near_gaussian(norm(scene.tcp - scene.target), 0.0125, margin)
     return (3 * follow + 6 * there).masked_fill(left < 0.05, 10), left <= 0.08
@@ -67,7 +67,7 @@ def close_faucet(scene: Scene) -> tuple[Tensor, Tensor]:
 
 def _faucet(scene: Scene, handle: Tensor) -> tuple[Tensor, Tensor]:
     left = norm(handle - scene.target)
-    there = near(left, 0.07, (norm(scene.first_object - scene.target) - 0.07).abs())
+    there = near(left, 0.07, (first_way(scene) - 0.07).abs())
     margin = (norm(scene.first_object - scene.first_tcp) - 0.01).abs()
     approach = near_gaussian(norm(handle - scene.tcp), 0.01, margin)
     done = left <= 0.07
@@ -97,15 +97,15 @@ def pull_lever(scene: Scene) -> tuple[Tensor, Tensor]:
 
 def _dial(arms: Arms) -> Tensor:
     """Return the place on the dial's rim ``[W, 3]``, 5 cm from its centre."""
-    centre = arms.read("xpos")[:, arms.number("body", "dial")]
-    angle = arms.read("qpos")[:, arms.address("knob_Joint_1")]
+    centre = arms.view("xpos", "body", "dial")
+    angle = arms.joint("knob_Joint_1")
     rim = torch.stack((angle.sin(), -angle.cos(), torch.zeros_like(angle)), 1)
     return centre + rim * constant((0.05,), rim.dtype, rim.device)
 
 
-_HANDLE = (at("geom", "handle"),), (turned_matrix("geom", "handle"),)
+_HANDLE = (at("geom", "handle"),), (Turned("geom", "handle"),)
 _LOCK, _FAUCET = (turned("door_link"),), (turned("faucetBase"),)
-_LEVER = (at("site", "leverStart"),), (turned_matrix("geom", "objGeom"),)
+_LEVER = (at("site", "leverStart"),), (Turned("geom", "objGeom"),)
 KINDS = {
     "door-open-v3": Kind(*_HANDLE, open_door),
     "door-close-v3": Kind(*_HANDLE, close_door),

@@ -6,10 +6,10 @@ import mujoco_warp as mjw
 import pytest
 import torch
 
-from metarl.envs.manipulation.making import KINDS, device_arms
+from metarl.envs.manipulation.making import KINDS, DeviceEngine
 from metarl.envs.manipulation.package import indices
 from metarl.envs.manipulation.starts import Prototype, prototype
-from metarl.envs.manipulation.worlds import ArmsMaker, ManipulationDynamics
+from metarl.envs.manipulation.worlds import ManipulationDynamics
 from metarl.errors import InputError
 from tests.envs.manipulation.theirs import drawn, ours, tasks_of
 
@@ -21,8 +21,8 @@ def prototypes(environment: int) -> Prototype:
     return prototype(environment, OF_INDEX[environment].notes, True, "v2")
 
 
-def maker() -> ArmsMaker:
-    return device_arms(prototypes, OF_INDEX, CPU)
+def engine() -> DeviceEngine:
+    return DeviceEngine(prototypes, OF_INDEX, CPU)
 
 
 @pytest.mark.slow  # Warp compiles collisions of meshes for minutes, once on a machine.
@@ -30,7 +30,7 @@ def test_worlds_on_warp_move_as_those_on_the_cpu() -> None:
     names = ["reach-v3", "door-open-v3", "reach-v3", "pick-place-v3"]
     tasks = tasks_of([(name, drawn(name, 1, seed)[0]) for seed, name in enumerate(names)])
     everywhere = torch.ones(len(tasks), dtype=torch.bool)
-    worlds = ManipulationDynamics(OF_INDEX, prototypes, maker(), len(tasks), CPU, hidden=True)
+    worlds = ManipulationDynamics(OF_INDEX, prototypes, engine(), len(tasks), CPU)
     worlds.reset(tasks, everywhere, torch.Generator())
     reference, stream = ours(tasks), torch.Generator().manual_seed(0)
     assert torch.equal(worlds.observe(), reference.observe())
@@ -50,7 +50,7 @@ def test_worlds_on_warp_move_as_those_on_the_cpu() -> None:
 def test_what_depends_on_contact_forces_is_refused() -> None:
     message = "does not give the contact forces that Meta-World's stick-push-v3 needs; use --device cpu"
     with pytest.raises(InputError, match=message):
-        maker()(indices()["stick-push-v3"], 2)
+        engine().make({indices()["stick-push-v3"]: 2})
 
 
 def test_a_model_that_warp_does_not_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,4 +60,4 @@ def test_a_model_that_warp_does_not_run_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(mjw, "put_model", refuse)
     message = "^MuJoCo Warp does not run Meta-World's reach-v3: a feature; use --device cpu$"
     with pytest.raises(InputError, match=message):
-        maker()(indices()["reach-v3"], 2)
+        engine().make({indices()["reach-v3"]: 2})

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from metarl.envs.manipulation import making
-from metarl.envs.manipulation.making import KINDS, check_placement, cpu_arms
+from metarl.envs.manipulation.making import KINDS, CpuEngine, check_placement
 from metarl.envs.manipulation.package import environments, indices
 from metarl.envs.manipulation.starts import Prototype, Version, prototype
 from metarl.errors import InputError
@@ -23,7 +23,7 @@ def test_both_rewards_know_every_environment() -> None:
     assert [set(kinds) for kinds in KINDS.values()] == [names, names]
 
 
-def test_a_batch_is_made_anew_only_for_more_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_made_anew_only_for_more_worlds_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, int, int]] = []
     original = making.Batch
 
@@ -33,13 +33,14 @@ def test_a_batch_is_made_anew_only_for_more_worlds(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(making, "Batch", note)
     monkeypatch.setattr(making.os, "cpu_count", lambda: 3)
-    make_arms = cpu_arms(prototypes)
+    engine = CpuEngine(prototypes)
     widths = [
-        len(make_arms(environment, count).rows["qpos"])
-        for environment, count in [(PUSH, 4), (DOOR, 1), (PUSH, 2), (PUSH, 5)]
+        [len(arms.rows["qpos"]) for arms in engine.make(counts)]
+        for counts in ({PUSH: 4, DOOR: 1}, {PUSH: 2}, {PUSH: 4}, {PUSH: 5})
     ]
-    assert widths == [4, 1, 2, 5]
-    assert made == [("push", 4, 3), ("door", 1, 1), ("push", 5, 3)]
+    assert widths == [[4, 1], [2], [4], [5]]
+    # The cores are shared by the environments: two threads for each of two, three for one.
+    assert made == [("push", 4, 2), ("door", 1, 1), ("push", 4, 3), ("push", 5, 3)]
 
 
 def test_without_the_extra_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
 from metarl.experiments.commands.main import guarded
 from metarl.experiments.learning import curve as learning_curve
-from metarl.experiments.learning.comparisons import COMPARISONS, Variant
+from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.curve import Job, Options, run
 from metarl.experiments.learning.records import Record, read_record
+from metarl.experiments.learning.variant import Variant
 from metarl.run_directory import RunDirectory
 from metarl.training import train
 from tests.runs import numbers, small
@@ -70,6 +71,24 @@ def test_every_seed_and_evaluation_of_every_variant_is_recorded() -> None:
     other = read_record(Path("results/tiny/other.json"))
     assert [[point.iteration for point in each.points] for each in other.runs] == [[4], [4]]
     assert (other.steps, other.inner_steps, len(other.tasks)) == (2, 2, 3)
+
+
+def test_a_comparison_about_success_measures_it_on_both_parts_and_by_the_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = small(None, "metaworld-ml1", horizon=3, iterations=1)
+    asked: list[Path] = []
+
+    def protocol(run: Path) -> dict[str, float]:
+        asked.append(run)
+        return {"all": 1 / 3}
+
+    compare(monkeypatch, one=Variant(config, steps=1, evaluations=1, protocol=protocol))
+    (seed,) = measure().runs
+    assert np.shape(seed.final_success) == (3, 2)
+    assert np.allclose(np.mean(seed.final_success or [], 0), seed.points[0].success or [])
+    assert np.shape(seed.points[0].training_success) == (2,)
+    assert (asked, seed.protocol) == ([Path("runs/tiny/one-seed1")], {"all": 0.33333})
 
 
 def test_all_that_is_known_of_a_comparison_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,18 @@ def lines(figure: Figure, panel: int) -> list[tuple[list[float], list[float], st
     ]  # type: ignore[arg-type]
 
 
+def test_a_comparison_about_success_draws_it_and_that_on_training_tasks() -> None:
+    points = [point(2, [0, 5], success=[0.0, 0.25]), point(4, [0, 5], success=[0.0, 0.5])]
+    figure = make_figure("tiny", {"one": record(seed_run(1, points))}, None)
+    assert lines(figure, 0) == [
+        ([2000, 4000], [0.25, 0.5], "-"),
+        ([2000, 4000], [0, 0], ":"),
+        ([2000, 4000], [0.5, 1], "-."),
+    ]
+    assert lines(figure, 1) == [([0, 10], [0, 0.5], "-")]
+    assert figure.axes[0].get_ylabel() == "share of episodes with success"
+
+
 def test_training_shows_the_mean_over_seeds_before_and_after_adaptation_as_in_training() -> None:
     assert lines(make_figure("tiny", {"one": CURVE}, None), 0) == [
         ([2000, 4000], [-2, -1.5], "-"),

@@ -13,6 +13,9 @@ CURVE = record(
 )
 
 
+ONE = ["one", "4,000 env steps, 4.0 CPU min"]
+
+
 def cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
@@ -39,6 +42,20 @@ def test_a_table_has_rows_before_after_training_length_and_after_all_steps() -> 
 def test_a_learner_of_trials_has_the_return_of_a_trial() -> None:
     trials = record(seed_run(1, [point(4, [1, 2, 3])], of_trials=True), inner_steps=2)
     assert cells(results_table({"one": trials}))[-1] == ["", "", "whole trial", "", "6.00 [6.00, 6.00]", "", "6.00"]
+
+
+def test_a_comparison_about_success_has_it_on_test_and_training_tasks_and_by_the_protocol(tmp_path: Path) -> None:
+    runs = [seed_run(seed, [point(4, [1, 2], success=[0.0, share])]) for seed, share in ((1, 0.25), (2, 0.25))]
+    about = record(*runs)
+    assert cells(results_table({"one": about})) == [
+        [*ONE, "0", "0", "0.0% [0.0%, 0.0%]", "0.0%", "0.0%, 0.0%", "0.0%", "1.00 [1.00, 1.00]"],
+        ["", "", "1", "10", "25.0% [25.0%, 25.0%]", "25.0%", "25.0%, 25.0%", "50.0%", "2.00 [2.00, 2.00]"],
+    ]
+    (tmp_path / "tiny").mkdir()
+    write(tmp_path / "tiny" / "one.json", about)
+    text = results_of("tiny", tmp_path)
+    assert "tiny: success against training" in text
+    assert "| variant | seed | all | door-close-v3 |\n|---|---|---|---|\n| one | 1 | 25.0% | 25.0% |\n" in text
 
 
 def test_unknown_times_are_left_out() -> None:

@@ -1,0 +1,59 @@
+"""One learner of a comparison."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metarl.config import TrainConfig
+from metarl.errors import InputError
+
+# Maximum number of columns kept per task; with more adaptation steps a subset is kept.
+MOST_COLUMNS, SOME_COLUMNS = 40, 12
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One learner of a comparison.
+
+    Attributes:
+        config: its training run; ``run.iterations`` is the length of training.
+        steps: number of adaptation steps to measure.
+        evaluations: number of evaluations, evenly spaced, the last one at the end of training.
+        protocol: measures success rates of a finished run, given its directory: ``all``, and by environment. With it
+            the comparison is about success: it is also measured on training tasks, and it is what is drawn.
+
+    Raises:
+        InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.
+    """
+
+    config: TrainConfig
+    steps: int
+    evaluations: int
+    protocol: Callable[[Path], dict[str, float]] | None = None
+
+    def __post_init__(self) -> None:
+        iterations = self.config.run.iterations
+        if self.steps < 0 or not 1 <= self.evaluations <= iterations:
+            raise InputError(
+                f"a variant of {iterations} iterations needs steps >= 0 and 1 to {iterations} evaluations, "
+                f"not {self.steps} and {self.evaluations}"
+            )
+
+    @property
+    def stops(self) -> list[int]:
+        """The iterations after which it is evaluated."""
+        total = self.config.run.iterations
+        return [total * number // self.evaluations for number in range(1, self.evaluations + 1)]
+
+    @property
+    def columns(self) -> list[int]:
+        """The steps whose returns on each task are kept: all or a subset, including that of training."""
+        few = self.steps + 1 if self.steps < MOST_COLUMNS else SOME_COLUMNS
+        return sorted({round(step) for step in np.linspace(0, self.steps, few)} | {self.inner_steps})
+
+    @property
+    def inner_steps(self) -> int:
+        """The measured number of adaptation steps in training; all steps if the learner has no such setting."""
+        return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
