@@ -112,7 +112,7 @@ def of_start(
     """Compute a term once for each start: it depends on nothing but ``notes`` and its settings, and is not changed."""
 
     @wraps(term)
-    def kept(scene: Scene, *settings: Settings.args, **named: Settings.kwargs) -> Tensor:
+    def kept(scene: Scene, /, *settings: Settings.args, **named: Settings.kwargs) -> Tensor:
         key = term, settings, *named.items()
         if key not in scene.kept:
             scene.kept[key] = term(scene, *settings, **named)

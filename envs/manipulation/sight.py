@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.arms import Arms
+from metarl.envs.manipulation.arms import Arms, Source
 from metarl.envs.manipulation.scene import Kind, Look, Scene, Turned, quaternions
 from metarl.envs.manipulation.terms import norm
 
@@ -55,12 +55,16 @@ class Sight:
         rows = [len(seen) for _, seen in turned]
         self._matrices = like.new_zeros(sum(rows), *(turned[0][0].shape[1:] if turned else (9,)))
         self._turned = [
-            (matrices, into, seen) for (matrices, seen), into in zip(turned, self._matrices.split(rows), strict=True)
+            (matrices, into, seen)
+            for (matrices, seen), into in zip(turned, torch.split(self._matrices, rows), strict=True)
         ]
 
     def _gathers(self, part: Part) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Return from where, which rows, and to where the places of ``BODIES`` and ``FINGERS`` are copied."""
-        places = ("xpos", "body", BODIES, self._bodies), ("site_xpos", "site", FINGERS, self._fingers)
+        places: tuple[tuple[str, Source, tuple[str, ...], Tensor], ...] = (
+            ("xpos", "body", BODIES, self._bodies),
+            ("site_xpos", "site", FINGERS, self._fingers),
+        )
         return [
             (
                 part.arms.read(field),
@@ -105,7 +109,7 @@ class Sight:
         for matrices, into, _ in self._turned:
             into.copy_(matrices)
         if self._turned:
-            found = quaternions(self._matrices).split([len(seen) for _, _, seen in self._turned])
+            found = torch.split(quaternions(self._matrices), [len(seen) for _, _, seen in self._turned])
             for (_, _, seen), values in zip(self._turned, found, strict=True):
                 seen.copy_(values)
         self._now[:, :3] = self._bodies[:, 0]

@@ -30,7 +30,7 @@ class _Group(Part):
     @property
     def width(self) -> int:
         """Their number."""
-        return self.where.stop - self.where.start
+        return len(self.arms.rows["qpos"])
 
     def rows(self) -> dict[str, Tensor]:
         """Return live tensors of all that a restart sets."""

@@ -178,11 +178,11 @@ def _measure_stage(
     seconds = _train_to(directory, config, done, stop)
     curve = evaluate(directory.path, tasks, variant.steps)
     trained_on = evaluate(directory.path, tasks, variant.steps, part="train") if variant.protocol else None
-    point = _point(directory, stop, curve, trained_on, None if before is None else before + seconds)
+    point = _point(directory, stop, curve, None if before is None else before + seconds, trained_on)
     versions = directory.read_config()["versions"]
     returns = rounded(curve.returns[:, variant.columns].tolist())
     totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
-    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals, *_final_success(curve, variant))
+    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals, _final_success(curve, variant))
     write(directory.path / NOTES, run)
     print(f"  iteration {stop}: {', '.join(f'{point.returns[step]:.2f}' for step in variant.columns)}", flush=True)
     return run
@@ -206,20 +206,20 @@ def _train_to(directory: RunDirectory, config: TrainConfig, done: int, stop: int
     return time.process_time() - began
 
 
-def _final_success(curve: AdaptationCurve, variant: Variant) -> list[list[list[float]]]:
-    """Return the success of each task and column, as what a run ends with, if the comparison is about success."""
-    if variant.protocol is None:
-        return []
-    assert curve.success is not None, "its family says what success is"
-    return [rounded(curve.success[:, variant.columns].tolist())]
+def _final_success(curve: AdaptationCurve, variant: Variant) -> list[list[float]] | None:
+    """Return the success of each task and column, if the comparison is about it."""
+    if variant.protocol is None or curve.success is None:
+        return None
+    final: list[list[float]] = rounded(curve.success[:, variant.columns].tolist())
+    return final
 
 
 def _point(
     directory: RunDirectory,
     iteration: int,
     curve: AdaptationCurve,
-    trained_on: AdaptationCurve | None,
     seconds: float | None,
+    trained_on: AdaptationCurve | None = None,
 ) -> Point:
     return Point(
         iteration=iteration,
