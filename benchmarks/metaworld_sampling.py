@@ -148,9 +148,10 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def fill_page(page: str, results: dict[str, dict[str, float]]) -> str:
-    """Return a page with the table between its markers written anew."""
-    return MARKERS.sub(lambda found: f"{found[1]}\n{table(results)}\n\n{found[2]}", page)
+def fill_page(page: str, results: Path) -> str:
+    """Return a page with the table between its markers written anew from the file of results."""
+    text = table(json.loads(results.read_text())) if results.exists() else "Not measured on this version yet."
+    return MARKERS.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
 
 
 def main() -> None:
@@ -173,7 +174,7 @@ def main() -> None:
     options.json.write_text(json.dumps(results, indent=2) + "\n")
     if options.json == RESULTS:
         for page in PAGES:
-            page.write_text(fill_page(page.read_text(), results))
+            page.write_text(fill_page(page.read_text(), RESULTS))
 
 
 if __name__ == "__main__":
