@@ -1,5 +1,7 @@
 """Running episodes: N tasks with E parallel episodes each, acted in, recorded, and returned as a rollout."""
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.distributions import Distribution
+from metarl.graphs import copy_of, form_of, tensors_of
 from metarl.learner import Actor
 from metarl.rollout import Rollout, join_steps
 from metarl.seeding import generator
@@ -59,7 +62,8 @@ class RunningEpisodes:
         self.working = actor.open(state, episodes, self.noise, deterministic)
         self.step: int | Tensor = 0
         self.alive = torch.ones(num_tasks, episodes, dtype=torch.bool, device=device)
-        self._actor, self._deterministic, self._device, self._capacity = actor, deterministic, device, capacity
+        self.capturable, self.deterministic = actor.capturable, deterministic
+        self._actor, self._device, self._capacity = actor, device, capacity
         self._to_env = unit_scale(action_space, device)
         self._tensors: dict[str, Tensor] = {}
         self._distribution: type[Distribution]
@@ -70,7 +74,7 @@ class RunningEpisodes:
     @torch.no_grad()
     def act(self, observations: Tensor) -> Tensor:
         """Choose actions at observations ``[N, E, *observation]``; return them in the environments' units."""
-        actions, distribution = self._actor.act(self.working, observations, self.noise, self._deterministic)
+        actions, distribution = self._actor.act(self.working, observations, self.noise, self.deterministic)
         self._put("observations", observations)
         self._put("actions", actions)
         for index, tensor in enumerate(distribution.tensors()):
@@ -123,6 +127,36 @@ class RunningEpisodes:
             mask = ended.view(*ended.shape, *[1] * (observations.ndim - 2))
             self._final.copy_(torch.where(mask, observations, self._final))
 
+    def kept(self) -> "RunningEpisodes":
+        """Return episodes with memory of their own, for a graph of a step that is to run others like these."""
+        own = copy.copy(self)
+        own.noise = torch.Generator(self._device)
+        own.working = copy_of(self.working)
+        own.alive, own.step = self.alive.clone(), torch.zeros(1, dtype=torch.int64, device=self._device)
+        own._tensors, own._final = {}, None
+        return own
+
+    def is_like(self, other: "RunningEpisodes") -> bool:
+        """Return whether others have the same actor, and states of the same form."""
+        same = self._actor is other._actor and self.deterministic == other.deterministic
+        return same and form_of(self.working) == form_of(other.working)
+
+    def start_as(self, other: "RunningEpisodes") -> None:
+        """Copy the state of others that have just been opened over the own one."""
+        self.noise.set_state(other.noise.get_state())
+        for own, given in zip(tensors_of(self.working), tensors_of(other.working), strict=True):
+            own.copy_(given)
+        self.alive.fill_(True)
+        assert isinstance(self.step, Tensor)
+        self.step.zero_()
+
+    def take_over(self, other: "RunningEpisodes", steps: int) -> None:
+        """Take over what others that started as these have come to after all their steps."""
+        assert other._final is not None, "every episode has ended"
+        self.working = dataclasses.replace(copy_of(other.working), state=self.working.state)
+        self.alive, self.step, self._final = other.alive.clone(), steps, other._final.clone()
+        self._tensors, self._distribution = other._tensors, other._distribution
+
     def _put(self, name: str, value: Tensor) -> None:
         """Store one step's values ``[N, E, ...]`` in a tensor ``[N, E, T, ...]``, allocated at the first step."""
         if name not in self._tensors:
@@ -130,7 +164,10 @@ class RunningEpisodes:
         stored = self._tensors[name]
         if isinstance(self.step, int) and self.step >= stored.shape[2]:
             self._tensors[name] = stored = torch.cat([stored, torch.zeros_like(stored)], 2)
-        stored[:, :, self.step] = value
+        if isinstance(self.step, int):
+            stored[:, :, self.step] = value
+        else:
+            stored.index_copy_(2, self.step, value.unsqueeze(2))
 
     def rollout(self, tasks: TensorDict) -> Rollout:
         """Return the episodes of tasks ``[N]``, all of which have ended, each row cut off at its end."""

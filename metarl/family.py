@@ -48,8 +48,8 @@ class Dynamics(ABC):
     """B worlds of one family, stepped together on one device, without a horizon.
 
     Attributes:
-        capturable: whether a CUDA graph can capture a step: it runs entirely on the device, and in place while
-            captured.
+        capturable: whether a CUDA graph, recorded once, can hold a step: it runs entirely on the device, and steps and
+            resets write the state in place.
     """
 
     capturable: ClassVar[bool] = True

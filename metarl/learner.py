@@ -32,7 +32,14 @@ class OpenState(Generic[StateT]):
 
 
 class Actor(ABC):
-    """Acts in E parallel episodes of each of N tasks."""
+    """Acts in E parallel episodes of each of N tasks.
+
+    Attributes:
+        capturable: whether a CUDA graph of a step that is recorded once in a run can act for it: acting and observing
+            use nothing but the fields of the ``OpenState`` beside ``state``, and parameters that change in place.
+    """
+
+    capturable: ClassVar[bool] = False
 
     def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Any:
         """Start an episode in each of ``episodes`` rows of every task; return the ``OpenState`` to act with.

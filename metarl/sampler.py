@@ -3,7 +3,7 @@
 All episodes of all tasks run side by side, one environment each, and nothing leaves the device inside the step loop.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,11 +14,13 @@ from torch import Tensor
 from metarl.episodes import RunningEpisodes
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
+from metarl.graphs import RECORDERS
 from metarl.learner import Actor, Learner
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
 from metarl.session import Session
+from metarl.step_graph import StepGraph, StepLoop
 from metarl.transfer import reading_is_free
 from metarl.vector_env import TaskVectorEnv
 
@@ -43,9 +45,11 @@ class Sampler:
     ) -> None:
         self.family = family
         self.device = torch.device(device)
-        self._captured = captured and self.device.type == "cuda"
+        self._captured = captured and self.device.type in RECORDERS
         self._render_mode = "rgb_array" if render else None
         self._envs: dict[int, TaskVectorEnv] = {}
+        # By numbers of tasks and episodes, and whether actions are drawn.
+        self._graphs: dict[tuple[int, int, bool], StepGraph] = {}
 
     def session(self, learner: Learner, tasks: TensorDict, episodes: int) -> Session:
         """Return a session of a learner in this family, for ``run``.
@@ -128,18 +132,25 @@ class Sampler:
         observations, _ = env.reset(seed=derive_seed(seed, "environments"))
         if watch:
             watch(env)
-        loop = _StepLoop(env, running, watch)
-        observations = loop.advance(observations)
-        if self._captured and env.capturable and not watch:
-            loop.replay(observations, self.family.horizon - 1)
-            running.finish()
-            return env
-        for _ in range(1, self.family.horizon):
-            if reading_is_free(self.device) and running.over():
-                break
-            observations = loop.advance(observations)
+        if self._captured and env.capturable and running.capturable and not watch:
+            self._graph(env, running).run(running, observations, self.family.horizon)
+        else:
+            loop = StepLoop(env, running)
+            for _ in range(self.family.horizon):
+                observations = loop.advance(observations)
+                if watch:
+                    watch(env)
+                if reading_is_free(self.device) and running.over():
+                    break
         running.finish()
         return env
+
+    def _graph(self, env: TaskVectorEnv, running: RunningEpisodes) -> StepGraph:
+        """Return the graph of such steps: the one that is there, or a new one in its place if the actor is another."""
+        key = (*running.alive.shape, running.deterministic)
+        if key not in self._graphs or not self._graphs[key].fits(running):
+            self._graphs[key] = StepGraph(env, running)
+        return self._graphs[key]
 
     def _env(self, num_envs: int) -> TaskVectorEnv:
         if num_envs not in self._envs:
@@ -177,47 +188,3 @@ class Sampler:
 def _not_finite(values: Tensor, axes: int) -> Tensor:
     """Return a bool over the first ``axes`` axes: whether any number in the axes after them is NaN or infinite."""
     return ~values.isfinite().flatten(axes).all(-1) if values.ndim > axes else ~values.isfinite()
-
-
-class _StepLoop:
-    """Steps environments and the episodes that run in them together."""
-
-    def __init__(self, env: TaskVectorEnv, running: RunningEpisodes, watch: Watcher | None) -> None:
-        self._env, self._running, self._watch = env, running, watch
-
-    def advance(self, observations: Tensor) -> Tensor:
-        """Take one step from observations ``[B, ...]``; return those after it."""
-        actions = self._running.act(self._rows(observations))
-        observations, rewards, terminated, truncated, info = self._env.step(actions.flatten(0, 1))
-        self._running.record(
-            self._rows(observations),
-            self._rows(rewards),
-            self._rows(terminated),
-            self._rows(truncated),
-            self._rows(info["success"].bool()) if "success" in info else None,
-        )
-        if self._watch:
-            self._watch(self._env)
-        return observations
-
-    def replay(self, observations: Tensor, steps: int) -> None:
-        """Capture a step, which reads and writes memory that stays, and replay it."""
-        self._running.step = torch.ones((), dtype=torch.int64, device=observations.device)
-        _replay(self.advance, observations, steps, [self._running.noise, self._env.generator])
-
-    def _rows(self, values: Tensor) -> Tensor:
-        """Return values ``[B, ...]`` as ``[N, E, ...]``."""
-        return values.view(*self._running.alive.shape, *values.shape[1:])
-
-
-def _replay(
-    advance: Callable[[Tensor], Tensor], observations: Tensor, steps: int, generators: Sequence[torch.Generator]
-) -> None:
-    """Capture one step as a CUDA graph, and replay it ``steps`` times from ``observations`` on, which it overwrites."""
-    graph = torch.cuda.CUDAGraph()
-    for stream in generators:
-        graph.register_generator_state(stream)
-    with torch.cuda.graph(graph):
-        observations.copy_(advance(observations))
-    for _ in range(steps):
-        graph.replay()

@@ -54,18 +54,23 @@ class _TensorDynamics(Dynamics):
                 key: torch.where(mask.view(-1, *[1] * (value.ndim - 1)), value, self._state[key])
                 for key, value in fresh.items()
             }
-        self._state = fresh
+        self._become(fresh, mask.device)
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         state, transition = self._family.transition(self._state, actions, tasks, generator)
-        if (
-            actions.is_cuda and torch.cuda.is_current_stream_capturing()
-        ):  # a graph reads its state where it was captured
-            for key, value in state.items():
-                self._state[key].copy_(value)
-        else:
-            self._state = state
+        self._become(state, actions.device)
         return transition
+
+    def _become(self, state: State, device: torch.device) -> None:
+        """Replace the state; elsewhere than on the CPU in its place, where a recorded graph reads and writes it."""
+        if device.type == "cpu":
+            self._state = state
+        elif not self._state:
+            self._state = {key: value.clone() for key, value in state.items()}
+        else:
+            changed = [(self._state[key], value) for key, value in state.items() if value is not self._state[key]]
+            for own, value in changed:
+                own.copy_(value)
 
     def observe(self) -> Tensor:
         seen = observed(self._family.observation_space, self._family.observation(self._state))

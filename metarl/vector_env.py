@@ -174,7 +174,10 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         tasks = self._given_tasks
         if tasks is None:
             tasks = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
-        self._tasks = tasks.where(mask, self._tasks) if len(self._tasks.keys()) else tasks
+        if len(self._tasks.keys()):  # in its place, where a recorded graph reads it
+            self._tasks.update_(tasks.where(mask, self._tasks))
+        else:
+            self._tasks = tasks.clone()
         self._dynamics.reset(self._tasks, mask, self.generator)
         self._elapsed.masked_fill_(mask, 0)
 

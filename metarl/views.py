@@ -161,7 +161,9 @@ class InformedDynamics(Dynamics):
         """Start episodes where ``mask`` is true, and store their tasks."""
         self._worlds.reset(tasks, mask, generator)
         fresh = task_features(self._family.task_space, tasks)
-        self._shown = fresh if self._shown is None else torch.where(mask[:, None], fresh, self._shown)
+        if self._shown is None:
+            self._shown = fresh.clone()
+        self._shown.copy_(torch.where(mask[:, None], fresh, self._shown))  # in its place, where a graph reads it
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         """Step the worlds."""

@@ -120,19 +120,32 @@ class NoisyActor(Actor):
 
 
 @dataclass
+class OpenParams(OpenState[TensorDict]):
+    """The parameters that act."""
+
+    params: TensorDict
+
+
+@dataclass
 class PolicyActor(Actor):
     """Acts by a policy whose parameters are the state."""
 
     policy: Policy
+    capturable: ClassVar[bool] = True
+
+    def open(
+        self, state: TensorDict, episodes: int, generator: torch.Generator, deterministic: bool = False
+    ) -> OpenParams:
+        return OpenParams(state, state)
 
     def act(
         self,
-        working: OpenState[TensorDict],
+        working: OpenParams,
         observations: Tensor,
         generator: torch.Generator,
         deterministic: bool = False,
     ) -> tuple[Tensor, Distribution]:
-        return self.policy.act(working.state, observations, generator, deterministic)
+        return self.policy.act(working.params, observations, generator, deterministic)
 
 
 def made_up_rollout(tasks: int = 2, episodes: int = 3, steps: int = 6, seed: int = 0) -> Rollout:

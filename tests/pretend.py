@@ -145,6 +145,18 @@ class Graph:
         self.generators = generators
         self._made: set[int] = set()
         self._steps: list[tuple[Callable[..., Any], Any, list[Tensor]]] = []
+        self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+
+    def keep(self, tensors: Sequence[Tensor]) -> None:
+        """Remember what outside memory holds before an operation may change it."""
+        for storage in (each.untyped_storage() for each in tensors if _memory(each) not in self._made):
+            self._before.setdefault(storage._cdata, (storage, storage.clone()))
+
+    def put_back(self) -> None:
+        """Give outside memory what it held before the recording."""
+        for storage, before in self._before.values():
+            storage.copy_(before)
+        self._before.clear()
 
     def add(self, func: Callable[..., Any], args: Any, kwargs: Any, result: Any) -> None:
         """Record an operation; its results are memory of the graph, but for views of what it was given."""
@@ -222,21 +234,26 @@ class PretendDevice(TorchDispatchMode):
         self._stack.close()
 
     def record(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Graph:
-        """Record a piece of work, as ``metarl.graphs.record`` does on CUDA; nothing may wait within it.
+        """Record a piece of work, as ``metarl.graphs.record_on_cuda`` does; nothing may wait within it.
 
-        On CUDA it is only recorded; here it runs as well, so what it wrote outside is put back by whoever compares.
+        On CUDA it is not done meanwhile; here it is, and what it changed is put back.
         """
         self._graph = graph = Graph(generators)
+        states = [stream.get_state() for stream in generators]
         try:
             work()
         finally:
             self._graph = None
+        for stream, state in zip(generators, states, strict=True):
+            stream.set_state(state)
+        graph.put_back()
         return graph
 
     def outside(self, call: Callable[[], None]) -> None:
         """Run work on the device's memory that is not torch's, and record it if a graph is being recorded."""
-        call()
-        if self._graph is not None:
+        if self._graph is None:
+            call()
+        else:
             self._graph.add(call, (), {}, None)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -250,6 +267,8 @@ class PretendDevice(TorchDispatchMode):
         self._check_devices(func, args, kwargs, leaves, here)
         plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
         compute = SUBSTITUTES.get(func, func)
+        if self._graph is not None and func._schema.is_mutable:
+            self._graph.keep([leaf.held for leaf in ours])
         result = compute(*plain_args, **plain_kwargs)
         if self._graph is not None and here:
             self._graph.add(compute, plain_args, plain_kwargs, result)

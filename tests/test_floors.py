@@ -16,6 +16,7 @@ FLOORS = [
         "rollback",
         "checkpoint_format",
         "files",
+        "graphs",
         "lock",
         "places",
         "distributions",
@@ -42,7 +43,7 @@ FLOORS = [
         "vector_env",
         "views",
     },
-    {"policies", "baselines", "trust_region", "learner", "episodes", "session", "sampler", "task_source"},
+    {"policies", "baselines", "trust_region", "learner", "episodes", "session", "sampler", "step_graph", "task_source"},
     {
         "replay_files",
         "run_directory",

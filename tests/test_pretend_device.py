@@ -1,18 +1,22 @@
 """Learners and families on a device that is none (``tests/pretend.py``): nothing is mixed, nothing waits unasked."""
 
+from typing import Any
+
 import pytest
 import torch
 from gymnasium.spaces import Discrete
 
 from metarl.agents.in_context.memories.memory import MEMORIES
-from metarl.envs.locomotion.worlds import LocomotionFamily
+from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
+from metarl.envs.simulation import batched
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.graphs import RECORDERS
 from metarl.learner import LEARNERS, Learner
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
-from tests.pretend import NAME, PretendDevice
+from tests.pretend import MODULE, NAME, PretendDevice, PretendTensor
 
 TASKS, EPISODES, HORIZON = 2, 2, 3
 # What makes an update small, of the learners that have it.
@@ -139,3 +143,96 @@ def test_baselines_of_sb3_learn_on_the_device(name: str) -> None:
 
 def test_worlds_of_gymnasiums_environments_move_to_the_device_and_back() -> None:
     on_both("maml-vpg", make_family("cartpole-params", horizon=HORIZON))
+
+
+def recorded(
+    name: str, family: TaskFamily, captured: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[Rollout], int]:
+    """Collect before and after an update, and once more; return the rollouts, and how many graphs were recorded."""
+    graphs = []
+    with PretendDevice() as there:
+
+        def record(*given: Any) -> Any:
+            graphs.append(there.record(*given))
+            return graphs[-1]
+
+        monkeypatch.setitem(RECORDERS, NAME, record)
+        learner = small(name, family, NAME)
+        settings = getattr(learner, "config", None)
+        sampler = Sampler(type(learner).view(family, settings), NAME, captured)
+        rollouts = []
+        for iteration in range(2):
+            session = sampler.session(learner, TaskSplit(family).train_tasks(TASKS, iteration), EPISODES)
+            for step in range(learner.inner_steps + 1):
+                if step:
+                    session.adapt()
+                there.waits.clear()
+                rollouts.append(sampler.run(session, 10 * iteration + step))
+                assert len(there.waits) == 1
+            learner.update(rollouts[-learner.inner_steps - 1 :])
+        return [rollout.to("cpu") for rollout in rollouts], len(graphs)
+
+
+ACTING = ["maml-vpg", "reptile", "hyper-rl2", "varibad", "pearl", "random", *(f"rl2 {memory}" for memory in MEMORIES)]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "sparse-point") for name in ACTING), *(("rl2 gru", kind) for kind in TORCH)]
+)
+def test_a_graph_that_is_recorded_once_gives_the_rollouts_of_eager_steps(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = make_family(kind)
+    family = family if family.horizon == 1 else make_family(kind, horizon=HORIZON)
+    (eager, none), (replayed, graphs) = (recorded(name, family, captured, monkeypatch) for captured in (False, True))
+    assert (none, graphs) == (0, 1)
+    for one, other in zip(replayed, eager, strict=True):
+        for quantity in ("observations", "actions", "rewards", "valid", "log_probs", "final_observations"):
+            torch.testing.assert_close(getattr(one, quantity), getattr(other, quantity), rtol=0, atol=0)
+
+
+class PretendSim:
+    """MuJoCo Warp's simulations on its CPU device, as the engine of the device: torch sees their memory as its own."""
+
+    def __init__(self, there: PretendDevice, model: Any, num_sims: int, fields: Any) -> None:
+        from metarl.envs.simulation.warp import WarpSim
+
+        self._there, self._sim = there, WarpSim(model, num_sims, torch.device("cpu"), fields, captured=False)
+        self.qpos, self.qvel, self.ctrl = (
+            PretendTensor(each) for each in (self._sim.qpos, self._sim.qvel, self._sim.ctrl)
+        )
+        self.centre_of_mass = PretendTensor(self._sim.centre_of_mass)
+
+    def step(self, substeps: int, active: torch.Tensor | None = None) -> None:
+        self._there.outside(lambda: self._sim.step(substeps))
+
+    def restart(self, mask: Any, qpos: Any, qvel: Any) -> None:
+        self._there.outside(lambda: self._sim.restart(mask.held, qpos.held, qvel.held))
+
+    def set_fields(self, mask: Any, fields: Any) -> None:
+        given = {name: value.held for name, value in fields.items()}
+        self._there.outside(lambda: self._sim.set_fields(mask.held, given))
+
+    def unstable(self) -> torch.Tensor:
+        return PretendTensor(self._sim._unstable).clone()
+
+    def check(self) -> None:
+        self._sim.check()
+
+
+@pytest.mark.parametrize("kind", ["half-cheetah-vel", "hopper-rand-params"])
+def test_robots_of_mujoco_warp_are_in_the_graph(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco_warp", reason="needs the extra gpu")
+    monkeypatch.setattr(batched, "check_engine", lambda device: None)
+    monkeypatch.setattr(
+        batched, "make_simulation", lambda model, count, device, fields: PretendSim(MODULE.active, model, count, fields)
+    )
+    monkeypatch.setattr(LocomotionDynamics, "capturable", True)
+    family = make_family(kind, horizon=HORIZON)
+    (eager, none), (replayed, graphs) = (
+        recorded("rl2 gru", family, captured, monkeypatch) for captured in (False, True)
+    )
+    assert (none, graphs) == (0, 1)
+    for one, other in zip(replayed, eager, strict=True):
+        for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
+            torch.testing.assert_close(getattr(one, quantity), getattr(other, quantity), rtol=0, atol=0)

@@ -45,6 +45,7 @@ class Unlearning(Learner):
 
     inner_steps = 0
     baseline: ClassVar[bool] = True
+    capturable: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, str]] = {"learned_env_steps": "0: it does not learn"}
 
     def begin(self, num_tasks: int) -> None:

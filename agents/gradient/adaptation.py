@@ -13,7 +13,7 @@ import math
 import weakref
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from tensordict import TensorDict
@@ -22,6 +22,7 @@ from torch import Tensor
 from metarl.baselines import estimate_advantages
 from metarl.distributions import Distribution
 from metarl.errors import RunError
+from metarl.learner import Learner, OpenState
 from metarl.params import gradient, names
 from metarl.policies import Policy
 from metarl.processes import ONE_PROCESS, Processes
@@ -44,6 +45,28 @@ class Adapted:
 
     params: TensorDict
     steps: int
+
+
+@dataclass
+class OpenPolicy(OpenState[Any]):
+    """The parameters ``[N]`` of the policies that act in running episodes."""
+
+    params: TensorDict
+
+
+class PolicyLearner(Learner):
+    """A learner whose state for N tasks has ``params`` ``[N]`` of a policy for each."""
+
+    policy: Policy
+    capturable: ClassVar[bool] = True
+
+    def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> OpenPolicy:
+        """Start an episode in each row, with the parameters of its task."""
+        return OpenPolicy(state, state.params)
+
+    def action_distribution(self, working: OpenPolicy, observations: Tensor) -> Distribution:
+        """Return the action distribution of each task's policy."""
+        return self.policy.distribution(working.params, observations)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from metarl.agents.gradient.adaptation import (
     Adapted,
     Advantages,
     Episodes,
+    PolicyLearner,
     SurrogateName,
     inner_step,
     likelihood_ratio,
@@ -23,7 +24,6 @@ from metarl.agents.gradient.adaptation import (
 )
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
-from metarl.learner import Learner, OpenState
 from metarl.params import leaf, names, per_task, tensors
 from metarl.policies import CONTEXT, PolicyKind, make_policy
 from metarl.returns import per_task_mean
@@ -115,7 +115,7 @@ def annealed(step_size: float, updates: int, anneal_iterations: int) -> float:
     return step_size * max(0.0, 1 - updates / anneal_iterations) if anneal_iterations else step_size
 
 
-class GradientLearner(Learner):
+class GradientLearner(PolicyLearner):
     """A learner whose state for N tasks is policy parameters ``[N]``, adapted by gradient steps.
 
     Attributes:
@@ -149,10 +149,6 @@ class GradientLearner(Learner):
     def begin(self, num_tasks: int) -> Adapted:
         """Return the meta-parameters for each task."""
         return Adapted(self._for_tasks(self.params.clone(), num_tasks), 0)
-
-    def action_distribution(self, working: OpenState[Adapted], observations: Tensor) -> Distribution:
-        """Return the distribution of each task's own policy."""
-        return self.policy.distribution(working.state.params, observations)
 
     def adapt(self, state: Adapted, rollout: Rollout) -> Adapted:
         """Take one inner step from each task's parameters."""
@@ -252,7 +248,7 @@ class AdamLearner(GradientLearner):
             slopes: the meta-gradient of this process's tasks; the step is along the mean over processes.
         """
         means = self.processes.means([slope.detach() for slope in tensors(slopes)])
-        norm = torch.linalg.vector_norm(torch.cat([slope.reshape(-1) for slope in means]))
+        norm: Tensor = torch.cat([slope.reshape(-1) for slope in means]).norm()
         largest = self.config.max_gradient_norm
         share = (largest / norm.double()).clamp(max=1) if largest else 1.0
         for value, slope in zip(tensors(self.params), means, strict=True):

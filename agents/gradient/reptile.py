@@ -16,12 +16,18 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.agents.gradient.adaptation import ADAPTATION_KL, Advantages, Episodes, likelihood_ratio, mean_kl
+from metarl.agents.gradient.adaptation import (
+    ADAPTATION_KL,
+    Advantages,
+    Episodes,
+    PolicyLearner,
+    likelihood_ratio,
+    mean_kl,
+)
 from metarl.agents.gradient.gradient_learner import PolicyConfig, annealed
-from metarl.distributions import Distribution
 from metarl.errors import RunError
 from metarl.family import TaskFamily
-from metarl.learner import Learner, OpenState, register_learner
+from metarl.learner import register_learner
 from metarl.params import gradient, leaf, names, per_task, tensors
 from metarl.policies import make_policy
 from metarl.returns import per_task_mean
@@ -70,7 +76,7 @@ class Inner:
 
 
 @register_learner
-class Reptile(Learner):
+class Reptile(PolicyLearner):
     """First-order meta-learning: parameters move towards the mean of the tasks' adapted parameters."""
 
     name: ClassVar[str] = "reptile"
@@ -99,10 +105,6 @@ class Reptile(Learner):
     def begin(self, num_tasks: int) -> Inner:
         """Return the meta-parameters for each task."""
         return Inner(per_task(self.params, num_tasks), None)
-
-    def action_distribution(self, working: OpenState[Inner], observations: Tensor) -> Distribution:
-        """Return the distribution of each task's own policy."""
-        return self.policy.distribution(working.state.params, observations)
 
     def adapt(self, state: Inner, rollout: Rollout) -> Inner:
         """Take one inner step: ``inner_epochs`` steps of each task's optimiser on its clipped surrogate."""

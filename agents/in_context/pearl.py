@@ -57,6 +57,7 @@ class Pearl(Learner):
         "replay_transitions": "transitions in the replay buffer",
     }
     pools_episodes: ClassVar[bool] = False
+    capturable: ClassVar[bool] = True
     learns_from_recorded: ClassVar[bool] = True
 
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:

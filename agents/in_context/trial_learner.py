@@ -94,7 +94,8 @@ class TrialLearner(Learner):
     """
 
     pools_episodes: ClassVar[bool] = False
-    network: TrialPolicy
+    capturable: ClassVar[bool] = True
+    network: TrialNetwork
 
     def __init__(self, family: TaskFamily, config: TrialConfig, seed: int, device: torch.device) -> None:
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
@@ -123,7 +124,9 @@ class TrialLearner(Learner):
         Raises:
             InputError: if the state has another number of trials.
         """
-        return OpenTrial(state, self._next_episode(state, episodes))
+        trial = self._next_episode(state, episodes)
+        # Room for what is kept at an episode's end, where a graph of a step is to find it.
+        return OpenTrial(state, trial, None if reading_is_free(self._device) else trial.next_episode())
 
     def _next_episode(self, state: Unknown | Trial, trials: int) -> Trial:
         if isinstance(state, Trial):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metarl.envs.locomotion.robots import Robot
 from metarl.family import Dynamics, TaskFamily, Transition
+from metarl.transfer import send
 
 if TYPE_CHECKING:
     import mujoco
@@ -113,7 +114,8 @@ class LocomotionDynamics(Dynamics):
         self.simulation = simulation
         self._family = family
         self._renderer: StateRenderer | None = None
-        self._qpos0 = torch.as_tensor(family.model.qpos0, device=simulation.qpos.device, dtype=simulation.qpos.dtype)
+        at_rest = torch.as_tensor(family.model.qpos0, dtype=simulation.qpos.dtype)
+        self._qpos0 = send(at_rest, simulation.qpos.device)
         self._place = simulation.centre_of_mass if family.robot.by_mass else simulation.qpos
         self._fallen, self._broken = (
             torch.zeros(len(simulation.qpos), dtype=torch.bool, device=simulation.qpos.device) for _ in range(2)

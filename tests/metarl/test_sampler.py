@@ -7,12 +7,12 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-import metarl.envs
-import metarl.sampler
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.distributions import Distribution
+from metarl.envs.locomotion.worlds import LocomotionDynamics
 from metarl.errors import InputError, RunError
 from metarl.family import make_family
+from metarl.graphs import RECORDERS
 from metarl.learner import OpenState
 from metarl.params import per_task
 from metarl.policies import make_policy
@@ -340,11 +340,12 @@ def test_stopping_early_changes_nothing() -> None:
         assert torch.equal(getattr(short, name)[:2], getattr(full, name)[:2, :, :2])
 
 
-def replay_by_hand(advance: Any, observations: Tensor, steps: int, generators: list[torch.Generator]) -> None:
-    """Do what a replayed graph does: the same operations on the same memory, the step's number being a tensor."""
-    assert len(generators) == 2
-    for _ in range(steps):
-        observations.copy_(advance(observations))
+class ByHand:
+    """Does what a replayed graph does: the same operations on the same memory, the step's number being a tensor."""
+
+    def __init__(self, work: Any, generators: list[torch.Generator]) -> None:
+        assert len(generators) == 2
+        self.replay = work
 
 
 @pytest.mark.parametrize("name", ["navigation-2d", "gridnavi", "half-cheetah-vel", "hopper-vel"])
@@ -355,10 +356,12 @@ def test_the_captured_data_flow_gives_the_same_rollout(name: str, monkeypatch: p
     state = per_task(policy.init_params(torch.Generator().manual_seed(0)), 3)
     tasks = family.sample_tasks(3, torch.Generator().manual_seed(0))
     eager = Sampler(family).collect(PolicyActor(policy), state, tasks, episodes=2, seed=1)
-    monkeypatch.setattr(metarl.sampler, "_replay", replay_by_hand)
-    captured = Sampler(family)
-    captured._captured = True
-    assert same_bits(eager, captured.collect(PolicyActor(policy), state, tasks, episodes=2, seed=1))
+    monkeypatch.setitem(RECORDERS, "cpu", ByHand)
+    monkeypatch.setattr(LocomotionDynamics, "capturable", True)
+    captured = Sampler(family).collect(PolicyActor(policy), state, tasks, episodes=2, seed=1)
+    steps = eager.valid.shape[2]
+    assert torch.equal(captured.valid.sum(-1), eager.valid.sum(-1))
+    assert same_bits(eager, captured.map(lambda value: value[:, :, :steps] if value.shape[2:3] == (6,) else value))
 
 
 class RememberingScript(NoisyActor):
