@@ -54,9 +54,11 @@ WAITS = {
     "varibad": 3,
     "pearl": 2,
     "recurrent-sac": 3,
+    "recurrent-sac": 3,
     "random": 0,
     "optimal": 0,
 }
+SB3 = ["ppo", "a2c", "dqn", "sac"]
 LEARNED = [*(name for name in WAITS if name != "rl2"), *(f"rl2 {memory}" for memory in MEMORIES)]
 KINDS = ["sparse-point", "key-and-door"]
 TORCH = [name for name in FAMILIES if not issubclass(FAMILIES[name], EnvironmentFamily | LocomotionFamily)]
@@ -113,6 +115,10 @@ def on_both(name: str, family: TaskFamily) -> tuple[Iteration, Iteration]:
     return ours, theirs
 
 
+def test_every_learner_is_listed_here() -> None:
+    assert {*WAITS, *SB3} == set(LEARNERS)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LEARNED)
 def test_an_iteration_is_that_of_the_cpu_and_waits_where_it_must(name: str, kind: str) -> None:
@@ -133,7 +139,7 @@ def test_every_family_goes_through_an_iteration(name: str) -> None:
     assert [len(waits) for waits in ours.collections] == [1, 1], ours.collections
 
 
-@pytest.mark.parametrize("name", ["ppo", "a2c", "dqn", "sac"])
+@pytest.mark.parametrize("name", SB3)
 def test_baselines_of_sb3_learn_on_the_device(name: str) -> None:
     # In NumPy, so that each of their steps waits; and by other sums, so that they drift from the CPU's.
     with PretendDevice() as there:
@@ -173,7 +179,16 @@ def recorded(
         return [rollout.to("cpu") for rollout in rollouts], len(graphs)
 
 
-ACTING = ["maml-vpg", "reptile", "hyper-rl2", "varibad", "pearl", "random", *(f"rl2 {memory}" for memory in MEMORIES)]
+ACTING = [
+    "maml-vpg",
+    "reptile",
+    "hyper-rl2",
+    "varibad",
+    "pearl",
+    "recurrent-sac",
+    "random",
+    *(f"rl2 {memory}" for memory in MEMORIES),
+]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ class TrialLearner(Learner):
 
     pools_episodes: ClassVar[bool] = False
     capturable: ClassVar[bool] = True
-    network: TrialNetwork
+    network: TrialPolicy
 
     def __init__(self, family: TaskFamily, config: TrialConfig, seed: int, device: torch.device) -> None:
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
