@@ -101,17 +101,26 @@ class Categorical(Distribution):
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return log-probabilities ``[...]`` of ``actions`` ``[...]`` (int64)."""
-        return self.logits.log_softmax(-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        return _log_probs(self.logits).gather(0, actions.unsqueeze(0)).squeeze(0)
 
     def entropy(self) -> Tensor:
         """Return the entropies ``[...]``, in nats."""
-        own = self.logits.log_softmax(-1)
-        return -(own.exp() * own).sum(-1)
+        own = _log_probs(self.logits)
+        return -(own.exp() * own).sum(0)
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self || other) ``[...]``, in nats."""
-        own, others = self.logits.log_softmax(-1), other.logits.log_softmax(-1)
-        return (own.exp() * (own - others)).sum(-1)
+        own, others = map(_log_probs, torch.broadcast_tensors(self.logits, other.logits))
+        return (own.exp() * (own - others)).sum(0)
+
+
+def _log_probs(logits: Tensor) -> Tensor:
+    """Return logits ``[..., A]`` as log-probabilities ``[A, ...]``.
+
+    The actions come first because CPU kernels work on many distributions at once along the last axis: for a few
+    actions that is ten times faster.
+    """
+    return logits.movedim(-1, 0).contiguous().log_softmax(0)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ Because a row never holds two episodes, discounted sums over the future are one 
 without a Python loop over time.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -14,10 +16,18 @@ DEVIATION_FLOOR = 0.1
 
 
 def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
-    """Return the matrix ``[T, T]`` with ``factor ** (k - t)`` at row k >= column t, and zero elsewhere."""
-    time = torch.arange(steps, device=like.device)
+    """Return the matrix ``[T, T]`` with ``factor ** (k - t)`` at row k >= column t, and zero elsewhere.
+
+    The last few are kept, so what is returned must not be written to.
+    """
+    return _discount_matrix(steps, factor, like.dtype, like.device)
+
+
+@lru_cache(maxsize=8)
+def _discount_matrix(steps: int, factor: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    time = torch.arange(steps, device=device)
     distance = time[:, None] - time[None, :]
-    powers = torch.pow(like.new_full((), factor), distance.clamp(min=0))
+    powers = torch.pow(torch.full((), factor, dtype=dtype, device=device), distance.clamp(min=0))
     return torch.where(distance >= 0, powers, torch.zeros_like(powers))
 
 

@@ -9,6 +9,7 @@ Policies act in ``unit_space``: vectors in [-1, 1] for a bounded Box, integers f
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,12 @@ def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
 
 
 def _one_hot(numbers: Tensor, count: int) -> Tensor:
-    zeros_and_ones: Tensor = torch.nn.functional.one_hot(numbers, count).float()
-    return zeros_and_ones
+    return torch.nn.functional.embedding(numbers, _identity(count, numbers.device))
+
+
+@lru_cache(maxsize=64)
+def _identity(count: int, device: torch.device) -> Tensor:
+    return torch.eye(count, device=device)
 
 
 def packed(space: spaces.Space[Any], observations: Tensor) -> Tensor:
@@ -173,10 +178,15 @@ def unit_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     return spaces.Box(space.low.reshape(-1), space.high.reshape(-1), dtype=space.dtype)
 
 
-def action_features(space: spaces.Space[Any], actions: Tensor) -> Tensor:
-    """Convert a policy's actions ``[..., *action]`` to network inputs ``[..., A]``: one-hot, or clipped to [-1, 1]."""
-    numbers = features(unit_space(space), actions)
-    return numbers.clamp(-1, 1) if isinstance(space, spaces.Box) else numbers
+def action_features(space: spaces.Space[Any]) -> Callable[[Tensor], Tensor]:
+    """Return the function that converts a policy's actions ``[..., *action]`` to network inputs ``[..., A]``.
+
+    Those of a Box are clipped to [-1, 1], those of other spaces one-hot.
+    """
+    units = unit_space(space)
+    if isinstance(space, spaces.Box):
+        return lambda actions: features(units, actions).clamp(-1, 1)
+    return lambda actions: features(units, actions)
 
 
 def unit_scale(space: spaces.Space[Any], device: torch.device) -> Callable[[Tensor], Tensor]:

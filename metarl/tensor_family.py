@@ -45,6 +45,7 @@ class TensorFamily(TaskFamily):
 class _TensorDynamics(Dynamics):
     def __init__(self, family: TensorFamily) -> None:
         self._family = family
+        self._space = family.observation_space  # which a family makes anew each time it is asked
         self._state: State = {}
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
@@ -73,7 +74,7 @@ class _TensorDynamics(Dynamics):
                 own.copy_(value)
 
     def observe(self) -> Tensor:
-        seen = observed(self._family.observation_space, self._family.observation(self._state))
+        seen = observed(self._space, self._family.observation(self._state))
         states = {value.untyped_storage().data_ptr() for value in self._state.values()}
         return seen.clone() if seen.untyped_storage().data_ptr() in states else seen
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.agents.in_context.trial_ppo import selected
+from metarl.agents.in_context.selected_trials import selected
 from metarl.processes import ONE_PROCESS, BatchNoise, Processes
 from metarl.transfer import send
 from metarl.trials import Trials

@@ -30,5 +30,5 @@ class Perceptrons(nn.Module):
         """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``."""
         hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu(), weight)
+            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu_(), weight)
         return hidden.view(len(hidden), *inputs.shape[:-1], hidden.shape[-1])

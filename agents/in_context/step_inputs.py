@@ -41,7 +41,8 @@ class StepInputs:
     ) -> None:
         require_actions(action_space)
         self.encoder = make_encoder(encoder, observation_space)
-        self._action_space, self._observation_space = action_space, observed_space(observation_space)
+        self._action_features = action_features(action_space)
+        self._observation_space = observed_space(observation_space)
         self.observation_size = self.encoder.size
         self.action_size = spaces.flatdim(action_space)
         self.size = self.observation_size + self.action_size + 2
@@ -79,7 +80,7 @@ class StepInputs:
 
     def actions(self, actions: Tensor) -> Tensor:
         """Convert actions ``[..., *action]`` of a policy to inputs ``[..., A]``."""
-        return action_features(self._action_space, actions)
+        return self._action_features(actions)
 
     def __call__(self, observations: Tensor, actions: Tensor, rewards: Tensor, starts: Tensor) -> Tensor:
         """Concatenate a step's inputs ``[..., size]``.

@@ -74,6 +74,19 @@ class TrialNetwork(TrialPolicy):
             step.
         """
 
+    def known(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Return what ``read`` takes of whole trials ``[B, L, K]``: their inputs, passed through all that is fixed.
+
+        Fixed is what the gradient of policy and critic does not reach, so this need not be computed for each of their
+        steps.
+        """
+        return inputs
+
+    def read(self, known: Tensor, lengths: Tensor) -> tuple[ActionDistribution, Tensor]:
+        """Return action distributions and values at every step of whole trials, as ``forward`` does."""
+        distribution, values, _ = self(known, self.initial(len(known)), lengths)
+        return distribution, values
+
 
 def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
     """Return a layer whose initial outputs are near 0: a policy starts near uniform, and a critic near 0."""

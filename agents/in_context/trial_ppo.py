@@ -15,7 +15,7 @@ processes, numbered in the order of the ranks, and each process takes its own tr
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
+from metarl.agents.in_context.selected_trials import lengths_read, own_or_first, selected
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialNetwork
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
@@ -104,7 +105,7 @@ class TrialPpoLearner(TrialLearner):
             self._require_unlearned_encoder()
             self.inputs.scale = ObservationScale(self.inputs.observation_size).to(device)
             self.network.add_module("observation_scale", self.inputs.scale)
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5)
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         self._optimizers = [self._optimizer]
         self._updates, self._mean_square = 0, no_square(device)
 
@@ -152,9 +153,7 @@ class TrialPpoLearner(TrialLearner):
             last: the rollout of each trial's last episode.
         """
         episode = Trials.of_episode(last)
-        before, *_ = self.network(
-            self.trial_inputs(episode), self.network.initial(len(episode.rewards)), episode.lengths
-        )
+        before, _ = self.network.read(self.known(episode), lengths_read(episode))
         after = last.known_distribution().map(lambda tensor: tensor.flatten(0, 1))
         kl = after.kl(before) * episode.valid
         return self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum())
@@ -169,8 +168,13 @@ class TrialPpoLearner(TrialLearner):
         total = self.processes.mean((returns.square() * trials.valid).sum())
         square = (total / self.processes.mean(trials.valid.sum())).double()
         self._mean_square = self._mean_square + (square - self._mean_square) / self._updates
+        # Unless the policy's steps train what reads observations, what it knows of a trial is the same in all of them.
+        known = None if self.inputs.encoder.learned else self.known(trials)
         # Read by ``update``, once: to look at each step would be to wait for it.
-        steps = [self._step(selected(trials, rows)) for rows in self._minibatches(len(trials.rewards))]
+        steps = [
+            self._step(selected(trials, rows), None if known is None else known[own_or_first(rows)])
+            for rows in self._minibatches(len(trials.rewards))
+        ]
         if self.inputs.scale is not None:
             # Only now: all passes must read the inputs that the policy acted on, or ratios would not start at 1.
             observations = self.inputs.encoded_observations(trials.observations)
@@ -187,8 +191,12 @@ class TrialPpoLearner(TrialLearner):
                 mine = (numbers >= own.start) & (numbers < own.stop)
                 yield send(numbers[mine] - own.start, self._device)
 
-    def _step(self, trials: Trials) -> dict[str, Tensor]:
-        loss, metrics = self.loss(trials)
+    def known(self, trials: Trials) -> Tensor:
+        """Return what the network's ``read`` takes of B trials, ``[B, L, K]``."""
+        return self.network.known(self.trial_inputs(trials), lengths_read(trials))
+
+    def _step(self, trials: Trials, known: Tensor | None) -> dict[str, Tensor]:
+        loss, metrics = self.loss(trials, known)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.network.parameters())
@@ -197,20 +205,22 @@ class TrialPpoLearner(TrialLearner):
         self._optimizer.step()
         return {**metrics, "gradient_norm": norm}
 
-    def loss(self, trials: Trials) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, trials: Trials, known: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Return this process's share of the loss of a minibatch, of which it holds B trials, and all trials' metrics.
 
         The mean over processes of the shares is the mean over all steps of the minibatch.
+
+        Args:
+            trials: B of them.
+            known: what ``known`` returned for them, where that has been computed.
         """
-        config, valid = self.config, trials.valid
-        steps = self.processes.mean(valid.sum())
+        config = self.config
+        weights = trials.valid.to(trials.rewards.dtype) / self.processes.mean(trials.valid.sum())
 
         def mean(values: Tensor) -> Tensor:
-            return (values * valid).sum() / steps
+            return (values * weights).sum()
 
-        memory = self.network.initial(len(trials.rewards))
-        # A memory reads at least one step, also of the trial that ``selected`` returns when there is none.
-        distribution, values, _ = self.network(self.trial_inputs(trials), memory, trials.lengths.clamp(min=1))
+        distribution, values = self.network.read(self.known(trials) if known is None else known, lengths_read(trials))
         values = values * share_ahead(trials, config.discount)
         # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
         advantages = self.advantages(trials, values.detach())
@@ -276,14 +286,3 @@ def share_ahead(trials: Trials, discount: float) -> Tensor:
     """Return the fraction of the longest trial's discounted steps that is ahead at each step, ``[L]``, 1 at first."""
     ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
     return ahead / ahead[0]
-
-
-def selected(trials: Trials, rows: Tensor) -> Trials:
-    """Return the trials with these numbers ``[B]``; if there are none, one trial of which no step counts.
-
-    So a process takes part in a batch of which it holds no trial: its share of every mean and gradient is then zero.
-    """
-    if len(rows):
-        return trials[rows]
-    first = trials[rows.new_zeros(1)]
-    return replace(first, valid=torch.zeros_like(first.valid))

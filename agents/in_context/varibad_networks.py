@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         The first layer is linear in both, so its two parts are computed once each, not once for each pair.
         """
         hidden = self.of_latent(latents).unsqueeze(2) + self.of_step(steps).unsqueeze(1)
-        predictions: Tensor = self.last(self.layers(hidden.relu()))
+        predictions: Tensor = self.last(self.layers(hidden.relu_()))
         return predictions
 
 
@@ -108,7 +108,18 @@ class BeliefActorCritic(TrialNetwork):
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read the next steps of B trials."""
+        known, memory = self._believed(inputs, memory, lengths)
+        return self.head(self.policy(known)), self.critic(known).squeeze(-1), memory
+
+    def known(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Return observations and beliefs: the encoder is not trained by the policy's gradient."""
+        return self._believed(inputs, self.initial(len(inputs)), lengths)[0]
+
+    def read(self, known: Tensor, lengths: Tensor) -> tuple[ActionDistribution, Tensor]:
+        """Return action distributions and values on observations and beliefs."""
+        return self.head(self.policy(known)), self.critic(known).squeeze(-1)
+
+    def _believed(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
         with torch.no_grad():
             belief, memory = self.encoder(inputs, memory, lengths)
-        known = torch.cat([inputs[..., : self._observation_size], belief.mean, 2 * belief.log_std], -1)
-        return self.head(self.policy(known)), self.critic(known).squeeze(-1), memory
+        return torch.cat([inputs[..., : self._observation_size], belief.mean, 2 * belief.log_std], -1), memory

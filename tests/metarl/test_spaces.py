@@ -169,7 +169,7 @@ def test_actions_of_the_units_become_elements_of_the_space(space: spaces.Space) 
     for found in unit_scale(space, CPU)(actions):
         element = np.asarray(found.numpy(), space.dtype)
         assert space.contains(np.int64(element) if isinstance(space, spaces.Discrete) else element)
-    assert action_features(space, actions).shape == (20, spaces.flatdim(space))
+    assert action_features(space)(actions).shape == (20, spaces.flatdim(space))
 
 
 def test_unit_actions_are_clipped_first() -> None:

@@ -2,8 +2,8 @@
 
 torch's own recurrent layers take a dozen small operations for each step and their autograd graph as many again. Here
 the inputs' products of all steps are one multiplication before the loop, the gates of a step lie side by side so that a
-few operations in place make them, what the backward pass needs of the gates' derivatives is computed for all steps at
-once, and so are the gradients of the weights after it.
+few operations in place make them, what the backward pass needs of the gates' derivatives is computed for many steps at
+once, and so are the gradients of the weights after them.
 
 Tensors within a loop have the trials last, ``[L, rows, B]``: a step's gates are then contiguous.
 """
@@ -19,6 +19,8 @@ from metarl.runtime import single_torch_thread
 
 # Multiplications of a step, for each of its gates, below which a loop runs on one thread.
 SMALL = 4_000_000
+# Numbers of the gates that a backward pass works on at a time: 1 MiB, which stays in a core's cache.
+CHUNK = 2**18
 
 
 class GruSequence(torch.autograd.Function):
@@ -52,42 +54,62 @@ class GruSequence(torch.autograd.Function):
                 candidate[step].addcmul_(reset[step], recurrent[step]).tanh_()
                 torch.lerp(candidate[step], before[step], update[step], out=before[step + 1])
         ctx.save_for_backward(entries, states, gates, w_in, last_weight)
-        return states[1:].permute(2, 0, 1)
+        # Contiguous, as whatever multiplies it by a matrix would copy it each time.
+        return states[1:].permute(2, 0, 1).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of all arguments."""
         entries, states, gates, w_in, last_weight = ctx.saved_tensors
-        size, length = states.shape[1], len(gates)
-        recurrent, reset, update, candidate = gates.chunk(4, 1)
-        # d(gates' sums) = factors * dh, for all four blocks.
-        factors = torch.empty_like(gates)
-        of_recurrent, of_reset, of_update, of_candidate = factors.chunk(4, 1)
-        kept = 1 - update
-        torch.addcmul(kept, kept * candidate, candidate, value=-1, out=of_candidate)
-        torch.mul(of_candidate, reset, out=of_recurrent)
-        torch.mul(of_recurrent * (1 - reset), recurrent, out=of_reset)
-        torch.mul(update * kept, states[:-1] - candidate, out=of_update)
-        totals = slopes.permute(1, 2, 0).contiguous()
-        first = torch.zeros_like(totals[0])
-        before = (first, *totals.unbind(0))
-        changes, keeps = torch.empty_like(gates), update.unbind(0)
-        blocks, scales = (each.view(length, 4, size, -1).unbind(0) for each in (changes, factors))
-        sums, back = changes[:, : 3 * size].unbind(0), last_weight.t().contiguous()
+        size, steps, back = states.shape[1], slopes.permute(1, 2, 0), last_weight.t().contiguous()
+        total = torch.zeros_like(states[0])
+        of_w_in, of_w, of_bias = torch.zeros_like(w_in), torch.zeros_like(last_weight), gates.new_zeros(4 * size)
+        of_entries = torch.empty_like(entries) if ctx.needs_input_grad[0] else None
+        chunk = max(1, CHUNK // gates[0].numel())
+        room = gates.new_empty(min(chunk, len(gates)), *gates.shape[1:])
         with _loop_threads(size, len(slopes)):
-            for step in reversed(range(length)):
-                torch.mul(scales[step], before[step + 1], out=blocks[step])
-                before[step].addcmul_(before[step + 1], keeps[step]).addmm_(back, sums[step])
-        of_last, of_inputs, bias = changes[:, : 3 * size], changes[:, size:], changes.sum((0, 2))
+            for last in range(len(gates), 0, -chunk):
+                part = slice(max(0, last - chunk), last)
+                changes = _gru_factors(gates[part], states[part], room[: part.stop - part.start])
+                blocks, sums = changes.unflatten(1, (4, size)).unbind(0), changes[:, : 3 * size].unbind(0)
+                keeps, own = gates[part, 2 * size : 3 * size].unbind(0), steps[part].contiguous().unbind(0)
+                for step in reversed(range(len(own))):
+                    total += own[step]
+                    blocks[step].mul_(total)
+                    total.mul_(keeps[step]).addmm_(back, sums[step])
+                of_inputs = changes[:, size:]
+                of_w.addbmm_(changes[:, : 3 * size], states[part].transpose(1, 2))
+                of_w_in.addbmm_(of_inputs, entries[part].transpose(1, 2))
+                of_bias += changes.sum((0, 2))
+                if of_entries is not None:
+                    torch.matmul(w_in.t(), of_inputs, out=of_entries[part])
         return (
-            torch.matmul(w_in.t(), of_inputs).permute(2, 0, 1) if ctx.needs_input_grad[0] else None,
-            first.t(),
-            _weight_slopes(of_inputs, entries),
-            _weight_slopes(of_last, states[:-1]).roll(-size, 0),
-            bias[size:],
-            bias[: 3 * size].roll(-size),
+            None if of_entries is None else of_entries.permute(2, 0, 1),
+            total.t(),
+            of_w_in,
+            of_w.roll(-size, 0),
+            of_bias[size:],
+            of_bias[: 3 * size].roll(-size),
         )
+
+
+def _gru_factors(gates: Tensor, states: Tensor, room: Tensor) -> Tensor:
+    """Write into ``room`` ``[L, 4H, B]`` what the gradient by the units after a step is multiplied by for its gates.
+
+    Args:
+        gates: ``[L, 4H, B]``, see ``GruSequence``.
+        states: units before each step ``[L, H, B]``.
+        room: where the factors of the gradients by the gates' sums are written.
+    """
+    recurrent, reset, update, candidate = gates.chunk(4, 1)
+    of_recurrent, of_reset, of_update, of_candidate = room.chunk(4, 1)
+    kept = 1 - update
+    torch.addcmul(kept, kept * candidate, candidate, value=-1, out=of_candidate)
+    torch.mul(of_candidate, reset, out=of_recurrent)
+    torch.mul(of_recurrent * (1 - reset), recurrent, out=of_reset)
+    torch.mul(update * kept, states - candidate, out=of_update)
+    return room
 
 
 def read_gru(inputs: Tensor, hidden: Tensor, layer: nn.GRU) -> Tensor:

@@ -124,6 +124,19 @@ def test_only_a_new_trial_forgets() -> None:
     assert not fresh.memory["hidden"].any()
 
 
+def test_beliefs_that_are_read_once_give_the_loss_of_each_minibatch() -> None:
+    learner, trials = learner_and_trials()
+    known, rows = learner.known(trials), torch.tensor([4, 1])
+    one, other = learner.loss(trials[rows], known[rows]), learner.loss(trials[rows])
+    torch.testing.assert_close(one[0], other[0])
+    distribution, values, _ = learner.network(
+        learner.trial_inputs(trials), learner.network.initial(len(known)), trials.lengths
+    )
+    read = learner.network.read(known, trials.lengths)
+    torch.testing.assert_close(read[0].tensors(), distribution.tensors())
+    torch.testing.assert_close(read[1], values)
+
+
 def test_the_policy_teaches_neither_encoder_nor_decoders() -> None:
     learner, trials = learner_and_trials(transition_weight=1.0)
     loss, _ = learner.loss(trials)
