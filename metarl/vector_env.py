@@ -86,8 +86,8 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
     @property
     def tasks(self) -> TensorDict:
-        """The task of every environment, ``[B]``."""
-        return self._tasks
+        """A copy of the task of every environment, ``[B]``."""
+        return self._tasks.clone()
 
     def set_tasks(self, tasks: TensorDict) -> None:
         """Set the task of every environment, from its next reset on.
