@@ -15,7 +15,6 @@ from metarl.agents.in_context.soft_actions import BoxActions, DiscreteActions
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical, Distribution, SquashedGaussian
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate
 from metarl.processes import BatchNoise
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
@@ -224,15 +223,3 @@ def test_a_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         RecurrentSacConfig(**settings)
-
-
-@pytest.mark.slow
-@both_kinds
-def test_later_episodes_of_a_trial_are_better(family: str, tmp_path: Path) -> None:
-    horizon = {"navigation-2d": 20, "gridnavi": 15}[family]
-    run = RunConfig(
-        iterations=20, horizon=horizon, tasks_per_batch=32, episodes_per_task=1, track="disabled", out=str(tmp_path)
-    )
-    train(TrainConfig("recurrent-sac", family, run, RecurrentSacConfig(discount=0.95, episodes_per_trial=3)))
-    means = evaluate(tmp_path).returns.mean(0)
-    assert means[-1] > means[0] + 1
