@@ -54,7 +54,6 @@ WAITS = {
     "varibad": 3,
     "pearl": 2,
     "recurrent-sac": 3,
-    "recurrent-sac": 3,
     "random": 0,
     "optimal": 0,
 }
