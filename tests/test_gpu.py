@@ -57,6 +57,9 @@ class Watched(Actor):
     def __init__(self, policy: PolicyActor, horizon: int) -> None:
         self._policy, self._horizon, self._steps = policy, horizon, 0
 
+    def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Any:
+        return self._policy.open(state, episodes, generator, deterministic)
+
     def act(
         self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Distribution]:
@@ -85,12 +88,17 @@ def test_captured_and_eager_collections_are_equal(name: str, monkeypatch: pytest
     tolerance = 1e-3 if isinstance(family, LocomotionFamily) else 0.0
     policy, state = policy_and_state(family)
     tasks = family.sample_tasks(3, generator(0, "tasks"))
-    found = [
-        metarl.Sampler(family, CUDA, captured).collect(policy, state, tasks, episodes=2, seed=0)
-        for captured in (False, True)
-    ]
-    for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
-        torch.testing.assert_close(*(getattr(rollout, quantity) for rollout in found), rtol=tolerance, atol=tolerance)
+    found = []
+    for captured in (False, True):
+        sampler = metarl.Sampler(family, CUDA, captured)
+        # The second time with other parameters, from the graph of the first.
+        found.append(
+            [sampler.collect(policy, params, tasks, 2, seed) for seed, params in enumerate((state, 2 * state))]
+        )
+    for eager, replayed in zip(*found, strict=True):
+        for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
+            pair = getattr(replayed, quantity), getattr(eager, quantity)
+            torch.testing.assert_close(*pair, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("memory", [*MEMORIES, "hyper-rl2", "varibad", "pearl"])

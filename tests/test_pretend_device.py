@@ -1,5 +1,6 @@
 """Learners and families on a device that is none (``tests/pretend.py``): nothing is mixed, nothing waits unasked."""
 
+import runpy
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from metarl.learner import LEARNERS, Learner
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
-from tests.pretend import MODULE, NAME, PretendDevice, PretendTensor
+from tests.pretend import MODULE, NAME, ROOT, PretendDevice, PretendTensor
 
 TASKS, EPISODES, HORIZON = 2, 2, 3
 # What makes an update small, of the learners that have it.
@@ -250,3 +251,12 @@ def test_robots_of_mujoco_warp_are_in_the_graph(kind: str, monkeypatch: pytest.M
     for one, other in zip(replayed, eager, strict=True):
         for quantity in ("observations", "actions", "rewards", "valid", "final_observations"):
             torch.testing.assert_close(getattr(one, quantity), getattr(other, quantity), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["maml-trpo", "rl2"])
+def test_what_measures_learners_on_a_gpu_runs(name: str) -> None:
+    program = runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"))
+    found = program["measure"](program["cases"](tiny=True)[name], torch.device("cpu"))
+    assert found["env steps"] == 2 * 2 * 2 * 5
+    assert found["iteration"] == pytest.approx(sum(found[part] for part in ("sampling", "adaptation", "update")))
+    assert len(program["cases"](tiny=False)) == 4
