@@ -16,7 +16,9 @@ no choice. Printed is the cosine between it and the gradients of single batches,
 
 import argparse
 import itertools
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from tensordict import TensorDict
@@ -32,6 +34,7 @@ from metarl.returns import discounted_returns, generalized_advantages, per_task_
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 
+RESULTS = Path(__file__).parent / "results" / "gradient_quality.json"
 DISCOUNT = 0.99
 FAMILIES = {
     "four-rooms": {},
@@ -105,7 +108,7 @@ def reference(policy: Policy, params: TensorDict, collect: Callable[[int], Rollo
 
 
 def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> None:
-    """Print a family's table."""
+    """Print a family's table, and write what it holds beside those of the other families."""
     family = metarl.make_family(name, **FAMILIES[name])
     policy = make_policy(family.observation_space, family.action_space)
     params = policy.init_params(generator(1, "gradient quality"))
@@ -117,7 +120,8 @@ def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> 
 
     truth = reference(policy, params, collect, rounds)
     other = reference(policy, params, lambda seed: collect(-seed), rounds)
-    print(f"\n{name}: {tasks} tasks x {episodes} episodes; two references agree to {cosine(truth, other):.3f}")
+    agreement = cosine(truth, other)
+    print(f"\n{name}: {tasks} tasks x {episodes} episodes; two references agree to {agreement:.3f}")
     found: dict[tuple[str, float, float], list[float]] = {}
     for seed in range(batches):
         rollout = sampler.collect(actor, stacked, drawn, episodes, seed)
@@ -132,6 +136,25 @@ def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> 
         cells = [torch.tensor(found[end, gae_lambda, floor]) for floor in FLOORS]
         numbers = "".join(f"{cell.mean():>9.3f} ± {cell.std():.3f}" for cell in cells)
         print(f"{end:<10}{gae_lambda:>7}{numbers}", flush=True)
+    about = {"batches": batches, "rounds": rounds, "tasks": tasks, "episodes": episodes, "agreement": agreement}
+    names = ("end", "lambda", "floor")
+    cosines = [{**dict(zip(names, key, strict=True)), "cosines": each} for key, each in found.items()]
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps({**known, name: {**about, "rows": cosines}}) + "\n")
+
+
+def table(path: Path = RESULTS) -> str:
+    """Return the mean cosines of lambda 1 as a Markdown table."""
+    floors = " | ".join(f"floor {floor:g}" for floor in FLOORS[1:])
+    lines = [f"| family | after the horizon | no floor | {floors} |"]
+    lines.append("|---|---|" + "---|" * len(FLOORS))
+    for name, content in json.loads(path.read_text()).items():
+        for end, said in (("bootstrap", f"{name} | bootstrap"), ("finite", " | nothing")):
+            chosen = [row for row in content["rows"] if (row["end"], row["lambda"]) == (end, 1.0)]
+            rows = {row["floor"]: row["cosines"] for row in chosen}
+            means = " | ".join(f"{sum(rows[floor]) / len(rows[floor]):.3f}" for floor in FLOORS)
+            lines.append(f"| {said} | {means} |")
+    return "\n".join(lines)
 
 
 def cosine(one: Tensor, other: Tensor) -> float:

@@ -10,11 +10,14 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from metarl.baselines import RIDGE, LinearBaseline, linear_features, projected
 
+RESULTS = Path(__file__).parent / "results" / "linear_baseline.json"
 SIZES = (64, 256, 510, 1024, 2048, 12288)
 SAMPLES = (24, 400, 2000)
 # Beyond this the primal form would take minutes and gigabytes.
@@ -45,19 +48,27 @@ def measure(form: str, size: int, samples: int) -> None:
 
 
 def main() -> None:
-    """Print the table."""
-    print("| numbers of an observation | samples | primal | now |\n|---|---|---|---|")
+    """Measure, write, print."""
+    rows = []
     for size in SIZES:
         for samples in SAMPLES:
-            cells = []
+            row: dict[str, Any] = {"size": size, "samples": samples}
             for form in ("primal", "now"):
-                if form == "primal" and size > LARGEST_PRIMAL:
-                    cells.append("-")
-                    continue
-                command = [sys.executable, __file__, form, str(size), str(samples)]
-                seconds, megabytes = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-                cells.append(f"{seconds:.3f} s, {megabytes:.0f} MB")
-            print(f"| {size} | {samples} | {' | '.join(cells)} |", flush=True)
+                if form == "now" or size <= LARGEST_PRIMAL:
+                    command = [sys.executable, __file__, form, str(size), str(samples)]
+                    row[form] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+            rows.append(row)
+    RESULTS.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    print(table())
+
+
+def table(path: Path = RESULTS) -> str:
+    """Return what was measured as a Markdown table."""
+    lines = ["| numbers of an observation | samples | primal | now |", "|---|---|---|---|"]
+    for row in json.loads(path.read_text())["rows"]:
+        cells = [f"{row[form][0]:.3f} s, {row[form][1]:.0f} MB" if form in row else "-" for form in ("primal", "now")]
+        lines.append(f"| {row['size']} | {row['samples']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

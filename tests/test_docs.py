@@ -15,6 +15,7 @@ import pytest
 
 import metarl
 from benchmarks import metaworld_sampling
+from benchmarks.tables import fill_page
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
 from metarl.config import RunConfig
 from metarl.encoders import ENCODERS
@@ -223,6 +224,11 @@ def test_the_files_and_keys_that_a_run_leaves_stand_in_the_manual(
     assert {path.name for path in run.path.iterdir()} <= explained
     assert set(run.read_config()) <= explained
     assert set(json.loads(run.evaluation.read_text())) <= explained
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_tables_of_benchmarks_are_those_of_the_committed_files(page: Path) -> None:
+    assert page.read_text() == fill_page(page.read_text()), "python -m benchmarks.tables"
 
 
 def test_every_page_is_in_the_table_of_contents() -> None:
