@@ -68,6 +68,7 @@ FLOORS = [
         "tracking.tensorboard_tracker",
         "tracking.tracker",
         "tracking.tracking",
+        "tracking.wandb_files",
         "tracking.wandb_tracker",
         "training",
         "recorded",
@@ -175,15 +176,19 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tracker", "package"),
-    [("metarl.tracking.wandb_tracker", "wandb"), ("metarl.tracking.tensorboard_tracker", "torch.utils.tensorboard")],
+    ("modules", "package"),
+    [({"wandb_tracker", "wandb_files"}, "wandb"), ({"tensorboard_tracker"}, "torch.utils.tensorboard")],
+    ids=["wandb", "tensorboard"],
 )
-def test_only_its_tracker_imports_a_tracking_package_and_only_when_a_run_is_tracked(tracker: str, package: str) -> None:
+def test_only_its_tracker_imports_a_tracking_package_and_only_when_a_run_is_tracked(
+    modules: set[str], package: str
+) -> None:
     users = {module for module in MODULES if any(f"{name}.".startswith(f"{package}.") for name in imported(module))}
-    assert users == {tracker}
-    tree = ast.parse(MODULES[tracker].read_text())
-    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert package not in ast.unparse(ast.Module(top, []))
+    assert users == {f"metarl.tracking.{module}" for module in modules}
+    for user in users:
+        tree = ast.parse(MODULES[user].read_text())
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert package not in ast.unparse(ast.Module(top, []))
 
 
 def test_nobody_imports_a_folder_by_its_bare_name() -> None:

@@ -15,10 +15,9 @@ from metarl.metrics_file import MetricsRow
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.tracking.tensorboard_tracker import TensorBoardTracker
 from metarl.tracking.tracker import GuardedTracker, NoTracker, Tracker
+from metarl.tracking.wandb_files import offline_run, remove_empty_parts, whole_parts
 from metarl.tracking.wandb_tracker import WandbTracker
 
-# Size in bytes of a W&B file with only a header.
-EMPTY_PART = 7
 MODES = ("online", "offline", "disabled", "tensorboard")
 
 
@@ -59,6 +58,7 @@ def track_training(config: TrainConfig, directory: RunDirectory) -> Tracker:
     history = directory.read_metrics()
     tracking_mode(config.run.track)
     run_id = content["tracking_id"]
+    remove_empty_parts(directory.path, run_id)
     return GuardedTracker(
         lambda: make_tracker(config.run.track, directory.path, about, config.group, job_type, run_id, history)
     )
@@ -116,26 +116,6 @@ def make_tracker(
     if mode == "tensorboard":
         return TensorBoardTracker(directory, config, job_type, run_id)
     return WandbTracker(directory, mode, config, group, job_type, run_id, history)
-
-
-def offline_run(directory: Path) -> Path | None:
-    """Return the newest W&B run folder in a run directory, or None."""
-    runs = sorted((directory / "wandb").glob("*run-*"), key=lambda path: path.stat().st_mtime)
-    return runs[-1] if runs else None
-
-
-def whole_parts(directory: Path) -> list[Path]:
-    """Return the newest part of each offline W&B run in a run directory, which contains the whole run.
-
-    A part that was killed within seconds contains only a header, on which ``wandb sync`` would fail; then the part
-    before is returned.
-    """
-    newest: dict[str, Path] = {}
-    for part in sorted((directory / "wandb").glob("offline-run-*")):  # their names start with the time
-        _, _, _, run_id = part.name.split("-", 3)
-        if any(file.stat().st_size > EMPTY_PART for file in part.glob("*.wandb")):
-            newest[run_id] = part
-    return list(newest.values())
 
 
 def where_tracked(directory: Path) -> list[str]:

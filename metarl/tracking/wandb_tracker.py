@@ -1,4 +1,4 @@
-"""Logging to Weights & Biases: the only module that imports wandb, and only when a run is tracked."""
+"""Logging to Weights & Biases: wandb is imported only when a run is tracked."""
 
 import sys
 from collections.abc import Mapping, Sequence

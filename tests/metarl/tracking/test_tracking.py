@@ -1,8 +1,6 @@
 import json
 import shutil
-import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,10 @@ from metarl.learner import LEARNERS
 from metarl.metrics import METRICS
 from metarl.run_directory import RunDirectory
 from metarl.tracking.tracker import NoTracker
-from metarl.tracking.tracking import make_tracker, offline_run, where_tracked, whole_parts
+from metarl.tracking.tracking import make_tracker, where_tracked
+from metarl.tracking.wandb_files import offline_run, records
 from metarl.training import resume, train
 from tests.runs import numbers, run_python, script_validation, small, train_words
-
-HEADER, BLOCK = 7, 32768
 
 
 @pytest.fixture(autouse=True)
@@ -36,27 +33,6 @@ def _nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pyte
     for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC", "WANDB_SWEEP_ID", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-
-
-def records(path: Path) -> Iterator[Record]:
-    """Read a W&B run file: protobuf records in LevelDB's log format, after W&B's own header."""
-    content = path.read_bytes()
-    assert content.startswith(b":W&B")
-    position, gathered = HEADER, b""
-    while position + HEADER <= len(content):
-        left = BLOCK - position % BLOCK
-        if left < HEADER:
-            position += left
-            continue
-        # checksum (4 bytes), size, kind: 1 whole, 2 first, 3 middle, 4 last piece
-        size, kind = struct.unpack_from("<HB", content, position + 4)
-        position += HEADER + size
-        if position > len(content):
-            return  # still being written
-        gathered += content[position - size : position]
-        if kind in (1, 4):
-            yield Record.FromString(gathered)
-            gathered = b""
 
 
 def run_file(directory: Path) -> Path:
@@ -341,15 +317,6 @@ def test_it_is_said_where_an_offline_run_is_and_how_to_upload_it(tracked: tuple[
     shown, upload = where_tracked(tracked[0])
     assert shown == f"W&B run   {tracked[1].file.parent}"
     assert upload == f"upload    wandb sync {tracked[1].file.parent}"
-
-
-def test_the_newest_part_that_holds_more_than_a_header_is_uploaded(tmp_path: Path) -> None:
-    sizes = {"1-ab": 90, "2-ab": 80, "3-ab": 7, "1-ab-eval-c": 50, "2-de": 7}
-    for name, size in sizes.items():
-        part = tmp_path / "wandb" / f"offline-run-2026_{name}"
-        part.mkdir(parents=True)
-        (part / "run.wandb").write_bytes(b"x" * size)
-    assert [part.name for part in whole_parts(tmp_path)] == ["offline-run-2026_2-ab", "offline-run-2026_1-ab-eval-c"]
 
 
 class Failing:
