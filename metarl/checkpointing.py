@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 from metarl.checkpoint_format import find_not_finite
 from metarl.config import RunConfig
 from metarl.config_file import config_hash
-from metarl.errors import RunError
+from metarl.errors import InputError, RunError
 from metarl.learner import Learner
 from metarl.lock import RunLock
 from metarl.metrics import VALIDATION
+from metarl.metrics_file import MetricsRow, digest
 from metarl.replay_files import ReplayFiles
 from metarl.run_directory import RunDirectory, iteration_of
 from metarl.run_identity import place_of
@@ -100,13 +101,15 @@ class Checkpoints:
             raise RunError(f"{broken} is not finite after {done} iterations: training has diverged; {self.describe()}")
         self._lock.check()
         self._directory.sync_metrics()
+        scheduled = is_scheduled(done, self._run.validate_every)
         content = {
             **learned,
             **self._about,
+            "metrics_hashes": _digests(self._directory.read_metrics()[:done], scheduled),
             "iteration": done,
             "env_steps": env_steps,
             "validation": validation if validation is not None and math.isfinite(validation) else None,
-            "scheduled": is_scheduled(done, self._run.validate_every),
+            "scheduled": scheduled,
             "replay": self._replay_files.save(),
         }
         self._directory.save_checkpoint(content)
@@ -168,14 +171,34 @@ def go_back_to(directory: RunDirectory, content: Mapping[str, Any]) -> None:
 
     An uninterrupted run would not have that validation, and might select another best checkpoint.
     """
+    check_metrics(directory, content)
     if content["validation"] is not None and not content["scheduled"]:
         directory.save_checkpoint({**content, "validation": None})
     directory.keep_metrics(int(content["iteration"]), forget=None if content["scheduled"] else VALIDATION)
 
 
+def check_metrics(directory: RunDirectory, content: Mapping[str, Any]) -> None:
+    """Make sure that metrics.csv has the rows that it had when a checkpoint was written.
+
+    Raises:
+        InputError: when it has not.
+    """
+    done = int(content["iteration"])
+    if digest(directory.metrics_until(done)) not in content["metrics_hashes"]:
+        raise InputError(
+            f"{directory.metrics} has other numbers than at the checkpoint of iteration {done}: it was changed since; "
+            "put the file back, or train a new run"
+        )
+
+
 def is_scheduled(done: int, validate_every: int) -> bool:
     """Return whether a validation is due after ``done`` iterations, wherever the run ends."""
     return validate_every > 0 and done % validate_every == 0
+
+
+def _digests(rows: Sequence[MetricsRow], scheduled: bool) -> list[str]:
+    """Return the hashes that rows may have: a resumed run forgets a validation that its end alone brought about."""
+    return [digest(rows), digest(rows, None if scheduled else VALIDATION)]
 
 
 def _kept(content: Mapping[str, Any]) -> _Kept:

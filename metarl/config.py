@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Literal
 
 import torch
@@ -13,8 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from metarl.config_file import (
     ADDED,
+    CONDITIONS,
     HASHED,
     config_hash,
+    recorded_versions,
     refuse_changes,
     refuse_old_numbers,
     refuse_unknown,
@@ -32,7 +33,6 @@ from metarl.validation import require_counts, require_not_negative
 
 # What torch reports for a tensor that is too large.
 SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid size")
-RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
 
 TrackMode = Literal["auto", "online", "offline", "disabled", "tensorboard"]
 
@@ -187,8 +187,12 @@ class TrainConfig:
         """The W&B group of the run."""
         return self.run.group or f"{self.learner_name}-{self.family_name}-{self.preset}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the resolved configuration, with its hash, the split's hash, threads and library versions."""
+    def to_json(self, data_hash: str | None = None) -> dict[str, Any]:
+        """Return the resolved configuration, with its hash, the split's hash, threads and library versions.
+
+        Args:
+            data_hash: of the recorded episodes that the run trains on, if any.
+        """
         content: dict[str, Any] = {
             "learner": self.learner,
             "family": self.family,
@@ -200,8 +204,8 @@ class TrainConfig:
             "family_settings": self.make_family().settings(),
             "numbers": self.learner_class.numbers,
         }
-        machine = {"versions": recorded_versions(), "torch_threads": torch.get_num_threads()}
-        return {**content, "config_hash": config_hash(content), **machine}
+        content |= {"versions": recorded_versions(), "torch_threads": torch.get_num_threads(), "data_hash": data_hash}
+        return {**content, "config_hash": config_hash(content)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], device: str | None = None) -> "TrainConfig":
@@ -216,7 +220,7 @@ class TrainConfig:
         """
         try:
             refuse_unknown(content, (*HASHED, *ADDED))
-            learner, family = content["learner"], content["family"]
+            learner, family = (TypeAdapter(str).validate_python(content[name]) for name in ("learner", "family"))
             config_class = LEARNERS.find(learner).config_class
             recorded = {**content["run"], **({"device": device} if device else {})}
             _refuse_unknown_settings(RunConfig, recorded, "run.")
@@ -226,7 +230,7 @@ class TrainConfig:
             given = content.get("family_overrides", {})  # older runs have no overrides
             overrides = TypeAdapter(dict[str, Any]).validate_python(given)
             expected = content["split_hash"]
-            _ = [content[name] for name in (*HASHED, "config_hash", "versions", "torch_threads")]
+            _ = [content[name] for name in (*HASHED, *CONDITIONS, "config_hash")]
         except (KeyError, TypeError, ValidationError, ValueError, OverflowError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"the run's config.json is not one that this metarl wrote ({reason})") from None
@@ -246,7 +250,7 @@ class TrainConfig:
             InputError: if the learner's arithmetic has changed since the run was started.
         """
         refuse_old_numbers(content, self.learner_class.numbers)
-        warn_of_other_versions(content, recorded_versions())
+        warn_of_other_versions(content)
 
 
 @contextmanager
@@ -262,11 +266,6 @@ def _sizes_that_fit(learner: str) -> Iterator[None]:
         if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
             raise InputError(f"{learner} with these settings does not fit into memory; choose smaller sizes") from None
         raise
-
-
-def recorded_versions() -> dict[str, str]:
-    """Return the versions of the libraries that results depend on."""
-    return {name: version(name) for name in RECORDED_VERSIONS}
 
 
 def _refuse_unknown_settings(kind: type, content: dict[str, Any], where: str) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Collection, Mapping
+from importlib.metadata import version
 from typing import Any
 
 from metarl.errors import InputError
@@ -14,13 +15,15 @@ CHANGEABLE = (
     *("iterations", "device", "out", "data", "track", "group"),
     *("checkpoint_every", "checkpoint_minutes", "redraw"),
 )
-# What determines a run's results; "versions" and "torch_threads" do too, but belong to the machine.
+# What determines a run's results: its settings; the machine and the recorded episodes they were used with.
 HASHED = (
     *("learner", "family", "preset", "split_hash", "run", "settings"),
     *("family_overrides", "family_settings", "numbers"),
 )
+RECORDED_VERSIONS = ("metarl-gym", "torch", "mujoco", "gymnasium", "numpy")
+CONDITIONS = ("versions", "torch_threads", "data_hash")
 # What training and the run directory add to the configuration.
-ADDED = ("format", "tracking_id", "data_hash", "config_hash", "versions", "torch_threads")
+ADDED = ("format", "tracking_id", "config_hash", *CONDITIONS)
 
 
 def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +35,9 @@ def hashed_settings(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_hash(content: Mapping[str, Any]) -> str:
-    """Return the hash of ``hashed_settings``, stored in config.json and in every checkpoint of the run."""
-    return hashlib.sha256(json.dumps(hashed_settings(content), sort_keys=True).encode()).hexdigest()[:16]
+    """Return the hash of ``HASHED`` and ``CONDITIONS``, stored in config.json and in every checkpoint of the run."""
+    hashed = {**hashed_settings(content), **{name: content.get(name) for name in CONDITIONS}}
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def refuse_unknown(content: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
@@ -83,10 +87,15 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
         )
 
 
-def warn_of_other_versions(content: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+def recorded_versions() -> dict[str, str]:
+    """Return the versions of the libraries that results depend on."""
+    return {name: version(name) for name in RECORDED_VERSIONS}
+
+
+def warn_of_other_versions(content: Mapping[str, Any]) -> None:
     """Warn in one line about libraries whose versions differ from those at the start of the run."""
-    before = content["versions"]
-    changed = [f"{name} {before.get(name)} -> {now}" for name, now in versions.items() if before.get(name) != now]
+    pairs = [(name, content["versions"].get(name), now) for name, now in recorded_versions().items()]
+    changed = [f"{name} {before} -> {now}" for name, before, now in pairs if before != now]
     if changed:
         warnings.warn(
             f"the run was started with other versions, so numbers may differ: {', '.join(changed)}", stacklevel=2

@@ -5,7 +5,9 @@ Anything else that is not a table of numbers with the iterations 0, 1, 2, ... is
 """
 
 import csv
+import hashlib
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,19 @@ def append_row(path: Path, row: Mapping[str, float | None], replace: Callable[..
         replace(path, lambda part: write_rows(part, names, rows))
     with open(path, "a", newline="") as stream:
         csv.DictWriter(stream, names).writerow(row)
+
+
+def digest(rows: Sequence[MetricsRow], forget: str | None = None) -> str:
+    """Return a hash of rows that a column which comes later, and is empty in them, does not change.
+
+    Args:
+        rows: of a metrics.csv.
+        forget: prefix of the columns that are left out of the last row.
+    """
+    said = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    if said and forget:
+        said[-1] = {name: value for name, value in said[-1].items() if not name.startswith(forget)}
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
 
 
 def column_names(path: Path) -> list[str]:

@@ -24,7 +24,7 @@ from metarl.errors import InputError
 from metarl.files import make_folder, write_json, write_whole
 from metarl.lock import is_lock_file
 
-FORMAT = "metarl run 1"
+FORMAT = "metarl run 2"
 CHECKPOINT = "iteration-"  # followed by the number of iterations
 VIDEOS = (".gif", ".mp4")
 CheckpointChoice = Literal["latest", "best"]
@@ -198,6 +198,20 @@ class RunDirectory:
         """Return the videos in the directory."""
         return sorted(path for path in self.path.iterdir() if path.suffix in VIDEOS)
 
+    def metrics_until(self, iterations: int) -> list[metrics_file.MetricsRow]:
+        """Return the first ``iterations`` rows of metrics.csv, those before a checkpoint.
+
+        Raises:
+            InputError: when the file has fewer rows, or is not what the run wrote.
+        """
+        rows = self.read_metrics()[:iterations]
+        if len(rows) < iterations:
+            raise InputError(
+                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the "
+                "whole file back, or train a new run"
+            )
+        return rows
+
     def keep_metrics(self, iterations: int, forget: str | None = None) -> None:
         """Drop the rows of metrics.csv after the first ``iterations``, which a resumed run writes again.
 
@@ -208,13 +222,7 @@ class RunDirectory:
         Raises:
             InputError: if the file has fewer rows, or is not what the run wrote.
         """
-        rows = self.read_metrics()
-        if len(rows) < iterations:
-            raise InputError(
-                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the "
-                "whole file back, or train a new run"
-            )
-        names, kept = metrics_file.column_names(self.metrics), rows[:iterations]
+        names, kept = metrics_file.column_names(self.metrics), self.metrics_until(iterations)
         if kept and forget:
             kept[-1].update({name: None for name in names if name.startswith(forget)})
         if names:

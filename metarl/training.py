@@ -57,7 +57,9 @@ def train(config: TrainConfig, stop: StopRequest | None = None) -> RunDirectory:
     directory.make()
     with RunLock(directory.path) as lock:
         directory.require_empty()
-        directory.write_config({**config.to_json(), "tracking_id": tracking_id, "data_hash": data and data.fingerprint})
+        directory.write_config(
+            {**config.to_json(None if data is None else data.fingerprint), "tracking_id": tracking_id}
+        )
         return _Training(config, learner, directory, data, lock).run(0, 0, stop)
 
 

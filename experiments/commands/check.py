@@ -11,18 +11,20 @@ import numpy as np
 import tyro
 from PIL import Image, UnidentifiedImageError
 
+from metarl.checkpointing import check_metrics
 from metarl.config import TrainConfig
 from metarl.config_file import config_hash
 from metarl.errors import InputError, RunError
 from metarl.evaluation import evaluate_learner, load_learner
 from metarl.experiments.commands.parsing import parse
+from metarl.experiments.commands.run_files import describe_evaluation
 from metarl.learner import Learner
 from metarl.lock import is_lock_file
 from metarl.replay_files import ReplayFiles
 from metarl.run_directory import RunDirectory, iteration_of
 from metarl.run_identity import check_belongs
 
-DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def run(words: Sequence[str]) -> None:
     content = directory.read_config()
     config = TrainConfig.from_json(content, options.device)
     wrong = 0
-    for path, verify in _checks(directory, config, content):
+    for path, verify in _checks(directory, config, content, options.device):
         try:
             found, right = verify(), True
         except DAMAGED as error:
@@ -59,7 +61,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _checks(
-    directory: RunDirectory, config: TrainConfig, content: dict[str, Any]
+    directory: RunDirectory, config: TrainConfig, content: dict[str, Any], device: str | None
 ) -> Iterator[tuple[Path, Callable[[], str]]]:
     """Yield each file with a function that returns a description of it, or raises an error."""
     yield directory.config, lambda: f"{config.learner} on {config.family}, SHA-256 {config_hash(content)[:12]}"
@@ -72,7 +74,7 @@ def _checks(
     for path in sorted(directory.path.glob("*.png")):
         yield path, lambda path=path: _check_picture(path)  # type: ignore[misc]
     for path in sorted(directory.path.glob("evaluation*.json")):
-        yield path, lambda path=path: _repeat(directory, config, path)  # type: ignore[misc]
+        yield path, lambda path=path: _repeat(directory, content, device, path)  # type: ignore[misc]
     for path in sorted(directory.path.rglob(".*")):
         if is_lock_file(path.name) or path.name.endswith(".part"):
             yield path, lambda: "left by a process that is running or was killed; harmless"
@@ -94,14 +96,9 @@ def _check_checkpoint(directory: RunDirectory, config: TrainConfig, content: dic
 
 
 def _check_metrics(directory: RunDirectory) -> str:
-    rows, latest = directory.read_metrics(), directory.load_checkpoint()
-    done = latest["iteration"]
-    if [row["iteration"] for row in rows[:done]] != list(range(done)):
-        raise ValueError(f"its rows are not those of the iterations 0 to {done - 1}, which the latest checkpoint has")
-    steps = rows[done - 1]["env_steps"] if done else "0"
-    if int(steps) != latest["env_steps"]:
-        raise ValueError(f"iteration {done - 1} has {steps} env steps, and the checkpoint {latest['env_steps']}")
-    return f"{len(rows)} rows"
+    for path in directory.checkpoint_files():
+        check_metrics(directory, directory.load_checkpoint(path))
+    return f"{len(directory.read_metrics())} rows, those that the checkpoints were written after"
 
 
 def _check_replay(directory: RunDirectory, config: TrainConfig) -> str:
@@ -113,16 +110,18 @@ def _check_replay(directory: RunDirectory, config: TrainConfig) -> str:
 def _check_picture(path: Path) -> str:
     try:
         with Image.open(path) as image:
+            image.verify()
+        with Image.open(path) as image:
             image.load()
             return f"{image.width} x {image.height} pixels"
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, SyntaxError):  # which Pillow raises for a wrong checksum
         raise ValueError("it is not a whole picture; metarl evaluate draws it anew") from None
 
 
-def _repeat(directory: RunDirectory, config: TrainConfig, path: Path) -> str:
-    """Repeat an evaluation with its settings, and compare all returns."""
+def _repeat(directory: RunDirectory, content: dict[str, Any], device: str | None, path: Path) -> str:
+    """Repeat an evaluation with its settings, and compare all that is written of it."""
     record = json.loads(path.read_text())
-    content = directory.read_config()
+    config = TrainConfig.from_json(content, device or record["device"])
     if record["config_hash"] != config_hash(content):
         raise ValueError("it was measured with another config.json")
     kept = [each for each in directory.checkpoint_files() if iteration_of(each) == record["iteration"]]
@@ -144,4 +143,9 @@ def _repeat(directory: RunDirectory, config: TrainConfig, path: Path) -> str:
             f"the evaluation does not reproduce: mean return after the last step {returns[:, -1].mean():.6g} there, "
             f"{curve.returns[:, -1].mean():.6g} now"
         )
+    measured = describe_evaluation(directory, config, curve, record["iteration"], record["seed"])
+    again = json.loads(json.dumps(measured))
+    names = (again.keys() | record.keys()) - {"device"}
+    if others := sorted(name for name in names if again.get(name) != record.get(name)):
+        raise ValueError(f"the evaluation does not reproduce: {', '.join(others)} differ")
     return f"all {returns.size} returns reproduce"

@@ -1,6 +1,7 @@
 """The files that commands write to a run directory, and the list of their paths."""
 
 from pathlib import Path
+from typing import Any
 
 from metarl.config import TrainConfig
 from metarl.config_file import config_hash
@@ -25,7 +26,15 @@ def save_evaluation(
         out: the directory to write to, usually the run's own.
     """
     picture, numbers = evaluation_files(out, curve)
-    record = {
+    write_json(numbers, describe_evaluation(directory, config, curve, iteration, seed))
+    draw_adaptation_curve(curve, picture, f"{config.learner} on {config.family} ({config.preset})")
+
+
+def describe_evaluation(
+    directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int
+) -> dict[str, Any]:
+    """Return what is written of an evaluation; arguments as ``save_evaluation``."""
+    return {
         "learner": config.learner,
         "family": config.family,
         "preset": config.preset,
@@ -35,9 +44,8 @@ def save_evaluation(
         "device": config.run.device,
         "iteration": iteration,
         "seed": seed,
+        **curve.to_json(),
     }
-    write_json(numbers, {**record, **curve.to_json()})
-    draw_adaptation_curve(curve, picture, f"{config.learner} on {config.family} ({config.preset})")
 
 
 def evaluation_files(directory: RunDirectory, curve: AdaptationCurve) -> tuple[Path, Path]:

@@ -12,7 +12,7 @@ from metarl.errors import InputError
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 from metarl.trust_region import TrustRegionConfig
-from tests.runs import small
+from tests.runs import numbers, small
 
 
 def through_json(config: TrainConfig) -> TrainConfig:
@@ -197,10 +197,12 @@ def test_overrides_that_make_no_sense_are_refused(given: Any) -> None:
         ({"run__seed": 5}, "was changed after the run had started"),
         ({"settings__inner_lr": 0.25}, "was changed after the run had started"),
         ({"numbers": 7}, "was changed after the run had started"),
+        ({"torch_threads": 77}, "was changed after the run had started"),
+        ({"learner": 3}, "is not one that this metarl wrote"),
         ({"family_settings__arms": 7}, "family_settings arms=7, but the run's configuration has arms=5"),
         ({"settings__hidden_sizes": [10**30]}, "."),
     ],
-    ids=range(8),
+    ids=range(10),
 )
 def test_an_edited_file_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -253,10 +255,14 @@ def test_a_resumed_run_has_the_threads_it_was_started_with(tmp_path: Path) -> No
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
+        whole = train(small(tmp_path / "whole", iterations=2))
         train(small(tmp_path / "run", iterations=1))
         torch.set_num_threads(1)
-        resume(tmp_path / "run", iterations=2)
+        resumed = resume(tmp_path / "run", iterations=2)
         assert torch.get_num_threads() == 3
+        assert [row["return_after"] for row in numbers(resumed.path)] == [
+            row["return_after"] for row in numbers(whole.path)
+        ]
         assert RunDirectory(tmp_path / "run").read_config()["torch_threads"] == 3
     finally:
         torch.set_num_threads(before)

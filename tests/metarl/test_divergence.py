@@ -2,12 +2,19 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from metarl.distributions import DiagonalGaussian
+from metarl.agents.baselines.sb3.algorithms import SacConfig
+from metarl.agents.in_context.pearl import PearlConfig
+from metarl.config import RunConfig, TrainConfig
+from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.divergence import REFUSED_STEPS, ZERO_GRADIENTS, DivergenceCheck, policy_deviation
+from metarl.envs.basic.navigation import Navigation2D
 from metarl.errors import RunError
+from metarl.evaluation import evaluate
+from metarl.family import Transition
 from metarl.processes import ONE_PROCESS
 from metarl.run_directory import RunDirectory
 from metarl.training import train
@@ -51,10 +58,11 @@ def test_signs_of_several_iterations_survive_a_resume(changes: dict[str, float],
     assert DivergenceCheck("kl", [bad] * (count - 1) + [HEALTHY]).sign(bad, 1.0) is None
 
 
-def test_the_deviation_is_a_geometric_mean() -> None:
+@pytest.mark.parametrize("kind", [DiagonalGaussian, SquashedGaussian])
+def test_the_deviation_is_a_geometric_mean(kind: type[DiagonalGaussian]) -> None:
     rollout = made_up_rollout()
     log_std = torch.tensor([1.0, 3.0]).expand(*rollout.rewards.shape, 2)
-    changed = dataclasses.replace(rollout, distribution=DiagonalGaussian(torch.zeros_like(log_std), log_std))
+    changed = dataclasses.replace(rollout, distribution=kind(torch.zeros_like(log_std), log_std))
     assert policy_deviation(changed, ONE_PROCESS) == pytest.approx(math.exp(2))
 
 
@@ -64,3 +72,26 @@ def test_a_diverged_run_ends_with_its_last_good_checkpoint(tmp_path: Path, monke
     with pytest.raises(RunError, match=r"diverged in iteration 2: the loss is inf.* the checkpoint of iteration 2"):
         train(small(tmp_path / "run", checkpoint_every=1))
     assert [row["diverged"] for row in RunDirectory(tmp_path / "run").read_metrics()] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("learner", ["sac", "pearl"])
+def test_learners_from_replay_end_at_infinite_returns_and_keep_a_checkpoint(
+    learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, steps = Navigation2D.outcome, iter(range(10**6))
+
+    def exploding(family: Navigation2D, offsets: torch.Tensor) -> Transition:
+        outcome = plain(family, offsets)
+        return outcome._replace(rewards=outcome.rewards * (1.0 if next(steps) < 30 else 3e38))
+
+    monkeypatch.setattr(Navigation2D, "outcome", exploding)
+    run = RunConfig(20, out=str(tmp_path), track="disabled", tasks_per_batch=2, episodes_per_task=2, horizon=5)
+    settings = {"pearl": PearlConfig(hidden_sizes=(8,), updates_per_iteration=2), "sac": SacConfig()}[learner]
+    run = dataclasses.replace(run, checkpoint_every=1)
+    with pytest.raises(
+        RunError, match=r"iteration \d+: .*(inf|NaN).* up to the checkpoint of iteration [1-9]"
+    ) as caught:
+        train(TrainConfig(learner, "navigation-2d", run, settings))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(Navigation2D, "outcome", plain)
+    assert np.isfinite(evaluate(tmp_path, 2).returns).all()

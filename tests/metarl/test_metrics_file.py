@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from metarl.errors import InputError
-from metarl.metrics_file import append_row, column_names, read_metrics, write_rows
+from metarl.metrics_file import MetricsRow, append_row, column_names, digest, read_metrics, write_rows
 from metarl.run_directory import RunDirectory, write_whole
 
 GOOD = "iteration,env_steps,loss\n0,8,0.5\n1,16,\n"
@@ -72,3 +72,11 @@ def test_a_file_with_fewer_rows_than_the_checkpoint_has_iterations_is_refused(tm
     write_rows(directory.metrics, ["iteration"], [{"iteration": 0}])
     with pytest.raises(InputError, match="has 1 of the 2 iterations"):
         directory.keep_metrics(2)
+
+
+def test_a_digest_knows_every_number_and_no_column_that_comes_later() -> None:
+    rows: list[MetricsRow] = [{"iteration": 0, "loss": 0.5}, {"iteration": 1, "loss": 0.25, "validation/loss": 1.0}]
+    assert digest(rows) != digest([rows[0], {**rows[1], "loss": 0.125}])
+    assert digest(rows) == digest([{**rows[0], "validation/loss": None}, rows[1]])
+    assert digest(rows, forget="validation/") == digest([rows[0], {"iteration": 1, "loss": 0.25}])
+    assert digest([]) != digest(rows)

@@ -43,6 +43,17 @@ def change_a_return(path: Path) -> None:
     path.write_text(json.dumps(record))
 
 
+def change_another_entry(path: Path) -> None:
+    record = json.loads(path.read_text())
+    record["env_steps"][1] += 1
+    path.write_text(json.dumps(record))
+
+
+def change_a_digit(path: Path) -> None:
+    text = path.read_text()
+    path.write_text(text[:-20] + str((int(text[-20]) + 1) % 10) + text[-19:])
+
+
 def drop_a_row(path: Path) -> None:
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
 
@@ -53,7 +64,10 @@ def drop_a_row(path: Path) -> None:
         ("checkpoints/iteration-2", flip, "its SHA-256 is not the one written in it; remove it"),
         ("checkpoints/iteration-0", flip, "its SHA-256 is not the one written in it"),
         ("evaluation.json", change_a_return, "the evaluation does not reproduce: mean return"),
-        ("metrics.csv", drop_a_row, "its rows are not those of the iterations 0 to 1"),
+        ("evaluation.json", change_another_entry, "the evaluation does not reproduce: env_steps differ"),
+        ("metrics.csv", drop_a_row, "has 1 of the 2 iterations in iteration-2"),
+        ("metrics.csv", change_a_digit, "has other numbers than at the checkpoint of iteration 2"),
+        ("adaptation_curve.png", flip, "it is not a whole picture"),
         ("adaptation_curve.png", lambda path: path.write_bytes(b"PNG"), "it is not a whole picture"),
     ],
 )
