@@ -117,6 +117,9 @@ class Float32Actor(Actor):
     def __init__(self, learner: MamlTrpo) -> None:
         self.learner = learner
 
+    def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> Any:
+        return self.learner.open(state, episodes, generator, deterministic)
+
     def act(
         self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
     ) -> tuple[Tensor, Any]:
