@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from metarl.errors import InputError, RunError
 from metarl.learner import Learner
 from metarl.lock import RunLock
 from metarl.metrics import VALIDATION
-from metarl.metrics_file import MetricsRow, digest
+from metarl.metrics_file import digest
 from metarl.replay_files import ReplayFiles
 from metarl.run_directory import RunDirectory, iteration_of
 from metarl.run_identity import place_of
@@ -36,7 +36,8 @@ class Checkpoints:
     """The checkpoints of a training run: the latest few, and the one with the best validation return.
 
     The best one is not recorded anywhere: it follows from the validation returns in the checkpoints themselves, so it
-    is known even if a run is killed between two writes.
+    is known even if a run is killed between two writes. With several processes the first alone
+    reads and writes, and all call the same methods.
 
     Args:
         directory: directory of the run.
@@ -50,17 +51,20 @@ class Checkpoints:
         self, directory: RunDirectory, run: RunConfig, learner: Learner, task_source: TaskSource, lock: RunLock
     ) -> None:
         self._directory, self._run, self._learner, self._task_source = directory, run, learner, task_source
-        self._lock, self._replay_files = lock, ReplayFiles(directory.replay, learner.replays())
-        config = directory.read_config()
+        self._processes = learner.processes
+        self._lock, self._replay_files = lock, ReplayFiles(directory.replay, learner.replays(), self._processes)
+        config = self._processes.from_first(directory.read_config)
         self._about = {
             "tracking_id": config["tracking_id"],
             "config_hash": config_hash(config),
             "place": place_of(directory),
         }
-        self._kept = {
-            iteration_of(path): _kept(directory.load_checkpoint(path)) for path in directory.checkpoint_files()
-        }
+        self._kept = self._processes.from_first(self._read_kept)
         self._saved_at = time.monotonic()
+
+    def _read_kept(self) -> dict[int, _Kept]:
+        files = self._directory.checkpoint_files()
+        return {iteration_of(path): _kept(self._directory.load_checkpoint(path)) for path in files}
 
     @property
     def latest(self) -> int | None:
@@ -93,29 +97,33 @@ class Checkpoints:
         """Write a checkpoint, and remove those that are no longer needed.
 
         Raises:
-            RunError: if a value is not finite, in which case the latest checkpoint remains the last good one; or if
-                another process has taken over the run.
+            RunError: if a value is not finite, in which case the latest checkpoint remains the last good one; if the
+                parameters of processes differ; or if another process has taken over the run.
         """
         learned = {"learner": self._learner.state_dict(), "task_source": self._task_source.state_dict()}
         if (broken := find_not_finite(learned)) is not None:
             raise RunError(f"{broken} is not finite after {done} iterations: training has diverged; {self.describe()}")
-        self._lock.check()
-        self._directory.sync_metrics()
+        self._processes.check_equal(lambda: learned)
+        self._processes.from_first(self._before_writing)
         scheduled = is_scheduled(done, self._run.validate_every)
         content = {
             **learned,
             **self._about,
-            "metrics_hashes": _digests(self._directory.read_metrics()[:done], scheduled),
+            "metrics_hashes": self._processes.from_first(lambda: self._digests(done, scheduled)),
             "iteration": done,
             "env_steps": env_steps,
             "validation": validation if validation is not None and math.isfinite(validation) else None,
             "scheduled": scheduled,
             "replay": self._replay_files.save(),
         }
-        self._directory.save_checkpoint(content)
+        self._processes.from_first(lambda: self._directory.save_checkpoint(content))
         self._kept[done] = _kept(content)
         self._saved_at = time.monotonic()
         self._remove_superfluous()
+
+    def _before_writing(self) -> None:
+        self._lock.check()
+        self._directory.sync_metrics()
 
     def save_if_finite(self, done: int, env_steps: int) -> None:
         """Write a checkpoint before the run ends with an error, unless one exists or it would not be finite."""
@@ -158,11 +166,19 @@ class Checkpoints:
         """Remove checkpoints other than the latest and the best, and replay files that none of the latest refers to."""
         latest, values = sorted(self._kept)[-KEPT:], self._scheduled_values()
         best = max(values, key=lambda iteration: values[iteration], default=None)  # the first of equals
-        for path in self._directory.checkpoint_files():
-            if iteration_of(path) not in (*latest, best):
-                path.unlink()
         self._kept = {key: kept for key, kept in self._kept.items() if key in (*latest, best)}
         needed = frozenset[str]().union(*(self._kept[iteration].replay for iteration in latest))
+        self._processes.from_first(lambda: self._remove_others(needed))
+
+    def _digests(self, done: int, scheduled: bool) -> list[str]:
+        """Return the hashes that rows may have: a resumed run forgets a validation that its end alone brought about."""
+        rows = self._directory.read_metrics()[:done]
+        return [digest(rows), digest(rows, None if scheduled else VALIDATION)]
+
+    def _remove_others(self, needed: frozenset[str]) -> None:
+        for path in self._directory.checkpoint_files():
+            if iteration_of(path) not in self._kept:
+                path.unlink()
         self._replay_files.remove_others(needed)
 
 
@@ -194,11 +210,6 @@ def check_metrics(directory: RunDirectory, content: Mapping[str, Any]) -> None:
 def is_scheduled(done: int, validate_every: int) -> bool:
     """Return whether a validation is due after ``done`` iterations, wherever the run ends."""
     return validate_every > 0 and done % validate_every == 0
-
-
-def _digests(rows: Sequence[MetricsRow], scheduled: bool) -> list[str]:
-    """Return the hashes that rows may have: a resumed run forgets a validation that its end alone brought about."""
-    return [digest(rows), digest(rows, None if scheduled else VALIDATION)]
 
 
 def _kept(content: Mapping[str, Any]) -> _Kept:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -25,6 +25,7 @@ from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
 from metarl.family_settings import checked_settings
 from metarl.learner import LEARNERS, Learner
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.references import Reference
 from metarl.registry import own_name
 from metarl.splits import TaskSplit
@@ -208,12 +209,13 @@ class TrainConfig:
         return {**content, "config_hash": config_hash(content)}
 
     @classmethod
-    def from_json(cls, content: dict[str, Any], device: str | None = None) -> "TrainConfig":
+    def from_json(cls, content: dict[str, Any], device: str | None = None, processes: Processes = ONE_PROCESS) -> Self:
         """Rebuild a configuration from the output of ``to_json``.
 
         Args:
             content: content of config.json.
             device: device to use instead of the recorded one.
+            processes: which may have devices of their own.
 
         Raises:
             InputError: if an entry is missing, unknown, of the wrong type or was edited, or the task split has changed.
@@ -222,7 +224,7 @@ class TrainConfig:
             refuse_unknown(content, (*HASHED, *ADDED))
             learner, family = (TypeAdapter(str).validate_python(content[name]) for name in ("learner", "family"))
             config_class = LEARNERS.find(learner).config_class
-            recorded = {**content["run"], **({"device": device} if device else {})}
+            recorded = {**content["run"], "device": processes.device(device or content["run"]["device"])}
             _refuse_unknown_settings(RunConfig, recorded, "run.")
             _refuse_unknown_settings(config_class, content["settings"], "settings.")
             run = TypeAdapter(RunConfig).validate_python(recorded)

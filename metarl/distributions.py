@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, softplus
 
+from metarl.noise import draw_rows, exponential
+
 LOG_TWO_PI = math.log(2 * math.pi)
 # Beyond this, tanh rounds to 1 in float32, whose inverse is infinite.
 EDGE = 1 - 1e-6
@@ -59,7 +61,7 @@ class DiagonalGaussian(Distribution):
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw one action ``[..., A]`` from each distribution."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype)
+        noise = draw_rows(torch.randn, self.mean.shape, generator, device=self.mean.device, dtype=self.mean.dtype)
         return torch.addcmul(self.mean, noise, self.log_std.exp())
 
     def mode(self) -> Tensor:
@@ -91,9 +93,9 @@ class Categorical(Distribution):
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw one action ``[...]`` (int64) from each distribution, by the Gumbel trick."""
-        shape, kind = self.logits.shape, self.logits.dtype
-        exponential = torch.empty(shape, device=self.logits.device, dtype=kind).exponential_(generator=generator)
-        return (self.logits - exponential.log()).argmax(-1)
+        device, kind = self.logits.device, self.logits.dtype
+        times = draw_rows(exponential, self.logits.shape, generator, device=device, dtype=kind)
+        return (self.logits - times.log()).argmax(-1)
 
     def mode(self) -> Tensor:
         """Return the most probable actions ``[...]`` (int64)."""
@@ -174,7 +176,7 @@ class Bernoulli(Distribution):
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw one action ``[..., A]`` (int64) from each distribution."""
         kind, device = self.logits.dtype, self.logits.device
-        shares = torch.rand(self.logits.shape, generator=generator, device=device, dtype=kind)
+        shares = draw_rows(torch.rand, self.logits.shape, generator, device=device, dtype=kind)
         return (shares < self.logits.sigmoid()).long()
 
     def mode(self) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 from metarl.distributions import Distribution
 from metarl.graphs import copy_of, form_of, tensors_of
 from metarl.learner import Actor
+from metarl.noise import renewed
+from metarl.processes import Shard
 from metarl.rollout import Rollout, join_steps
 from metarl.seeding import generator
 from metarl.spaces import unit_scale
@@ -38,7 +40,7 @@ class RunningEpisodes:
         actor: chooses the actions.
         state: the actor's state for each task, stacked ``[N]``.
         action_space: action space of one environment.
-        num_tasks: N.
+        shard: the N tasks among those of all processes.
         episodes: E.
         seed: seed of all randomness except the environments'.
         deterministic: take the mode of the policy instead of sampling.
@@ -51,17 +53,18 @@ class RunningEpisodes:
         actor: Actor,
         state: Any,
         action_space: spaces.Space[Any],
-        num_tasks: int,
+        shard: Shard,
         episodes: int,
         seed: int,
         deterministic: bool,
         device: torch.device,
         capacity: int,
     ) -> None:
-        self.noise = generator(seed, "actions", device=device)
+        self.noise = shard.generator(generator(seed, "actions", device=device))
         self.working = actor.open(state, episodes, self.noise, deterministic)
         self.step: int | Tensor = 0
-        self.alive = torch.ones(num_tasks, episodes, dtype=torch.bool, device=device)
+        self._shard = shard
+        self.alive = torch.ones(shard.stop - shard.start, episodes, dtype=torch.bool, device=device)
         self.capturable, self.deterministic = actor.capturable, deterministic
         self._actor, self._device, self._capacity = actor, device, capacity
         self._to_env = unit_scale(action_space, device)
@@ -130,7 +133,7 @@ class RunningEpisodes:
     def kept(self) -> "RunningEpisodes":
         """Return episodes with memory of their own, for a graph of a step that is to run others like these."""
         own = copy.copy(self)
-        own.noise = torch.Generator(self._device)
+        own.noise = renewed(self.noise, torch.Generator(self._device))
         own.working = copy_of(self.working)
         own.alive, own.step = self.alive.clone(), torch.zeros(1, dtype=torch.int64, device=self._device)
         own._tensors, own._final = {}, None
@@ -138,7 +141,7 @@ class RunningEpisodes:
 
     def is_like(self, other: "RunningEpisodes") -> bool:
         """Return whether others have the same actor, and states of the same form."""
-        same = self._actor is other._actor and self.deterministic == other.deterministic
+        same = self._actor is other._actor and self.deterministic == other.deterministic and self._shard == other._shard
         return same and form_of(self.working) == form_of(other.working)
 
     def start_as(self, other: "RunningEpisodes") -> None:

@@ -1,20 +1,25 @@
 """Fast adaptation on held-out tasks: the return after each adaptation step, task by task."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 from metarl.checkpoint_format import find_misfit, find_not_finite
 from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.family import Source
 from metarl.learner import Learner
+from metarl.processes import ONE_PROCESS, Processes
+from metarl.rollout import Rollout
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.run_identity import check_belongs
 from metarl.sampler import Sampler
@@ -94,7 +99,8 @@ def adaptation_curve(
 ) -> AdaptationCurve:
     """Adapt a learner to tasks, ``steps`` times, and measure its return before and after each adaptation step.
 
-    The learner is not changed.
+    The learner is not changed. Several processes share the tasks, and each returns the whole curve; fewer tasks than
+    processes are measured by each of them.
 
     Args:
         learner: trained or not.
@@ -112,31 +118,60 @@ def adaptation_curve(
     """
     if steps < 0 or episodes < 1:
         raise InputError(f"evaluation needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
-    session = sampler.session(learner, tasks, episodes)
-    returns, successes, spent = [], [], [0.0]
-    for step in range(steps + 1):
-        rollout = sampler.run(session, derive_seed(seed, "evaluation", part, step))
-        measured = rollout
-        if deterministic:
-            aside = derive_seed(seed, "deterministic evaluation", part, step)
-            measured = sampler.collect(learner, session.state, tasks, episodes, aside, deterministic=True)
-        returns.append(measured.episode_returns().mean(1))
-        if (success := measured.episode_success()) is not None:
-            successes.append(success.float().mean(1))
-        sharers = len(tasks) if learner.pools_episodes else len(tasks) * episodes
-        spent.append(spent[-1] + rollout.env_steps / sharers)
-        if step < steps:
-            session.adapt()
-    matrix, rates = (
-        torch.stack(columns, 1).cpu().double().numpy() if columns else None for columns in (returns, successes)
-    )
-    assert matrix is not None
+    team = learner.processes if len(tasks) >= learner.processes.size else ONE_PROCESS
+    shard = team.shard(len(tasks))
+    with _working_in(team, learner):
+        session = sampler.session(learner, tasks[shard.rows], episodes, shard)
+        returns, successes, spent = [], [], [0.0]
+        for step in range(steps + 1):
+            seeds = [derive_seed(seed, name, part, step) for name in ("evaluation", "deterministic evaluation")]
+            measure = partial(_measure, sampler, session, episodes, *(seeds if deterministic else seeds[:1]))
+            rollout, measured = team.together(measure)
+            returns.append(measured.episode_returns().mean(1))
+            if (success := measured.episode_success()) is not None:
+                successes.append(success.float().mean(1))
+            sharers = len(tasks) if learner.pools_episodes else len(tasks) * episodes
+            spent.append(spent[-1] + sum(team.counts(rollout.env_steps)) / sharers)
+            if step < steps:
+                session.adapt()
+    matrix, rates = _joined(returns, team), _joined(successes, team) if successes else None
     of_trials = not learner.pools_episodes
     return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates, deterministic, of_trials)
 
 
+def _measure(
+    sampler: Sampler, session: Session, episodes: int, seed: int, aside: int | None = None
+) -> tuple[Rollout, Rollout]:
+    """Run a round of the session; return it, and what is measured: itself, or the policy's mode from another seed."""
+    rollout = sampler.run(session, seed)
+    if aside is None:
+        return rollout, rollout
+    learner, tasks, shard = session.learner, session.tasks, session.shard
+    return rollout, sampler.collect(learner, session.state, tasks, episodes, aside, deterministic=True, shard=shard)
+
+
+def _joined(columns: Sequence[Tensor], team: Processes) -> np.ndarray:
+    """Return one value for each of all processes' tasks and each column, ``[N, columns]``."""
+    matrix: np.ndarray = torch.cat(team.gather(torch.stack(list(columns), 1).cpu())).double().numpy()
+    return matrix
+
+
+@contextmanager
+def _working_in(team: Processes, learner: Learner) -> Iterator[None]:
+    """Let a learner share what it computes with these processes inside the block."""
+    before = learner.processes
+    learner.processes = team
+    try:
+        yield
+    finally:
+        learner.processes = before
+
+
 def load_run(
-    path: str | Path, device: str | None = None, checkpoint: CheckpointChoice = "latest"
+    path: str | Path,
+    device: str | None = None,
+    checkpoint: CheckpointChoice = "latest",
+    processes: Processes = ONE_PROCESS,
 ) -> tuple[TrainConfig, Learner, int]:
     """Read a run directory: configuration, trained learner, and the number of iterations it was trained for.
 
@@ -144,17 +179,20 @@ def load_run(
         path: the run's directory.
         device: device of the learner; by default the one it was trained on.
         checkpoint: the latest, or the one with the best validation return.
+        processes: the processes that use the learner together; the first one reads for all.
 
     Raises:
         InputError: if the directory is missing, damaged or not a run, or there is no such device on this machine.
     """
     directory = RunDirectory(path)
-    written = directory.read_config()
-    config = TrainConfig.from_json(written, device)
-    file = directory.find_checkpoint(checkpoint)
-    content = directory.load_checkpoint(file)
+    written = processes.from_first(directory.read_config)
+    config = TrainConfig.from_json(written, device, processes)
+    file = processes.from_first(lambda: directory.find_checkpoint(checkpoint))
+    content = processes.from_first(lambda: directory.load_checkpoint(file))
     check_belongs(directory, file, content, written)
+    config.learner_class.check_processes(processes)
     learner = config.make_learner()
+    learner.processes = processes
     load_learner(learner, content, file)
     return config, learner, int(content["iteration"])
 
@@ -214,6 +252,7 @@ def evaluate(
     checkpoint: CheckpointChoice = "latest",
     part: Source = "test",
     deterministic: bool = False,
+    processes: Processes = ONE_PROCESS,
 ) -> AdaptationCurve:
     """Evaluate a run on its held-out test tasks, or on others.
 
@@ -227,12 +266,13 @@ def evaluate(
         checkpoint: the latest, or the one with the best validation return.
         part: ``test``, ``train``, ``validation``, or ``ood`` for tasks outside the distribution.
         deterministic: evaluate the policy's mode instead of sampled actions; see ``AdaptationCurve``.
+        processes: the processes that share the tasks, all of which call this.
 
     Raises:
         InputError: if the directory is not a run, the family has no tasks outside its distribution, or a count is
             invalid.
     """
-    config, learner, _ = load_run(path, device, checkpoint)
+    config, learner, _ = load_run(path, device, checkpoint, processes)
     return evaluate_learner(config, learner, tasks, steps, episodes, seed, part, deterministic)
 
 

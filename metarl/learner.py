@@ -109,6 +109,7 @@ class Learner(Actor):
             runs of an older version cannot be resumed.
         processes: the processes that train the learner together, each on its own tasks. Everything that ``update``
             computes from tasks is averaged over them, so that all have the same parameters and return the same metrics.
+        shards: whether several processes can train it together.
     """
 
     name: ClassVar[str]
@@ -123,6 +124,20 @@ class Learner(Actor):
     kl_metric: ClassVar[str | None] = None
     numbers: ClassVar[int] = 1
     processes: Processes = ONE_PROCESS
+    shards: ClassVar[bool] = True
+
+    @classmethod
+    def check_processes(cls, processes: Processes) -> None:
+        """Make sure that so many processes can train the learner together, or evaluate it.
+
+        Raises:
+            InputError: when they cannot.
+        """
+        if processes.size > 1 and not cls.shards:
+            raise InputError(
+                f"{cls.name} works in one process, not in {processes.size}; take one device, or give each seed one: "
+                "--seeds 1,2,3 --devices all"
+            )
 
     @abstractmethod
     def __init__(self, family: TaskFamily, config: Any, seed: int, device: torch.device) -> None:

@@ -18,12 +18,14 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from metarl.errors import InputError, RunError
+from metarl.processes import Processes
 
 NAME = ".lock"
 RENEWAL_SECONDS = 30.0
@@ -137,6 +139,23 @@ class RunLock:
             with contextlib.suppress(OSError):
                 if self._is_own(_read(self._path)):
                     os.utime(self._path)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, processes: Processes) -> Iterator[RunLock]:
+    """Hold the lock on a run directory, on the first of several processes, which alone may check it.
+
+    Raises:
+        InputError: on every process, when a living program has it, or the folder cannot be written.
+    """
+    lock = RunLock(folder)
+    with contextlib.ExitStack() as stack:
+
+        def take() -> None:
+            stack.enter_context(lock)
+
+        processes.from_first(take)
+        yield lock
 
 
 def _link(file: Path, name: Path) -> bool:

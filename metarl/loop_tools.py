@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -56,12 +56,16 @@ class StopRequest:
     The signals are SIGINT, SIGTERM, SIGHUP (the terminal was closed) and SIGUSR1 (Slurm's warning before the time
     limit). Under nohup, which ignores SIGHUP, it stays ignored.
 
+    Args:
+        signals: others than these.
+
     Attributes:
         signal: number of the signal received, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
         self.signal: int | None = None
+        self._signals = signals
         self._previous: dict[int, Any] = {}
 
     @property
@@ -71,7 +75,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in self._signals:
                 if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._request)
         return self
@@ -91,9 +95,9 @@ class StopRequest:
 
 
 @contextmanager
-def progress(total: int, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show a progress bar with returns, speed and remaining time; nothing if standard error is not a terminal."""
-    with tqdm(total=total, initial=done, disable=None, unit="it", dynamic_ncols=True) as bar:
+def progress(total: int, done: int, hidden: bool = False) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Show returns, speed and remaining time, unless hidden or standard error is not a terminal."""
+    with tqdm(total=total, initial=done, disable=hidden or None, unit="it", dynamic_ncols=True) as bar:
 
         def show(row: dict[str, float]) -> None:
             speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))

@@ -15,12 +15,52 @@ Both are differentiable functions of a process's own values, so ``mean`` of thei
 pooled mean. With one process they are the plain mean, bit for bit.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from metarl.errors import MetarlError, RunError
+from metarl.noise import BatchGenerator, source
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of a whole batch that one process holds.
+
+    Attributes:
+        start: the first of them.
+        stop: the first one after them.
+        total: rows of the whole batch.
+    """
+
+    start: int
+    stop: int
+    total: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows, to index with."""
+        return slice(self.start, self.stop)
+
+    def generator(self, whole: torch.Generator, worlds: int = 1) -> torch.Generator:
+        """Return what gives this process its part of the random numbers of the whole batch.
+
+        Args:
+            whole: the same on every process.
+            worlds: of each row, each with numbers of its own.
+        """
+        whole = source(whole)
+        if self.stop - self.start == self.total:
+            return whole
+        rows = torch.arange(self.start * worlds, self.stop * worlds, device=whole.device)
+        return BatchGenerator(whole, rows, self.total * worlds)
 
 
 class Processes(ABC):
@@ -45,8 +85,56 @@ class Processes(ABC):
         """
 
     @abstractmethod
+    def device(self, name: str) -> str:
+        """Return the torch device that this process works on where the run is on that of this name."""
+
+    @abstractmethod
     def all(self, flag: bool) -> bool:
         """Return whether the flag is set on every process."""
+
+    @abstractmethod
+    def gather(self, value: Value) -> list[Value]:
+        """Return what each process gives, by rank; anything that can be pickled, tensors on the CPU."""
+
+    @abstractmethod
+    def from_first(self, work: Callable[[], Value]) -> Value:
+        """Return on every process what ``work`` returns on the first one, which alone calls it.
+
+        So one process reads and writes for all.
+
+        Raises:
+            Exception: on every process, what ``work`` raised on the first.
+        """
+
+    def together(self, work: Callable[[], Value]) -> Value:
+        """Return what ``work``, in which processes exchange nothing, returns on this one, unless it failed on another.
+
+        So that no process waits for one that has failed.
+
+        Raises:
+            MetarlError: on every process, what it raised on the first on which it did.
+        """
+        try:
+            done, failure = [work()], None
+        except MetarlError as error:
+            done, failure = [], error
+        if self.all(failure is None):
+            return done[0]
+        raise next(error for error in self.gather(failure) if error is not None)
+
+    def check_equal(self, state: Callable[[], Any]) -> None:
+        """Make sure that a nested state of tensors, numbers and strings has the same bits on every process.
+
+        Raises:
+            RunError: on every process, when it has not.
+        """
+        digests = self.gather(digest(state()))
+        if len(set(digests)) > 1:
+            other = next(rank for rank, found in enumerate(digests) if found != digests[0])
+            raise RunError(
+                f"process {other} has come to other parameters than process 0: they no longer train one learner; go on "
+                "from the last checkpoint, and if it happens again with fewer processes"
+            )
 
     def means(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Return the mean of each of several tensors of one type, in one exchange."""
@@ -82,9 +170,9 @@ class Processes(ABC):
         squares = values.var(0, correction=0) + (own - mean).square()
         return mean, self.mean(weight * squares), sum(counts)
 
-    def part(self, total: int) -> int:
-        """Return how many of ``total`` rows this process takes when they are distributed as evenly as possible."""
-        return (self.rank + 1) * total // self.size - self.rank * total // self.size
+    def shard(self, total: int) -> Shard:
+        """Return which of ``total`` rows this process takes when they are distributed as evenly as possible."""
+        return Shard(self.rank * total // self.size, (self.rank + 1) * total // self.size, total)
 
     def rows(self, count: int) -> tuple[slice, int]:
         """Return which of all processes' rows are the ``count`` of this one, and how many there are in all.
@@ -101,31 +189,6 @@ class Processes(ABC):
         slopes = [parameter.grad for parameter in reached if parameter.grad is not None]
         for parameter, slope in zip(reached, self.means(slopes), strict=True):
             parameter.grad = slope
-
-
-@dataclass(frozen=True)
-class BatchNoise:
-    """Random numbers of a whole batch, of which a process keeps those of its rows.
-
-    So they do not depend on how the batch is distributed over processes.
-
-    Attributes:
-        stream: where they come from; the same on every process.
-        rows: which rows of the batch are this process's, ``[B]``.
-        size: rows of the whole batch.
-    """
-
-    stream: torch.Generator
-    rows: Tensor
-    size: int
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Draw numbers ``[B, *shape]`` from [0, 1)."""
-        return torch.rand(self.size, *shape, generator=self.stream, device=self.stream.device)[self.rows]
-
-    def normal(self, *shape: int) -> Tensor:
-        """Draw standard normal numbers ``[B, *shape]``."""
-        return torch.randn(self.size, *shape, generator=self.stream, device=self.stream.device)[self.rows]
 
 
 class OneProcess(Processes):
@@ -146,9 +209,52 @@ class OneProcess(Processes):
         """Return the count."""
         return [count]
 
+    def device(self, name: str) -> str:
+        """Return the name."""
+        return name
+
     def all(self, flag: bool) -> bool:
         """Return the flag."""
         return flag
 
+    def gather(self, value: Value) -> list[Value]:
+        """Return the value."""
+        return [value]
+
+    def from_first(self, work: Callable[[], Value]) -> Value:
+        """Return what ``work`` returns."""
+        return work()
+
+    def together(self, work: Callable[[], Value]) -> Value:
+        """Return what ``work`` returns."""
+        return work()
+
+    def check_equal(self, state: Callable[[], Any]) -> None:
+        """Do nothing: there is no other state."""
+
 
 ONE_PROCESS = OneProcess()
+
+
+def digest(state: Any) -> str:
+    """Return the SHA-256 of a nested state: of its structure, and of the bits of every tensor."""
+    found = hashlib.sha256()
+    for piece in _pieces(state):
+        found.update(piece)
+    return found.hexdigest()
+
+
+def _pieces(state: Any) -> Iterable[bytes]:
+    if isinstance(state, Tensor):
+        values = state.detach().cpu().contiguous()
+        yield f"{values.dtype} {list(values.shape)}".encode()
+        yield values.view(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(state, Mapping):
+        for name in sorted(state, key=str):
+            yield str(name).encode()
+            yield from _pieces(state[name])
+    elif isinstance(state, list | tuple):
+        for value in state:
+            yield from _pieces(value)
+    else:
+        yield repr(state).encode()

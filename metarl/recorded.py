@@ -119,7 +119,9 @@ class RecordedData:
                 f"{self.path} has episodes of {steps} steps, and {family.name} of {family.horizon} at most"
             )
 
-    def draw(self, tasks: int, episodes: int, rollouts: int, seed: int, iteration: int) -> list[Rollout]:
+    def draw(
+        self, tasks: int, episodes: int, rollouts: int, seed: int, iteration: int, rows: slice = slice(None)
+    ) -> list[Rollout]:
         """Return rollouts of one iteration of training.
 
         All tasks are used equally often, reshuffled in each epoch; episodes are drawn without replacement.
@@ -130,6 +132,7 @@ class RecordedData:
             rollouts: number of rollouts.
             seed: seed of the run.
             iteration: counted from 0.
+            rows: which of the tasks are wanted, by default all.
 
         Raises:
             InputError: if there are too few episodes per task.
@@ -145,10 +148,10 @@ class RecordedData:
             turn: torch.randperm(total, generator=generator(seed, "recorded tasks", turn))
             for turn in range(int(positions[0]) // total, int(positions[-1]) // total + 1)
         }
-        rows = torch.stack([orders[position // total][position % total] for position in positions.tolist()])
+        numbers = torch.stack([orders[position // total][position % total] for position in positions.tolist()])
         stream = generator(seed, "recorded episodes", iteration)
         columns = torch.rand(tasks, available, generator=stream).argsort(-1)[:, : episodes * rollouts]
-        return [self._part(rows, chosen) for chosen in torch.split(columns, episodes, 1)]
+        return [self._part(numbers[rows], chosen[rows]) for chosen in torch.split(columns, episodes, 1)]
 
     def _part(self, rows: Tensor, columns: Tensor) -> Rollout:
         """Return the episodes ``columns`` ``[n, E]`` of the tasks ``rows`` ``[n]``."""

@@ -6,12 +6,16 @@ the checkpoint that lists them, and old ones are removed after it, so a run kill
 checkpoint it resumes from.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from metarl.files import make_folder
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.replay import Replay
 from metarl.tensor_files import read_tensors, write_tensors
 
@@ -29,13 +33,16 @@ class Segment:
 class ReplayFiles:
     """The files of a learner's replay buffers.
 
+    They hold the records of all processes, in one order, so that they know nothing of how many there are.
+
     Args:
         folder: folder of the files, created when needed.
         replays: the buffers by name.
+        processes: that share the buffers.
     """
 
-    def __init__(self, folder: Path, replays: Mapping[str, Replay]) -> None:
-        self._folder, self._replays = folder, replays
+    def __init__(self, folder: Path, replays: Mapping[str, Replay], processes: Processes = ONE_PROCESS) -> None:
+        self._folder, self._replays, self._processes = folder, replays, processes
         self._segments: dict[str, list[Segment]] = {name: [] for name in replays}
 
     def save(self) -> dict[str, Any]:
@@ -47,12 +54,16 @@ class ReplayFiles:
         segments = [segment for segment in self._segments[name] if segment.stop > oldest]
         start = max(oldest, segments[-1].stop if segments else 0)
         if start < replay.added:
-            make_folder(self._folder, "the replay buffer")
             file = f"{name}-{start}-{replay.added}.npz"
-            sha256 = write_tensors(self._folder / file, replay.read(start, replay.added))
+            records = replay.read(start, replay.added, self._processes)
+            sha256 = self._processes.from_first(partial(self._write, file, records))
             segments.append(Segment(file, start, replay.added, sha256))
         self._segments[name] = segments
         return {"added": replay.added, "segments": [asdict(segment) for segment in segments]}
+
+    def _write(self, file: str, records: Mapping[str, Tensor]) -> str:
+        make_folder(self._folder, "the replay buffer")
+        return write_tensors(self._folder / file, records)
 
     def remove_others(self, needed: Set[str]) -> None:
         """Remove files that no checkpoint needs; called after the latest checkpoint is on disk.
@@ -73,5 +84,8 @@ class ReplayFiles:
         """
         for name, replay in self._replays.items():
             self._segments[name] = [Segment(**segment) for segment in content[name]["segments"]]
-            pieces = [read_tensors(self._folder / each.file, each.sha256) for each in self._segments[name]]
-            replay.restore(int(content[name]["added"]), pieces)
+            pieces = self._processes.from_first(partial(self._read, self._segments[name]))
+            replay.restore(int(content[name]["added"]), pieces, self._processes)
+
+    def _read(self, segments: Sequence[Segment]) -> list[dict[str, Tensor]]:
+        return [read_tensors(self._folder / each.file, each.sha256) for each in segments]

@@ -4,12 +4,15 @@ from metarl.config import TrainConfig
 from metarl.config_file import hashed_settings
 from metarl.errors import InputError
 from metarl.loop_tools import StopRequest
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.run_directory import RunDirectory
 from metarl.tracking.tracking import name_run
 from metarl.training import resume, train
 
 
-def train_or_resume(config: TrainConfig, stop: StopRequest | None = None) -> RunDirectory:
+def train_or_resume(
+    config: TrainConfig, stop: StopRequest | None = None, processes: Processes = ONE_PROCESS
+) -> RunDirectory:
     """Train a run, resume it if it exists, or do nothing if it is finished.
 
     So a job that is requeued after it was stopped can run the same command until the run is complete.
@@ -18,17 +21,17 @@ def train_or_resume(config: TrainConfig, stop: StopRequest | None = None) -> Run
         InputError: as ``train``, and if the existing run has other settings.
         RunError: as ``train``.
     """
-    out, _ = name_run(config)
+    out, _ = processes.from_first(lambda: name_run(config))
     directory = RunDirectory(out)
-    if not directory.config.exists():
-        return train(config, stop)
-    given, there = hashed_settings(config.to_json()), hashed_settings(directory.read_config())
+    if not processes.from_first(directory.config.exists):
+        return train(config, stop, processes)
+    given, there = hashed_settings(config.to_json()), hashed_settings(processes.from_first(directory.read_config))
     if given != there:
         pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
         name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))
         raise InputError(
             f"{out} is another run: its {name} is {pairs[1].get(name)}, not {pairs[0].get(name)}; choose another --out"
         )
-    if (directory.finished_iterations() or 0) >= config.run.iterations:
+    if (processes.from_first(directory.finished_iterations) or 0) >= config.run.iterations:
         return directory
-    return resume(out, config.run.iterations, config.run.device, stop=stop)
+    return resume(out, config.run.iterations, config.run.device, stop=stop, processes=processes)

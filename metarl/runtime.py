@@ -1,6 +1,7 @@
 """Process-wide settings that affect speed on a CPU, with measurements in docs/performance.md."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,24 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def share_of_cores() -> int:
+    """Return how many of this machine's cores there are for each of its processes that a launcher started, at least 1.
+
+    Launchers such as torchrun say in LOCAL_WORLD_SIZE how many there are.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // _sharers())
+
+
+def set_torch_threads(threads: int) -> None:
+    """Let torch use so many threads; where processes share the cores, no more than this one's share."""
+    torch.set_num_threads(min(threads, share_of_cores()) if _sharers() > 1 else threads)
+
+
+def _sharers() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager

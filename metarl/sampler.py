@@ -4,6 +4,7 @@ All episodes of all tasks run side by side, one environment each, and nothing le
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.graphs import RECORDERS
 from metarl.learner import Actor, Learner
+from metarl.noise import check_drawn
+from metarl.processes import Shard
 from metarl.rollout import Rollout
 from metarl.runtime import single_torch_thread
 from metarl.seeding import derive_seed
@@ -51,15 +54,16 @@ class Sampler:
         # By numbers of tasks and episodes, and whether actions are drawn.
         self._graphs: dict[tuple[int, int, bool], StepGraph] = {}
 
-    def session(self, learner: Learner, tasks: TensorDict, episodes: int) -> Session:
+    def session(self, learner: Learner, tasks: TensorDict, episodes: int, shard: Shard | None = None) -> Session:
         """Return a session of a learner in this family, for ``run``.
 
         Args:
             learner: trained or not.
             tasks: ``[N]``.
             episodes: E of each task side by side.
+            shard: the N tasks among those of all processes; by default they are all that there are.
         """
-        return Session(learner, self.family, tasks, episodes, device=self.device)
+        return Session(learner, self.family, tasks, episodes, device=self.device, shard=shard)
 
     def run(self, session: Session, seed: int, watch: Watcher | None = None) -> Rollout:
         """Run a round of a session: one whole episode in each of its rows, to which it can adapt then.
@@ -80,9 +84,9 @@ class Sampler:
         if not session.tasks.keys():
             raise InputError("a sampler steps the tasks' environments: give their parameters to the session, by begin")
         with single_torch_thread():
-            env = self._step(session.open(seed), session.tasks, seed, watch)
+            env = self._step(session.open(seed), session.tasks, session.shard, seed, watch)
             rollout = session.close()
-        self._check(rollout, env.unstable(), seed)
+        self._check(rollout, env.unstable(), seed, session.shard.start)
         return rollout
 
     def collect(
@@ -94,6 +98,7 @@ class Sampler:
         seed: int,
         deterministic: bool = False,
         watch: Watcher | None = None,
+        shard: Shard | None = None,
     ) -> Rollout:
         """Run ``episodes`` whole episodes of every task, without a session: nothing is to be learned from them.
 
@@ -105,6 +110,7 @@ class Sampler:
             seed: of everything random in the collection; the same seed gives the same rollout.
             deterministic: take the policy's mode instead of sampling.
             watch: as in ``run``.
+            shard: as in ``session``.
 
         Returns:
             As ``run``.
@@ -113,21 +119,23 @@ class Sampler:
             RunError: as ``run``.
         """
         tasks = tasks.to(self.device, non_blocking=True)
+        shard = shard or Shard(0, len(tasks), len(tasks))
         with single_torch_thread():
             space, horizon = self.family.action_space, self.family.horizon
-            running = RunningEpisodes(
-                actor, state, space, len(tasks), episodes, seed, deterministic, self.device, horizon
-            )
-            env = self._step(running, tasks, seed, watch)
+            running = RunningEpisodes(actor, state, space, shard, episodes, seed, deterministic, self.device, horizon)
+            env = self._step(running, tasks, shard, seed, watch)
             rollout = running.rollout(tasks)
-        self._check(rollout, env.unstable(), seed)
+        self._check(rollout, env.unstable(), seed, shard.start)
         return rollout
 
     @torch.no_grad()
-    def _step(self, running: RunningEpisodes, tasks: TensorDict, seed: int, watch: Watcher | None) -> TaskVectorEnv:
+    def _step(
+        self, running: RunningEpisodes, tasks: TensorDict, shard: Shard, seed: int, watch: Watcher | None
+    ) -> TaskVectorEnv:
         """Step environments of the tasks ``[N]`` until every episode has ended; return the environments."""
         num_tasks, episodes = running.alive.shape
         env = self._env(num_tasks * episodes)
+        env.generator = shard.generator(env.generator, episodes)
         env.set_tasks(tasks.repeat_interleave(episodes, dim=0))
         observations, _ = env.reset(seed=derive_seed(seed, "environments"))
         if watch:
@@ -143,6 +151,8 @@ class Sampler:
                 if reading_is_free(self.device) and running.over():
                     break
         running.finish()
+        for stream in (running.noise, env.generator):
+            check_drawn(stream)
         return env
 
     def _graph(self, env: TaskVectorEnv, running: RunningEpisodes) -> StepGraph:
@@ -159,7 +169,9 @@ class Sampler:
             )
         return self._envs[num_envs]
 
-    def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int) -> None:
+    def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int, first: int) -> None:
+        """Raise ``RunError`` where something broke; the rollout's tasks are numbered from ``first`` on."""
+        where = partial(self._where, rollout, seed, first)
         # In the order in which one leads to the next within a step; steps come first, so that the cause is found.
         names = ("observations", "actions", "rewards")
         bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
@@ -170,18 +182,16 @@ class Sampler:
         if unstable is not None and unstable.any():
             task, episode = unstable.view(rollout.valid.shape[:2]).nonzero()[0].tolist()
             which = f"{int(unstable.sum())} of {unstable.numel()} simulations became unstable, the first"
-            raise RunError(f"{which} in {self._where(rollout, task, episode, seed)}")
+            raise RunError(f"{which} in {where(task, episode)}")
         if bad.any():
             step, name, task, episode = bad.permute(3, 0, 1, 2).nonzero()[0].tolist()
-            where = self._where(rollout, task, episode, seed, f"step {step}")
-            raise RunError(f"{names[name]} became NaN or infinite in {where}")
+            raise RunError(f"{names[name]} became NaN or infinite in {where(task, episode, f'step {step}')}")
         task, episode = ends.nonzero()[0].tolist()
-        where = self._where(rollout, task, episode, seed, "after the last step")
-        raise RunError(f"observations became NaN or infinite in {where}")
+        raise RunError(f"observations became NaN or infinite in {where(task, episode, 'after the last step')}")
 
-    def _where(self, rollout: Rollout, task: int, episode: int, seed: int, when: str = "") -> str:
+    def _where(self, rollout: Rollout, seed: int, first: int, task: int, episode: int, when: str = "") -> str:
         parameters = ", ".join(f"{key}={value[task].tolist()}" for key, value in rollout.tasks.items())
-        parts = [self.family.name, f"task {task} ({parameters})", f"episode {episode}", when, f"seed {seed}"]
+        parts = [self.family.name, f"task {first + task} ({parameters})", f"episode {episode}", when, f"seed {seed}"]
         return ", ".join(part for part in parts if part)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from metarl.episodes import RunningEpisodes, join_episodes
 from metarl.errors import InputError
 from metarl.learner import Learner, OpenState
+from metarl.processes import Shard
 from metarl.rollout import Rollout
 from metarl.seeding import derive_seed
 from metarl.spaces import is_bounded_box
@@ -57,6 +58,7 @@ class Session:
     Attributes:
         learner: that acts.
         ended: whether all episodes have ended, or none was opened.
+        shard: the N tasks among those of all processes.
 
     Args:
         learner: trained or not.
@@ -65,6 +67,7 @@ class Session:
         episodes: E; of a learner that does not pool episodes, the number of trials of each task.
         seed: of everything that the learner draws.
         device: that the learner lives on.
+        shard: the N tasks among those of all processes; by default they are all that there are.
 
     Raises:
         InputError: when a count is below 1.
@@ -78,6 +81,7 @@ class Session:
         episodes: int = 1,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        shard: Shard | None = None,
     ) -> None:
         count = len(tasks) if isinstance(tasks, TensorDict) else (1 if tasks is None else tasks)
         require_count("tasks", count)
@@ -85,6 +89,7 @@ class Session:
         self.learner = learner
         self._family, self._seed, self._device = family, seed, torch.device(device)
         self._shape = (count, episodes)
+        self.shard = shard or Shard(0, count, count)
         self._plain = tasks is None
         if self._plain and episodes > 1:
             raise InputError(f"episodes of one environment follow each other; give tasks=1 for {episodes} side by side")
@@ -149,7 +154,8 @@ class Session:
             self.learner,
             self._state,
             self._family.action_space,
-            *self._shape,
+            self.shard,
+            self._shape[1],
             stream,
             deterministic,
             self._device,

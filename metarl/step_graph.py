@@ -5,6 +5,7 @@ from torch import Tensor
 
 from metarl.episodes import RunningEpisodes
 from metarl.graphs import RECORDERS, Graph
+from metarl.noise import source
 from metarl.vector_env import TaskVectorEnv
 
 
@@ -65,7 +66,7 @@ class StepGraph:
             self._observations.copy_(observations)
         if self._graph is None and taken < steps:
             record = RECORDERS[self._env.device.type]
-            self._graph = record(self._advance, [self._kept.noise, self._env.generator])
+            self._graph = record(self._advance, [source(self._kept.noise), source(self._env.generator)])
         for _ in range(taken, steps):
             assert self._graph is not None
             self._graph.replay()

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.registry import Registry
 from metarl.rollout import Rollout
 from metarl.seeding import generator
@@ -43,6 +44,8 @@ class TaskSource(ABC):
 
     Attributes:
         name: name on the command line.
+        processes: the processes that train together. Each draws all tasks of an iteration, and must draw the same ones,
+            so what ``report`` learns from this process's tasks has to be shared.
 
     Args:
         split: split of the family's tasks; only training tasks may be drawn.
@@ -50,6 +53,7 @@ class TaskSource(ABC):
     """
 
     name: ClassVar[str]
+    processes: Processes = ONE_PROCESS
 
     def __init__(self, split: TaskSplit, run: Any) -> None:
         self.split = split
@@ -69,7 +73,7 @@ class TaskSource(ABC):
         """Receive the outcome of the tasks that were drawn; by default it is ignored.
 
         Args:
-            rollouts: rollouts of these N tasks, one before each adaptation step, and one after the last.
+            rollouts: rollouts of this process's N tasks, one before each adaptation step, and one after the last.
             iteration: iteration in which they were drawn.
         """
 
@@ -177,16 +181,20 @@ class PrioritisedTasks(TaskSource):
 
     def report(self, rollouts: Sequence[Rollout], iteration: int) -> None:
         """Score the tasks, and keep those with the highest scores."""
-        tasks = rollouts[0].tasks.cpu()
         returns = torch.cat([rollout.episode_returns() for rollout in rollouts], 1)
-        highest = returns.amax(1).tolist()
-        latest = rollouts[-1].episode_returns().mean(1).tolist()
-        for index, key in enumerate(task_keys(tasks)):
-            before = self._met.get(key)
-            best = highest[index] if before is None else max(highest[index], before.best)
-            self._met[key] = _Met(tasks[index].clone(), best - latest[index], best, iteration)
+        highest, latest = returns.amax(1).tolist(), rollouts[-1].episode_returns().mean(1).tolist()
+        for part in self.processes.gather((rollouts[0].tasks.cpu().to_dict(), highest, latest)):
+            self._take_note(iteration, *part)
         ranked = sorted(self._met.items(), key=lambda item: item[1].score, reverse=True)
         self._met = dict(ranked[: self.settings.replayed_tasks])
+
+    def _take_note(self, iteration: int, tasks: dict[str, Tensor], highest: list[float], latest: list[float]) -> None:
+        """Score tasks by the highest return of an episode, and the mean return of those after adaptation."""
+        met = TensorDict(tasks, [len(latest)])
+        for index, key in enumerate(task_keys(met)):
+            before = self._met.get(key)
+            best = highest[index] if before is None else max(highest[index], before.best)
+            self._met[key] = _Met(met[index].clone(), best - latest[index], best, iteration)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the records of the kept tasks."""

@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.family import Dynamics, TaskFamily, Transition, describe
+from metarl.noise import draw_rows
 from metarl.pictures import text_picture
 from metarl.spaces import Values, observed
 
@@ -85,4 +86,4 @@ class _TensorDynamics(Dynamics):
 
 def uniform(generator: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
     """Draw float32 numbers uniformly from ``[low, high)``, on the generator's device."""
-    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+    return low + (high - low) * draw_rows(torch.rand, shape, generator, device=generator.device)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from threading import Barrier
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ class Exchange:
         self.size = size
         self.calls = 0
         self._barrier = Barrier(size, timeout=20)
-        self._given: list[Tensor] = [torch.empty(0)] * size
+        self._given: list[Any] = [None] * size
 
-    def gather(self, rank: int, value: Tensor) -> list[Tensor]:
+    def gather(self, rank: int, value: Any) -> list[Any]:
         """Wait for all, and return what each has given."""
         self._given[rank] = value
         self._barrier.wait()
@@ -57,8 +57,17 @@ class Threads(Processes):
         joined = torch.stack(given)
         return (joined if joined.is_floating_point() else joined.to(torch.get_default_dtype())).mean(0)
 
+    def device(self, name: str) -> str:
+        return name
+
     def all(self, flag: bool) -> bool:
-        return all(map(bool, self._exchange.gather(self.rank, torch.tensor(flag))))
+        return all(self._exchange.gather(self.rank, flag))
+
+    def gather(self, value: Result) -> list[Result]:
+        return self._exchange.gather(self.rank, value)
+
+    def from_first(self, work: Callable[[], Result]) -> Result:
+        return self._exchange.gather(self.rank, work() if self.rank == 0 else None)[0]
 
 
 def in_threads(size: int, work: Callable[[Processes], Result]) -> list[Result]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import metarl.training
+import metarl.training_loop
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Distribution
@@ -176,10 +176,10 @@ def same(one: Any, other: Any) -> bool:
 
 def script_validation(monkeypatch: pytest.MonkeyPatch, returns: Sequence[float]) -> None:
     """Let the validations of training runs measure these returns, one after the other."""
-    measure, values = metarl.training.adaptation_curve, iter(returns)
+    measure, values = metarl.training_loop.adaptation_curve, iter(returns)
 
     def scripted(*given: Any) -> AdaptationCurve:
         curve = measure(*given)
         return dataclasses.replace(curve, returns=np.full_like(curve.returns, next(values)))
 
-    monkeypatch.setattr("metarl.training.adaptation_curve", scripted)
+    monkeypatch.setattr("metarl.training_loop.adaptation_curve", scripted)

@@ -13,6 +13,8 @@ FLOORS = [
         "seeding",
         "params",
         "processes",
+        "noise",
+        "distributed",
         "rollback",
         "checkpoint_format",
         "files",
@@ -71,6 +73,7 @@ FLOORS = [
         "tracking.wandb_files",
         "tracking.wandb_tracker",
         "training",
+        "training_loop",
         "recorded",
         "recorded_minari",
         "recording",
@@ -99,7 +102,7 @@ MODULES = module_files()
 def floor(module: str) -> int:
     """Return a module's floor; a new module of metarl/ has none until the table places it."""
     _, *inner = module.split(".")
-    if not inner:
+    if inner in ([], ["__main__"]):
         return FRONT_DOOR
     if inner[0] in FOLDERS:
         return FOLDERS[inner[0]]

@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
 from metarl.learner import Learner, OpenState, register_learner
+from metarl.noise import draw_rows
 from metarl.policies import distribution_of_logits
 from metarl.rollout import Rollout
 from metarl.spaces import require_actions
@@ -25,7 +26,7 @@ class UniformUnits(Distribution):
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw one action ``[..., A]`` from each distribution."""
-        return 2 * torch.rand(self.middle.shape, generator=generator, device=self.middle.device) - 1
+        return 2 * draw_rows(torch.rand, self.middle.shape, generator, device=self.middle.device) - 1
 
     def mode(self) -> Tensor:
         """Return the middle ``[..., A]``."""

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.selected_trials import selected
-from metarl.processes import ONE_PROCESS, BatchNoise, Processes
+from metarl.noise import BatchGenerator
+from metarl.processes import ONE_PROCESS, Processes
+from metarl.replay import gathered, kept_by
 from metarl.transfer import send
 from metarl.trials import Trials
 
@@ -22,15 +24,18 @@ class AgedTrials:
 
     Shapes:
         ages: ``[B]``, on the CPU: they follow from numbers of trials.
+
+    Attributes:
+        room: number of trials that all processes keep.
+        added: number of trials added by all processes so far, including these.
     """
 
     trials: Trials
     ages: Tensor
     room: int
+    added: int
 
-    def draw(
-        self, count: int, streams: Sequence[torch.Generator], processes: Processes
-    ) -> Iterator[tuple[Trials, BatchNoise]]:
+    def draw(self, count: int, streams: Sequence[torch.Generator]) -> Iterator[tuple[Trials, torch.Generator]]:
         """Draw trials uniformly over all processes for each of several steps.
 
         On a GPU it synchronises once, for the indices of all steps.
@@ -39,12 +44,12 @@ class AgedTrials:
             This process's trials, and the noise of a step on them.
         """
         device = self.trials.rewards.device
-        available = sum(processes.counts(int((self.ages < self.room).sum())))
+        available = min(self.added, self.room)
         numbers = [torch.randint(available, (count,), generator=stream, device=device) for stream in streams]
         for stream, own in zip(streams, torch.stack(numbers).cpu(), strict=True):
             drawn, rows = (available - 1 - own.unsqueeze(1) == self.ages).nonzero(as_tuple=True)
             # A process without a trial still takes part, with zero weight.
-            noise = BatchNoise(stream, send(drawn if len(drawn) else drawn.new_zeros(1), device), count)
+            noise = BatchGenerator(stream, send(drawn if len(drawn) else drawn.new_zeros(1), device), count)
             yield selected(self.trials, send(rows, device)), noise
 
 
@@ -56,8 +61,8 @@ class PastTrials:
         device: device of the trials.
 
     Attributes:
-        newest: the kept trials; None before the first.
-        added: total number of trials added by this process.
+        newest: those that this process keeps; None before the first.
+        added: number of trials that all processes ever added.
     """
 
     def __init__(self, room: int, device: torch.device) -> None:
@@ -67,38 +72,50 @@ class PastTrials:
 
     @property
     def kept(self) -> int:
-        """Number of trials that are kept."""
-        return 0 if self.newest is None else len(self.newest.ages)
+        """Number of trials that are kept on all processes."""
+        return min(self.added, self._room)
 
     def joined(self, trials: Trials, processes: Processes = ONE_PROCESS) -> AgedTrials:
         """Return the trials to keep after adding this process's ``trials`` and those of the others."""
         own, total = processes.rows(len(trials.rewards))
         ages = total - 1 - torch.arange(own.start, own.stop)
+        past = None
         if self.newest is not None:
-            ages = torch.cat([self.newest.ages + total, ages])
-        # At least one, so that a process always has a trial for collective operations.
+            past, ages = self.newest.trials, torch.cat([self.newest.ages + total, ages])
+        # At least one, so that there is always a trial to take part in an exchange with.
         count = max(1, int((ages < self._room).sum()))
-        past = None if self.newest is None else self.newest.trials
-        return AgedTrials(join_newest(past, trials, count), ages[-count:], self._room)
+        return AgedTrials(join_newest(past, trials, count), ages[-count:], self._room, self.added + total)
 
-    def keep(self, newest: AgedTrials, added: int) -> None:
-        """Replace the kept trials by those that ``joined`` returned for ``added`` new trials."""
-        self.newest = newest
-        self.added += added
+    def keep(self, newest: AgedTrials) -> None:
+        """Replace what is kept by what ``joined`` returned."""
+        self.newest, self.added = newest, newest.added
 
-    def read(self, start: int, stop: int) -> dict[str, Tensor]:
+    def read(self, start: int, stop: int, processes: Processes = ONE_PROCESS) -> dict[str, Tensor]:
         """Return trials by their numbers; see ``metarl.replay.Replay``."""
         assert self.newest is not None
-        oldest = self.added - self.kept
-        return {name: value[start - oldest : stop - oldest] for name, value in vars(self.newest.trials).items()}
+        numbers = self.added - 1 - self.newest.ages
+        asked = (numbers >= start) & (numbers < stop)
+        length = max(processes.counts(self.newest.trials.valid.shape[1]))
+        trials = self.newest.trials[asked].padded(length)
+        return gathered(numbers[asked], vars(trials), processes)
 
-    def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
-        """Restore what ``read`` returned; see ``metarl.replay.Replay``."""
-        self.newest = None
+    def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
+        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        self.newest, self.added = None, added
+        first = added - sum(len(piece["rewards"]) for piece in pieces)
+        length = max((piece["valid"].shape[1] for piece in pieces), default=0)  # the same on every process
         for piece in pieces:
-            trials = Trials(**{name: value.to(self._device) for name, value in piece.items()})
-            self.keep(self.joined(trials), 0)
-        self.added = added
+            numbers = torch.arange(first, first + len(piece["rewards"]))
+            first += len(numbers)
+            own = kept_by(processes, numbers) & (numbers >= added - self._room)
+            if not own.any():
+                continue
+            trials = Trials(**{name: value[own].to(self._device) for name, value in piece.items()}).padded(length)
+            ages = added - 1 - numbers[own]
+            past = None
+            if self.newest is not None:
+                past, ages = self.newest.trials, torch.cat([self.newest.ages, ages])
+            self.newest = AgedTrials(join_newest(past, trials, len(ages)), ages, self._room, added)
 
 
 def join_newest(past: Trials | None, trials: Trials, count: int) -> Trials:

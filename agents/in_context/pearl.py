@@ -4,9 +4,8 @@ An encoder maps each transition of a task to a Gaussian factor over a few latent
 about the task. The policy and critics of soft actor-critic are conditioned on a sample of it. Each episode of a trial
 acts on one sample of the current belief: posterior sampling.
 
-With several processes each keeps the trials of its own tasks and draws its share of an update's tasks from them;
-losses, gradients and metrics are means over the tasks of all. Which trials are drawn depends on how tasks are
-distributed.
+With several processes each keeps the trials of its own tasks. A step's tasks are drawn from those of all, and each
+process works on those of them that it keeps; losses, gradients and metrics are means over the tasks of all.
 """
 
 import copy
@@ -26,6 +25,7 @@ from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, register_learner
+from metarl.noise import draw_rows
 from metarl.replay import Replay
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
@@ -109,7 +109,7 @@ class Pearl(Learner):
         kept = None
         if self._updates < self.config.random_iterations:
             shape = (*belief.mean.shape[:2], self._inputs.action_size)
-            kept = torch.randn(shape, generator=generator, device=self._device)
+            kept = draw_rows(torch.randn, shape, generator, device=self._device)
         return OpenBelief(state, belief.mode() if deterministic else belief.sample(generator), kept)
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ class Pearl(Learner):
         """
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         moved = self.adaptation_kl(rollouts)
-        self.replay.add(self.transitions(rollouts), ends)
+        self.replay.add(self.transitions(rollouts), ends, self.processes)
         remembered = self.replay.num_transitions
         try:
             with restored_on_error(self, ("_updates",), self.networks.parameters(), self._optimizers):
@@ -201,8 +201,9 @@ class Pearl(Learner):
     def _step(self, stream: torch.Generator) -> dict[str, Tensor]:
         """Take one step of each optimiser; return metrics, and ``norm``, which is finite if the gradients were."""
         config = self.config
-        tasks = self.replay.draw_tasks(max(1, self.processes.part(config.tasks_per_update)), stream)
-        weight = self.processes.weight(len(tasks))
+        drawn_tasks = self.replay.draw_tasks(config.tasks_per_update, stream)
+        tasks, weight, stream = self.replay.held(drawn_tasks, stream)
+        weight *= self.processes.size
         steps = self._encoded(self.replay.draw_replay(tasks, config.batch_size, stream))
         context = self._encoded(self.replay.draw_context(tasks, config.context_size, stream))
         belief = self.networks.belief(context).posterior()

@@ -11,6 +11,7 @@ from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.replay import Transitions
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.learner import OpenState
+from metarl.noise import draw_rows
 
 LOG_STD_RANGE = (-20.0, 2.0)
 
@@ -111,4 +112,4 @@ class PearlNetworks(nn.Module):
 def drawn(distribution: SquashedGaussian, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """Sample actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters."""
     mean, _ = distribution.tensors()
-    return distribution.of_noise(torch.randn(mean.shape, generator=stream, device=mean.device, dtype=mean.dtype))
+    return distribution.of_noise(draw_rows(torch.randn, mean.shape, stream, device=mean.device, dtype=mean.dtype))

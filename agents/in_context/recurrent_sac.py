@@ -28,7 +28,7 @@ from metarl.agents.in_context.trial_state import Trial, Unknown
 from metarl.errors import RunError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
-from metarl.processes import BatchNoise
+from metarl.noise import draw_rows
 from metarl.replay import Replay
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
@@ -139,9 +139,8 @@ class RecurrentSac(TrialLearner):
             # Checked after all steps: to look at each would be to wait for it.
             if not math.isfinite(metrics["gradient_norm"]):
                 raise RunError("the update is not finite (NaN or infinity in the gradient)")
-        self.past.keep(newest, len(trials.rewards))
-        total = sum(self.processes.counts(int((newest.ages < newest.room).sum())))
-        return {**metrics, "replay_trials": float(total)}
+        self.past.keep(newest)
+        return {**metrics, "replay_trials": float(self.past.kept)}
 
     @torch.no_grad()
     def adaptation_kl(self, rollouts: Sequence[Rollout]) -> Tensor:
@@ -171,11 +170,11 @@ class RecurrentSac(TrialLearner):
         self._updates += 1
         numbers = range(self.config.updates_per_iteration)
         streams = [generator(self._seed, "recurrent-sac", self._updates, step, device=self._device) for step in numbers]
-        batches = newest.draw(self.config.trials_per_update, streams, self.processes)
+        batches = newest.draw(self.config.trials_per_update, streams)
         steps = [self._step(drawn, noise) for drawn, noise in batches]
         return {name: torch.stack([step[name] for step in steps]).double().mean() for name in steps[0]}
 
-    def _step(self, trials: Trials, noise: BatchNoise) -> dict[str, Tensor]:
+    def _step(self, trials: Trials, noise: torch.Generator) -> dict[str, Tensor]:
         """Take one step of Adam for all networks at once; return metrics."""
         network = self.network
         critic_loss, actor_loss, entropy = self.losses(trials, noise)
@@ -200,20 +199,20 @@ class RecurrentSac(TrialLearner):
             "gradient_norm": torch.nn.utils.get_total_norm(slopes),
         }
 
-    def losses(self, trials: Trials, noise: BatchNoise) -> tuple[Tensor, Tensor, Tensor]:
+    def losses(self, trials: Trials, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return this process's share of the critics' loss, of the actor's loss, and of the policy's entropy.
 
         The mean of the shares over processes is the mean over all steps of the batch.
 
         Args:
             trials: B trials of up to L steps.
-            noise: random numbers of the batch.
+            noise: generator of random numbers for the whole batch.
         """
         network, config = self.network, self.config
         actions, temperature = network.actions, network.log_temperature.detach().exp()
         inputs = self.inputs_to_the_end(trials)
         steps = self.processes.mean(trials.valid.sum())
-        draws = noise.normal(inputs.shape[1], actions.size)
+        draws = draw_rows(torch.randn, (*inputs.shape[:2], actions.size), noise, device=inputs.device)
         policy, _ = network.policy_and_memory(inputs.detach(), network.initial(len(inputs)))
         with torch.no_grad():
             seen = network.targets.reader.whole(inputs)

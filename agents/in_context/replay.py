@@ -1,11 +1,16 @@
 """A replay buffer of training trials, for off-policy learners."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.noise import BatchGenerator, draw_rows
+from metarl.processes import ONE_PROCESS, Processes
+from metarl.replay import gathered, kept_by
+from metarl.transfer import send
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class TrialReplay:
     trial and leave out its last episode: a context is what the learner knew at the start of one of the trial's later
     episodes.
 
+    With several processes each keeps its own tasks. All of them number the tasks alike, and task g takes the place
+    g modulo the room for tasks, so that drawing places gives the same tasks on any number of processes.
+
     Args:
         transitions: capacity, divided among tasks; new tasks replace the oldest ones.
         trial_steps: maximum number of steps in a trial.
@@ -54,18 +62,22 @@ class TrialReplay:
         device: device of the buffer.
 
     Attributes:
-        added: total number of tasks added so far.
+        added: number of tasks that all processes have ever added.
     """
 
     def __init__(self, transitions: int, trial_steps: int, observation_size: int, device: torch.device) -> None:
         self._transitions, self._trial_steps, self._observation_size = transitions, trial_steps, observation_size
         self._device = device
-        self.added = 0
-        # For every task: rows [trials, steps, 2 D + A + 2], and the end of each episode in them [trials, episodes].
+        self.added = self._room = 0
+        # Of every task here: rows [trials, steps, 2 D + A + 2], and where in them each episode ends [trials, episodes].
         self._rows = torch.empty(0, device=device)
         self._ends = torch.empty(0, dtype=torch.int64, device=device)
-        # Data overwritten by the last ``add``: slots, and their previous rows and ends.
-        self._overwritten: tuple[Tensor, Tensor, Tensor] | None = None
+        # The number of the task in each slot, -1 in free ones, on the CPU; and the slot of each place, -1 elsewhere.
+        self._numbers = torch.empty(0, dtype=torch.int64)
+        self._slots = torch.empty(0, dtype=torch.int64, device=device)
+        # What the last tasks overwrote: how many there were, their slots, and the rows, ends and numbers there.
+        self._overwritten: tuple[int, Tensor, Tensor, Tensor, Tensor] | None = None
+        self._complete = True
 
     @property
     def kept(self) -> int:
@@ -74,81 +86,132 @@ class TrialReplay:
 
     @property
     def num_tasks(self) -> int:
-        """Number of tasks in the buffer."""
-        return min(self.added, len(self._rows))
+        """Number of tasks that are remembered, on all processes."""
+        return min(self.added, self._room)
 
     @property
     def num_transitions(self) -> Tensor:
-        """Number of transitions in the buffer, ``[]``."""
-        return self._ends[: self.num_tasks, :, -1].sum()
+        """Number of transitions in this process's part of the buffer, ``[]``."""
+        return self._ends[send(self._held(), self._device), :, -1].sum()
 
-    def add(self, steps: Transitions, ends: Tensor) -> None:
-        """Add N tasks.
+    def _held(self) -> Tensor:
+        """Return the slots of the tasks that are remembered here, on the CPU."""
+        return (self._numbers >= max(0, self.added - self._room)).nonzero().squeeze(1)
+
+    def add(self, steps: Transitions, ends: Tensor, processes: Processes = ONE_PROCESS) -> None:
+        """Remember N more tasks.
 
         Args:
-            steps: steps of trials without gaps ``[N, R, L]``.
-            ends: number of steps up to each episode's end ``[N, R, E]``.
+            steps: of trials without gaps ``[N, R, L]``.
+            ends: how many of the steps there are up to each episode's end ``[N, R, E]``.
+            processes: each of which adds tasks of its own.
 
         Raises:
-            InputError: if N tasks do not fit, or R differs from before.
+            InputError: when there is no room for the tasks, or R is not what it was before.
         """
         rows = steps.rows()
+        own, total = processes.rows(len(rows))
         if not self.added:
             self._make_room(rows, ends)
         if rows.shape[1] != self._rows.shape[1]:
             raise InputError(f"a replay of {self._rows.shape[1]} trials of each task cannot take {rows.shape[1]}")
-        if len(rows) > len(self._rows):
+        if total > self._room:
             raise InputError(
-                f"a replay of {self._transitions} transitions has room for {len(self._rows)} tasks of {rows.shape[1]} "
-                f"trials, not for the {len(rows)} of an iteration; take a larger replay or fewer episodes of each task"
+                f"a replay of {self._transitions} transitions has room for {self._room} tasks of {rows.shape[1]} "
+                f"trials, not for the {total} of an iteration; take a larger replay or fewer episodes of each task"
             )
-        slots = self._slots(self.added, self.added + len(rows))
-        self._overwritten = slots, self._rows[slots], self._ends[slots]
-        self._rows[slots, :, : rows.shape[2]] = rows
-        self._ends[slots] = ends
-        self.added += len(rows)
+        # Whole turns of the room, and the part of one that is left over.
+        self._allocate(self._room // total * len(rows) + min(len(rows), self._room % total))
+        numbers = self.added + torch.arange(own.start, own.stop)
+        self.added += total
+        free = (self._numbers < self.added - self._room) | (self._numbers < 0)
+        slots = self._oldest(free, len(rows))
+        here = send(slots, self._device)
+        self._overwritten = total, slots, self._rows[here], self._ends[here], self._numbers[slots]
+        self._rows[here, :, : rows.shape[2]] = rows
+        self._ends[here] = ends
+        self._numbers[slots] = numbers
+        self._find_slots()
 
     def undo(self) -> None:
         """Undo the last ``add``, once, and restore what it overwrote."""
         assert self._overwritten is not None
-        slots, rows, ends = self._overwritten
-        self._rows[slots], self._ends[slots] = rows, ends
-        self.added -= len(slots)
+        total, slots, rows, ends, numbers = self._overwritten
+        here = send(slots, self._device)
+        self._rows[here], self._ends[here], self._numbers[slots] = rows, ends, numbers
+        self.added -= total
         self._overwritten = None
+        self._find_slots()
 
-    def _slots(self, start: int, stop: int) -> Tensor:
-        """Return the slots of tasks ``start`` to ``stop - 1``, numbered in the order in which they were added."""
-        return torch.arange(start, stop, device=self._device) % len(self._rows)
+    def _oldest(self, free: Tensor, count: int) -> Tensor:
+        """Return ``count`` of the slots that are ``free``, the ones of the oldest tasks; make more if there are few."""
+        self._allocate(len(free) + count - int(free.sum()))
+        free = torch.cat([free, free.new_ones(len(self._numbers) - len(free))])
+        slots = free.nonzero().squeeze(1)
+        return slots[self._numbers[slots].argsort(stable=True)][:count]
 
     def _make_room(self, rows: Tensor, ends: Tensor) -> None:
-        tasks = self._transitions // (rows.shape[1] * self._trial_steps)
-        self._rows = rows.new_zeros(tasks, rows.shape[1], self._trial_steps, rows.shape[-1])
-        self._ends = ends.new_zeros(tasks, *ends.shape[1:])
+        self._room = self._transitions // (rows.shape[1] * self._trial_steps)
+        self._rows = rows.new_zeros(0, rows.shape[1], self._trial_steps, rows.shape[-1])
+        self._ends = ends.new_zeros(0, *ends.shape[1:])
+        self._numbers = torch.empty(0, dtype=torch.int64)
+
+    def _allocate(self, slots: int) -> None:
+        """Make sure that there are at least so many slots."""
+        more = slots - len(self._numbers)
+        if more > 0:
+            self._rows, self._ends = (
+                torch.cat([value, value.new_zeros(more, *value.shape[1:])]) for value in (self._rows, self._ends)
+            )
+            self._numbers = torch.cat([self._numbers, self._numbers.new_full((more,), -1)])
+
+    def _find_slots(self) -> None:
+        held = self._held()
+        slots = self._numbers.new_full((self._room,), -1)
+        slots[self._numbers[held] % self._room] = held
+        self._slots = send(slots, self._device)
+        self._complete = len(held) == self.num_tasks
+
+    def held(self, tasks: Tensor, stream: torch.Generator) -> tuple[Tensor, float, torch.Generator]:
+        """Return the slots of those tasks that are kept here, their share of all, and their part of a step's noise.
+
+        A process that keeps none of them gets one slot, to take part in exchanges with; its share is 0.
+
+        Args:
+            tasks: places ``[M]``, as ``draw_tasks`` returns them.
+            stream: of the step's noise for all M tasks.
+        """
+        slots = self._slots[tasks]
+        if self._complete:  # without asking the device which of them are here
+            return slots, 1.0, stream
+        rows = (slots >= 0).nonzero().squeeze(1)
+        chosen = rows if len(rows) else rows.new_zeros(1)
+        return slots[chosen].clamp(min=0), len(rows) / len(tasks), BatchGenerator(stream, chosen, len(tasks))
 
     def draw_tasks(self, count: int, stream: torch.Generator) -> Tensor:
-        """Draw the slots of ``count`` tasks ``[M]``, or of all if there are fewer."""
+        """Return the places of ``count`` tasks ``[M]``, or of all if there are fewer."""
         return torch.randperm(self.num_tasks, generator=stream, device=self._device)[:count]
 
     def draw_replay(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
-        """Draw steps ``[M, count]`` from all trials of tasks ``[M]``, with replacement."""
+        """Draw steps ``[M, count]`` of all trials of the tasks in slots ``[M]``, with replacement."""
         shape = (len(tasks), count)
-        trials = torch.randint(self._ends.shape[1], shape, generator=stream, device=self._device)
+        trials = draw_rows(partial(torch.randint, self._ends.shape[1]), shape, stream, device=self._device)
         lengths = self._ends[tasks.unsqueeze(-1), trials, -1]
-        steps = (torch.rand(shape, generator=stream, device=self._device) * lengths).long()
+        steps = (draw_rows(torch.rand, shape, stream, device=self._device) * lengths).long()
         return self._steps(tasks.unsqueeze(-1), trials, steps, torch.ones_like(steps, dtype=torch.bool))
 
     def draw_context(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
-        """Draw a context ``[M, C]`` for each of the tasks ``[M]``: up to ``count`` steps of one trial's first episodes.
+        """Draw a context ``[M, C]`` for tasks in slots ``[M]``: up to ``count`` steps of one trial's first episodes.
 
         The trial and the number of episodes (never all of them) are random. Steps are drawn without replacement.
         """
         episodes = self._ends.shape[-1] - 1
         trials, known = (
-            torch.randint(high, tasks.shape, generator=stream, device=self._device)
+            draw_rows(partial(torch.randint, high), tasks.shape, stream, device=self._device)
             for high in (self._ends.shape[1], episodes)
         )
         lengths = self._ends[tasks, trials, known].unsqueeze(-1)
-        keys = torch.rand(len(tasks), self._trial_steps, generator=stream, device=self._device)
+        keys = draw_rows(torch.rand, (len(tasks), self._trial_steps), stream, device=self._device)
         keys[torch.arange(self._trial_steps, device=self._device) >= lengths] = 2.0
         steps = keys.topk(min(count, self._trial_steps), largest=False).indices
         return self._steps(tasks.unsqueeze(-1), trials.unsqueeze(-1), steps, steps < lengths)
@@ -158,19 +221,24 @@ class TrialReplay:
         rows = self._rows.view(-1, self._rows.shape[-1])[flat]
         return Transitions.of_rows(rows, self._observation_size, valid)
 
-    def read(self, start: int, stop: int) -> dict[str, Tensor]:
+    def read(self, start: int, stop: int, processes: Processes = ONE_PROCESS) -> dict[str, Tensor]:
         """Return tasks by their numbers; see ``metarl.replay.Replay``."""
-        slots = self._slots(start, stop)
-        return {"rows": self._rows[slots], "ends": self._ends[slots]}
+        slots = ((self._numbers >= start) & (self._numbers < stop)).nonzero().squeeze(1)
+        here = send(slots, self._device)
+        return gathered(self._numbers[slots], {"rows": self._rows[here], "ends": self._ends[here]}, processes)
 
-    def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
-        """Restore what ``read`` returned; see ``metarl.replay.Replay``."""
-        self._rows, self._ends, self.added = self._rows[:0], self._ends[:0], added
-        self._overwritten = None
+    def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
+        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        self.added, self._room, self._overwritten = added, 0, None
         if not pieces:
             return
-        rows, ends = (torch.cat([piece[name] for piece in pieces]).to(self._device) for name in ("rows", "ends"))
-        self._make_room(rows, ends)
-        rows, ends = rows[-len(self._rows) :], ends[-len(self._ends) :]
-        slots = self._slots(added - len(rows), added)
-        self._rows[slots], self._ends[slots] = rows, ends
+        rows, ends = (torch.cat([piece[name] for piece in pieces]) for name in ("rows", "ends"))
+        self._make_room(rows.to(self._device), ends.to(self._device))
+        numbers = added - len(rows) + torch.arange(len(rows))
+        own = (kept_by(processes, numbers) & (numbers >= added - self._room)).nonzero().squeeze(1)
+        own = own[(numbers[own] % self._room).argsort()]
+        slots = torch.arange(len(own))
+        self._allocate(len(slots))
+        self._rows[slots], self._ends[slots] = rows[own].to(self._device), ends[own].to(self._device)
+        self._numbers[slots] = numbers[own]
+        self._find_slots()

@@ -29,7 +29,7 @@ from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
-from metarl.processes import BatchNoise
+from metarl.noise import draw_rows
 from metarl.replay import Replay
 from metarl.rollout import Rollout
 from metarl.seeding import generator
@@ -163,10 +163,10 @@ class VariBad(TrialPpoLearner):
         norms = []
         steps = range(self.config.model_updates)
         streams = [generator(self._seed, "model", self._updates, step, device=self._device) for step in steps]
-        for batch, noise in past.draw(self.config.model_trials, streams, self.processes):
+        for batch, noise in past.draw(self.config.model_trials, streams):
             bound, metrics = self.elbo(batch, noise)
             norms.append(self._model_step(bound))
-        self.past.keep(past, len(trials.rewards))
+        self.past.keep(past)
         # The norm in the last step, or NaN if it was not finite in any step.
         norm = torch.where(torch.stack(norms).isfinite().all(), norms[-1], torch.nan)
         return {**metrics, "model_gradient_norm": norm, "reward_scale": self.reward_scale}
@@ -181,7 +181,7 @@ class VariBad(TrialPpoLearner):
         self._model_optimizer.step()
         return norm
 
-    def elbo(self, trials: Trials, noise: BatchNoise) -> tuple[Tensor, dict[str, Tensor]]:
+    def elbo(self, trials: Trials, noise: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return an estimate of the mean of ELBO_t over steps t and trials, and metrics.
 
         From every trial ``model_prefixes`` steps t are drawn, and ``model_targets`` steps to predict. Likelihoods are
@@ -190,7 +190,7 @@ class VariBad(TrialPpoLearner):
 
         Args:
             trials: this process's B trials of a batch.
-            noise: random numbers of the whole batch.
+            noise: generator of random numbers for the whole batch.
 
         Returns:
             This process's share of the bound, the mean of which over processes is that of the batch; the metrics of the
@@ -205,7 +205,8 @@ class VariBad(TrialPpoLearner):
         prefixes = drawn_steps(trials, config.model_prefixes, noise)
         targets = drawn_steps(trials, config.model_targets, noise)
         posterior = belief.map(lambda tensor: tensor[rows, prefixes])
-        latents = torch.addcmul(posterior.mean, noise.normal(*posterior.mean.shape[1:]), posterior.log_std.exp())
+        shocks = draw_rows(torch.randn, posterior.mean.shape, noise, device=self._device)
+        latents = torch.addcmul(posterior.mean, shocks, posterior.log_std.exp())
         steps = Trials(**{name: value[rows, targets] for name, value in vars(trials).items()})
         errors = self._errors(latents, steps)
         squares = errors["reward"] + config.transition_weight * errors.get("transition", torch.zeros_like(divergence))
@@ -292,6 +293,7 @@ class VariBad(TrialPpoLearner):
         self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
 
 
-def drawn_steps(trials: Trials, count: int, noise: BatchNoise) -> Tensor:
+def drawn_steps(trials: Trials, count: int, noise: torch.Generator) -> Tensor:
     """Draw ``count`` step numbers uniformly from each of B trials, with replacement: ``[B, count]``."""
-    return (noise.uniform(count) * trials.lengths[:, None]).long()
+    lengths = trials.lengths[:, None]
+    return (draw_rows(torch.rand, (len(lengths), count), noise, device=lengths.device) * lengths).long()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
+from metarl.noise import draw_rows
 from metarl.pictures import BLACK, GOAL, SIDE, draw
 from metarl.references import Reference
 from metarl.solved import SolvedFamily
@@ -79,7 +80,7 @@ class Bandit(SolvedFamily):
     ) -> tuple[State, Transition]:
         """Return reward 1 with the pulled arm's probability, else 0."""
         chances = tasks["probabilities"].gather(1, actions.view(-1, 1)).squeeze(1)
-        draws = torch.rand(chances.shape, generator=generator, device=chances.device)
+        draws = draw_rows(torch.rand, chances.shape, generator, device=chances.device)
         return state, Transition((draws < chances).float(), torch.ones_like(chances, dtype=torch.bool), {})
 
     def observation(self, state: State) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
+from metarl.noise import draw_rows
 from metarl.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
 from metarl.references import Reference
 from metarl.solved import SolvedFamily, planned_actions
@@ -107,8 +108,8 @@ class TabularMDP(SolvedFamily):
         rows = (torch.arange(worlds, device=device) * self.states + state["state"]) * self.actions + actions
         means = tasks["means"].flatten().index_select(0, rows)
         sums = tasks["transitions"].flatten(0, 2).index_select(0, rows)[:, :-1].cumsum(-1)
-        noise = torch.randn(worlds, generator=generator, device=device)
-        draws = torch.rand(worlds, 1, generator=generator, device=device)
+        noise = draw_rows(torch.randn, (worlds,), generator, device=device)
+        draws = draw_rows(torch.rand, (worlds, 1), generator, device=device)
         # The next state is the number of cumulative probabilities below the draw. The last one is left out, because it
         # is 1 up to rounding.
         following = (draws >= sums).sum(-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from metarl.envs.locomotion.robots import Robot
 from metarl.family import Dynamics, TaskFamily, Transition
+from metarl.noise import draw_rows
 from metarl.transfer import send
 
 if TYPE_CHECKING:
@@ -174,5 +175,5 @@ class LocomotionDynamics(Dynamics):
 def _noise(like: Tensor, generator: torch.Generator, gaussian: bool) -> Tensor:
     """Draw standard normal numbers, or uniform ones from [-1, 1), shaped like a tensor."""
     if gaussian:
-        return torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-    return 2 * torch.rand(like.shape, generator=generator, device=like.device, dtype=like.dtype) - 1
+        return draw_rows(torch.randn, like.shape, generator, device=like.device, dtype=like.dtype)
+    return 2 * draw_rows(torch.rand, like.shape, generator, device=like.device, dtype=like.dtype) - 1

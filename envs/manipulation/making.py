@@ -1,6 +1,5 @@
 """Worlds of Meta-World's environments on the engine of a device."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,6 +18,7 @@ from metarl.envs.manipulation.tasks import catalogue, first_rewards
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 from metarl.envs.simulation.batched import check_engine
 from metarl.errors import InputError
+from metarl.runtime import share_of_cores
 
 if TYPE_CHECKING:
     from metarl.envs.manipulation.arms_warp import ArmSim
@@ -61,7 +61,7 @@ class CpuEngine:
     def __init__(self, prototypes: Prototypes) -> None:
         self._prototypes = prototypes
         self._batches: dict[int, Batch] = {}
-        self._cores = os.cpu_count() or 1
+        self._cores = share_of_cores()
         self._pool = ThreadPoolExecutor(self._cores)
 
     def make(self, counts: Mapping[int, int]) -> list[Arms]:

@@ -15,6 +15,7 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.runtime import share_of_cores
 
 BROKEN = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{field}")) for field in ("QPOS", "QVEL", "QACC")]
 GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
@@ -104,7 +105,7 @@ class CpuSim:
     """
 
     def __init__(self, model: mujoco.MjModel, num_sims: int, fields: Sequence[str] = ()) -> None:
-        self._batch = Batch(model, num_sims)
+        self._batch = Batch(model, num_sims, nthread=share_of_cores())
         self._fields = {name: self._expanded(model, name) for name in fields}
         self.qpos, self.qvel, self.ctrl = (
             torch.from_numpy(self._batch.bind(name)) for name in ("qpos", "qvel", "ctrl")

@@ -21,6 +21,7 @@ from metarl.envs.wrapped.worker_processes import TimedAsyncVectorEnv, exit_with
 from metarl.envs.wrapped.world import EnvironmentMaker, Task, World
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.family import Dynamics, Transition
+from metarl.noise import draw_rows
 
 Vectorization = Literal["sync", "async"]
 Worlds = SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]
@@ -63,7 +64,7 @@ class VectorDynamics(Dynamics):
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
         """Start episodes where ``mask`` is true, each with its own seed; the first reset is of all worlds."""
-        seeds = torch.randint(2**31, mask.shape, generator=generator, device=generator.device).tolist()
+        seeds = draw_rows(partial(torch.randint, 2**31), mask.shape, generator, device=generator.device).tolist()
         chosen = mask.cpu().numpy()
         first = self._worlds is None
         if self._worlds is None:

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 
 import tyro
 
-from metarl.config import TrackMode
+from metarl.config import TrackMode, TrainConfig
+from metarl.distributed import processes_here
 from metarl.errors import RunError
 from metarl.evaluation import AdaptationCurve, evaluate_learner, load_run
 from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
+from metarl.experiments.commands.launch import launched
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import evaluation_files, list_files, save_evaluation
 from metarl.family import Source
 from metarl.files import make_folder
+from metarl.loop_tools import StopRequest
+from metarl.processes import Processes
 from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.runtime import keep_freed_memory
 from metarl.tracking.tracking import track_evaluation, tracking_mode
@@ -46,7 +50,8 @@ class EvaluateOptions:
     seed: int = 0
     """Seed of environments and actions; the tasks do not depend on it."""
     device: str | None = None
-    """Torch device; by default the one the run was trained on."""
+    """Torch device; by default the one the run was trained on. --devices cpu*2, say, shares the tasks
+    among processes."""
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint: the latest, or the best on validation tasks."""
     out: str | None = None
@@ -61,24 +66,42 @@ class EvaluateOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """Evaluate, write and track the results, and print them.
+    """Evaluate, on the devices that the words name; write and track the results, and print them.
 
     Raises:
         InputError: if the directory is not a run, or options are invalid; nothing is then written.
         RunError: if sampling fails, or, after the table is printed, if files cannot be written.
     """
+    if not launched("evaluate", words):
+        with processes_here() as processes:
+            run_on(words, processes, StopRequest())
+
+
+def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> None:
+    """Evaluate as one of several processes, which share the tasks; the first writes, tracks and prints.
+
+    Raises:
+        InputError: as ``run``.
+        RunError: as ``run``.
+    """
     options = parse(EvaluateOptions, "metarl evaluate", words)
-    directory = RunDirectory(options.run)
     out = RunDirectory(options.out or options.run)
     if options.out is not None:
-        make_folder(out.path, "the evaluation")
+        processes.from_first(lambda: make_folder(out.path, "the evaluation"))
     tracking_mode(options.track)  # refuses a mode that this machine lacks before anything is measured
-    config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
+    config, learner, iteration = load_run(options.run, options.device, options.checkpoint, processes)
     count, part = options.tasks_and_part
     keep_freed_memory()
     curve = evaluate_learner(
         config, learner, count, options.steps, options.episodes, options.seed, part, options.deterministic
     )
+    processes.from_first(lambda: _report(options, config, curve, iteration, out))
+
+
+def _report(
+    options: EvaluateOptions, config: TrainConfig, curve: AdaptationCurve, iteration: int, out: RunDirectory
+) -> None:
+    directory, (count, part) = RunDirectory(options.run), options.tasks_and_part
     print(describe_training(directory, config, iteration))
     print(f"{_protocol(curve, count)}\n")
     print(adaptation_table(curve, None if part == "ood" else config.find_reference()))

@@ -60,6 +60,25 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
         raise InputError(f"{' '.join(lines[:rule])} ({command} --help explains the options)") from None
 
 
+def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """Return the value of an option, given as ``--name value`` or ``--name=value``, and the words without it.
+
+    Raises:
+        InputError: when the option is there without a value.
+    """
+    value, rest = None, []
+    left = iter(words)
+    for word in left:
+        option, equals, given = word.partition("=")
+        if option != name:
+            rest.append(word)
+            continue
+        value = given if equals else next(left, "")
+        if not value or value.startswith("--"):
+            raise InputError(f"{name} needs a value")
+    return value, rest
+
+
 def refuse_words(words: Sequence[str], command: str) -> None:
     """Check that a command without arguments was given none.
 

@@ -1,28 +1,36 @@
 """``metarl train``: train a learner on a family, reproduce a published experiment, or continue a run."""
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 from metarl.config import RunConfig, TrainConfig
+from metarl.distributed import processes_here, restarted
 from metarl.errors import InputError, RunStopped
+from metarl.experiments.commands.launch import launched
 from metarl.experiments.commands.main import usage
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import list_files
+from metarl.experiments.commands.seeds import several_seeds
 from metarl.experiments.published import find_published, list_published
 from metarl.family import FAMILIES, TaskFamily
 from metarl.family_settings import explanations, not_settable, settable
 from metarl.learner import LEARNERS
 from metarl.loop_tools import StopRequest
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.requeue import train_or_resume
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
 
 PUBLISHED = "--published"
 RESUME_IF_THERE = "--resume-if-there"
-HELP_OF_RESUME_IF_THERE = (
+HELP_OF_OTHERS = (
     f"With {RESUME_IF_THERE}, a run that is in --out already is resumed, or left as it is where it is finished: the "
-    "command of a job that may be queued again."
+    "command of a job that may be queued again.\n\n"
+    "With --devices cuda:0,cuda:1, --devices cpu*4 or --devices all, a process on each of them takes its part of the "
+    "tasks; with --max-restarts N, they go on from the last checkpoint after one of them was killed, N times.\n\n"
+    "With --seeds 1,2,3, a run of each seed is trained, one on each of the --devices at a time."
 )
 
 
@@ -35,42 +43,77 @@ class ResumeOptions:
     iterations: int | None = None
     """New total number of iterations; by default the number the run was started with."""
     device: str | None = None
-    """Torch device to continue on; by default the one the run was started on."""
+    """Torch device to continue on; by default the one the run was started on. --devices, as for a new run, goes on
+    with any number of processes."""
     redraw: tuple[int, ...] = ()
     """Iterations whose tasks and episodes are redrawn, if they make an environment or an update fail on every
     resume."""
 
 
 def run(words: Sequence[str]) -> None:
-    """Train the learner and family in the arguments.
+    """Train what the words name, on the devices that they name.
 
     Raises:
-        InputError: for unknown names, invalid options, or a directory that cannot be written to.
-        RunError: if sampling or an update fails.
+        InputError: for unknown names, options that make no sense, and a directory that cannot be written.
+        RunError: when sampling or an update fails, or a process is killed.
+    """
+    if _asks_for_help(words):
+        run_on(words, ONE_PROCESS, StopRequest())
+    elif not several_seeds(words, config_of) and not launched("train", words):
+        with processes_here() as processes:
+            run_on(words, processes, StopRequest())
+
+
+def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> None:
+    """Train what the words name, as one of several processes.
+
+    Raises:
+        InputError: as ``run``.
+        RunError: as ``run``.
     """
     options = [word.split("=")[0] for word in words]
-    if PUBLISHED in options:
-        _train_published(words)
-        return
-    if "--resume" in options:
+    if "--resume" in options and PUBLISHED not in options:
         chosen = parse(ResumeOptions, "metarl train", words)
         given = chosen.resume, chosen.iterations, chosen.device, chosen.redraw
-        train_and_report(lambda stop: resume(*given, stop=stop))
+        report(resume(*given, stop, processes), processes, stop)
         return
-    names = [word for word in words[:2] if not word.startswith("-")]
-    if len(names) == 2:
-        learner, family = names
-        LEARNERS.find(learner)  # so that the error names the first wrong word
-        config = parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
-        _start(config, options)
+    if PUBLISHED in options and _names_none(words):
+        print("\n".join(f"{each.name}\n  {each.summary}" for each in list_published()))
         return
-    print(usage())
-    if not _asks_for_help(words):
+    if PUBLISHED not in options and len(_names(words)) < 2:
+        print(usage())
+        if _asks_for_help(words):
+            return
+    begin = train_or_resume if RESUME_IF_THERE in options or restarted() else train
+    report(begin(config_of(words), stop, processes), processes, stop)
+
+
+def config_of(words: Sequence[str]) -> TrainConfig:
+    """Return the training that the words name: learner and family, or a published experiment, and options.
+
+    Raises:
+        InputError: for unknown names, and options that make no sense.
+    """
+    if PUBLISHED in [word.split("=")[0] for word in words]:
+        return _published(words)
+    if len(names := _names(words)) < 2:
         raise InputError("train needs a learner and a family, in this order, before any option")
+    learner, family = names
+    LEARNERS.find(learner)  # the first word that is wrong is the one to name
+    return parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
 
 
-def _train_published(words: Sequence[str]) -> None:
-    """Train a published experiment with the options after its name, or list the experiments if none is named.
+def _names(words: Sequence[str]) -> list[str]:
+    return [word for word in words[:2] if not word.startswith("-")]
+
+
+def _names_none(words: Sequence[str]) -> bool:
+    """Return whether ``--published`` comes first and alone, to list the experiments."""
+    return words[0] == PUBLISHED and (len(words) == 1 or not words[1] or _asks_for_help(words[1:2]))
+
+
+def _published(words: Sequence[str]) -> TrainConfig:
+    """Return a published experiment with the options after its name.
 
     Raises:
         InputError: unless ``--published NAME`` comes first, and for an unknown name.
@@ -81,22 +124,12 @@ def _train_published(words: Sequence[str]) -> None:
             f"{PUBLISHED} names learner and family as well: put it first, as in metarl train {PUBLISHED} NAME [options]"
         )
     name, rest = (name, words[1:]) if equals else (" ".join(words[1:2]), words[2:])
-    if not equals and (not name or _asks_for_help(words[1:2])):
-        print("\n".join(f"{each.name}\n  {each.summary}" for each in list_published()))
-        return
     if not name or name.startswith("-"):
         raise InputError(
             f"{PUBLISHED} needs the name of an experiment before any option; metarl train {PUBLISHED} lists them"
         )
     found = find_published(name)
-    config = parse_train(found.config, f"metarl train {PUBLISHED} {name}", rest, found.description)
-    _start(config, rest)
-
-
-def _start(config: TrainConfig, words: Sequence[str]) -> None:
-    """Train from the start, or, with the option for it, resume the existing run."""
-    begin = train_or_resume if RESUME_IF_THERE in words else train
-    train_and_report(lambda stop: begin(config, stop))
+    return parse_train(found.config, f"metarl train {PUBLISHED} {name}", rest, found.description)
 
 
 def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], description: str = "") -> TrainConfig:
@@ -120,7 +153,7 @@ def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], descr
         ("family", own, own(**defaults.family_overrides)),
     ]
     options = make_dataclass("Options", fields, frozen=True)
-    options.__doc__ = f"{description or f'Train {defaults.learner} on {defaults.family}.'}\n\n{HELP_OF_RESUME_IF_THERE}"
+    options.__doc__ = f"{description or f'Train {defaults.learner} on {defaults.family}.'}\n\n{HELP_OF_OTHERS}"
     parsed: Any = parse(options, command, [word for word in words if word != RESUME_IF_THERE])
     overrides = {name: value for name, value in vars(parsed.family).items() if value is not None}
     return TrainConfig(defaults.learner, defaults.family, parsed.run, parsed.settings, overrides)
@@ -157,22 +190,30 @@ def _option(field_name: str) -> str:
     return f"--family.{field_name.replace('_', '-')}"
 
 
-def train_and_report(start: Callable[[StopRequest], RunDirectory]) -> None:
-    """Train, and print the outcome and the next command.
+def report(directory: RunDirectory, processes: Processes, stop: StopRequest) -> None:
+    """Print how a training ended and what to do next; the first process does.
 
     Raises:
         RunStopped: if a signal stopped the run.
     """
-    stop = StopRequest()
-    directory = start(stop)
-    rows = directory.read_metrics()
-    total = directory.read_config()["run"]["iterations"]
-    if stop.signal is not None and directory.finished_iterations() != total:
+    rows, total, finished = processes.from_first(lambda: _ending(directory))
+    if finished != total:
         raise RunStopped(
-            f"stopped after {len(rows)} of {total} iterations; metarl train --resume {directory.path} continues",
-            stop.signal,
+            f"stopped after {rows} of {total} iterations; metarl train --resume {directory.path} continues",
+            stop.signal or signal.SIGTERM,
         )
-    last = rows[-1]
+    if processes.rank == 0:
+        _print_end(directory, total)
+
+
+def _ending(directory: RunDirectory) -> tuple[int, int, int | None]:
+    """Return how many iterations a run has, is to have, and was finished with."""
+    total = int(directory.read_config()["run"]["iterations"])
+    return len(directory.read_metrics()), total, directory.finished_iterations()
+
+
+def _print_end(directory: RunDirectory, total: int) -> None:
+    last = directory.read_metrics()[-1]
     print(
         f"trained {total} iterations, {int(last['env_steps']):,} env steps; training tasks in the last one: "
         f"{float(last['return_before']):.2f} before, {float(last['return_after']):.2f} after adaptation"

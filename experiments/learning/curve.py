@@ -6,14 +6,15 @@
 Each variant is trained with every seed, stopped at regular intervals, evaluated on the same test tasks, and resumed.
 All evaluations are reported; none of them influences training. OUT/NAME/LABEL.json holds the results of each variant,
 OUT/NAME.png shows all of them. Nothing is done twice: seeds in the file are skipped, finished runs in
-RUNS/LABEL-seedSEED are only evaluated, unfinished ones are resumed.
+RUNS/LABEL-seedSEED are only evaluated, unfinished ones are resumed. ``--at-once 2`` trains two runs
+side by side; if one fails, the others go on.
 """
 
 import dataclasses
-import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +26,11 @@ from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
 from metarl.experiments.commands.parsing import guarded, parse
+from metarl.experiments.commands.seeds import Job as SideJob
+from metarl.experiments.commands.seeds import run_jobs
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.figure import draw
+from metarl.experiments.learning.matching import PLACE, matches
 from metarl.experiments.learning.records import (
     Point,
     Record,
@@ -37,6 +41,7 @@ from metarl.experiments.learning.records import (
     rounded,
     write,
 )
+from metarl.experiments.learning.side_by_side import aside
 from metarl.experiments.learning.variant import Variant
 from metarl.registry import find_by_name
 from metarl.run_directory import RunDirectory
@@ -46,8 +51,6 @@ from metarl.validation import require_counts
 LISTED = "experiments/learning/comparisons.py"
 NOTES = "learning_curve.json"
 LONGEST_PARAMETER = 16
-# Settings of a run that do not affect its numbers.
-PLACE = ("out", "track", "checkpoint_every", "validate_every", "group")
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,15 @@ class Options:
     """Folder of the results."""
     runs: str | None = None
     """Folder of the run directories; by default runs/NAME."""
+    at_once: int = 1
+    """Runs side by side, each in a process of its own with its share of the cores."""
+    runs_only: bool = False
+    """Train and evaluate the runs without adding them to the results, as processes side by side do."""
 
     def __post_init__(self) -> None:
         if not self.seeds:
             raise InputError("a learning curve needs at least one seed")
-        require_counts(self, "tasks")
+        require_counts(self, "tasks", "at_once")
 
 
 @dataclass(frozen=True)
@@ -101,15 +108,14 @@ class Job:
         if self.results.exists():
             found = read_record(self.results)
             same = (found.steps, found.tasks) == (self.variant.steps, self.tasks)
-            if not same or not _matches(found.config, self.variant.config, "seed"):
+            if not same or not matches(found.config, self.variant.config, "seed"):
                 raise InputError(f"{self.results} is of other settings or tasks; remove it, or choose another --out")
-        measured = {run.seed for run in self._measured()}
-        for config in (self._config(seed) for seed in seeds if seed not in measured):
+        for config in map(self._config, self.missing(seeds)):
             directory = RunDirectory(str(config.run.out))
             if not directory.path.exists():
                 continue
             content = directory.read_config()
-            if not _matches(content, config, "iterations") or content["run"]["iterations"] > config.run.iterations:
+            if not matches(content, config, "iterations") or content["run"]["iterations"] > config.run.iterations:
                 raise InputError(f"{directory.path} is a run of other settings; remove it, or choose another --runs")
 
     def measure(self, seed: int) -> None:
@@ -119,9 +125,24 @@ class Job:
             print(f"{self.label}, seed {seed}: already in {self.results}", flush=True)
             return
         print(f"{self.label}, seed {seed}", flush=True)
-        new = measure_run(self._config(seed), self.variant, len(self.tasks))
-        runs = {run.seed: run for run in self._measured()} | {seed: new}  # another process may have written since
+        new = self.measure_only(seed)
+        runs = {run.seed: run for run in self._measured()} | {seed: new}  # others may have written since
         write(self.results, self._record([runs[number] for number in sorted(runs)]))
+
+    def measure_only(self, seed: int) -> SeedRun:
+        """Train and evaluate with a seed, as far as that was not done."""
+        return measure_run(self._config(seed), self.variant, len(self.tasks))
+
+    def aside(self, seed: int) -> SideJob:
+        """Return what measures a seed in a process of its own."""
+        words = [self.results.parent.name, "--variants", self.label, "--tasks", str(self.asked_tasks)]
+        words += ["--out", str(self.results.parent.parent), "--runs", str(self.runs)]
+        return aside(self.label, self._config(seed), words)
+
+    def missing(self, seeds: Sequence[int]) -> list[int]:
+        """Return the seeds that are not in the results."""
+        measured = {run.seed for run in self._measured()}
+        return [seed for seed in seeds if seed not in measured]
 
     def _config(self, seed: int) -> TrainConfig:
         config = self.variant.config
@@ -239,32 +260,6 @@ def _mean_success(curve: AdaptationCurve | None) -> list[float] | None:
     return means
 
 
-def _matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:
-    """Return whether a recorded configuration equals this one, except for its path and the given run settings."""
-    now, plain = (
-        json.loads(json.dumps(each.to_json())) for each in (config, TrainConfig(config.learner, config.family))
-    )
-    if any(content.get(name) != now[name] for name in ("learner", "family", "preset", "split_hash")):
-        return False
-    run = {name: value for name, value in content["run"].items() if name not in (*PLACE, *but)}
-    own = {name: value for name, value in now["run"].items() if name not in (*PLACE, *but)}
-    return _same(run, own, plain["run"]) and _same(content["settings"], now["settings"], plain["settings"])
-
-
-def _same(recorded: dict[str, Any], now: dict[str, Any], defaults: dict[str, Any]) -> bool:
-    """Return whether settings equal the recorded ones; settings newer than the record must have their defaults."""
-    if set(recorded) - set(now):
-        return False
-    for name, value in now.items():
-        before = recorded.get(name, defaults[name])
-        if isinstance(value, dict) and isinstance(before, dict):
-            if not _same(before, value, defaults[name]):
-                return False
-        elif before != value:
-            return False
-    return True
-
-
 def run(options: Options) -> None:
     """Measure the variants with every seed, and plot all results of the comparison."""
     known = find_by_name(COMPARISONS, options.name, "comparison", LISTED)
@@ -279,6 +274,13 @@ def run(options: Options) -> None:
     jobs = [Job(label, variant, options.tasks, runs, folder / f"{label}.json") for label, variant in variants.items()]
     for job in jobs:
         job.check(options.seeds)
+    if options.runs_only:
+        for job in jobs:
+            for seed in job.missing(options.seeds):
+                job.measure_only(seed)
+        return
+    if options.at_once > 1:  # then what is measured below is there already
+        run_jobs([job.aside(seed) for job in jobs for seed in job.missing(options.seeds)], ["cpu"] * options.at_once)
     for job in jobs:
         for seed in options.seeds:
             job.measure(seed)

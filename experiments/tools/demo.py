@@ -14,7 +14,9 @@ from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import guarded
-from metarl.experiments.commands.train import train_and_report
+from metarl.experiments.commands.train import report
+from metarl.loop_tools import StopRequest
+from metarl.processes import ONE_PROCESS
 from metarl.training import train
 
 EXPERIMENTS = {
@@ -29,7 +31,8 @@ def run(out: Path) -> None:
         config = dataclasses.replace(experiment, run=dataclasses.replace(experiment.run, out=str(out / name)))
         print(f"\n=== {config.learner} on {name}: {config.run.iterations} iterations ===", flush=True)
         began = time.monotonic()
-        train_and_report(lambda stop: train(config, stop))  # noqa: B023 (called at once)
+        stop = StopRequest()
+        report(train(config, stop), ONE_PROCESS, stop)
         print(f"training took {time.monotonic() - began:.0f} s; now adapting to held-out tasks:\n", flush=True)
         if main(["evaluate", str(out / name)]) != 0:
             sys.exit(1)

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metarl.processes import ONE_PROCESS, BatchNoise, Processes
+from metarl.errors import RunError
+from metarl.processes import ONE_PROCESS, Processes, Shard, digest
 from tests.processes import in_threads
 
 COUNTS = st.lists(st.integers(1, 5), min_size=1, max_size=4)
@@ -30,7 +32,7 @@ def test_one_process_returns_its_own_tensors() -> None:
 def test_one_process_weighs_exactly_one_and_has_all_rows(count: int) -> None:
     assert ONE_PROCESS.weight(count) == 1.0
     assert ONE_PROCESS.rows(count) == (slice(0, count), count)
-    assert ONE_PROCESS.part(count) == count
+    assert ONE_PROCESS.shard(count) == Shard(0, count, count)
 
 
 def test_moments_of_one_process_are_torchs_bit_for_bit() -> None:
@@ -69,9 +71,11 @@ def test_the_processes_rows_are_all_rows_in_order(counts: list[int]) -> None:
 @given(st.integers(1, 6), st.integers(0, 40))
 @settings(deadline=None, max_examples=20)
 def test_parts_are_as_even_as_possible(size: int, total: int) -> None:
-    parts = in_threads(size, lambda processes: processes.part(total))
-    assert sum(parts) == total
-    assert max(parts) - min(parts) <= 1
+    shards = in_threads(size, lambda processes: processes.shard(total))
+    numbers = [number for shard in shards for number in range(shard.start, shard.stop)]
+    assert numbers == list(range(total))
+    sizes = {shard.stop - shard.start for shard in shards}
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_several_means_come_back_in_their_shapes() -> None:
@@ -102,12 +106,42 @@ def test_all_agree_only_if_each_does() -> None:
     assert in_threads(3, lambda processes: processes.all(True)) == [True] * 3
 
 
-@pytest.mark.parametrize("kind", ["uniform", "normal"])
-def test_the_noise_of_a_row_is_the_same_whoever_holds_it(kind: str) -> None:
-    def noise(rows: list[int]) -> Tensor:
-        drawn: Tensor = getattr(BatchNoise(torch.Generator().manual_seed(1), torch.tensor(rows), 5), kind)(2, 3)
-        return drawn
+def test_a_failure_on_one_process_is_raised_on_all() -> None:
+    def work(processes: Processes) -> str:
+        def fail() -> None:
+            if processes.rank == 1:
+                raise RunError("rank 1 cannot")
 
-    whole = noise([0, 1, 2, 3, 4])
-    assert whole.shape == (5, 2, 3)
-    assert torch.equal(torch.cat([noise([0, 2]), noise([1, 3, 4])]), whole[[0, 2, 1, 3, 4]])
+        with pytest.raises(RunError) as error:
+            processes.together(fail)
+        return f"{error.value} {processes.together(lambda: processes.rank)}"
+
+    assert in_threads(3, work) == [f"rank 1 cannot {rank}" for rank in range(3)]
+
+
+def test_a_drift_is_raised_on_all() -> None:
+    def work(processes: Processes) -> str:
+        processes.check_equal(lambda: {"weight": torch.ones(3), "step": 4})
+        with pytest.raises(RunError) as error:
+            processes.check_equal(lambda: {"weight": torch.full((3,), 1 + 1e-7 * (processes.rank == 2)), "step": 4})
+        return str(error.value)
+
+    assert all("process 2 has come to other parameters than process 0" in found for found in in_threads(3, work))
+
+
+STATE = {"b": [torch.zeros(2), 1.0], "a": {"c": torch.tensor([1, 2])}}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**STATE, "b": [torch.zeros(2), 2.0]},
+        {**STATE, "b": [-torch.zeros(2), 1.0]},
+        {**STATE, "b": [torch.zeros(2, dtype=torch.float64), 1.0]},
+        {**STATE, "b": [torch.zeros(1, 2), 1.0]},
+        {"b": STATE["b"], "d": STATE["a"]},
+    ],
+)
+def test_a_digest_is_of_every_bit_and_of_the_structure(other: dict[str, Any]) -> None:
+    assert digest(dict(reversed(STATE.items()))) == digest(STATE)
+    assert digest(other) != digest(STATE)

@@ -12,6 +12,7 @@ import metarl.files
 from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.errors import InputError
 from metarl.evaluation import evaluate
+from metarl.processes import ONE_PROCESS, Processes
 from metarl.replay_files import ReplayFiles
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
@@ -32,11 +33,11 @@ class Numbers:
         self.values = torch.cat([self.values, torch.tensor(values)])[-self.room :]
         self.added += len(values)
 
-    def read(self, start: int, stop: int) -> dict[str, Tensor]:
+    def read(self, start: int, stop: int, processes: Processes = ONE_PROCESS) -> dict[str, Tensor]:
         oldest = self.added - self.kept
         return {"values": self.values[start - oldest : stop - oldest]}
 
-    def restore(self, added: int, pieces: list[dict[str, Tensor]]) -> None:
+    def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
         self.values = torch.cat([torch.empty(0), *(piece["values"] for piece in pieces)])[-self.room :]
         self.added = added
 

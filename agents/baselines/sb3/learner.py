@@ -87,6 +87,7 @@ class Sb3Learner(Learner):
     loss: ClassVar[str] = "train/value_loss"
     inner_steps = 0
     baseline: ClassVar[bool] = True
+    shards: ClassVar[bool] = False
     label_settings: ClassVar[Sequence[str]] = ("variant",)
     metrics: ClassVar[Mapping[str, str]] = {
         "learned_env_steps": "environment steps that the shared model has learned from so far",

@@ -20,7 +20,6 @@ from metarl.envs.basic.navigation import Navigation2D
 from metarl.envs.grid.gridnavi_image import GridNaviImage
 from metarl.errors import InputError
 from metarl.learner import Learner
-from metarl.processes import BatchNoise
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.splits import TaskSplit
@@ -113,8 +112,7 @@ def test_varibads_model_does_not_train_the_policys_encoder() -> None:
     learner = MAKERS["varibad"]()
     trials = _trials(trial(learner, IMAGES))
     learner.network.zero_grad()
-    size = len(trials.rewards)
-    bound, _ = learner.elbo(trials, BatchNoise(torch.Generator().manual_seed(0), torch.arange(size), size))
+    bound, _ = learner.elbo(trials, torch.Generator().manual_seed(0))
     bound.backward()
     assert all(value.grad is None for value in learner.inputs.encoder.parameters())
 

@@ -231,6 +231,7 @@ def test_a_step_moves_the_encoder_down_critic_loss_and_weighted_divergence(
     loss = learner.critic_loss(steps, latent, stream(7)) + kl_weight / 4 * learner.divergence(belief)
     expected = slopes(loss, learner.networks.encoder)
     monkeypatch.setattr(TrialReplay, "draw_tasks", lambda *_: torch.arange(3))
+    monkeypatch.setattr(TrialReplay, "held", lambda _, tasks, given: (tasks, 1.0, given))
     for draw in ("draw_replay", "draw_context"):
         monkeypatch.setattr(TrialReplay, draw, lambda *_: steps)
     draws = stream()

@@ -15,7 +15,6 @@ from metarl.agents.in_context.soft_actions import BoxActions, DiscreteActions
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical, Distribution, SquashedGaussian
 from metarl.errors import InputError, RunError
-from metarl.processes import BatchNoise
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.training import resume, train
@@ -31,10 +30,6 @@ both_kinds = pytest.mark.parametrize("family", ["navigation-2d", "gridnavi"])
 
 def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def noise(trials: Trials) -> BatchNoise:
-    return BatchNoise(stream(), torch.arange(len(trials.rewards)), len(trials.rewards))
 
 
 def learner_and_rollouts(family: str = "navigation-2d", **settings: Any) -> tuple[RecurrentSac, list[Rollout]]:
@@ -67,10 +62,10 @@ def test_targets_by_hand(terminates: bool) -> None:
     trials = Trials.of([first, last])[torch.tensor([1])]
     say(learner.network.critics.heads, 0.0, 0.0)
     say(learner.network.targets.heads, 3.0, 7.0)  # the pessimist says 3 everywhere
-    critic_loss, _, _ = learner.losses(trials, noise(trials))
+    critic_loss, _, _ = learner.losses(trials, stream())
     inputs = learner.inputs_to_the_end(trials)
     policy: Any = learner.network.policy_and_memory(inputs, learner.network.initial(1))[0]
-    log_probs = policy.of_noise(noise(trials).normal(inputs.shape[1], 2))[1][0]
+    log_probs = policy.of_noise(torch.randn(len(inputs), inputs.shape[1], 2, generator=stream()))[1][0]
     assert len(log_probs) == 2 * HORIZON + 1
     targets = trials.rewards[0] + 0.9 * (3.0 - 0.5 * log_probs[1:])
     if terminates:
@@ -136,12 +131,12 @@ def test_actions_in_a_box_are_valued_by_the_one_that_is_drawn() -> None:
 def test_a_step_follows_each_networks_own_loss_and_the_critics_train_the_encoder(family: str) -> None:
     learner, rollouts = learner_and_rollouts(family)
     trials, network = Trials.of(rollouts), learner.network
-    critic_loss, actor_loss, entropy = learner.losses(trials, noise(trials))
+    critic_loss, actor_loss, entropy = learner.losses(trials, stream())
     critics = [*network.critics.parameters(), *learner.inputs.encoder.parameters()]
     assert len(critics) > len(list(network.critics.parameters())) or not learner.inputs.encoder.learned
     actor = list(network.actor.parameters())
     expected = [*torch.autograd.grad(critic_loss, critics), *torch.autograd.grad(actor_loss, actor)]
-    learner._step(trials, noise(trials))
+    learner._step(trials, stream())
     for parameter, slope in zip([*critics, *actor], expected, strict=True):
         assert slope.any()
         torch.testing.assert_close(parameter.grad, slope)

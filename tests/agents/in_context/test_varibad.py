@@ -15,7 +15,6 @@ from metarl.agents.in_context.varibad_networks import Decoder
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical
 from metarl.errors import InputError, RunError
-from metarl.processes import BatchNoise
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
@@ -73,11 +72,6 @@ def in_float64(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> tuple[VariBa
 
 def stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def noise(trials: Trials) -> BatchNoise:
-    """Return the random numbers of a batch of these trials."""
-    return BatchNoise(stream(), torch.arange(len(trials.rewards)), len(trials.rewards))
 
 
 def gradients(module: torch.nn.Module) -> list[Tensor | None]:
@@ -148,7 +142,7 @@ def test_the_policy_teaches_neither_encoder_nor_decoders() -> None:
 
 def test_the_bound_teaches_neither_policy_nor_critic() -> None:
     learner, trials = learner_and_trials(transition_weight=1.0)
-    bound, _ = learner.elbo(trials, noise(trials))
+    bound, _ = learner.elbo(trials, stream())
     bound.backward()  # type: ignore[no-untyped-call]
     for acting in (learner.network.policy, learner.network.critic, learner.network.head):
         assert gradients(acting) == [None] * len(gradients(acting))
@@ -178,7 +172,7 @@ def test_the_divergence_is_of_each_belief_from_the_one_before(monkeypatch: pytes
             now = Normal(belief.mean[trial, step], belief.log_std[trial, step].exp())
             total += kl_divergence(now, before).sum().item()
             before = now
-    _, metrics = learner.elbo(trials, noise(trials))
+    _, metrics = learner.elbo(trials, stream())
     assert metrics["kl"] == pytest.approx(total / int(trials.lengths.sum()), rel=1e-9)
 
 
@@ -214,7 +208,7 @@ def test_the_bound_of_beliefs_without_doubt_is_worked_out_by_hand(
     # In units of 2: errors 2 - 3/2 = 1/2 at 2 steps, 2 - 1/2 = 3/2 at 4 steps.
     likelihood = (-0.5 * 2 * 0.5**2 - 0.5 * 4 * 1.5**2) / 2
     divergence = 3 * (0.5 * (1e-12 + 2.0**2 - 1) - math.log(1e-6)) * 2 / 6  # at two first steps of 6
-    bound, metrics = learner.elbo(two, noise(two))
+    bound, metrics = learner.elbo(two, stream())
     assert bound.item() == pytest.approx(likelihood - kl_weight * divergence, rel=1e-5)
     assert metrics["kl"] == pytest.approx(divergence, rel=1e-9)
     assert metrics["reward_error"] == pytest.approx((0.5**2 + 1.5**2) / 2, rel=1e-5)
@@ -226,14 +220,14 @@ def test_the_likelihood_of_uncertain_beliefs_is_that_in_closed_form(monkeypatch:
     certain(learner, 0.5, 0.7)
     squares = ((0.5 - trials.rewards).square() + 0.7**2) * trials.valid
     divergence = 5 * (0.5 * (0.7**2 + 0.5**2 - 1) - math.log(0.7)) * len(trials.rewards) / trials.lengths.sum()
-    bound, _ = learner.elbo(trials, noise(trials))
+    bound, _ = learner.elbo(trials, stream())
     assert bound.item() == pytest.approx((-0.5 * squares.sum(-1).mean() - divergence).item(), rel=0.03)
 
 
 def test_steps_are_drawn_evenly_from_inside_each_trial() -> None:
     _, trials = learner_and_trials()
     assert len(set(trials.lengths.tolist())) > 1
-    steps = drawn_steps(trials, 4000, noise(trials))
+    steps = drawn_steps(trials, 4000, stream())
     for row, length in zip(steps, trials.lengths.tolist(), strict=True):
         counts = torch.bincount(row, minlength=length)
         assert len(counts) == length
@@ -269,7 +263,7 @@ def test_the_model_learns_to_tell_tasks_by_their_rewards() -> None:
     learner, like = learner_and_trials(**settings, model_prefixes=32)
     signs = torch.tensor([1.0, -1.0]).repeat(16)
     trials = made_of(signs[:, None].expand(-1, 8).clone(), like)
-    assert learner.elbo(trials, noise(trials))[1]["reward_error"] > 0.8
+    assert learner.elbo(trials, stream())[1]["reward_error"] > 0.8
     assert fitted(learner, trials, 3)[-1]["reward_error"] < 0.25
     latents = learner.beliefs(trials).mean[:, -1:]
     seen, acted = trials.observations[:, :1], trials.actions[:, :1]
@@ -286,7 +280,7 @@ def test_next_observations_are_decoded_where_they_count() -> None:
 def test_by_default_they_are_not() -> None:
     learner, trials = learner_and_trials()
     assert set(learner.network.decoders) == {"reward"}
-    assert "transition_error" not in learner.elbo(trials, noise(trials))[1]
+    assert "transition_error" not in learner.elbo(trials, stream())[1]
 
 
 @pytest.mark.parametrize(("told", "heeded"), [("transition", True), ("next-observation", False)])
@@ -361,7 +355,7 @@ def test_past_trials_are_restored_from_pieces(lengths: tuple[int, ...]) -> None:
     _, like = learner_and_trials()
     past, other, pieces = PastTrials(7, torch.device("cpu")), PastTrials(7, torch.device("cpu")), []
     for number, length in enumerate(lengths):
-        past.keep(past.joined(made_of(torch.full((3, length), float(number)), like)), 3)
+        past.keep(past.joined(made_of(torch.full((3, length), float(number)), like)))
         pieces.append(past.read(past.added - 3, past.added))
     other.restore(past.added, pieces)
     assert (other.added, other.kept) == (past.added, past.kept)

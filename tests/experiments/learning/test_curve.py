@@ -29,7 +29,7 @@ EXPECTED = Path("results", "tiny", "one.json")
 @pytest.fixture(autouse=True)
 def _a_comparison_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("metarl.training.draw_adaptation_curve", lambda *_: None)  # pictures take most of the time
+    monkeypatch.setattr("metarl.training_loop.draw_adaptation_curve", lambda *_: None)  # pictures take most of the time
     monkeypatch.setattr(learning_curve, "draw", lambda *_: None)
     other = dataclasses.replace(TINY, settings=MamlTrpoConfig(hidden_sizes=(4,), inner_steps=2))
     compare(monkeypatch, one=Variant(TINY, steps=1, evaluations=2), other=Variant(other, steps=2, evaluations=1))

@@ -1,0 +1,189 @@
+"""The processes of one command, on the devices that ``--devices`` names: started, watched, and started again.
+
+The processes are started and watched by torch's own elastic launcher, in this process. Signals to stop reach them
+through it, so that each gets them once. What torchrun starts is several processes as well, and needs no ``--devices``.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import FrameType
+
+import torch
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from metarl.config import resolve_device
+from metarl.distributed import ProcessLost, processes_here
+from metarl.errors import InputError, MetarlError, RunError
+from metarl.experiments.commands.parsing import take_option
+from metarl.loop_tools import SIGNALS, StopRequest
+
+# What the launcher sends to its processes to stop them; SIGINT reaches them when the launcher is dead.
+STOP_SIGNALS = (signal.SIGUSR1, signal.SIGINT)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a process ended: its exit code, its message, and whether it ended because another one did."""
+
+    exit_code: int = 0
+    message: str = ""
+    lost: bool = False
+
+
+class LaunchError(MetarlError):
+    """What ended the processes; with the exit code of the one that knows."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.message)
+        self.exit_code = outcome.exit_code
+
+
+def parse_devices(text: str) -> list[str]:
+    """Return the devices that ``--devices`` names, one for each process.
+
+    Args:
+        text: such as ``cuda:0,cuda:1``, ``cpu*4``, or ``all``: every CUDA device, or without one a process a core.
+
+    Raises:
+        InputError: when there is no such device, or no process.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if text == "all":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["cpu"] * cores
+    devices: list[str] = []
+    for item in text.split(","):
+        name, times, count = item.strip().partition("*")
+        if times and not (count.isdecimal() and int(count) > 0):
+            raise InputError(f"--devices {text}: {item!r} has no number of processes after the *; write {name}*4, say")
+        resolve_device(name)
+        devices += [name] * (int(count) if times else 1)
+    return devices
+
+
+def launched(command: str, words: Sequence[str]) -> bool:
+    """Run a command on the devices that its words name; return whether they name any.
+
+    Args:
+        command: its name; its module has ``run_on(words, processes, stop)``.
+        words: with ``--devices`` and ``--max-restarts`` among them, or without.
+
+    Raises:
+        InputError: when the devices make no sense.
+        LaunchError: as the first process ended, if not well.
+        RunError: when a process was killed, or failed in a way that nobody foresaw.
+    """
+    text, rest = take_option(words, "--devices")
+    restarts, rest = take_option(rest, "--max-restarts")
+    if text is None:
+        if restarts is not None:
+            raise InputError("--max-restarts is for several processes; name their --devices")
+        return False
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("a launcher such as torchrun has started several processes already; leave out --devices")
+    if restarts is not None and not restarts.isdecimal():
+        raise InputError(f"--max-restarts must be a number of restarts, not {restarts!r}")
+    devices = parse_devices(text)
+    kinds = {torch.device(name).type for name in devices}
+    if len(kinds) > 1 or ("cuda" in kinds and len(set(devices)) < len(devices)):
+        raise InputError(f"--devices {text}: the processes of one run take CUDA devices that differ, or the CPU")
+    alone = ["--device", devices[0]] if len(devices) == 1 else []
+    launch(command, [*rest, *alone], devices, int(restarts or 0))
+    return True
+
+
+def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts: int) -> None:
+    """Run a command on one process for each device; all are started again when one of them is killed.
+
+    Raises:
+        LaunchError: as the first process ended, if not well.
+        RunError: when a process was killed, or failed in a way that nobody foresaw, more often than ``restarts``.
+    """
+    # What torch and Python say when a process is killed is said below, in one line.
+    for name in ("torch.distributed", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.warnoptions.append("ignore:resource_tracker")
+    with tempfile.TemporaryDirectory() as folder, _forwarding() as received:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=len(devices),
+            run_id=f"metarl-{os.getpid()}-{time.time_ns()}",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=restarts,
+            signals_to_handle="SIGQUIT",  # the others are forwarded
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )
+        try:
+            found = elastic_launch(config, work)(command, list(words), list(devices))
+        except ChildFailedError as error:
+            raise RunError(_describe(error, len(devices))) from None
+    outcomes = [found[rank] for rank in sorted(found)]
+    # A process that lost another one does not know why; the other one does.
+    outcome = next((each for each in outcomes if each.exit_code and not each.lost), outcomes[0])
+    if outcome.exit_code:
+        code = 128 + received[0] if received and outcome.exit_code > 128 else outcome.exit_code
+        raise LaunchError(Outcome(code, outcome.message))
+
+
+def work(command: str, words: list[str], devices: list[str]) -> Outcome:
+    """Be one of the processes of a command; return how it ended."""
+    os.setpgrp()  # signals of the terminal reach the launcher alone, which forwards them
+    parent = os.getppid()
+    module = import_module(f"metarl.experiments.commands.{command}")
+    try:
+        with processes_here(devices) as processes:
+            module.run_on(words, processes, StopRequest(STOP_SIGNALS))
+        outcome = Outcome()
+    except MetarlError as error:
+        outcome = Outcome(error.exit_code, str(error), isinstance(error, ProcessLost))
+    if os.getppid() != parent:  # the launcher is dead, and nobody waits for the outcome
+        os._exit(outcome.exit_code)
+    return outcome
+
+
+@contextmanager
+def _forwarding() -> Iterator[list[int]]:
+    """Forward signals to stop to the processes; yield the list of those that came. A second one ends this process."""
+    received: list[int] = []
+    previous = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGUSR1)
+        restore()
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    for number, handler in previous.items():
+        if number != signal.SIGHUP or handler is not signal.SIG_IGN:
+            signal.signal(number, forward)
+    try:
+        yield received
+    finally:
+        restore()
+
+
+def _describe(error: ChildFailedError, count: int) -> str:
+    rank, failure = error.get_first_failure()
+    code = failure.exitcode
+    how = f"was killed by {failure.signal_name()}" if code < 0 else f"failed with exit code {code}"
+    return (
+        f"process {rank} of {count} (pid {failure.pid}) {how}, so the others were ended; the run is whole up to its "
+        "last checkpoint, and goes on with metarl train --resume RUN --devices ..., or by itself with --max-restarts 3"
+    )

@@ -1,0 +1,240 @@
+"""The training loop: sample, adapt, sample again, update, record.
+
+Every process of a run goes through the same loop, each on its own tasks; the first one reads and writes.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from metarl.checkpointing import Checkpoints, is_scheduled
+from metarl.config import RunConfig, TrainConfig, resolve_device
+from metarl.divergence import DivergenceCheck, policy_deviation
+from metarl.errors import RunError
+from metarl.evaluation import AdaptationCurve, adaptation_curve
+from metarl.figures import draw_adaptation_curve
+from metarl.files import write_json
+from metarl.learner import Learner
+from metarl.lock import RunLock
+from metarl.loop_tools import StopRequest, Stopwatch, progress
+from metarl.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
+from metarl.recorded import RecordedData
+from metarl.rollout import Rollout
+from metarl.run_directory import RunDirectory
+from metarl.runtime import keep_freed_memory
+from metarl.sampler import Sampler
+from metarl.seeding import derive_seed
+from metarl.task_source import TASK_SOURCES
+from metarl.tracking.tracker import NoTracker, Tracker
+from metarl.tracking.tracking import track_training
+
+Row = dict[str, float | None]
+COMPARED_EVERY = 10  # iterations between comparisons of the processes' parameters, beside those of each checkpoint
+
+
+class TrainingLoop:
+    """One run in training, from one of the processes that train it.
+
+    Args:
+        config: of the run.
+        learner: untrained, or as the latest checkpoint has it.
+        directory: of the run, which the first process alone reads and writes.
+        data: recorded episodes to train on, if it does.
+        lock: on the directory.
+
+    Attributes:
+        checkpoints: of the run.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        learner: Learner,
+        directory: RunDirectory,
+        data: RecordedData | None,
+        lock: RunLock,
+    ) -> None:
+        self.config, self.learner, self.directory, self.data, self.lock = config, learner, directory, data, lock
+        self.processes = learner.processes
+        self.run_config: RunConfig = config.run
+        self.split = config.split()
+        self.sampler = Sampler(config.make_family(), config.run.device)
+        self.task_source = TASK_SOURCES.find(config.run.task_source)(self.split, config.run)
+        self.task_source.processes = self.processes
+        self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
+        self.checkpoints = Checkpoints(directory, config.run, learner, self.task_source, lock)
+        self.divergence = DivergenceCheck(learner.kl_metric, self.processes.from_first(directory.read_metrics))
+        self.deviation: float | None = None  # Of the policy that began the last iteration.
+
+    def run(self, done: int, env_steps: int, stop: StopRequest | None) -> RunDirectory:
+        """Train on from ``done`` iterations and ``env_steps`` steps until all iterations are done or there is a stop.
+
+        Raises:
+            RunError: see ``metarl.training.train``.
+        """
+        keep_freed_memory()
+        if self.checkpoints.latest is None:
+            with self.checkpoints.writing(0):
+                self.checkpoints.save(0, 0)
+        with stop or StopRequest() as request:
+            tracker = track_training(self.config, self.directory) if self.processes.rank == 0 else NoTracker()
+            try:
+                done = self._loop(done, env_steps, request, tracker)
+            finally:
+                tracker.finish()
+        if done == self.run_config.iterations:
+            with self.checkpoints.writing(done):
+                self.processes.from_first(lambda: write_json(self.directory.finished, {"iterations": done}))
+        return self.directory
+
+    def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> int:
+        """Train until all iterations are done or the run is stopped; return how many there are then."""
+        total, curve = self.run_config.iterations, None
+        with progress(total, done, hidden=self.processes.rank > 0) as show:
+            # A request to stop any process stops all of them, after the same iteration.
+            while done < total and self.processes.all(not stop.requested):
+                row = self._checked(self._iterate(done, env_steps))
+                done, env_steps = done + 1, int(row["env_steps"])
+                curve, measured = self._validate_if_due(done, row)
+                score = None if curve is None else _score(curve)
+                with self.checkpoints.writing(done):
+                    if self.processes.from_first(partial(self._record, done, {**row, **measured}, score)):
+                        self.checkpoints.save(done, env_steps, score)
+                if done % COMPARED_EVERY == 0:
+                    self.processes.check_equal(self.learner.state_dict)
+                tracker.log(row | measured)
+                show(row)
+        with self.checkpoints.writing(done):
+            if self.checkpoints.latest != done:
+                self.checkpoints.save(done, env_steps, None if curve is None else _score(curve))
+            if done == total:
+                last = curve or self._validate()
+                self.processes.from_first(lambda: self._draw(last, tracker))
+        tracker.log_checkpoints(self.directory)
+        return done
+
+    def _record(self, done: int, row: Row, score: float | None) -> bool:
+        """Write an iteration's row; return whether a checkpoint is due."""
+        self.lock.check()
+        self.directory.append_metrics(row)
+        return self.checkpoints.is_due(done, score)
+
+    def _draw(self, curve: AdaptationCurve, tracker: Tracker) -> None:
+        draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
+        tracker.log_curve(curve, self.directory.curve)
+
+    def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
+        self.watch.start()
+        try:
+            rollouts = self._sample(iteration) if self.data is None else self._read(self.data, iteration)
+            with self.watch("update"):
+                metrics = self.learner.update(rollouts)
+        except RunError as error:
+            with self.checkpoints.writing(iteration):
+                self.checkpoints.save_if_finite(iteration, env_steps)
+            raise RunError(
+                f"iteration {iteration}: {error}; {self.checkpoints.describe()}; if it fails there again, add --redraw "
+                f"{iteration}, which draws that iteration's tasks and episodes anew"
+            ) from error
+        if self.data is None:
+            self.task_source.report(rollouts, iteration)
+        self.deviation = policy_deviation(rollouts[0], self.processes)
+        return self._row(iteration, env_steps, rollouts, metrics)
+
+    def _checked(self, row: dict[str, float]) -> dict[str, float]:
+        """Return the row with ``diverged`` in it.
+
+        Raises:
+            RunError: when training has diverged. The row is in metrics.csv; the last checkpoint is from before it.
+        """
+        sign = self.divergence.sign(row, self.deviation)
+        row = {**row, "diverged": float(sign is not None)}
+        if sign is not None:
+            with self.checkpoints.writing(int(row["iteration"])):
+                self.processes.from_first(lambda: self.directory.append_metrics(row))
+            raise RunError(
+                f"training diverged in iteration {int(row['iteration'])}: {sign}; {self.checkpoints.describe()}; train "
+                "with a smaller learning rate or more episodes"
+            )
+        return row
+
+    def _sample(self, iteration: int) -> list[Rollout]:
+        """Sample, adapt, and sample again, as often as the learner adapts in training."""
+        run, seed = self.run_config, self._seed(iteration)
+        shard = self.processes.shard(run.tasks_per_batch)
+        tasks = self.task_source.draw(run.tasks_per_batch, seed, iteration)[shard.rows]
+        session = self.sampler.session(self.learner, tasks, run.episodes_per_task, shard)
+        rollouts: list[Rollout] = []
+        for step in range(self.learner.inner_steps + 1):
+            if step > 0:
+                with self.watch("adaptation"):
+                    session.adapt()
+            with self.watch("sampling"):
+                collect = partial(self.sampler.run, session, derive_seed(seed, "rollout", iteration, step))
+                rollouts.append(self.processes.together(collect))
+        return rollouts
+
+    def _read(self, data: RecordedData, iteration: int) -> list[Rollout]:
+        """Draw recorded episodes in place of those that would be sampled."""
+        run, count = self.run_config, self.learner.inner_steps + 1
+        shard = self.processes.shard(run.tasks_per_batch)
+        wanted = run.tasks_per_batch, run.episodes_per_task, count
+        return data.draw(*wanted, self._seed(iteration), iteration, shard.rows)
+
+    def _seed(self, iteration: int) -> int:
+        """Return the seed of an iteration's tasks and episodes: the run's, unless they are to be drawn anew."""
+        run = self.run_config
+        times = run.redraw.count(iteration)
+        return derive_seed(run.seed, "redraw", times) if times else run.seed
+
+    def _row(
+        self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
+    ) -> dict[str, float]:
+        """Return the iteration's row of metrics.csv; ``env_steps`` are those of the iterations before."""
+        first, last = rollouts[0], rollouts[-1]
+        returns = [self._mean(rollout.episode_returns()) for rollout in (first, last)]
+        successes = [rollout.episode_success() for rollout in (first, last)]
+        rates = [self._mean(success.float()) for success in successes if success is not None]
+        seconds = self.watch.seconds()
+        sampled = sum(rollout.env_steps for rollout in rollouts) if self.data is None else 0
+        fresh = sum(self.processes.counts(sampled))
+        return {
+            "iteration": iteration,
+            "env_steps": env_steps + fresh,
+            "env_steps_per_second": fresh / seconds["time_iteration"],
+            **returns_row(returns, rates or None),
+            **metrics,
+            **seconds,
+        }
+
+    def _mean(self, values: Tensor) -> float:
+        """Return the mean of ``[N, E]`` over the tasks of all processes."""
+        return self.processes.mean(self.processes.weight(len(values)) * values.mean()).item()
+
+    def _validate_if_due(self, done: int, row: dict[str, float]) -> tuple[AdaptationCurve | None, Row]:
+        """Return the adaptation curve if one is due after so many iterations, and its columns, empty if none is."""
+        empty: Row = {f"{VALIDATION}{name}": None for name in row if f"{VALIDATION}{name}" in METRICS}
+        if done < self.run_config.iterations and not is_scheduled(done, self.run_config.validate_every):
+            return None, empty
+        try:
+            curve = self._validate()
+        except RunError as error:
+            with self.checkpoints.writing(done):
+                self.processes.from_first(lambda: self.directory.append_metrics(row | empty))
+                self.checkpoints.save_if_finite(done, int(row["env_steps"]))
+            raise RunError(f"validation after iteration {done - 1}: {error}; {self.checkpoints.describe()}") from error
+        rates = None if curve.success is None else curve.success.mean(0).tolist()
+        return curve, {**returns_row(curve.returns.mean(0).tolist(), rates, VALIDATION)}
+
+    def _validate(self) -> AdaptationCurve:
+        """Measure adaptation on validation tasks; the test tasks wait for ``evaluate``.
+
+        Always with the same random numbers, so that a run's checkpoints are compared on equal terms.
+        """
+        tasks = self.split.held_out_tasks("validation", VALIDATION_TASKS)
+        steps, episodes = self.learner.inner_steps, self.run_config.episodes_per_task
+        return adaptation_curve(self.learner, self.sampler, tasks, steps, episodes, "validation")
+
+
+def _score(curve: AdaptationCurve) -> float:
+    return float(curve.returns[:, -1].mean())

@@ -1,0 +1,132 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from metarl.errors import InputError
+from metarl.experiments.commands.launch import launched, parse_devices
+from metarl.experiments.commands.main import main
+from metarl.experiments.commands.parsing import take_option
+from metarl.run_directory import RunDirectory
+from tests.runs import SMALL, children_environment, numbers
+
+ROOT = Path(__file__).parents[3]
+WORDS = ["train", "maml-trpo", "navigation-2d", "--horizon", "10", *SMALL]
+
+
+def test_devices_are_read_one_for_each_process() -> None:
+    assert parse_devices("cpu") == ["cpu"]
+    assert parse_devices("cpu*3, cpu") == ["cpu"] * 4
+    every = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    assert parse_devices("all") == (every or ["cpu"] * len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("cpu*0", r"--devices cpu\*0: 'cpu\*0' has no number of processes after the \*; write cpu\*4, say"),
+        ("cpu*x", r"has no number of processes"),
+        ("tpu", "there is no device called 'tpu'"),
+        ("", "there is no device called ''"),
+        ("cuda:99", "there is no CUDA device 'cuda:99' on this machine"),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(text: str, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        parse_devices(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--max-restarts", "3"], "--max-restarts is for several processes; name their --devices"),
+        (["--devices", "cpu*2", "--max-restarts", "x"], "--max-restarts must be a number of restarts, not 'x'"),
+        (["--devices"], "--devices needs a value"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(words: list[str], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        launched("train", words)
+
+
+def test_devices_inside_a_launcher_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="started several processes already; leave out --devices"):
+        launched("train", ["--devices", "cpu*2"])
+
+
+def test_an_option_is_taken_out_of_the_words() -> None:
+    assert take_option(["a", "--x", "1", "b"], "--x") == ("1", ["a", "b"])
+    assert take_option(["a", "--x=1", "--xy", "2"], "--x") == ("1", ["a", "--xy", "2"])
+    assert take_option(["a"], "--x") == (None, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--seeds", "1,1"], "--seeds needs different seeds, as in --seeds 1,2,3"),
+        (["--seeds", "one"], "--seeds needs different seeds"),
+        (["--seeds", "1,2", "--seed", "3"], "leave out --seed"),
+        (["--seeds", "1,2", "--max-restarts", "3"], "leave out --max-restarts"),
+    ],
+)
+def test_seeds_that_make_no_sense_are_refused(words: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*WORDS, *words]) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_seeds_train_side_by_side_and_one_that_fails_takes_no_other_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "runs"
+    (out / "seed2").mkdir(parents=True)
+    (out / "seed2" / "here").touch()
+    words = [*WORDS, "--iterations", "1", "--seeds", "1,2", "--devices", "cpu*2", "--out", str(out)]
+    assert main(words) == 1
+    shown = capsys.readouterr().err
+    assert "seed 1: done" in shown
+    assert "seed 2: failed" in shown
+    assert "1 of 2 failed (seed 2); seed 2: metarl: " in shown.splitlines()[-1]
+    assert "seed2 is not empty" in shown.splitlines()[-1]
+    assert len(RunDirectory(out / "seed1").read_metrics()) == 1
+
+
+def started(*words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "metarl", *words]
+    environment = {**children_environment(), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def when_it_has(iterations: int, out: Path, process: "subprocess.Popen[str]") -> list[int]:
+    """Wait until a run has so many iterations; return the numbers of its processes."""
+    while len(RunDirectory(out).read_metrics()) < iterations:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+def test_a_killed_process_ends_the_run_in_one_line_or_is_started_again(tmp_path: Path) -> None:
+    # One run: killed, which ends it; resumed with restarts and killed again, which it survives.
+    out, total = tmp_path / "run", ["--iterations", "60", "--checkpoint-every", "5"]
+    process = started(*WORDS, *total, "--out", str(out), "--devices", "cpu*2")
+    os.kill(when_it_has(6, out, process)[1], signal.SIGKILL)
+    _, lines = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert len(lines.splitlines()) == 1
+    assert "process 1 of 2" in lines
+    assert "was killed by SIGKILL" in lines
+    process = started(
+        *WORDS, *total, "--out", str(out), "--resume-if-there", "--devices", "cpu*2", "--max-restarts", "1"
+    )
+    done = len(RunDirectory(out).read_metrics())
+    os.kill(when_it_has(done + 6, out, process)[0], signal.SIGKILL)
+    shown, lines = process.communicate(timeout=300)
+    assert process.returncode == 0, lines
+    assert shown.startswith("trained 60 iterations")
+    assert len(numbers(out)) == 60
