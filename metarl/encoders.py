@@ -7,7 +7,7 @@ are uint8 until then.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from metarl.registry import Registry, import_named
 from metarl.spaces import SINGLE, features, is_image, observed_space, one_line
 
 ENCODERS: Registry[type[nn.Module]] = Registry("encoder", "docs/networks.md")
+# Batches of fewer images are encoded as they are.
+MANY_IMAGES = 64
 EncoderT = TypeVar("EncoderT", bound=type[nn.Module])
 
 
@@ -77,54 +79,125 @@ class OneHot(nn.Module):
         return features(self._space, observations)
 
 
-@register_encoder("conv")
-class Convolution(nn.Module):
-    """Two convolutions of stride 2 and a layer of 64 units, for small images.
-
-    Weights start orthogonal with gain sqrt(2), which keeps the size of differences between images through rectified
-    layers (Saxe et al. 2014; He et al. 2015); torch's own initial weights shrink them by a factor of ten.
+class ImageEncoder(nn.Module):
+    """What encoders of images share: the order of the axes, and pixels as numbers.
 
     The shorter of an image's first and last axes are its channels, the last one if they are equal.
 
     Args:
         space: of observations: images.
 
+    Attributes:
+        channels: of an image.
+        height: of an image, in pixels.
+        width: of an image, in pixels.
+
     Raises:
         InputError: for another space.
     """
 
-    size = 64
+    name: ClassVar[str]
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         super().__init__()
         if not is_image(space):
-            raise InputError(f"the encoder conv reads images, uint8 of three axes, not {one_line(space)}; use flat")
+            raise InputError(
+                f"the encoder {self.name} reads images, uint8 of three axes, not {one_line(space)}; use flat"
+            )
         assert space.shape is not None
         self._channels_last = space.shape[2] <= space.shape[0]
-        channels, height, width = np.array(space.shape)[[2, 0, 1] if self._channels_last else [0, 1, 2]].tolist()
+        axes = [2, 0, 1] if self._channels_last else [0, 1, 2]
+        self.channels, self.height, self.width = (space.shape[axis] for axis in axes)
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Return images ``[B, H, W, C]`` or ``[B, C, H, W]`` as numbers in [0, 1], ``[B, C, H, W]``."""
+        numbers = images.float() / 255
+        return numbers.permute(0, 3, 1, 2) if self._channels_last else numbers
+
+
+@register_encoder("conv")
+class Convolution(ImageEncoder):
+    """Two convolutions of stride 2 and a layer of 64 units, for small images.
+
+    What is seen in one place says nothing of what is seen in another until it was met there: tasks that differ in where
+    things are need many places in training, or ``spatial-softmax``.
+
+    Args:
+        space: of observations: images.
+    """
+
+    name: ClassVar[str] = "conv"
+    size = 64
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        super().__init__(space)
         # Padding keeps every size up to the last pixel: a side of n leaves (n + 1) // 2, rounded down.
-        pixels = ((height + 3) // 4) * ((width + 3) // 4)
+        places = ((self.height + 3) // 4) * ((self.width + 3) // 4)
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, 16, 3, stride=2, padding=1),
+            nn.Conv2d(self.channels, 16, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(32 * pixels, self.size),
+            nn.Linear(32 * places, self.size),
             nn.ReLU(),
         )
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                assert layer.bias is not None
-                nn.init.orthogonal_(layer.weight, 2**0.5)
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+        init_orthogonal(self.layers)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return numbers ``[B, 64]`` of images ``[B, H, W, C]`` or ``[B, C, H, W]``."""
-        pixels = images.float() / 255
-        outputs: Tensor = self.layers(pixels.permute(0, 3, 1, 2) if self._channels_last else pixels)
+        outputs: Tensor = self.layers(self.pixels(images))
         return outputs
+
+
+@register_encoder("spatial-softmax")
+class SpatialSoftmax(ImageEncoder):
+    """Positions of 16 features on an image, which are near each other for near places.
+
+    After Levine et al. (2016), with the learned factor of Finn et al. (2016). Two convolutions make a map of each
+    feature; the softmax over the map's places is a distribution, and its mean the position. Maps are normalised to mean
+    0 and standard deviation 1, so that dark pictures and small weights give positions as distinct as others.
+
+    Args:
+        space: of observations: images.
+    """
+
+    name: ClassVar[str] = "spatial-softmax"
+    features, sharpness = 16, 3.0
+    size = 2 * features
+    places: Tensor
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        super().__init__(space)
+        self.layers = nn.Sequential(
+            nn.Conv2d(self.channels, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, self.features, 3, padding=1),
+            nn.Flatten(2),
+        )
+        init_orthogonal(self.layers)
+        self.sharpening = nn.Parameter(torch.tensor(self.sharpness))
+        rows, columns = (torch.linspace(-1, 1, (side + 1) // 2) for side in (self.height, self.width))
+        self.register_buffer("places", torch.cartesian_prod(rows, columns), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (y, x) in [-1, 1] of each feature, ``[B, 32]``, of images ``[B, H, W, C]`` or ``[B, C, H, W]``."""
+        maps: Tensor = self.layers(self.pixels(images))
+        maps = nn.functional.layer_norm(maps, maps.shape[-1:], eps=1e-8)
+        return ((self.sharpening * maps).softmax(-1) @ self.places).flatten(1)
+
+
+def init_orthogonal(layers: nn.Module) -> None:
+    """Make weights orthogonal with gain sqrt(2), and biases zero.
+
+    This keeps the size of differences between images through rectified layers (Saxe et al. 2014; He et al. 2015);
+    torch's own initial weights shrink them by a factor of ten.
+    """
+    for layer in layers.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.orthogonal_(layer.weight, 2**0.5)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
 
 class ObservationEncoder(nn.Module):
@@ -150,16 +223,26 @@ class ObservationEncoder(nn.Module):
         """Return numbers ``[..., size]`` of observations ``[..., *observation]``."""
         axes = observations.ndim - self._axes
         before, own = observations.shape[:axes], observations.shape[axes:]
-        outputs: Tensor = self.encoder(observations.reshape(-1, *own))
+        flat = observations.reshape(-1, *own)
+        outputs: Tensor = self._read_once(flat) if self._repeats(flat) else self.encoder(flat)
         return outputs.view(*before, self.size)
+
+    def _repeats(self, images: Tensor) -> bool:
+        """Return whether it is worth looking for equal images: on the CPU, where to find them does not wait for it."""
+        return isinstance(self.encoder, ImageEncoder) and images.device.type == "cpu" and len(images) >= MANY_IMAGES
+
+    def _read_once(self, images: Tensor) -> Tensor:
+        """Encode equal images once: a gridworld has few, and to find them takes a tenth of the time to read one."""
+        different, which = torch.unique(images.flatten(1), dim=0, return_inverse=True)
+        return self.encoder(different.view(-1, *images.shape[1:]))[which]  # type: ignore[no-any-return]
 
 
 def make_encoder(name: str, space: spaces.Space[Any]) -> ObservationEncoder:
     """Make the encoder that a configuration names.
 
     Args:
-        name: ``flat``, ``one-hot``, ``conv``, ``auto`` (conv for images, flat for others), another registered name, or
-            ``module:Class`` for a class of one's own.
+        name: ``flat``, ``one-hot``, ``conv``, ``spatial-softmax``, ``auto`` (conv for images, flat for others), another
+            registered name, or ``module:Class`` for a class of one's own.
         space: of observations.
 
     Raises:

@@ -28,8 +28,8 @@ class TrialConfig:
     episodes_per_trial: int = 2
     """Episodes per trial: the learner's budget on one task."""
     encoder: str = "auto"
-    """Observation encoder: flat, one-hot, conv (images), module:Class (your own torch.nn.Module), or auto: conv for
-    images, flat otherwise."""
+    """Observation encoder: flat, one-hot, conv or spatial-softmax (images), module:Class (your own torch.nn.Module), or
+    auto: conv for images, flat otherwise."""
 
     def __post_init__(self) -> None:
         require_counts(self, "episodes_per_trial")

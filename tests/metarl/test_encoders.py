@@ -57,13 +57,15 @@ def test_integers_of_a_box_are_one_hot() -> None:
 @pytest.mark.parametrize(
     "shape", [(9, 7, 3), (3, 9, 7), (1, 8, 8), (8, 8, 1), (84, 84, 3), (5, 5, 3), (1, 1, 1), (15, 15, 4), (4, 4, 4)]
 )
-def test_a_convolution_reads_every_size_with_channels_first_or_last(shape: tuple[int, ...]) -> None:
+def test_images_of_every_size_are_read_with_channels_first_or_last(shape: tuple[int, ...]) -> None:
     space = spaces.Box(0, 255, shape, np.uint8)
     assert make_encoder("conv", space)(sampled(space, 2, 3)).shape == (2, 3, 64)
+    assert make_encoder("spatial-softmax", space)(sampled(space, 2, 3)).shape == (2, 3, 32)
 
 
-def test_channels_first_or_last_are_the_same_picture() -> None:
-    last, first = make_encoder("conv", PICTURE), make_encoder("conv", spaces.Box(0, 255, (3, 9, 7), np.uint8))
+@pytest.mark.parametrize("name", ["conv", "spatial-softmax"])
+def test_channels_first_or_last_are_the_same_picture(name: str) -> None:
+    last, first = make_encoder(name, PICTURE), make_encoder(name, spaces.Box(0, 255, (3, 9, 7), np.uint8))
     first.load_state_dict(last.state_dict())
     images = sampled(PICTURE, 4)
     torch.testing.assert_close(first(images.permute(0, 3, 1, 2)), last(images))
@@ -78,9 +80,44 @@ def test_every_pixel_reaches_the_outputs() -> None:
     assert (pixels.grad.abs().sum(-1) > 0).float().mean() > 0.9
 
 
+def test_equal_images_are_encoded_once() -> None:
+    made, few = make_encoder("conv", PICTURE), sampled(PICTURE, 3)
+    read: list[int] = []
+    made.encoder.register_forward_pre_hook(lambda _, given: read.append(len(given[0])))
+    many = few[torch.arange(90) % 3].view(9, 10, 9, 7, 3)
+    torch.testing.assert_close(made(many), made(few)[torch.arange(90) % 3].view(9, 10, 64))
+    assert read == [3, 3]
+
+
+def spots(brightness: int = 240) -> Tensor:
+    """Return pictures of 8 x 8 pixels with a bright pixel in each place, ``[64, 8, 8, 1]``."""
+    return (brightness * torch.eye(64)).to(torch.uint8).view(64, 8, 8, 1)
+
+
+def test_positions_are_near_each_other_for_near_places() -> None:
+    torch.manual_seed(0)
+    made = make_encoder("spatial-softmax", spaces.Box(0, 255, (8, 8, 1), np.uint8))
+    positions = made(spots())
+    assert positions.abs().max() <= 1
+    places = torch.cartesian_prod(torch.arange(8.0), torch.arange(8.0))
+    far, between = torch.pdist(places), torch.pdist(positions)
+    assert torch.corrcoef(torch.stack([far, between]))[0, 1] > 0.8
+
+
+def test_positions_do_not_depend_on_brightness() -> None:
+    torch.manual_seed(0)
+    made = make_encoder("spatial-softmax", spaces.Box(0, 255, (8, 8, 1), np.uint8))
+    torch.testing.assert_close(made(spots(60)), made(spots(240)), atol=0.01, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("name", "space", "message"),
     [
+        (
+            "spatial-softmax",
+            spaces.Discrete(3),
+            "spatial-softmax reads images, uint8 of three axes, not Disc.*; use flat",
+        ),
         ("conv", spaces.Box(0, 1, (9, 7, 3)), "conv reads images, uint8 of three axes, not Box.*; use flat"),
         ("one-hot", spaces.Box(0, 1, (2,)), "one-hot reads whole numbers, not Box.*; use flat"),
         ("cnov", PICTURE, "no encoder is called 'cnov'; did you mean conv"),
