@@ -11,13 +11,14 @@ from metarl.agents.gradient.maml_ppo import MamlPpoConfig
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.agents.in_context.hyper_rl2 import HyperRl2Config
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.recurrent_sac import RecurrentSacConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.agents.in_context.varibad import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.learning import metaworld_comparisons
-from metarl.experiments.learning.variant import Variant
+from metarl.experiments.learning.variant import Recording, Variant
 from metarl.experiments.published import (
     dqn_gridnavi,
     maml_trpo_navigation_2d,
@@ -66,6 +67,15 @@ PEARL_NAVIGATION = dataclasses.replace(
 )
 CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
+# PEARL on 1,200 short episodes, its own or the random policy's.
+SHORT_NAVIGATION = RunConfig(iterations=20, horizon=20, tasks_per_batch=20, episodes_per_task=1)
+PEARL_SHORT = TrainConfig(
+    "pearl",
+    "navigation-2d",
+    SHORT_NAVIGATION,
+    PearlConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3),
+)
+RANDOM_SHORT = TrainConfig("random", "navigation-2d", dataclasses.replace(SHORT_NAVIGATION, iterations=1))
 # 128 trials of 300 steps; 256 of 100; 512 of 100; 32 of 400.
 NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
 SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
@@ -164,6 +174,11 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             evaluations=5,
         ),
     },
+    # Trained on episodes of its own, and on recorded ones without an environment step.
+    "navigation-2d-recorded": {
+        "pearl": Variant(PEARL_SHORT, 2, 5),
+        "pearl-recorded": Variant(PEARL_SHORT, 2, 5, recording=Recording(RANDOM_SHORT, tasks=100, episodes=12)),
+    },
     "gridnavi": {
         "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
         "maml-ppo": Variant(TrainConfig("maml-ppo", "gridnavi", GRIDNAVI, MamlPpoConfig(inner_lr=1.0)), 3, 10),
@@ -199,9 +214,12 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
         "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
     },
-    # The tasks of gridnavi, observed as small images through a convolution; rl2 there observes two numbers.
+    # The tasks of gridnavi, observed as small images; rl2 there observes two numbers.
     "gridnavi-image": {
-        "rl2": _in_context("rl2", GRIDNAVI_100, Rl2Config(**FOUR_EPISODES), "gridnavi-image"),
+        "rl2-spatial-softmax": _in_context(
+            "rl2", GRIDNAVI_100, Rl2Config(encoder="spatial-softmax", **FOUR_EPISODES), "gridnavi-image"
+        ),
+        "rl2-conv": _in_context("rl2", GRIDNAVI_100, Rl2Config(encoder="conv", **FOUR_EPISODES), "gridnavi-image"),
     },
     "half-cheetah-vel": {
         "maml-trpo": Variant(

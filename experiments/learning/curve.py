@@ -24,13 +24,15 @@ import tyro
 
 from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
-from metarl.evaluation import AdaptationCurve, evaluate
+from metarl.evaluation import evaluate
+from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.commands.seeds import Job as SideJob
 from metarl.experiments.commands.seeds import run_jobs
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.figure import draw
-from metarl.experiments.learning.matching import PLACE, matches
+from metarl.experiments.learning.matching import matches, plain_settings
+from metarl.experiments.learning.points import final_success, point_after
 from metarl.experiments.learning.records import (
     Point,
     Record,
@@ -43,6 +45,7 @@ from metarl.experiments.learning.records import (
 )
 from metarl.experiments.learning.side_by_side import aside
 from metarl.experiments.learning.variant import Variant
+from metarl.recorded import MANIFEST
 from metarl.registry import find_by_name
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
@@ -99,6 +102,14 @@ class Job:
             for task in found
         ]
 
+    @property
+    def recording(self) -> dict[str, Any] | None:
+        """What is recorded for the variant to be trained on."""
+        recording = self.variant.recording
+        if recording is None:
+            return None
+        return {"config": plain_settings(recording.config), "tasks": recording.tasks, "episodes": recording.episodes}
+
     def check(self, seeds: tuple[int, ...]) -> None:
         """Check that existing results and runs have the same settings.
 
@@ -107,7 +118,7 @@ class Job:
         """
         if self.results.exists():
             found = read_record(self.results)
-            same = (found.steps, found.tasks) == (self.variant.steps, self.tasks)
+            same = (found.steps, found.tasks, found.recording) == (self.variant.steps, self.tasks, self.recording)
             if not same or not matches(found.config, self.variant.config, "seed"):
                 raise InputError(f"{self.results} is of other settings or tasks; remove it, or choose another --out")
         for config in map(self._config, self.missing(seeds)):
@@ -126,12 +137,14 @@ class Job:
             return
         print(f"{self.label}, seed {seed}", flush=True)
         new = self.measure_only(seed)
-        runs = {run.seed: run for run in self._measured()} | {seed: new}  # others may have written since
+        runs = {run.seed: run for run in self._measured()} | {seed: new}  # another process may have written since
         write(self.results, self._record([runs[number] for number in sorted(runs)]))
 
     def measure_only(self, seed: int) -> SeedRun:
         """Train and evaluate with a seed, as far as that was not done."""
-        return measure_run(self._config(seed), self.variant, len(self.tasks))
+        config = self._config(seed)
+        self._record_episodes(seed, Path(f"{config.run.out}-data"))
+        return measure_run(config, self.variant, len(self.tasks))
 
     def aside(self, seed: int) -> SideJob:
         """Return what measures a seed in a process of its own."""
@@ -145,28 +158,44 @@ class Job:
         return [seed for seed in seeds if seed not in measured]
 
     def _config(self, seed: int) -> TrainConfig:
-        config = self.variant.config
-        out = str(self.runs / f"{self.label}-seed{seed}")
+        config = self._placed(self.variant.config, seed, "")
+        if self.variant.recording is None:
+            return config
+        return dataclasses.replace(config, run=dataclasses.replace(config.run, data=f"{config.run.out}-data"))
+
+    def _placed(self, config: TrainConfig, seed: int, suffix: str) -> TrainConfig:
+        """Return a run's configuration with its seed and its place."""
+        out = str(self.runs / f"{self.label}-seed{seed}{suffix}")
         return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=seed, out=out, track="disabled"))
+
+    def _record_episodes(self, seed: int, data: Path) -> None:
+        """Train the run that acts, and record its episodes, unless that was done."""
+        recording = self.variant.recording
+        if recording is None or (data / MANIFEST).exists():
+            return
+        config = self._placed(recording.config, seed, "-recorded")
+        directory = RunDirectory(str(config.run.out))
+        _train_to(directory, config, _iterations(directory), config.run.iterations)
+        if data.exists():  # it was stopped while it recorded
+            shutil.rmtree(data)
+        options = CollectOptions(str(directory.path), str(data), recording.tasks, recording.episodes, seed=seed)
+        print(collect(options), flush=True)
 
     def _measured(self) -> list[SeedRun]:
         return read_record(self.results).runs if self.results.exists() else []
 
     def _record(self, runs: list[SeedRun]) -> Record:
-        content = self.variant.config.to_json()
-        del content["versions"]  # each run has its own
-        for name in ("seed", *PLACE):
-            del content["run"][name]
         seeds = " ".join(str(run.seed) for run in runs)
         return Record(
             command=f"python experiments/learning/curve.py {self.results.parent.name} --variants {self.label} "
             f"--seeds {seeds} --tasks {self.asked_tasks}",
-            config=content,
+            config=plain_settings(self.variant.config),
             steps=self.variant.steps,
             inner_steps=self.variant.inner_steps,
             columns=self.variant.columns,
             tasks=self.tasks,
             runs=runs,
+            recording=self.recording,
         )
 
 
@@ -199,11 +228,11 @@ def _measure_stage(
     seconds = _train_to(directory, config, done, stop)
     curve = evaluate(directory.path, tasks, variant.steps)
     trained_on = evaluate(directory.path, tasks, variant.steps, part="train") if variant.protocol else None
-    point = _point(directory, stop, curve, None if before is None else before + seconds, trained_on)
+    point = point_after(directory, stop, curve, None if before is None else before + seconds, trained_on)
     versions = directory.read_config()["versions"]
     returns = rounded(curve.returns[:, variant.columns].tolist())
     totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
-    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals, _final_success(curve, variant))
+    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals, final_success(curve, variant))
     write(directory.path / NOTES, run)
     print(f"  iteration {stop}: {', '.join(f'{point.returns[step]:.2f}' for step in variant.columns)}", flush=True)
     return run
@@ -225,39 +254,6 @@ def _train_to(directory: RunDirectory, config: TrainConfig, done: int, stop: int
     if (done := _iterations(directory)) < stop:
         raise RunError(f"{directory.path} was stopped after {done} iterations; the same command continues it")
     return time.process_time() - began
-
-
-def _final_success(curve: AdaptationCurve, variant: Variant) -> list[list[float]] | None:
-    """Return the success of each task and column, if the comparison is about it."""
-    if variant.protocol is None or curve.success is None:
-        return None
-    final: list[list[float]] = rounded(curve.success[:, variant.columns].tolist())
-    return final
-
-
-def _point(
-    directory: RunDirectory,
-    iteration: int,
-    curve: AdaptationCurve,
-    seconds: float | None,
-    trained_on: AdaptationCurve | None = None,
-) -> Point:
-    return Point(
-        iteration=iteration,
-        env_steps=int(directory.read_metrics()[-1]["env_steps"]),
-        spent=rounded(curve.env_steps.tolist()),
-        returns=rounded(curve.returns.mean(0).tolist()),
-        success=_mean_success(curve),
-        training_cpu_seconds=rounded(seconds),
-        training_success=_mean_success(trained_on),
-    )
-
-
-def _mean_success(curve: AdaptationCurve | None) -> list[float] | None:
-    if curve is None or curve.success is None:
-        return None
-    means: list[float] = rounded(curve.success.mean(0).tolist())
-    return means
 
 
 def run(options: Options) -> None:

@@ -44,14 +44,17 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
         figure.suptitle(f"{name}: {tasks} test tasks, mean and range of {seeds} seeds", fontsize=11)
         training, adaptation = figure.subplots(1, 2, sharey=True)
         handles = []
+        # Recorded episodes take no env steps.
+        by_iteration = any(record.recording is not None for record in records.values())
         for color, marker, (label, record) in zip(cycle(COLORS), cycle(MARKERS), records.items(), strict=False):
-            _draw_training(training, record, color, marker)
+            _draw_training(training, record, by_iteration, color, marker)
             _draw_range(adaptation, record.spent, _at_the_end(record), color, marker)
             handles.append(Line2D([], [], color=color, marker=marker, linewidth=2, label=label))
         handles.append(Line2D([], [], color="0.3", linestyle=":", label="before adaptation"))
         if _by_success(records):
             handles.append(Line2D([], [], color="0.3", linestyle="-.", label="on training tasks"))
         _describe(training, adaptation, records)
+        training.set_xlabel("training iterations" if by_iteration else "training env steps")
         _draw_reference(training, adaptation, reference)
         columns = ceil(len(handles) / ceil(len(handles) / IN_A_ROW))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
@@ -67,9 +70,10 @@ def _at_the_end(record: Record) -> np.ndarray:
     return np.array([run.points[-1].success for run in record.runs]) if record.by_success else record.curves
 
 
-def _draw_training(axes: Axes, record: Record, color: str, marker: str) -> None:
+def _draw_training(axes: Axes, record: Record, by_iteration: bool, color: str, marker: str) -> None:
     points = record.points()
-    steps = np.array([[point.env_steps for point in runs] for runs in points]).mean(1)
+    progress = "iteration" if by_iteration else "env_steps"
+    steps = np.array([[getattr(point, progress) for point in runs] for runs in points]).mean(1)
 
     def of_seeds(name: str, column: int) -> np.ndarray:
         """Return ``[runs, points]``."""
@@ -105,7 +109,6 @@ def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> Non
 
 def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -> None:
     training.set_title("during training: after adaptation as in training", loc="left", fontsize=10)
-    training.set_xlabel("training env steps")
     training.set_ylabel("share of episodes with success" if _by_success(records) else "return of an episode")
     adaptation.set_title("after training: while adapting", loc="left", fontsize=10)
     adaptation.set_xlabel("env steps spent on the new task")

@@ -6,7 +6,16 @@ from typing import Any
 from metarl.config import TrainConfig
 
 # Settings of a run that do not affect its numbers.
-PLACE = ("out", "track", "checkpoint_every", "validate_every", "group")
+PLACE = ("out", "data", "track", "checkpoint_every", "validate_every", "group")
+
+
+def plain_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return a run's configuration without its seed, its paths and the versions it is run with."""
+    content: dict[str, Any] = json.loads(json.dumps(config.to_json()))
+    del content["versions"]
+    for name in ("seed", *PLACE):
+        del content["run"][name]
+    return content
 
 
 def matches(content: dict[str, Any], config: TrainConfig, *but: str) -> bool:

@@ -134,7 +134,8 @@ def _training(record: Record) -> str:
     steps = sum(end.env_steps for end in ends) / len(ends)
     seconds = [end.training_cpu_seconds for end in ends if end.training_cpu_seconds is not None]
     time = f", {sum(seconds) / len(seconds) / 60:.1f} CPU min" if seconds else ""
-    return f"{steps:,.0f} env steps{time}"
+    recorded = "" if record.recording is None else ", recorded episodes"
+    return f"{steps:,.0f} env steps{recorded}{time}"
 
 
 def _measure(records: Mapping[str, Record]) -> str:

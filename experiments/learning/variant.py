@@ -1,4 +1,4 @@
-"""One learner of a comparison."""
+"""One learner of a comparison, and what it is trained on if it does not sample."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +14,21 @@ MOST_COLUMNS, SOME_COLUMNS = 40, 12
 
 
 @dataclass(frozen=True)
+class Recording:
+    """Episodes to train on, which another run's policy records, as ``metarl collect`` does.
+
+    Attributes:
+        config: the other run; it gets the variant's seed.
+        tasks: number of training tasks.
+        episodes: of each task, before and after each adaptation.
+    """
+
+    config: TrainConfig
+    tasks: int
+    episodes: int
+
+
+@dataclass(frozen=True)
 class Variant:
     """One learner of a comparison.
 
@@ -23,6 +38,7 @@ class Variant:
         evaluations: number of evaluations, evenly spaced, the last one at the end of training.
         protocol: measures success rates of a finished run, given its directory: ``all``, and by environment. With it
             the comparison is about success: it is also measured on training tasks, and it is what is drawn.
+        recording: what it is trained on without an environment step; None if it samples.
 
     Raises:
         InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.
@@ -32,6 +48,7 @@ class Variant:
     steps: int
     evaluations: int
     protocol: Callable[[Path], dict[str, float]] | None = None
+    recording: Recording | None = None
 
     def __post_init__(self) -> None:
         iterations = self.config.run.iterations

@@ -9,6 +9,7 @@ import pytest
 from tensordict import TensorDict
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import AdaptationCurve, evaluate
@@ -16,8 +17,9 @@ from metarl.experiments.commands.main import guarded
 from metarl.experiments.learning import curve as learning_curve
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.curve import Job, Options, run
+from metarl.experiments.learning.points import point_after
 from metarl.experiments.learning.records import Record, read_record
-from metarl.experiments.learning.variant import Variant
+from metarl.experiments.learning.variant import Recording, Variant
 from metarl.run_directory import RunDirectory
 from metarl.training import train
 from tests.runs import numbers, small
@@ -29,7 +31,6 @@ EXPECTED = Path("results", "tiny", "one.json")
 @pytest.fixture(autouse=True)
 def _a_comparison_in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("metarl.training_loop.draw_adaptation_curve", lambda *_: None)  # pictures take most of the time
     monkeypatch.setattr(learning_curve, "draw", lambda *_: None)
     other = dataclasses.replace(TINY, settings=MamlTrpoConfig(hidden_sizes=(4,), inner_steps=2))
     compare(monkeypatch, one=Variant(TINY, steps=1, evaluations=2), other=Variant(other, steps=2, evaluations=1))
@@ -222,6 +223,29 @@ def test_results_of_another_variant_are_refused(changes: dict[str, Any], monkeyp
         measure(seeds=(2,))
 
 
+def test_a_variant_is_trained_on_what_another_run_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = PearlConfig(hidden_sizes=(8,), updates_per_iteration=1, random_iterations=0)
+    pearl = dataclasses.replace(TINY, learner="pearl", settings=settings)
+    acting = dataclasses.replace(TINY, learner="random", run=dataclasses.replace(TINY.run, iterations=1), settings=None)
+    variant = Variant(pearl, steps=1, evaluations=2, recording=Recording(acting, tasks=3, episodes=6))
+    compare(monkeypatch, one=variant)
+    record = measure()
+    assert [point.env_steps for point in record.runs[0].points] == [0, 0]
+    assert record.recording is not None
+    assert (record.recording["config"]["learner"], record.recording["tasks"]) == ("random", 3)
+    assert "data" not in record.config["run"]
+    manifest = json.loads(Path("runs/tiny/one-seed1-data/data.json").read_text())
+    assert sum(shard["env_steps"] for shard in manifest["shards"]) == 3 * 6 * 5
+
+    EXPECTED.unlink()
+    monkeypatch.setattr(learning_curve, "train", refuse)
+    monkeypatch.setattr(learning_curve, "collect", refuse)
+    assert measure() == record
+    compare(monkeypatch, one=dataclasses.replace(variant, recording=Recording(acting, tasks=4, episodes=6)))
+    with pytest.raises(InputError, match="is of other settings or tasks"):
+        measure(seeds=(2,))
+
+
 def test_long_parameters_of_tasks_are_left_out() -> None:
     config = small(None, "tabular-mdp")
     job = Job("one", Variant(config, 1, 1), 2, Path("runs"), Path("one.json"))
@@ -233,7 +257,7 @@ def test_success_is_recorded_where_it_is_told() -> None:
     returns = np.array([[1.0, 2.0], [3.0, 4.0]])
     tasks = TensorDict({}, [2])
     curve = AdaptationCurve(tasks, returns, np.array([0.0, 15.0]), 3, "test", np.array([[0.0, 1.0], [0.0, 0.5]]))
-    point = learning_curve._point(directory, 1, curve, 1.0)
+    point = point_after(directory, 1, curve, 1.0)
     assert (point.returns, point.success) == ([2, 3], [0, 0.75])
 
 

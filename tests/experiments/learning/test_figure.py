@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_training_shows_the_mean_over_seeds_before_and_after_adaptation_as_in_tr
         ([2000, 4000], [-2, -1.5], "-"),
         ([2000, 4000], [-4, -4], ":"),
     ]
+
+
+def test_training_on_recorded_episodes_is_shown_by_iteration() -> None:
+    recorded = dataclasses.replace(SINGLE, recording={"tasks": 3})
+    figure = make_figure("tiny", {"one": CURVE, "two": recorded}, None)
+    assert [steps for steps, *_ in lines(figure, 0)] == [[2, 4], [2, 4], [1]]
+    assert figure.axes[0].get_xlabel() == "training iterations"
 
 
 def test_adaptation_shows_the_return_against_env_steps_on_the_task() -> None:

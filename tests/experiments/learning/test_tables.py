@@ -1,3 +1,4 @@
+import dataclasses
 import re
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def test_unknown_times_are_left_out() -> None:
     whole = seed_run(1, [point(4, [1, 2])])
     object.__setattr__(whole.points[0], "training_cpu_seconds", None)
     assert cells(results_table({"one": record(whole)}))[0][1] == "4,000 env steps"
+
+
+def test_training_on_recorded_episodes_is_marked() -> None:
+    whole = dataclasses.replace(record(seed_run(1, [point(4, [1, 2], env_steps=0)])), recording={"tasks": 3})
+    assert cells(results_table({"one": whole}))[0][1] == "0 env steps, recorded episodes, 4.0 CPU min"
 
 
 def test_only_what_stands_between_the_markers_is_written(tmp_path: Path) -> None:
