@@ -43,7 +43,7 @@ class Protocol:
 
     def measure(self, run: Run) -> AdaptationCurve:
         """Evaluate a run as ``metarl.evaluate`` does; neither the learner nor its directory is changed."""
-        steps = self.steps.get(run.config.learner, self.steps.get(""))
+        steps = self.steps.get(run.config.learner_name, self.steps.get(""))
         return evaluate_learner(
             run.config, run.learner, self.tasks, steps, self.episodes, self.seed, self.part, self.deterministic
         )
@@ -155,7 +155,7 @@ def check_protocol(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> N
         InputError: for invalid counts, a part that the family lacks, or too few tasks for an interval.
     """
     runs = [run for group in groups.values() for run in group]
-    learners = {run.config.learner for run in runs}
+    learners = {run.config.learner_name for run in runs}
     if unknown := sorted(set(protocol.steps) - learners - {""}):
         compared = ", ".join(sorted(learners))
         raise InputError(f"--steps names {unknown[0]}, which is not compared; the learners are {compared}")

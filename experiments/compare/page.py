@@ -66,7 +66,7 @@ def title(comparison: Comparison) -> str:
     config = comparison.example.config
     labels = [entry.label for entry in comparison.entries]
     listed = f"{', '.join(labels[:-1])} and {labels[-1]}" if len(labels) > 1 else labels[0]
-    return f"{config.family} ({config.preset}): {listed}"
+    return f"{config.family_name} ({config.preset}): {listed}"
 
 
 def _protocol_text(comparison: Comparison) -> str:
@@ -81,7 +81,7 @@ def _protocol_text(comparison: Comparison) -> str:
     trained = seeds[comparison.entries[0].label] if alike else "; ".join(map(" ".join, seeds.items()))
     versions = ", ".join(f"{name} {number}" for name, number in config.to_json()["versions"].items())
     return (
-        f"All learners were evaluated on the same {count} {protocol.part} tasks{few}{outside} of {config.family}, "
+        f"All learners were evaluated on the same {count} {protocol.part} tasks{few}{outside} of {config.family_name}, "
         f"preset {config.preset}, horizon {run.family.horizon}, split hash {config.split().fingerprint()}. A return is "
         f"the mean undiscounted return of {_episodes(comparison)} per task, before adaptation and after each "
         f"adaptation step; actions {acting}; evaluation seed {protocol.seed}. Training seeds: {trained}. "

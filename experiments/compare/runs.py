@@ -15,7 +15,7 @@ from metarl.learner import Learner
 from metarl.run_directory import CheckpointChoice
 
 # Settings of a run that affect the trained learner; the others affect where it ran and on which tasks.
-TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task")
+TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task", "task_source", "train_tasks", "plr")
 LONGEST_LABEL = 48
 
 
@@ -31,8 +31,11 @@ class Run:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """The settings that affect the trained learner, by name; nested ones as ``outer.inner``."""
-        own = {name: getattr(self.config.run, name) for name in TRAINING_SETTINGS}
-        return own | dict(_flat(dataclasses.asdict(self.config.settings)))
+        run = dataclasses.asdict(self.config.run)
+        own = {name: run[name] for name in TRAINING_SETTINGS}
+        # Seeds may have a data set each.
+        data = {"data": "sampled" if self.config.run.data is None else "recorded"}
+        return dict(_flat(own | data | dataclasses.asdict(self.config.settings)))
 
     @cached_property
     def family(self) -> TaskFamily:
@@ -72,7 +75,7 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
             continue
         if twin := next((other for other in group if other.config.run.seed == run.config.run.seed), None):
             raise InputError(
-                f"{twin.path} and {run.path} are both {run.config.learner} of seed {run.config.run.seed} with the "
+                f"{twin.path} and {run.path} are both {run.config.learner_name} of seed {run.config.run.seed} with the "
                 "same settings; intervals need runs of different seeds"
             )
         group.append(run)
@@ -97,12 +100,12 @@ def _require_same_tasks(one: Run, other: Run) -> None:
 
 def _task_settings(run: Run) -> dict[str, Any]:
     config = run.config
-    chosen = {"family": config.family, "preset": config.preset}
+    chosen = {"family": config.family_name, "preset": config.preset}
     return chosen | dict(_flat(run.family.settings())) | {"split_seed": config.run.split_seed}
 
 
 def _same_learner(one: Run, other: Run) -> bool:
-    return one.config.learner == other.config.learner and one.settings == other.settings
+    return one.config.learner_name == other.config.learner_name and one.settings == other.settings
 
 
 def _label(run: Run, others: Sequence[Run]) -> str:
@@ -110,7 +113,7 @@ def _label(run: Run, others: Sequence[Run]) -> str:
 
     Settings that the label always shows come first, only by value; if they suffice, no others are shown.
     """
-    namesakes = [other for other in others if other.config.learner == run.config.learner]
+    namesakes = [other for other in others if other.config.learner_name == run.config.learner_name]
     always = list(run.learner.label_settings)
     shown = [*always]
     if not always or not _are_distinct(namesakes, always):
@@ -120,7 +123,7 @@ def _label(run: Run, others: Sequence[Run]) -> str:
         enough = (count for count in range(1, len(shown) + 1) if _are_distinct(namesakes, shown[:count]))
         kept = next(enough)
         words = [*words[:kept], "..."] if kept < len(words) else words
-    return f"{run.config.learner} ({', '.join(words)})" if words else run.config.learner
+    return f"{run.config.learner_name} ({', '.join(words)})" if words else run.config.learner_name
 
 
 def _differing_settings(runs: Sequence[Run]) -> list[str]:

@@ -44,5 +44,5 @@ def record_video(comparison: Comparison, entry: Entry, folder: Path) -> Video:
     name = f"behaviour-{slug(entry.label)}.gif"
     write_video(frames[kept], folder / name, recording.fps / stride)
     returns = ", ".join(f"{take.label} return {take.returns[-1]:.2f}" for take in recording.takes)
-    alt = f"{entry.label} on {run.config.family}, {task_text(task[0])}: an episode each, {returns}."
+    alt = f"{entry.label} on {run.config.family_name}, {task_text(task[0])}: an episode each, {returns}."
     return Video(name, alt, f"{entry.label}, seed {run.config.run.seed}: {returns}.")

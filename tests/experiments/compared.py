@@ -20,6 +20,6 @@ def trained(path: Path, learner: str, family: str, seed: int, **settings: Any) -
 
 
 def _small(learner: str, own: dict[str, Any]) -> Any:
-    config_class = LEARNERS[learner].config_class
+    config_class = LEARNERS.find(learner).config_class
     sizes = {"hidden_sizes": (4,)} if "hidden_sizes" in {f.name for f in dataclasses.fields(config_class)} else {}
     return config_class(**{**sizes, **own})

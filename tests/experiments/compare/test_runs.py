@@ -38,3 +38,23 @@ def test_a_variant_is_enough_to_distinguish_baselines(tmp_path: Path) -> None:
 def test_a_learner_with_a_variant_always_shows_it(tmp_path: Path) -> None:
     oracle = trained(tmp_path / "oracle", "dqn", "gridnavi", 1, variant="oracle")
     assert list(group_runs(read_runs([oracle]))) == ["dqn (oracle)"]
+
+
+def test_a_label_has_no_module(tmp_path: Path) -> None:
+    own = "metarl.agents.baselines.random_policy:random", "metarl.envs.basic.bandit:bandit"
+    paths = [trained(tmp_path / "own", *own, 1), trained(tmp_path / "plain", "random", "bandit", 2)]
+    groups = group_runs(read_runs(paths))
+    assert {label: [run.path for run in found] for label, found in groups.items()} == {"random": paths}
+
+
+def test_what_it_was_trained_on_tells_learners_apart(tmp_path: Path) -> None:
+    paths = [
+        trained(tmp_path / "uniform", "random", "bandit", 1),
+        trained(tmp_path / "plr", "random", "bandit", 1, task_source="plr"),
+        trained(tmp_path / "few", "random", "bandit", 1, train_tasks=2),
+    ]
+    labels = [
+        f"random (task_source {source}, train_tasks {few})"
+        for source, few in (("uniform", None), ("plr", None), ("uniform", 2))
+    ]
+    assert list(group_runs(read_runs(paths))) == labels
