@@ -1,13 +1,36 @@
-"""One torch thread for every test: several times faster on small machines, and the same sums everywhere."""
+"""One torch thread for every test: several times faster on small machines, and the same sums everywhere.
+
+Runs and evaluations draw no curves: that would take most of their time. Tests that look at one ask for ``real_curves``.
+"""
+
+import io
+from collections.abc import Iterator
 
 import pytest
 import torch
+from PIL import Image
+
+from metarl.figures import draw_adaptation_curve
 
 torch.set_num_threads(1)
 
+DRAWING = ("metarl.training_loop", "metarl.experiments.commands.run_files")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_curves() -> Iterator[None]:
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "png")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in DRAWING:
+            patch.setattr(
+                f"{module}.draw_adaptation_curve", lambda curve, path, title: path.write_bytes(png.getvalue())
+            )
+        yield
+
 
 @pytest.fixture
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let training and evaluation draw no curves, for tests that do not look at them."""
-    for module in ("metarl.training_loop", "metarl.experiments.commands.run_files"):
-        monkeypatch.setattr(f"{module}.draw_adaptation_curve", lambda *given: None)
+def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let training and evaluation draw their curves."""
+    for module in DRAWING:
+        monkeypatch.setattr(f"{module}.draw_adaptation_curve", draw_adaptation_curve)

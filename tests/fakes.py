@@ -1,5 +1,6 @@
 """A task family whose rewards and observations name their task, actors that follow a script, and made-up rollouts."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -82,6 +83,19 @@ def echo_tasks(identities: Sequence[float], lifetimes: Sequence[int] | None = No
     )
 
 
+class DrawingActor(Actor):
+    """Draws from a distribution that it is to define, or takes its mode."""
+
+    @abstractmethod
+    def action_distribution(self, working: Any, observations: Tensor) -> Distribution: ...
+
+    def act(
+        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        distribution = self.action_distribution(working, observations)
+        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+
+
 @dataclass
 class ScriptedActor(Actor):
     """Takes the actions ``[N, E, T, A]`` of a script, whatever it sees; NaN observations give NaN actions.
@@ -101,22 +115,19 @@ class ScriptedActor(Actor):
 
 
 @dataclass
-class NoisyActor(Actor):
+class NoisyActor(DrawingActor):
     """Acts with unit Gaussian noise about 0.5, and calls ``before`` (if given) with the step's number first."""
 
     action_size: int = 2
     before: Any = None
     steps: int = 0
 
-    def act(
-        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, DiagonalGaussian]:
+    def action_distribution(self, working: Any, observations: Tensor) -> DiagonalGaussian:
         if self.before is not None:
             self.before(self.steps)
         self.steps += 1
         mean = torch.full((*observations.shape[:2], self.action_size), 0.5)
-        distribution = DiagonalGaussian(mean, torch.zeros(1, 1, self.action_size))
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+        return DiagonalGaussian(mean, torch.zeros(1, 1, self.action_size))
 
 
 @dataclass
@@ -127,7 +138,7 @@ class OpenParams(OpenState[TensorDict]):
 
 
 @dataclass
-class PolicyActor(Actor):
+class PolicyActor(DrawingActor):
     """Acts by a policy whose parameters are the state."""
 
     policy: Policy
@@ -138,14 +149,8 @@ class PolicyActor(Actor):
     ) -> OpenParams:
         return OpenParams(state, state)
 
-    def act(
-        self,
-        working: OpenParams,
-        observations: Tensor,
-        generator: torch.Generator,
-        deterministic: bool = False,
-    ) -> tuple[Tensor, Distribution]:
-        return self.policy.act(working.params, observations, generator, deterministic)
+    def action_distribution(self, working: OpenParams, observations: Tensor) -> Distribution:
+        return self.policy.distribution(working.params, observations)
 
 
 def made_up_rollout(tasks: int = 2, episodes: int = 3, steps: int = 6, seed: int = 0) -> Rollout:

@@ -97,7 +97,6 @@ def hold(path: Path, other: Path) -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("name", list(LEARNERS_ON))
 def test_two_processes_train_to_one_processs_numbers(name: str, ranks: Ranks, tmp_path: Path) -> None:
     train(config(name, tmp_path / "one"))
@@ -105,7 +104,6 @@ def test_two_processes_train_to_one_processs_numbers(name: str, ranks: Ranks, tm
     hold(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_four_processes_train_with_wrapped_environments_and_recorded_returns(ranks: Ranks, tmp_path: Path) -> None:
     # Prioritised replay must score the tasks of all processes; a wrapped world gets its seed from the batch's.
     run = {"tasks_per_batch": 5, "task_source": "plr"}
@@ -114,7 +112,6 @@ def test_four_processes_train_with_wrapped_environments_and_recorded_returns(ran
     hold(tmp_path / "four", tmp_path / "one")
 
 
-@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("name", ["pearl", "varibad"])
 def test_a_run_goes_on_with_another_number_of_processes(name: str, ranks: Ranks, tmp_path: Path) -> None:
     train(config(name, tmp_path / "one"))
@@ -125,7 +122,6 @@ def test_a_run_goes_on_with_another_number_of_processes(name: str, ranks: Ranks,
     hold(path, tmp_path / "one")
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_evaluation_is_shared_and_the_same(ranks: Ranks, tmp_path: Path) -> None:
     train(config("maml-vpg", tmp_path / "run", iterations=1))
     # Three tasks for two processes, and one task for two, which each of them measures.
@@ -161,14 +157,12 @@ def drifting(processes: Processes, run: TrainConfig) -> None:
         LEARNERS[run.learner] = Drifting.__base__
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_a_drift_between_processes_ends_the_run(ranks: Ranks, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="process 1 has come to other parameters than process 0"):
         ranks.do(2, drifting, config("maml-vpg", tmp_path / "run"))
     assert [path.name for path in RunDirectory(tmp_path / "run").checkpoint_files()] == ["iteration-0"]
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_a_failure_of_one_process_ends_all_with_its_line(ranks: Ranks, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"iteration 1: .*actions became NaN or infinite in .*task 2 .*checkpoint"):
         ranks.do(2, poisoned, config("maml-vpg", tmp_path / "run"))

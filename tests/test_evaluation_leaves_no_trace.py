@@ -17,7 +17,6 @@ from metarl.splits import TaskSplit
 from metarl.training import resume, train
 from tests.runs import numbers, same, tiny
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
 every_learner = pytest.mark.parametrize("name", LEARNERS)
 
 

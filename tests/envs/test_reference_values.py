@@ -21,23 +21,20 @@ from metarl.envs.basic.navigation import MAX_MOVE, Navigation2D
 from metarl.envs.basic.tabular import TabularMDP
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.family import TaskFamily, make_family
-from metarl.learner import Actor
 from metarl.sampler import Sampler
+from tests.fakes import DrawingActor
 
 Policy = Callable[[Tensor, TensorDict], Distribution]
 
 
 @dataclass
-class Knowing(Actor):
+class Knowing(DrawingActor):
     """An actor that knows the tasks, which are its state."""
 
     policy: Policy
 
-    def act(
-        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
-        distribution = self.policy(observations, working.state)
-        return distribution.mode() if deterministic else distribution.sample(generator), distribution
+    def action_distribution(self, working: Any, observations: Tensor) -> Distribution:
+        return self.policy(observations, working.state)
 
 
 def drawn(family: TaskFamily, count: int) -> TensorDict:

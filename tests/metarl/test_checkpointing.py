@@ -17,8 +17,6 @@ from metarl.run_directory import RunDirectory, iteration_of
 from metarl.training import resume, train
 from tests.runs import checkpoint_vector, contents, numbers, same, script_validation, small
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 class Killed(BaseException):
     """The process is gone."""
@@ -45,9 +43,7 @@ def kill_at(write: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an uninterrupted run that is validated after each iteration."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metarl.training_loop.draw_adaptation_curve", lambda curve, path, title: path.touch())
-        train(small(path, "navigation-2d", horizon=5, validate_every=1, checkpoint_every=2))
+    train(small(path, "navigation-2d", horizon=5, validate_every=1, checkpoint_every=2))
     return path
 
 
@@ -77,8 +73,7 @@ def test_a_run_killed_at_any_write_has_the_numbers_and_the_best_of_one_that_was_
     assert directory.finished_iterations() == 4
 
 
-def test_what_a_finished_run_lacks_is_made(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metarl.training_loop.draw_adaptation_curve", lambda curve, path, title: path.touch())
+def test_what_a_finished_run_lacks_is_made(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     directory = RunDirectory(tmp_path / "run")
     directory.finished.unlink()

@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.distributions import Distribution
+from metarl.distributions import DiagonalGaussian
 from metarl.envs.locomotion.worlds import LocomotionDynamics
 from metarl.errors import InputError, RunError
 from metarl.family import make_family
@@ -52,15 +52,9 @@ def same_bits(one: Rollout, other: Rollout) -> bool:
 class CheckingActor(NoisyActor):
     """Knows each task's identity from its state, and finds it in every observation of that task."""
 
-    def act(
-        self,
-        working: OpenState[TensorDict],
-        observations: Tensor,
-        generator: torch.Generator,
-        deterministic: bool = False,
-    ) -> tuple[Tensor, Distribution]:
+    def action_distribution(self, working: OpenState[TensorDict], observations: Tensor) -> DiagonalGaussian:
         assert torch.equal(observations[..., 0], working.state["identity"][:, None].expand(3, 2))
-        return super().act(working, observations, generator, deterministic)
+        return super().action_distribution(working, observations)
 
 
 def test_task_rows_never_mix() -> None:
@@ -378,11 +372,9 @@ class RememberingScript(NoisyActor):
         self.opened.append((episodes, deterministic))
         return {"sum": state["sum"][:, None].repeat(1, episodes)}
 
-    def act(
-        self, state: dict[str, Tensor], observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
+    def action_distribution(self, state: dict[str, Tensor], observations: Tensor) -> DiagonalGaussian:
         assert torch.equal(state["sum"], observations[..., 0] * self.steps)  # its rewards are the task's identity
-        return super().act(state, observations, generator, deterministic)
+        return super().action_distribution(state, observations)
 
     def observe(self, working: dict[str, Tensor], actions: Tensor, rewards: Tensor, ended: Tensor) -> None:
         self.noted.append((actions.clone(), rewards.clone(), ended.clone()))

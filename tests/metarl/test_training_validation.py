@@ -18,7 +18,6 @@ from metarl.session import Session
 from metarl.training import resume, train
 from tests.runs import numbers, same, script_validation, small, tiny
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
 COLUMNS = ["validation/return_before", "validation/return_after", "validation/gain"]
 
 

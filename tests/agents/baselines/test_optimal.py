@@ -19,11 +19,11 @@ from metarl.errors import InputError
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.commands.main import main
 from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.learner import Actor
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.solved import SolvedFamily
 from metarl.vector_env import TaskVectorEnv
+from tests.fakes import DrawingActor
 
 CPU = torch.device("cpu")
 SOLVED = {name for name, family in FAMILIES.items() if issubclass(family, SolvedFamily)}
@@ -133,15 +133,12 @@ def test_the_last_step_of_an_mdp_is_greedy_and_the_one_before_is_not() -> None:
     assert collect(TabularMDP(states=2, actions=2, horizon=1), task).actions[0, 0].tolist() == [0]
 
 
-class Swaying(Actor):
+class Swaying(DrawingActor):
     """The optimal policy with noise that grows from episode to episode, starting with none."""
 
-    def act(
-        self, working: Any, observations: Tensor, generator: torch.Generator, deterministic: bool = False
-    ) -> tuple[Tensor, Distribution]:
+    def action_distribution(self, working: Any, observations: Tensor) -> Distribution:
         scales = torch.linspace(0, 2, observations.shape[1])[:, None].expand_as(observations)
-        distribution = DiagonalGaussian(observations, scales.log().clamp(min=-100))
-        return distribution.sample(generator), distribution
+        return DiagonalGaussian(observations, scales.log().clamp(min=-100))
 
 
 @pytest.mark.parametrize(

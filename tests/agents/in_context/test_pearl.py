@@ -321,14 +321,14 @@ def replay(tasks: int, room: int = 4) -> TrialReplay:
     return made_up
 
 
-def told(steps: Transitions) -> set[tuple[int, ...]]:
+def steps_drawn(steps: Transitions) -> set[tuple[int, ...]]:
     return {tuple(row) for row in steps.observations[steps.valid].int().tolist()}
 
 
 def test_everything_is_replayed() -> None:
     steps = replay(2).draw_replay(torch.arange(2), 500, stream())
     lengths = ((3, 2, 4), (4, 3, 1))
-    assert told(steps) == {
+    assert steps_drawn(steps) == {
         (task, trial, episode, step)
         for task in range(2)
         for trial in range(2)
@@ -347,8 +347,8 @@ def test_a_context_is_the_first_episodes_of_one_trial_but_not_its_last() -> None
     for seed in range(60):
         steps = memory.draw_context(torch.tensor([0, 1]), 100, stream(seed))
         for task in (0, 1):
-            met.add(frozenset(told(indexed(steps, task))))
-            assert int(steps.valid[task].sum()) == len(told(indexed(steps, task)))  # none twice
+            met.add(frozenset(steps_drawn(indexed(steps, task))))
+            assert int(steps.valid[task].sum()) == len(steps_drawn(indexed(steps, task)))  # none twice
     first = {
         (task, trial): {(task, trial, 0, step) for step in range(3 + trial)} for task in (0, 1) for trial in (0, 1)
     }
@@ -359,7 +359,7 @@ def test_a_context_is_the_first_episodes_of_one_trial_but_not_its_last() -> None
 def test_a_context_has_no_more_steps_than_it_may() -> None:
     counts = [replay(2).draw_context(torch.tensor([0]), 4, stream(seed)).valid.sum().item() for seed in range(30)]
     assert set(counts) == {3, 4}
-    met = set.union(*(told(replay(2).draw_context(torch.tensor([0]), 4, stream(seed))) for seed in range(60)))
+    met = set.union(*(steps_drawn(replay(2).draw_context(torch.tensor([0]), 4, stream(seed))) for seed in range(60)))
     assert len(met) == 5 + 7  # any of the steps, not always the first ones
 
 
@@ -369,7 +369,7 @@ def test_the_latest_tasks_are_remembered() -> None:
     assert memory.num_transitions == 4 * 17
     for draw in (memory.draw_replay, memory.draw_context):
         steps = draw(torch.arange(4), 100, stream())
-        assert {row[0] for row in told(steps)} == {6, 7, 8, 9}
+        assert {row[0] for row in steps_drawn(steps)} == {6, 7, 8, 9}
 
 
 def test_tasks_are_drawn_without_replacement() -> None:

@@ -99,7 +99,6 @@ def test_other_memories_do_not_mind_the_transformers_heads() -> None:
 
 
 @every_memory
-@pytest.mark.usefixtures("without_pictures")
 def test_it_trains_and_is_evaluated_from_the_command_line(memory: str, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
     words = (
@@ -139,7 +138,6 @@ class Sums(MemoryNetwork):
 """
 
 
-@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize("learner", ["rl2", "hyper-rl2", "varibad"])
 def test_a_memory_of_ones_own_trains_and_is_found_again(
     learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

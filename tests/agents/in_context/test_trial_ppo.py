@@ -304,7 +304,6 @@ def small(out: Path, iterations: int) -> TrainConfig:
     return TrainConfig("rl2", "gridnavi", run, settings)
 
 
-@pytest.mark.usefixtures("without_pictures")
 def test_a_resumed_run_meets_the_same_numbers(tmp_path: Path) -> None:
     metarl.train(small(tmp_path / "whole", 3))
     metarl.train(small(tmp_path / "parts", 1))

@@ -75,7 +75,7 @@ def mujoco_step(model: mujoco.MjModel, states: States, row: int) -> dict[str, to
     return {key: torch.from_numpy(value.copy()).float() for key, value in found.items()}
 
 
-def at(states: States, sim: WarpSim) -> WarpSim:
+def restored(states: States, sim: WarpSim) -> WarpSim:
     """Put simulations into states."""
     everywhere = torch.ones(len(states.qpos), dtype=torch.bool)
     sim.restart(everywhere, states.qpos, states.qvel)
@@ -129,7 +129,7 @@ def only(*rows: int, count: int = 3) -> torch.Tensor:
 def test_a_step_agrees_with_mujoco(name: str, device: str) -> None:
     model = newton(gymnasium_model(name))
     states = visited(model, 40)
-    sim = at(states, WarpSim(gymnasium_model(name), 40, torch.device(device)))
+    sim = restored(states, WarpSim(gymnasium_model(name), 40, torch.device(device)))
     sim.step(1)
     assert_agree(sim, [mujoco_step(model, states, row) for row in range(40)], name)
     sim.check()
@@ -236,7 +236,7 @@ def test_own_fields_equal_models_of_their_own(name: str) -> None:
     states, values = visited(model, 16), own_values(model, 16)
     sim = WarpSim(model, 16, torch.device("cpu"), FIELDS)
     sim.set_fields(only(*range(16), count=16), values)
-    at(states, sim).step(1)
+    restored(states, sim).step(1)
     assert_agree(sim, [mujoco_step(own_model(model, values, row), states, row) for row in range(16)], name)
 
 

@@ -14,19 +14,6 @@ from tests.experiments.messages import complaint, help_of, sentences
 from tests.runs import small, train_words
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a trained run; evaluations may write into it."""
-    path = tmp_path_factory.mktemp("cli") / "run"
-    assert main(train_words("bandit", "--iterations", 2, out=path)) == 0
-    return str(path)
-
-
 @pytest.mark.parametrize("options", ["--tasks 0", "--tasks -1", "--steps -1", "--episodes 0", "--track sometimes"])
 def test_an_evaluation_that_makes_no_sense_is_refused(
     options: str, run: str, capsys: pytest.CaptureFixture[str]
@@ -41,11 +28,11 @@ def test_a_refused_evaluation_writes_nothing(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(EvaluateOptions) if field.name != "run"])
-def test_help_explains_every_option_of_evaluate(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = help_of(["evaluate"], capsys)
-    assert f"--{name}" in shown
-    assert "".join(sentences(EvaluateOptions)[name].split()) in shown
+def test_help_explains_every_option_of_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    shown, explained = help_of(["evaluate"], capsys), sentences(EvaluateOptions)
+    for name in (field.name for field in dataclasses.fields(EvaluateOptions) if field.name != "run"):
+        assert f"--{name}" in shown
+        assert "".join(explained[name].split()) in shown, name
 
 
 def evaluate(run: str, *options: str) -> dict[str, Any]:

@@ -12,11 +12,6 @@ from tests.runs import run_python, train_words
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

@@ -18,19 +18,6 @@ from tests.experiments.messages import complaint, help_of, sentences
 from tests.runs import SMALL, numbers, run_python, train_words
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a trained run; evaluations may write into it."""
-    path = tmp_path_factory.mktemp("cli") / "run"
-    assert main(train_words("bandit", "--iterations", 2, out=path)) == 0
-    return str(path)
-
-
 def test_an_out_that_cannot_be_written_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("mine")
     assert "cannot write the run to" in complaint(train_words("bandit", out="file/run"), capsys)
@@ -62,21 +49,17 @@ def test_a_failure_while_running_is_one_line_and_exit_code_1(
     assert said.err.startswith("metarl: iteration 0: the update is not finite")
 
 
-TRAINING = [
-    (learner, config, field.name)
-    for learner, found in LEARNERS.items()
-    for config in (found.config_class, *([RunConfig, PlrConfig, TrustRegionConfig] if learner == "maml-trpo" else []))
-    for field in dataclasses.fields(config)
-    if field.name not in ("trust_region", "plr")
-]
-
-
-@pytest.mark.parametrize(("learner", "config", "name"), TRAINING)
-def test_help_explains_every_setting(learner: str, config: type, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_help_explains_every_setting(learner: str, capsys: pytest.CaptureFixture[str]) -> None:
+    own = LEARNERS[learner].config_class
+    nested = {"plr": PlrConfig, "trust_region": TrustRegionConfig}
+    inside = {field.name for config in (RunConfig, own) for field in dataclasses.fields(config)} & set(nested)
     shown = help_of(["train", learner, "navigation-2d"], capsys)
-    sentence = "".join(sentences(config)[name].split())
-    assert f"--{name.replace('_', '-')}" in shown
-    assert sentence in shown
+    for config in (RunConfig, own, *(nested[name] for name in inside)):
+        explained = sentences(config)
+        for name in (field.name for field in dataclasses.fields(config) if field.name not in nested):
+            assert f"--{name.replace('_', '-')}" in shown
+            assert "".join(explained[name].split()) in shown, name
 
 
 def test_training_says_what_came_of_it_and_what_is_next(capsys: pytest.CaptureFixture[str]) -> None:

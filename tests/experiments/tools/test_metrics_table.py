@@ -8,8 +8,6 @@ from metarl.metrics import METRICS
 from metarl.training import train
 from tests.runs import tiny
 
-pytestmark = pytest.mark.usefixtures("without_pictures")
-
 
 def test_the_manual_holds_the_table_that_the_code_makes() -> None:
     page = PAGE.read_text()

@@ -127,7 +127,7 @@ def test_no_gradient_steps_come_before_learning_starts() -> None:
 @pytest.mark.parametrize("worlds", [1, 3, 4])
 def test_the_target_network_counts_gradient_steps(worlds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[int] = []
-    learner, sampler = make("dqn", worlds=worlds, target_update_interval=15)
+    learner, sampler = make("dqn", worlds=worlds, steps_per_gradient=1, target_update_interval=15)
 
     models: list[Any] = []
 

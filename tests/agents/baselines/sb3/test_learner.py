@@ -23,6 +23,8 @@ from tests.fakes import EchoFamily
 
 # For each learner, a small family that it takes.
 HOME = {"dqn": "gridnavi", "ppo": "bandit", "a2c": "navigation-2d", "sac": "navigation-2d"}
+# Settings of single learners that only cost time here.
+LITTLE_WORK = {"dqn": {"steps_per_gradient": 4}, "ppo": {"epochs": 2}, "a2c": {}, "sac": {"steps_per_gradient": 4}}
 CPU = torch.device("cpu")
 every_learner = pytest.mark.parametrize("name", HOME)
 every_variant = pytest.mark.parametrize("variant", ["scratch", "pretrained", "oracle"])
@@ -30,7 +32,7 @@ every_variant = pytest.mark.parametrize("variant", ["scratch", "pretrained", "or
 
 def make(name: str, variant: str = "pretrained", family: str | None = None, seed: int = 1, **settings: Any) -> Any:
     """Return a learner with small networks, and a sampler of what it meets, with episodes of 5 steps or fewer."""
-    chosen = LEARNERS[name].config_class(variant=variant, **{"hidden_sizes": (8,), **settings})
+    chosen = LEARNERS[name].config_class(variant=variant, **{"hidden_sizes": (8,), **LITTLE_WORK[name], **settings})
     family = family or HOME[name]
     config = TrainConfig(name, family, RunConfig(seed=seed, horizon=1 if family == "bandit" else 5), chosen)
     return config.make_learner(), Sampler(config.make_family())
