@@ -112,7 +112,7 @@ class Categorical(Distribution):
 
     def kl(self, other: Self) -> Tensor:
         """Return KL(self || other) ``[...]``, in nats."""
-        own, others = map(_log_probs, torch.broadcast_tensors(self.logits, other.logits))
+        own, others = map(_log_probs, torch.broadcast_tensors(self.logits, other.logits))  # type: ignore[no-untyped-call]
         return (own.exp() * (own - others)).sum(0)
 
 

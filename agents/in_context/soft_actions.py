@@ -131,7 +131,8 @@ class DiscreteActions(SoftActions):
 
     def values(self, critics: Perceptrons, features: Tensor, actions: Tensor) -> Tensor:
         """Return each critic's values ``[2, ...]`` of one-hot actions."""
-        return (critics(features) * actions).sum(-1)
+        found: Tensor = (critics(features) * actions).sum(-1)
+        return found
 
     def soft_values(
         self, critics: Perceptrons, features: Tensor, policy: Categorical, noise: Tensor, temperature: Tensor

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import tyro
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from metarl.checkpointing import check_metrics
 from metarl.config import TrainConfig
@@ -114,7 +114,10 @@ def _check_picture(path: Path) -> str:
         with Image.open(path) as image:
             image.load()
             return f"{image.width} x {image.height} pixels"
-    except (UnidentifiedImageError, SyntaxError):  # which Pillow raises for a wrong checksum
+    except (SyntaxError, OSError) as error:
+        # Pillow raises SyntaxError for a wrong checksum, and OSError without a number for a file that ends too early.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError("it is not a whole picture; metarl evaluate draws it anew") from None
 
 

@@ -27,7 +27,7 @@ def classifier(problem: Characters, metric: Metric, iterations: int, stream: tor
     def embedded(pictures: Tensor) -> Tensor:
         """Return embeddings ``[B, N, K, Z]`` of pictures ``[B, N * K, D]``, which are in the order of their classes."""
         found: Tensor = encoder(pictures)
-        return found.unflatten(1, (problem.ways, -1))
+        return found.view(len(found), problem.ways, -1, SIZE)
 
     optimizer = torch.optim.Adam([*encoder.parameters(), *metric.parameters()], 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
@@ -76,7 +76,7 @@ def regressor(problem: Sinusoids, metric: Metric, iterations: int, stream: torch
         # Of each task two sets to compare with, and a third that is compared with them, and predicted from them.
         sets = problem.sets(50, 3, problem.shots, stream)
         embedded = encoder(sets)
-        x, y = sets[:, 2].split(1, -1)
+        x, y = sets[:, 2].chunk(2, -1)
         error = problem.loss(predict_from(sets[:, 0], x), y).mean()
         loss = metric.loss(embedded[:, :2], embedded[:, 2:]) + error
         optimizer.zero_grad()

@@ -40,7 +40,7 @@ def square_distances(queries: Tensor, others: Tensor) -> Tensor:
 
 def by_class(values: Tensor, support: Tensor) -> Tensor:
     """Return values of support examples ``[..., P, N * K]`` as ``[..., P, N, K]``."""
-    return values.unflatten(-1, support.shape[-3:-1])
+    return values.view(*values.shape[:-1], *support.shape[-3:-1])
 
 
 class Siamese(Metric):

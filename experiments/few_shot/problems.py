@@ -70,9 +70,10 @@ class Sinusoids(Problem):
 
     def draw(self, count: int, stream: torch.Generator, held_out: bool = False) -> Tasks:
         """Draw amplitudes, phases and points; no task ever comes twice."""
-        points, values = self.sets(count, 1, self.shots + self.queries, stream).split(1, -1)
-        parts = (self.shots, self.queries)
-        (support, query), (answers, truth) = points[:, 0].split(parts, 1), values[:, 0].split(parts, 1)
+        points, values = self.sets(count, 1, self.shots + self.queries, stream).chunk(2, -1)
+        parts = [self.shots, self.queries]
+        support, query = torch.split(points[:, 0], parts, 1)
+        answers, truth = torch.split(values[:, 0], parts, 1)
         return Tasks(support, answers, query, truth)
 
     def sets(self, count: int, sets: int, points: int, stream: torch.Generator) -> Tensor:
@@ -103,12 +104,12 @@ class Characters(Problem):
     def draw(self, count: int, stream: torch.Generator, held_out: bool = False) -> Tasks:
         """Draw characters, and pictures of them, without replacement."""
         pictures = alphabet(held_out)
-        parts = (self.shots, self.queries)
+        parts = [self.shots, self.queries]
         letters = torch.rand(count, len(pictures), generator=stream).topk(self.ways).indices.unsqueeze(-1)
         chosen = torch.rand(count, self.ways, pictures.shape[1], generator=stream).topk(sum(parts)).indices
         drawn = pictures[letters, chosen]
         classes = one_hot(torch.arange(self.ways)).float()[None, :, None].expand(*drawn.shape[:3], -1)
-        (support, query), (answers, truth) = drawn.split(parts, 2), classes.split(parts, 2)
+        (support, query), (answers, truth) = torch.split(drawn, parts, 2), torch.split(classes, parts, 2)
         return Tasks(*(part.flatten(1, 2) for part in (support, answers, query, truth)))
 
     def loss(self, predictions: Tensor, truth: Tensor) -> Tensor:

@@ -93,6 +93,9 @@ class Watched(Learner):
         assert num_tasks == 1
         return self.inner.begin(num_tasks)
 
+    def open(self, *arguments: Any) -> Any:
+        return self.inner.open(*arguments)
+
     def action_distribution(self, *arguments: Any) -> Any:
         return self.inner.action_distribution(*arguments)
 

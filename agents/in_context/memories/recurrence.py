@@ -72,7 +72,10 @@ class GruSequence(torch.autograd.Function):
             for last in range(len(gates), 0, -chunk):
                 part = slice(max(0, last - chunk), last)
                 changes = _gru_factors(gates[part], states[part], room[: part.stop - part.start])
-                blocks, sums = changes.unflatten(1, (4, size)).unbind(0), changes[:, : 3 * size].unbind(0)
+                blocks, sums = (
+                    changes.view(len(changes), 4, size, *changes.shape[2:]).unbind(0),
+                    changes[:, : 3 * size].unbind(0),
+                )
                 keeps, own = gates[part, 2 * size : 3 * size].unbind(0), steps[part].contiguous().unbind(0)
                 for step in reversed(range(len(own))):
                     total += own[step]

@@ -32,7 +32,7 @@ def test_a_batch_is_made_anew_only_for_more_worlds_or_threads(monkeypatch: pytes
         return original(model, count, threads)
 
     monkeypatch.setattr(making, "Batch", note)
-    monkeypatch.setattr(making.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(making, "share_of_cores", lambda: 3)
     engine = CpuEngine(prototypes)
     widths = [
         [len(arms.rows["qpos"]) for arms in engine.make(counts)]

@@ -185,7 +185,7 @@ def test_the_protocol_is_that_of_the_options(runs: dict[str, str]) -> None:
     assert [float(row["return"]) for row in rows("report/results.csv")] == curve.returns.flatten().tolist()
     page = Path("report/index.html").read_text()
     assert "outside the distribution of training" in page
-    assert "by the policy&#39;s mode" in page
+    assert "from the policy&#39;s mode" in page
 
 
 def test_references_are_for_tasks_of_the_distribution(runs: dict[str, str]) -> None:

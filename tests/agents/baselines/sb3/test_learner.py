@@ -277,7 +277,7 @@ def best_arms(arms: list[int]) -> TensorDict:
 @pytest.mark.parametrize("name", ["dqn", "ppo", "a2c"])
 def test_from_scratch_it_finds_the_arm_that_pays(name: str) -> None:
     learner, sampler = (
-        make(name, "scratch", "bandit", exploration_steps=50)
+        make(name, "scratch", "bandit", exploration_steps=50, steps_per_gradient=1)
         if name == "dqn"
         else make(name, "scratch", "bandit", learning_rate=0.03, round_steps=5)
     )
