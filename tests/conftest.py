@@ -20,7 +20,7 @@ DRAWING = ("metarl.training_loop", "metarl.experiments.commands.run_files")
 @pytest.fixture(scope="session", autouse=True)
 def _plain_curves() -> Iterator[None]:
     png = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(png, "png")
+    Image.linear_gradient("L").save(png, "png")
     with pytest.MonkeyPatch.context() as patch:
         for module in DRAWING:
             patch.setattr(
