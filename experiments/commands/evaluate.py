@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import tyro
 
 from metarl.config import TrackMode, TrainConfig
-from metarl.distributed import processes_here
 from metarl.errors import RunError
 from metarl.evaluation import AdaptationCurve, evaluate_learner, load_run
 from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
-from metarl.experiments.commands.launch import launched
+from metarl.experiments.commands.launch import run_on_devices
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import evaluation_files, list_files, save_evaluation
 from metarl.family import Source
@@ -72,9 +71,7 @@ def run(words: Sequence[str]) -> None:
         InputError: if the directory is not a run, or options are invalid; nothing is then written.
         RunError: if sampling fails, or, after the table is printed, if files cannot be written.
     """
-    if not launched("evaluate", words):
-        with processes_here() as processes:
-            run_on(words, processes, StopRequest())
+    run_on_devices("evaluate", words, run_on)
 
 
 def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> None:

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +27,7 @@ from metarl.distributed import ProcessLost, processes_here
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.experiments.commands.parsing import take_option
 from metarl.loop_tools import SIGNALS, StopRequest
+from metarl.processes import Processes
 
 # What the launcher sends to its processes to stop them; SIGINT reaches them when the launcher is dead.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGINT)
@@ -65,7 +66,9 @@ def parse_devices(text: str) -> list[str]:
     for item in text.split(","):
         name, times, count = item.strip().partition("*")
         if times and not (count.isdecimal() and int(count) > 0):
-            raise InputError(f"--devices {text}: {item!r} has no number of processes after the *; write {name}*4, say")
+            raise InputError(
+                f"--devices {text}: {item!r} needs a positive number of processes after the *; write {name}*4, say"
+            )
         resolve_device(name)
         devices += [name] * (int(count) if times else 1)
     return devices
@@ -100,6 +103,21 @@ def launched(command: str, words: Sequence[str]) -> bool:
     alone = ["--device", devices[0]] if len(devices) == 1 else []
     launch(command, [*rest, *alone], devices, int(restarts or 0))
     return True
+
+
+def run_on_devices(
+    command: str, words: Sequence[str], run_on: Callable[[Sequence[str], Processes, StopRequest], None]
+) -> None:
+    """Run a command in the processes that ``--devices`` names, or in this one, alone or with those of a launcher.
+
+    Args:
+        command: its name.
+        words: its options.
+        run_on: runs it as one of several processes.
+    """
+    if not launched(command, words):
+        with processes_here() as processes:
+            run_on(words, processes, StopRequest())
 
 
 def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts: int) -> None:

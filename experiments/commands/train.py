@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
 from metarl.config import RunConfig, TrainConfig
-from metarl.distributed import processes_here, restarted
+from metarl.distributed import restarted
 from metarl.errors import InputError, RunStopped
-from metarl.experiments.commands.launch import launched
+from metarl.experiments.commands.launch import run_on_devices
 from metarl.experiments.commands.main import usage
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import list_files
@@ -59,9 +59,8 @@ def run(words: Sequence[str]) -> None:
     """
     if _asks_for_help(words):
         run_on(words, ONE_PROCESS, StopRequest())
-    elif not several_seeds(words, config_of) and not launched("train", words):
-        with processes_here() as processes:
-            run_on(words, processes, StopRequest())
+    elif not several_seeds(words, config_of):
+        run_on_devices("train", words, run_on)
 
 
 def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> None:

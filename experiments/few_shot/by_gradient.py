@@ -7,6 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.experiments.few_shot.fitting import fit
 from metarl.experiments.few_shot.problems import Problem, Tasks
 from metarl.networks import init_mlp, mlp
 from metarl.params import gradient, leaf, names, per_task
@@ -56,16 +57,13 @@ def adapted(problem: Problem, params: TensorDict, tasks: Tasks, settings: Gradie
 def maml(problem: Problem, settings: GradientSettings, stream: torch.Generator) -> Predict:
     """Train by MAML: descend the adapted parameters' loss on queries, through the adaptation (Finn et al. 2017)."""
     params = leaf(init_mlp([problem.inputs, 40, 40, problem.outputs], stream))
-    optimizer = torch.optim.Adam([params[name] for name in names(params)], settings.outer_lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.iterations)
-    for _ in range(settings.iterations):
+
+    def loss() -> Tensor:
         tasks = problem.draw(25, stream)
         own = adapted(problem, params, tasks, settings, graph=True)
-        loss = problem.loss(predictions(own, tasks.query), tasks.truth).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        return problem.loss(predictions(own, tasks.query), tasks.truth).mean()
+
+    fit([params[name] for name in names(params)], settings.outer_lr, settings.iterations, loss)
     return _predictor(problem, params, settings)
 
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from metarl.experiments.few_shot.by_gradient import Predict
+from metarl.experiments.few_shot.fitting import fit
 from metarl.experiments.few_shot.metric_losses import SIZE, Metric
 from metarl.experiments.few_shot.problems import Characters, Sinusoids, Tasks
+
+STEP_SIZE = 2e-3
 
 
 def layers(inputs: int, outputs: int, hidden: int) -> nn.Sequential:
@@ -29,15 +32,11 @@ def classifier(problem: Characters, metric: Metric, iterations: int, stream: tor
         found: Tensor = encoder(pictures)
         return found.view(len(found), problem.ways, -1, SIZE)
 
-    optimizer = torch.optim.Adam([*encoder.parameters(), *metric.parameters()], 2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
-    for _ in range(iterations):
+    def loss() -> Tensor:
         tasks = problem.draw(10, stream)
-        loss = metric.loss(embedded(tasks.support), embedded(tasks.query))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        return metric.loss(embedded(tasks.support), embedded(tasks.query))
+
+    fit([*encoder.parameters(), *metric.parameters()], STEP_SIZE, iterations, loss)
 
     @torch.no_grad()
     def predict(tasks: Tasks) -> Tensor:
@@ -69,20 +68,15 @@ def regressor(problem: Sinusoids, metric: Metric, iterations: int, stream: torch
         found: Tensor = head(torch.cat([x, embedding.unsqueeze(1).expand(-1, x.shape[1], -1)], -1))
         return found
 
-    parts = (encoder, metric, head)
-    optimizer = torch.optim.Adam([value for part in parts for value in part.parameters()], 2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
-    for _ in range(iterations):
-        # Of each task two sets to compare with, and a third that is compared with them, and predicted from them.
+    def loss() -> Tensor:
+        # Two sets of each task are the support. The third is the query, whose values are predicted from the first.
         sets = problem.sets(50, 3, problem.shots, stream)
         embedded = encoder(sets)
         x, y = sets[:, 2].chunk(2, -1)
         error = problem.loss(predict_from(sets[:, 0], x), y).mean()
-        loss = metric.loss(embedded[:, :2], embedded[:, 2:]) + error
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
+        return metric.loss(embedded[:, :2], embedded[:, 2:]) + error
+
+    fit([*encoder.parameters(), *metric.parameters(), *head.parameters()], STEP_SIZE, iterations, loss)
 
     @torch.no_grad()
     def predict(tasks: Tasks) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from metarl.errors import InputError
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.few_shot.by_gradient import GradientSettings, Predict, maml, reptile
 from metarl.experiments.few_shot.by_metric import classifier, regressor
@@ -59,6 +60,10 @@ class Options:
     """Training runs of each."""
     write: bool = False
     """Write the results file and the manual's table."""
+
+    def __post_init__(self) -> None:
+        if not (self.methods and self.problems and self.seeds):
+            raise InputError("--methods, --problems and --seeds need at least one value each")
 
 
 def trained(method: str, problem: str, seed: int) -> Predict:

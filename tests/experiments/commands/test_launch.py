@@ -29,8 +29,8 @@ def test_devices_are_read_one_for_each_process() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("cpu*0", r"--devices cpu\*0: 'cpu\*0' has no number of processes after the \*; write cpu\*4, say"),
-        ("cpu*x", r"has no number of processes"),
+        ("cpu*0", r"--devices cpu\*0: 'cpu\*0' needs a positive number of processes after the \*; write cpu\*4, say"),
+        ("cpu*x", r"needs a positive number of processes"),
         ("tpu", "there is no device called 'tpu'"),
         ("", "there is no device called ''"),
         ("cuda:99", "there is no CUDA device 'cuda:99' on this machine"),
