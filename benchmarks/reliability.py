@@ -96,7 +96,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/reliability"), help="folder of the outcomes")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    try:
+        options.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"cannot make {options.work}: {error.strerror}; choose another --work")
     warnings.simplefilter("ignore")
     return 0 if count(options.work) else 1
 

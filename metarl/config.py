@@ -294,5 +294,5 @@ def resolve_device(name: str) -> torch.device:
     if not known:
         raise InputError(f"there is no device called {name!r}; use cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no CUDA device {name!r} on this machine; use --device cpu")
+        raise InputError(f"there is no CUDA device {name!r} on this machine; use cpu")
     return device
