@@ -1,7 +1,7 @@
-"""The processes of ``torch.distributed``: gloo for tensors on the CPU, NCCL for those on CUDA.
+"""Processes that communicate through ``torch.distributed``: gloo for tensors on the CPU, NCCL for those on CUDA.
 
-A plain all-reduce of the values is all that a mean needs. The wrappers of torch for data parallelism do not serve here:
-a meta-gradient is a gradient through a gradient, which DistributedDataParallel refuses.
+A mean is one plain all-reduce. torch's wrappers for data parallelism cannot be used: a meta-gradient is a gradient
+through a gradient, which DistributedDataParallel refuses.
 """
 
 import os
@@ -23,29 +23,29 @@ from metarl.runtime import set_torch_threads
 
 Value = TypeVar("Value")
 
-# For so long a process waits for another one. Only a machine that fell silent is noticed by it: a process that ends
+# How long a process waits for another. Only a machine that went silent is detected by this timeout: a process that ends
 # closes its connections.
 PATIENCE = timedelta(minutes=30)
 
 
 class ProcessLost(MetarlError):
-    """Another process has ended, so that this one cannot go on."""
+    """Another process has ended, so this one cannot continue."""
 
 
 class DistributedProcesses(Processes):
-    """The processes of a group of torch's, of which this is one.
+    """The processes of a ``torch.distributed`` group.
 
-    Every process receives the same bits from a mean: each element is summed up in one place, and sent to all.
+    Every process receives the same bits from a mean: each element is summed in one place and sent to all.
 
     Attributes:
-        exchanges: how many exchanges there were.
-        bytes_given: how many bytes this process gave to means and agreements.
-        seconds: how long it took part in exchanges, and waited for the others to.
+        exchanges: number of exchanges so far.
+        bytes_given: bytes that this process sent in them.
+        seconds: time spent in exchanges, including waiting for other processes.
 
     Args:
-        group: by default all processes that were initialised.
-        devices: of the processes on this machine, by their local rank; by default each has the CUDA device of its local
-            rank, if the run is on CUDA.
+        group: by default all initialised processes.
+        devices: of the processes on this machine, by local rank; by default, in a run on CUDA, each process uses the
+            CUDA device of its local rank.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None, devices: Sequence[str] = ()) -> None:
@@ -54,7 +54,7 @@ class DistributedProcesses(Processes):
         self._group, self._devices = group, devices
 
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of the processes' tensors, of one shape."""
+        """Return the mean of the processes' tensors."""
         given = values.detach()
         given = given.clone() if given.is_floating_point() else given.to(torch.get_default_dtype())
         return self._reduced(given.contiguous(), dist.ReduceOp.SUM).div_(self.size)
@@ -71,14 +71,14 @@ class DistributedProcesses(Processes):
         return bool(self._reduced(torch.tensor(int(flag)), dist.ReduceOp.MIN))
 
     def gather(self, value: Value) -> list[Value]:
-        """Return what each process gives, by rank."""
+        """Return the value of each process, by rank."""
         found: list[Value] = [value] * self.size
         with self._exchange(0):
             dist.all_gather_object(found, value, self._group)
         return found
 
     def from_first(self, work: Callable[[], Value]) -> Value:
-        """Return what ``work`` returns on the first process."""
+        """Return the result of ``work`` on the first process."""
         outcome: list[tuple[Value | None, Exception | None]] = [(None, None)]
         if self.rank == 0:
             try:
@@ -99,7 +99,7 @@ class DistributedProcesses(Processes):
 
     @contextmanager
     def _exchange(self, size: int) -> Iterator[None]:
-        """Count an exchange of so many bytes.
+        """Count an exchange of ``size`` bytes.
 
         Raises:
             ProcessLost: when another process has ended.
@@ -111,15 +111,15 @@ class DistributedProcesses(Processes):
             yield
         except RuntimeError as error:
             reason = str(error).splitlines()[0][:200]
-            raise ProcessLost(f"process {self.rank} has lost another one, and ends ({reason})") from error
+            raise ProcessLost(f"process {self.rank} lost another process and ends ({reason})") from error
         self.seconds += time.perf_counter() - began
 
 
 @contextmanager
 def processes_here(devices: Sequence[str] = ()) -> Iterator[Processes]:
-    """Join the processes that a launcher such as torchrun has started, of which this is one; or stay alone.
+    """Join the processes that a launcher such as torchrun started; yield ``ONE_PROCESS`` if there are none.
 
-    torch then uses no more than this process's share of the machine's cores.
+    torch then uses only this process's share of the machine's cores.
 
     Args:
         devices: see ``DistributedProcesses``.
@@ -129,8 +129,8 @@ def processes_here(devices: Sequence[str] = ()) -> Iterator[Processes]:
         return
     set_torch_threads(torch.get_num_threads())
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    # A launcher that starts processes anew keeps its store. Under the same keys they would read where those before them
-    # had been, and wait for these for ever.
+    # A launcher that restarts processes keeps its store. With the same keys, new processes would read the addresses of
+    # the ones that died, and wait for them for ever.
     store, rank, size = next(rendezvous("env://"))
     own = PrefixStore(f"metarl {_starts()}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
@@ -141,10 +141,10 @@ def processes_here(devices: Sequence[str] = ()) -> Iterator[Processes]:
 
 
 def restarted() -> bool:
-    """Return whether a launcher has started the processes anew, after one of them was killed."""
+    """Return whether a launcher has restarted the processes after one of them was killed."""
     return _starts() > 0
 
 
 def _starts() -> int:
-    """Return how often a launcher has started the processes anew."""
+    """Return how often a launcher has restarted the processes."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -1,7 +1,7 @@
-"""When a training has diverged: signs of it in an iteration's metrics and in the policy that sampled it.
+"""Detection of divergence from an iteration's metrics and from the policy that sampled it.
 
-A diverged run is ended, because whatever it goes on to learn from is no longer a policy that anybody set up. The signs
-are gross ones, so that no healthy run is ended; docs/divergence.md lists them.
+A diverged run is ended, because nothing that it would still learn is of use. The thresholds are far outside of what
+healthy runs reach; docs/divergence.md lists them.
 """
 
 import math
@@ -14,12 +14,12 @@ from metarl.metrics_file import MetricsRow
 from metarl.processes import Processes
 from metarl.rollout import Rollout
 
-# Standard deviation of actions in units of the policy, geometric mean over actions and steps. Bounded actions have the
-# range [-1, 1]; the policy cannot go below 1e-6.
+# Standard deviation of actions in the policy's units, geometric mean over actions and steps. Bounded actions are in
+# [-1, 1]; the policy's lower limit is 1e-6.
 LEAST_DEVIATION, GREATEST_DEVIATION = 2e-6, 1e4
-# Mean KL divergence in nats of the adapted policies after an update from those before, of any learner that bounds it.
+# Mean KL divergence in nats between the adapted policies before and after an update, for learners that bound it.
 GREATEST_KL = 100.0
-# Iterations in a row. Gradients of exactly 0 are usual while no episode has met a reward, so more of them are needed.
+# Consecutive iterations. Gradients of exactly 0 are normal until an episode first meets a reward, hence more of them.
 REFUSED_STEPS, ZERO_GRADIENTS = 3, 50
 
 
@@ -27,8 +27,8 @@ class DivergenceCheck:
     """Looks for signs of divergence, iteration by iteration.
 
     Args:
-        kl_metric: the learner's metric that is the KL divergence of an update, if it bounds that.
-        history: rows of the iterations before, so that a resumed run ends where an uninterrupted one does.
+        kl_metric: name of the learner's metric for the KL divergence of an update, if it bounds that.
+        history: rows of earlier iterations, so that a resumed run ends where an uninterrupted one does.
     """
 
     def __init__(self, kl_metric: str | None, history: Sequence[MetricsRow]) -> None:
@@ -38,11 +38,11 @@ class DivergenceCheck:
             self._count(row)
 
     def sign(self, row: Mapping[str, float | None], deviation: float | None) -> str | None:
-        """Return what is wrong in an iteration, as the end of a sentence; None where nothing is.
+        """Return the sign of divergence in an iteration, as a clause; None if there is none.
 
         Args:
             row: the iteration's metrics.
-            deviation: what ``policy_deviation`` returned.
+            deviation: the result of ``policy_deviation``.
         """
         self._count(row)
         broken = [f"{name} is {value}" for name, value in row.items() if value is not None and not math.isfinite(value)]
@@ -67,11 +67,11 @@ class DivergenceCheck:
 
 
 def policy_deviation(rollout: Rollout, processes: Processes) -> float | None:
-    """Return the geometric mean of a Gaussian policy's standard deviations; None for another policy.
+    """Return the geometric mean of a Gaussian policy's standard deviations; None for other policies.
 
     Args:
-        rollout: that it sampled.
-        processes: those that train, whose mean it is.
+        rollout: sampled by the policy.
+        processes: those to average over.
     """
     distribution = rollout.distribution
     if not isinstance(distribution, DiagonalGaussian):

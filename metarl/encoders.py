@@ -1,8 +1,8 @@
-"""Encoders: networks that turn an observation into the numbers that a learner's own networks read.
+"""Encoders: networks that turn an observation into the input features of a learner's networks.
 
 ``make_encoder`` is the one place where an encoder is chosen. An encoder is a ``torch.nn.Module`` that is constructed
-with the observation space, has an attribute ``size``, and turns observations ``[B, *observation]`` into float32
-``[B, size]``. It is trained with the networks that read it. Observations reach it as they left the environment: pixels
+with the observation space, has an attribute ``size``, and maps observations ``[B, *observation]`` to float32
+``[B, size]``. It is trained together with the networks that use it. Its input is what the environment returned: pixels
 are uint8 until then.
 """
 
@@ -25,7 +25,7 @@ EncoderT = TypeVar("EncoderT", bound=type[nn.Module])
 
 
 def register_encoder(name: str) -> Callable[[EncoderT], EncoderT]:
-    """Make an encoder known by a name; used as a class decorator."""
+    """Register an encoder under a name; used as a class decorator."""
 
     def register(encoder: EncoderT) -> EncoderT:
         ENCODERS[name] = encoder
@@ -56,10 +56,10 @@ class Flat(nn.Module):
 
 @register_encoder("one-hot")
 class OneHot(nn.Module):
-    """Whole numbers one-hot, those of an integer Box too, such as the kinds of things in the cells of a map.
+    """Integers one-hot, including those of an integer Box, such as the kinds of objects in the cells of a map.
 
     Args:
-        space: of observations: Discrete, MultiDiscrete or a Box of integers.
+        space: of observations: Discrete, MultiDiscrete or an integer Box.
 
     Raises:
         InputError: for another space.
@@ -71,7 +71,7 @@ class OneHot(nn.Module):
             counts = space.high.astype(np.int64) - space.low.astype(np.int64) + 1
             space = spaces.MultiDiscrete(counts, start=space.low.astype(np.int64))
         if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-            raise InputError(f"the encoder one-hot reads whole numbers, not {one_line(space)}; use flat")
+            raise InputError(f"the encoder one-hot reads integers, not {one_line(space)}; use flat")
         self._space, self.size = space, spaces.flatdim(space)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class OneHot(nn.Module):
 
 
 class ImageEncoder(nn.Module):
-    """What encoders of images share: the order of the axes, and pixels as numbers.
+    """Base class of image encoders: the order of the axes, and the scaling of pixels.
 
     The shorter of an image's first and last axes are its channels, the last one if they are equal.
 
@@ -110,7 +110,7 @@ class ImageEncoder(nn.Module):
         self.channels, self.height, self.width = (space.shape[axis] for axis in axes)
 
     def pixels(self, images: Tensor) -> Tensor:
-        """Return images ``[B, H, W, C]`` or ``[B, C, H, W]`` as numbers in [0, 1], ``[B, C, H, W]``."""
+        """Return images ``[B, H, W, C]`` or ``[B, C, H, W]`` scaled to [0, 1], ``[B, C, H, W]``."""
         numbers = images.float() / 255
         return numbers.permute(0, 3, 1, 2) if self._channels_last else numbers
 
@@ -119,8 +119,8 @@ class ImageEncoder(nn.Module):
 class Convolution(ImageEncoder):
     """Two convolutions of stride 2 and a layer of 64 units, for small images.
 
-    What is seen in one place says nothing of what is seen in another until it was met there: tasks that differ in where
-    things are need many places in training, or ``spatial-softmax``.
+    Its last layer has separate weights for each position, so it does not generalise to positions that training did not
+    visit: tasks that differ in where objects are need many positions in training, or ``spatial-softmax``.
 
     Args:
         space: of observations: images.
@@ -131,7 +131,7 @@ class Convolution(ImageEncoder):
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         super().__init__(space)
-        # Padding keeps every size up to the last pixel: a side of n leaves (n + 1) // 2, rounded down.
+        # With this padding a side of n becomes (n + 1) // 2, so no pixel is cut off at any size.
         places = ((self.height + 3) // 4) * ((self.width + 3) // 4)
         self.layers = nn.Sequential(
             nn.Conv2d(self.channels, 16, 3, stride=2, padding=1),
@@ -145,18 +145,18 @@ class Convolution(ImageEncoder):
         init_orthogonal(self.layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return numbers ``[B, 64]`` of images ``[B, H, W, C]`` or ``[B, C, H, W]``."""
+        """Return features ``[B, 64]`` of images ``[B, H, W, C]`` or ``[B, C, H, W]``."""
         outputs: Tensor = self.layers(self.pixels(images))
         return outputs
 
 
 @register_encoder("spatial-softmax")
 class SpatialSoftmax(ImageEncoder):
-    """Positions of 16 features on an image, which are near each other for near places.
+    """Positions of 16 features in an image, which change smoothly as objects move.
 
-    After Levine et al. (2016), with the learned factor of Finn et al. (2016). Two convolutions make a map of each
-    feature; the softmax over the map's places is a distribution, and its mean the position. Maps are normalised to mean
-    0 and standard deviation 1, so that dark pictures and small weights give positions as distinct as others.
+    After Levine et al. (2016), with the learned temperature of Finn et al. (2016). Two convolutions compute a map for
+    each feature; the softmax over the map is a distribution over positions, and its mean is the output. Maps are
+    normalised to mean 0 and standard deviation 1, so that the softmax is as sharp for dark images and small weights.
 
     Args:
         space: of observations: images.
@@ -190,8 +190,8 @@ class SpatialSoftmax(ImageEncoder):
 def init_orthogonal(layers: nn.Module) -> None:
     """Make weights orthogonal with gain sqrt(2), and biases zero.
 
-    This keeps the size of differences between images through rectified layers (Saxe et al. 2014; He et al. 2015);
-    torch's own initial weights shrink them by a factor of ten.
+    This preserves the size of differences between images through ReLU layers (Saxe et al. 2014; He et al. 2015);
+    torch's default initialisation shrinks them by a factor of ten.
     """
     for layer in layers.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -201,14 +201,14 @@ def init_orthogonal(layers: nn.Module) -> None:
 
 
 class ObservationEncoder(nn.Module):
-    """An encoder over observations with any axes before their own.
+    """An encoder applied to observations with any number of batch axes.
 
     Attributes:
         size: of its outputs.
         learned: whether it has parameters.
 
     Args:
-        encoder: reads observations with one axis before their own.
+        encoder: reads observations with one batch axis.
         space: of observations.
     """
 
@@ -220,7 +220,7 @@ class ObservationEncoder(nn.Module):
         self._axes = len(space.shape or ())
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Return numbers ``[..., size]`` of observations ``[..., *observation]``."""
+        """Return features ``[..., size]`` of observations ``[..., *observation]``."""
         axes = observations.ndim - self._axes
         before, own = observations.shape[:axes], observations.shape[axes:]
         flat = observations.reshape(-1, *own)
@@ -228,25 +228,25 @@ class ObservationEncoder(nn.Module):
         return outputs.view(*before, self.size)
 
     def _repeats(self, images: Tensor) -> bool:
-        """Return whether it is worth looking for equal images: on the CPU, where to find them does not wait for it."""
+        """Return whether looking for equal images pays: only on the CPU, as the host would wait for another device."""
         return isinstance(self.encoder, ImageEncoder) and images.device.type == "cpu" and len(images) >= MANY_IMAGES
 
     def _read_once(self, images: Tensor) -> Tensor:
-        """Encode equal images once: a gridworld has few, and to find them takes a tenth of the time to read one."""
+        """Encode equal images once: gridworlds have few distinct ones, and comparing costs a tenth of encoding."""
         different, which = torch.unique(images.flatten(1), dim=0, return_inverse=True)
         return self.encoder(different.view(-1, *images.shape[1:]))[which]  # type: ignore[no-any-return]
 
 
 def make_encoder(name: str, space: spaces.Space[Any]) -> ObservationEncoder:
-    """Make the encoder that a configuration names.
+    """Make an encoder by name.
 
     Args:
         name: ``flat``, ``one-hot``, ``conv``, ``spatial-softmax``, ``auto`` (conv for images, flat for others), another
-            registered name, or ``module:Class`` for a class of one's own.
+            registered name, or ``module:Class`` for a class of your own.
         space: of observations.
 
     Raises:
-        InputError: for an unknown name, a space that the encoder does not read, or a class that is no encoder.
+        InputError: for an unknown name, a space that the encoder does not support, or a class that is not an encoder.
     """
     seen = observed_space(space)
     chosen = ("conv" if is_image(space) else "flat") if name == "auto" else name
@@ -260,7 +260,7 @@ def make_encoder(name: str, space: spaces.Space[Any]) -> ObservationEncoder:
 
 
 def _tried(name: str, encoder: type[nn.Module], space: spaces.Space[Any]) -> ObservationEncoder:
-    """Make an encoder of a user's, and refuse one that does not keep the contract."""
+    """Make a user's encoder, and refuse one that violates the contract."""
     assert isinstance(space, SINGLE)
     try:
         made = encoder(space)

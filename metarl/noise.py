@@ -1,6 +1,6 @@
-"""Random numbers of a whole batch, of which a process takes those of its rows.
+"""Random numbers drawn for a whole batch, of which each process keeps its own rows.
 
-So they do not depend on how the batch is distributed over processes: the row of a task is the same, whoever holds it.
+So they do not depend on how the batch is distributed: a task's row is the same on whichever process it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ from metarl.errors import InputError
 
 
 class BatchGenerator(torch.Generator):
-    """A generator of the numbers of a whole batch, for a process that holds some of its rows; read by ``draw_rows``.
+    """A generator for a process that holds some rows of a batch; ``draw_rows`` draws from it.
 
     Attributes:
-        whole: the generator of all rows; the same on every process.
-        rows: which rows this process holds, int64 ``[B]``.
-        size: rows of the whole batch.
+        whole: generator of the whole batch, the same on every process.
+        rows: indices of this process's rows, int64 ``[B]``.
+        size: number of rows of the whole batch.
     """
 
     def __new__(cls, whole: torch.Generator, rows: Tensor, size: int) -> Self:
-        """Make a generator of the CPU, from which nothing is to be drawn."""
+        """Make a CPU generator, from which nothing must be drawn directly."""
         return super().__new__(cls)
 
     def __init__(self, whole: torch.Generator, rows: Tensor, size: int) -> None:
@@ -31,33 +31,33 @@ class BatchGenerator(torch.Generator):
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        """The device of the generator of all rows."""
+        """The device of the generator of the whole batch."""
         return self.whole.device
 
     def manual_seed(self, seed: int) -> Self:
-        """Seed the generator of all rows."""
+        """Seed the generator of the whole batch."""
         self.whole.manual_seed(seed)
         return self
 
     def get_state(self) -> Tensor:
-        """Return the state of the generator of all rows."""
+        """Return the state of the generator of the whole batch."""
         return self.whole.get_state()
 
     def set_state(self, state: Tensor) -> Self:
-        """Set the state of the generator of all rows."""
+        """Set the state of the generator of the whole batch."""
         self.whole.set_state(state)
         return self
 
     def check(self) -> None:
-        """Make sure that nothing was drawn past ``draw_rows``, which would give every process the same numbers.
+        """Check that nothing was drawn except by ``draw_rows``: such draws are the same on every process.
 
         Raises:
             InputError: when something was.
         """
         if not torch.equal(super().get_state(), self._untouched):
             raise InputError(
-                "something draws from its generator directly, which on several processes repeats numbers; draw by "
-                "metarl.noise.draw_rows(torch.rand, shape, generator), or use one process"
+                "random numbers were drawn from a generator directly, which repeats them on every process; draw them "
+                "with metarl.noise.draw_rows(torch.rand, shape, generator), or use one process"
             )
 
 
@@ -66,9 +66,9 @@ def draw_rows(kind: Callable[..., Tensor], shape: Sequence[int], generator: torc
 
     Args:
         kind: ``torch.rand``, ``torch.randn``, or a function of your own that takes a shape and a generator.
-        shape: ``[B, ...]``, B being the rows of the batch that this process holds.
-        generator: as it was handed in.
-        options: ``device`` and ``dtype``, say.
+        shape: ``[B, ...]``, where B is the number of this process's rows.
+        generator: the one that was passed in.
+        options: such as ``device`` and ``dtype``.
 
     Raises:
         InputError: on several processes, when the first axis is not that of the rows.
@@ -77,8 +77,8 @@ def draw_rows(kind: Callable[..., Tensor], shape: Sequence[int], generator: torc
         return kind(shape, generator=generator, **options)
     if not shape or shape[0] != len(generator.rows):
         raise InputError(
-            f"on several processes random numbers have one row for each world or task, {len(generator.rows)} here, not "
-            f"the shape {list(shape)}"
+            f"on several processes random numbers must have one row for each world or task, {len(generator.rows)} "
+            f"here, not the shape {list(shape)}"
         )
     return kind((generator.size, *shape[1:]), generator=generator.whole, **options)[generator.rows]
 
@@ -89,14 +89,14 @@ def source(generator: torch.Generator) -> torch.Generator:
 
 
 def renewed(generator: torch.Generator, whole: torch.Generator) -> torch.Generator:
-    """Return a generator of the same rows that draws from another generator of all rows."""
+    """Return a generator of the same rows, on another generator of the whole batch."""
     if isinstance(generator, BatchGenerator):
         return BatchGenerator(whole, generator.rows, generator.size)
     return whole
 
 
 def check_drawn(generator: torch.Generator) -> None:
-    """Make sure that only ``draw_rows`` drew from a generator, where it matters; see ``BatchGenerator.check``."""
+    """Check that only ``draw_rows`` drew from a generator of some rows; see ``BatchGenerator.check``."""
     if isinstance(generator, BatchGenerator):
         generator.check()
 

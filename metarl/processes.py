@@ -1,14 +1,14 @@
-"""What the processes that train one learner together agree on; every other module sees them through this object only.
+"""Communication between the processes that train one learner; all other modules use it through ``Processes``.
 
-Tasks are sharded over the processes and parameters are replicated. Each process computes with its own tasks, and what
-it shares are means: of gradients, curvature products, statistics and metrics. As every process receives the same bits
-from a mean, all take the same steps and the same branches, and their parameters stay equal.
+Tasks are sharded over the processes and parameters are replicated. Each process computes on its own tasks, and the
+processes exchange means: of gradients, curvature products, statistics and metrics. Every process receives the same
+bits, so all take the same steps and branches, and their parameters stay equal.
 
-Processes may hold unequally many tasks or steps. Means are pooled nevertheless, never means of means, in one of two
+Processes may have different numbers of tasks or steps. Means are always pooled, never means of means, in one of two
 ways:
 
-- the sum over a process's own values, divided by the *mean* count (``mean(valid.sum())``): the mean over the processes
-  of these quotients is the pooled mean, also where a process holds nothing;
+- the sum over a process's own values, divided by the *mean* count (``mean(valid.sum())``): the mean of these quotients
+  over the processes is the pooled mean, even if a process has no values;
 - the process's own mean, times ``weight(count)``.
 
 Both are differentiable functions of a process's own values, so ``mean`` of their gradients is the gradient of the
@@ -32,12 +32,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of a whole batch that one process holds.
+    """The rows of a batch that one process holds.
 
     Attributes:
-        start: the first of them.
-        stop: the first one after them.
-        total: rows of the whole batch.
+        start: first row.
+        stop: one past the last row.
+        total: number of rows of the whole batch.
     """
 
     start: int
@@ -50,11 +50,11 @@ class Shard:
         return slice(self.start, self.stop)
 
     def generator(self, whole: torch.Generator, worlds: int = 1) -> torch.Generator:
-        """Return what gives this process its part of the random numbers of the whole batch.
+        """Return a generator of this process's rows of the random numbers of the whole batch.
 
         Args:
-            whole: the same on every process.
-            worlds: of each row, each with numbers of its own.
+            whole: generator of the whole batch, the same on every process.
+            worlds: number of worlds of each row; each has its own random numbers.
         """
         whole = source(whole)
         if self.stop - self.start == self.total:
@@ -66,12 +66,12 @@ class Shard:
 class Processes(ABC):
     """The processes that train one learner, as one of them sees them.
 
-    All processes must call the same methods in the same order. Tensors may live on any device and come back on it,
-    without a graph.
+    All processes must call the same methods in the same order. Results are on the device of the arguments and have no
+    autograd graph.
 
     Attributes:
-        rank: number of this process, from 0 on.
-        size: how many there are.
+        rank: index of this process.
+        size: number of processes.
     """
 
     rank: int
@@ -79,14 +79,14 @@ class Processes(ABC):
 
     @abstractmethod
     def mean(self, values: Tensor) -> Tensor:
-        """Return the mean of the processes' tensors, of one shape; each receives the same bits.
+        """Return the mean of the processes' tensors, which have the same shape; each process receives the same bits.
 
-        Whole numbers and truth values give a mean in torch's default type.
+        Means of integers and booleans have torch's default dtype.
         """
 
     @abstractmethod
     def device(self, name: str) -> str:
-        """Return the torch device that this process works on where the run is on that of this name."""
+        """Return this process's torch device in a run whose ``device`` is ``name``."""
 
     @abstractmethod
     def all(self, flag: bool) -> bool:
@@ -94,25 +94,25 @@ class Processes(ABC):
 
     @abstractmethod
     def gather(self, value: Value) -> list[Value]:
-        """Return what each process gives, by rank; anything that can be pickled, tensors on the CPU."""
+        """Return the value of each process, by rank. Values must be picklable, with tensors on the CPU."""
 
     @abstractmethod
     def from_first(self, work: Callable[[], Value]) -> Value:
-        """Return on every process what ``work`` returns on the first one, which alone calls it.
+        """Call ``work`` on the first process only, and return its result on every process.
 
-        So one process reads and writes for all.
+        This is how one process reads and writes for all.
 
         Raises:
             Exception: on every process, what ``work`` raised on the first.
         """
 
     def together(self, work: Callable[[], Value]) -> Value:
-        """Return what ``work``, in which processes exchange nothing, returns on this one, unless it failed on another.
+        """Return the result of ``work`` on this process, or fail on every process if it failed on one.
 
-        So that no process waits for one that has failed.
+        So no process waits for one that has failed. ``work`` must not communicate.
 
         Raises:
-            MetarlError: on every process, what it raised on the first on which it did.
+            MetarlError: on every process, the error of the first process on which ``work`` failed.
         """
         try:
             done, failure = [work()], None
@@ -123,21 +123,21 @@ class Processes(ABC):
         raise next(error for error in self.gather(failure) if error is not None)
 
     def check_equal(self, state: Callable[[], Any]) -> None:
-        """Make sure that a nested state of tensors, numbers and strings has the same bits on every process.
+        """Check that a nested state of tensors, numbers and strings has the same bits on every process.
 
         Raises:
-            RunError: on every process, when it has not.
+            RunError: on every process, when it differs.
         """
         digests = self.gather(digest(state()))
         if len(set(digests)) > 1:
             other = next(rank for rank, found in enumerate(digests) if found != digests[0])
             raise RunError(
-                f"process {other} has come to other parameters than process 0: they no longer train one learner; go on "
-                "from the last checkpoint, and if it happens again with fewer processes"
+                f"the parameters of process {other} differ from those of process 0; resume from the last checkpoint, "
+                "and if it happens again, use fewer processes"
             )
 
     def means(self, values: Sequence[Tensor]) -> list[Tensor]:
-        """Return the mean of each of several tensors of one type, in one exchange."""
+        """Return the mean of each of several tensors of the same dtype, in one exchange."""
         if not values:
             return []
         joined = self.mean(torch.cat([value.reshape(-1) for value in values]))
@@ -145,13 +145,13 @@ class Processes(ABC):
         return [piece.view_as(value) for piece, value in zip(pieces, values, strict=True)]
 
     def counts(self, count: int) -> list[int]:
-        """Return the count that each process gives, by rank."""
+        """Return the count of each process, by rank."""
         own = torch.zeros(self.size, dtype=torch.float64)
         own[self.rank] = count
         return [round(number) for number in (self.size * self.mean(own)).tolist()]
 
     def weight(self, count: int) -> float:
-        """Return the weight of the mean of this process's own ``count`` values: their number over the mean number.
+        """Return the weight of a mean over this process's ``count`` values: the count over the mean count.
 
         The mean over processes of weight times mean is the mean of all values.
         """
@@ -160,39 +160,39 @@ class Processes(ABC):
     def moments(self, values: Tensor) -> tuple[Tensor, Tensor, int]:
         """Return mean, variance (without Bessel's correction) and number of all processes' rows ``[n, ...]``.
 
-        The processes' moments are joined as in Chan, Golub and LeVeque (1979); each must have at least one row.
+        Moments are combined as in Chan, Golub and LeVeque (1979); each process must have at least one row.
         """
         counts = self.counts(len(values))
         weight = counts[self.rank] * self.size / sum(counts)
         own = values.mean(0)
         mean = self.mean(weight * own)
-        # Squares about the common mean: those about the process's own mean, and how far that is from the common one.
+        # Squared deviations from the common mean: those from the process's own mean, plus that of its mean.
         squares = values.var(0, correction=0) + (own - mean).square()
         return mean, self.mean(weight * squares), sum(counts)
 
     def shard(self, total: int) -> Shard:
-        """Return which of ``total`` rows this process takes when they are distributed as evenly as possible."""
+        """Return this process's share of ``total`` rows, distributed as evenly as possible."""
         return Shard(self.rank * total // self.size, (self.rank + 1) * total // self.size, total)
 
     def rows(self, count: int) -> tuple[slice, int]:
-        """Return which of all processes' rows are the ``count`` of this one, and how many there are in all.
+        """Return the slice of all processes' rows that are the ``count`` rows of this one, and the number of all rows.
 
-        Rows are numbered in the order of the ranks, so that a draw of numbers is the same on any number of processes.
+        Rows are numbered by rank, so that random draws are the same on any number of processes.
         """
         counts = self.counts(count)
         first = sum(counts[: self.rank])
         return slice(first, first + count), sum(counts)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each parameter's gradient by the processes' mean, which must exist on all or on none."""
+        """Replace each parameter's gradient by its mean over processes; it must exist on all of them or none."""
         reached = [parameter for parameter in parameters if parameter.grad is not None]
-        slopes = [parameter.grad for parameter in reached if parameter.grad is not None]
-        for parameter, slope in zip(reached, self.means(slopes), strict=True):
-            parameter.grad = slope
+        gradients = [parameter.grad for parameter in reached if parameter.grad is not None]
+        for parameter, gradient in zip(reached, self.means(gradients), strict=True):
+            parameter.grad = gradient
 
 
 class OneProcess(Processes):
-    """A single process: every mean is its own tensor, untouched."""
+    """A single process: every mean is the tensor itself."""
 
     rank = 0
     size = 1
@@ -230,14 +230,14 @@ class OneProcess(Processes):
         return work()
 
     def check_equal(self, state: Callable[[], Any]) -> None:
-        """Do nothing: there is no other state."""
+        """Do nothing: there is no other process."""
 
 
 ONE_PROCESS = OneProcess()
 
 
 def digest(state: Any) -> str:
-    """Return the SHA-256 of a nested state: of its structure, and of the bits of every tensor."""
+    """Return the SHA-256 of a nested state: its structure and the bits of every tensor."""
     found = hashlib.sha256()
     for piece in _pieces(state):
         found.update(piece)

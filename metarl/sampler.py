@@ -33,14 +33,13 @@ Watcher = Callable[[TaskVectorEnv], None]
 class Sampler:
     """Collects rollouts from one family, and keeps the environments between collections.
 
-    On CUDA one step of policy and environments is captured as a graph, anew for each collection since the policy's
-    parameters are other tensors each time, and replayed.
+    On CUDA one step of policy and environments is captured as a graph once and replayed from then on.
 
     Args:
         family: what to sample from.
         device: where environments and rollouts live.
-        captured: whether to do so; the numbers are the same without.
-        render: make environments that draw themselves, for collections that are watched.
+        captured: whether to capture steps on CUDA; the numbers are the same either way.
+        render: make environments that can render, for collections with a ``watch``.
     """
 
     def __init__(
@@ -66,23 +65,23 @@ class Sampler:
         return Session(learner, self.family, tasks, episodes, device=self.device, shard=shard)
 
     def run(self, session: Session, seed: int, watch: Watcher | None = None) -> Rollout:
-        """Run a round of a session: one whole episode in each of its rows, to which it can adapt then.
+        """Run one round of a session: a whole episode in each of its rows.
 
         Args:
             session: in this family, on this device, with the parameters of its tasks.
             seed: of everything random in the round; the same seed gives the same rollout.
-            watch: called with the environments after their reset and after each step, which is then not captured.
+            watch: called with the environments after their reset and after each step; steps are then not captured.
 
         Returns:
             ``Rollout`` of N tasks, on the sampler's device, with as many steps as the longest episode; on CUDA, where
-            to ask would be to wait, as many as the horizon.
+            finding out would mean waiting for the device, as many as the horizon.
 
         Raises:
             InputError: when the session does not know its tasks' parameters.
-            RunError: on the first NaN or infinity, or an unstable simulation, naming task, episode, step and seed.
+            RunError: if there is a NaN, an infinity or an unstable simulation; it names task, episode, step and seed.
         """
         if not session.tasks.keys():
-            raise InputError("a sampler steps the tasks' environments: give their parameters to the session, by begin")
+            raise InputError("the sampler needs the tasks' parameters: pass them to session.begin")
         with single_torch_thread():
             env = self._step(session.open(seed), session.tasks, session.shard, seed, watch)
             rollout = session.close()
@@ -100,11 +99,11 @@ class Sampler:
         watch: Watcher | None = None,
         shard: Shard | None = None,
     ) -> Rollout:
-        """Run ``episodes`` whole episodes of every task, without a session: nothing is to be learned from them.
+        """Run ``episodes`` whole episodes of every task without a session, for episodes that nothing adapts to.
 
         Args:
             actor: chooses the actions.
-            state: what ``actor`` knows of each task (adapted parameters, say), stacked ``[N]``; it is not changed.
+            state: what ``actor`` knows of each task, such as adapted parameters, stacked ``[N]``; it is not changed.
             tasks: ``[N]``.
             episodes: of each task.
             seed: of everything random in the collection; the same seed gives the same rollout.
@@ -156,7 +155,7 @@ class Sampler:
         return env
 
     def _graph(self, env: TaskVectorEnv, running: RunningEpisodes) -> StepGraph:
-        """Return the graph of such steps: the one that is there, or a new one in its place if the actor is another."""
+        """Return the graph of these steps; it is recorded anew if it does not fit the actor."""
         key = (*running.alive.shape, running.deterministic)
         if key not in self._graphs or not self._graphs[key].fits(running):
             self._graphs[key] = StepGraph(env, running)
@@ -170,9 +169,9 @@ class Sampler:
         return self._envs[num_envs]
 
     def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int, first: int) -> None:
-        """Raise ``RunError`` where something broke; the rollout's tasks are numbered from ``first`` on."""
+        """Raise ``RunError`` if a number is not finite or a simulation unstable; the first task is ``first``."""
         where = partial(self._where, rollout, seed, first)
-        # In the order in which one leads to the next within a step; steps come first, so that the cause is found.
+        # In causal order within a step, and searched by step first, so that the first bad number is the one reported.
         names = ("observations", "actions", "rewards")
         bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
         ends = _not_finite(rollout.final_observations, 2)

@@ -1,4 +1,4 @@
-"""A learner in use: it acts in episodes of some tasks, whoever steps the environments, and adapts to what it met."""
+"""A learner in use: it acts in episodes of some tasks and adapts to them, whatever code steps the environments."""
 
 from typing import Any, Protocol
 
@@ -17,12 +17,12 @@ from metarl.seeding import derive_seed
 from metarl.spaces import is_bounded_box
 from metarl.validation import require_count
 
-# Steps to make room for where the horizon is not known.
+# Steps to allocate when the horizon is unknown.
 FIRST_CAPACITY = 128
 
 
 class Spaces(Protocol):
-    """What has spaces: a task family, or a ``gymnasium.Env``."""
+    """Anything with an observation and an action space: a task family, or a ``gymnasium.Env``."""
 
     @property
     def observation_space(self) -> spaces.Space[Any]:
@@ -36,7 +36,7 @@ class Spaces(Protocol):
 
 
 class Session:
-    """A learner at work on N tasks, in E episodes of each side by side, or in one environment.
+    """A learner acting in E parallel episodes of each of N tasks, or in one environment.
 
     Each round is ``open``, then ``act`` and ``observe`` until all episodes have ended, then ``adapt``::
 
@@ -47,26 +47,26 @@ class Session:
             session.observe(observation, reward, terminated, truncated)
         session.adapt()
 
-    Rounds without ``adapt`` between them all start from what was known before the first of them. They are kept, and the
-    next ``adapt`` learns from all; ``begin`` drops them. The learner itself is never changed.
+    Rounds without ``adapt`` between them start from the same state. They are kept, and the next ``adapt`` uses all of
+    them; ``begin`` discards them. The learner itself is never changed.
 
-    Observations, rewards and actions of N tasks are ``[N, E, ...]``. Rows end on their own, and go on being given until
-    all have ended; what comes after a row's end is ignored. In one environment there are no such axes. Actions are in
-    units of the action space, as ``env.step`` takes them; rollouts hold those of the policy. Tensors are answered by
-    tensors, all else by NumPy.
+    Observations, rewards and actions of N tasks are ``[N, E, ...]``; with one environment these axes are absent.
+    Episodes may end at different steps: pass all rows until every episode has ended; values after a row's end are
+    ignored. Actions are in the units of the action space, as ``env.step`` takes them; rollouts hold the policy's.
+    Actions are tensors if observations are, and NumPy arrays otherwise.
 
     Attributes:
-        learner: that acts.
-        ended: whether all episodes have ended, or none was opened.
+        learner: the one that acts.
+        ended: whether no episode is running.
         shard: the N tasks among those of all processes.
 
     Args:
         learner: trained or not.
-        family: whose spaces it acts in: a task family as the learner meets it, or an environment with these spaces.
-        tasks: their number N, or their parameters ``[N]``; None for one environment.
+        family: the task family, as the learner sees it, or an environment with the same spaces.
+        tasks: the number of tasks N, or their parameters ``[N]``; None for one environment.
         episodes: E; of a learner that does not pool episodes, the number of trials of each task.
         seed: of everything that the learner draws.
-        device: that the learner lives on.
+        device: where the learner is.
         shard: the N tasks among those of all processes; by default they are all that there are.
 
     Raises:
@@ -92,22 +92,22 @@ class Session:
         self.shard = shard or Shard(0, count, count)
         self._plain = tasks is None
         if self._plain and episodes > 1:
-            raise InputError(f"episodes of one environment follow each other; give tasks=1 for {episodes} side by side")
+            raise InputError(f"one environment runs one episode at a time; pass tasks=1 for {episodes} in parallel")
         self._opened = 0
         self.begin(tasks if isinstance(tasks, TensorDict) else None)
 
     def begin(self, tasks: TensorDict | None = None) -> None:
-        """Start on new tasks, of which nothing is known.
+        """Start with new tasks, about which nothing is known yet.
 
         Args:
-            tasks: their parameters ``[N]``, which only learners need that simulate the task themselves.
+            tasks: their parameters ``[N]``, needed only by learners that simulate the task themselves.
 
         Raises:
             InputError: when there are not N of them.
         """
         count = self._shape[0]
         if tasks is not None and len(tasks) != count:
-            raise InputError(f"this session is of {count} tasks, not of {len(tasks)}")
+            raise InputError(f"this session has {count} tasks, but parameters of {len(tasks)} were given")
         self._tasks = (TensorDict({}, [count]) if tasks is None else tasks).to(self._device, non_blocking=True)
         self._state = self.learner.begin(count)
         self._running: RunningEpisodes | None = None
@@ -116,12 +116,12 @@ class Session:
 
     @property
     def state(self) -> Any:
-        """What the learner knows of the tasks."""
+        """What the learner knows about the tasks."""
         return self._state
 
     @property
     def tasks(self) -> TensorDict:
-        """Parameters of the tasks ``[N]``; empty where they were not given."""
+        """Parameters of the tasks ``[N]``; empty if they were not given."""
         return self._tasks
 
     @property
@@ -136,14 +136,14 @@ class Session:
         return len(self._finished) + done
 
     def open(self, seed: int | None = None, deterministic: bool = False) -> RunningEpisodes:
-        """Start an episode in each row; those that were still running are dropped.
+        """Start an episode in each row; episodes that are still running are discarded.
 
         Args:
             seed: of the draws in the episodes; by default it follows from the session's.
             deterministic: act by the mode of the policy instead of sampling.
 
         Returns:
-            The episodes, for callers that step them in torch without the checks of ``act`` and ``observe``.
+            The running episodes, for callers that step them in torch without the checks of ``act`` and ``observe``.
         """
         if self._running is not None and self.ended:
             self.close()
@@ -170,14 +170,14 @@ class Session:
             observations: ``[N, E, *observation]``, or of one environment.
 
         Returns:
-            Actions ``[N, E, *action]``, or one, that lie in the action space.
+            Actions ``[N, E, *action]``, or one, in the action space.
 
         Raises:
             InputError: when no episode is running, the last action's outcome was not observed, or the shape is wrong.
         """
         running = self._require_running("act")
         if self._acted:
-            raise InputError("act was called twice in one step: give the outcome of the last action to observe first")
+            raise InputError("act was called twice in one step: pass the outcome of the last action to observe first")
         actions = running.act(self._observations(observations))
         self._acted = True
         if isinstance(observations, Tensor):
@@ -185,7 +185,7 @@ class Session:
         return self._answer(actions.cpu().numpy())
 
     def observe(self, observations: Any, rewards: Any, terminated: Any, truncated: Any) -> None:
-        """Take in what ``env.step`` returned for the last actions.
+        """Record what ``env.step`` returned for the last actions.
 
         Args:
             observations: ``[N, E, *observation]`` after the step, or of one environment. At an episode's end it is the
@@ -198,7 +198,7 @@ class Session:
             InputError: when there was no action since the last call, or a shape is wrong.
         """
         if self._running is None or not self._acted:
-            raise InputError("observe takes the outcome of an action: call act first")
+            raise InputError("observe needs an action: call act first")
         numbers = self._numbers("rewards", rewards).float()
         ends = [
             self._numbers(name, value).bool()
@@ -208,7 +208,7 @@ class Session:
         self._acted = False
 
     def close(self) -> Rollout:
-        """End the round, keep it for ``adapt``, and return what was recorded.
+        """End the round, keep it for ``adapt``, and return its episodes.
 
         Raises:
             InputError: when no episode was opened, or one has not ended.
@@ -218,8 +218,8 @@ class Session:
         if not self.ended:
             alive = int(self._running.alive.sum())
             raise InputError(
-                f"{alive} of {self._running.alive.numel()} episodes have not ended: go on until session.ended, or drop "
-                "them by open"
+                f"{alive} of {self._running.alive.numel()} episodes have not ended: go on until session.ended, or "
+                "discard them with open"
             )
         rollout = self._running.rollout(self._tasks)
         self._finished.append((self._running.working, rollout))
@@ -227,15 +227,15 @@ class Session:
         return rollout
 
     def adapt(self, rollout: Rollout | None = None) -> None:
-        """Learn from the rounds since the last adaptation, or from episodes that were recorded elsewhere.
+        """Adapt to the rounds since the last adaptation, or to episodes recorded elsewhere.
 
         Args:
-            rollout: recorded episodes of the N tasks: any number of each, or, of a learner that does not pool them,
-                one for each trial.
+            rollout: recorded episodes of the N tasks: any number of each, or one for each trial if the learner does not
+                pool episodes.
 
         Raises:
-            InputError: when there is nothing to learn from, an episode has not ended, or the rollout is of another
-                number of tasks or trials.
+            InputError: when there is nothing to adapt to, an episode has not ended, or the rollout has another number
+                of tasks or trials.
         """
         if rollout is not None:
             self._require_fitting(rollout)
@@ -244,31 +244,32 @@ class Session:
         if self._running is not None:
             self.close()
         if not self._finished:
-            raise InputError("there is nothing to adapt to: run an episode first, or give a recorded rollout")
+            raise InputError("there is nothing to adapt to: run an episode first, or pass a recorded rollout")
         rounds, self._finished = self._finished, []
         if self.learner.pools_episodes and len(rounds) > 1:
             self._state = self.learner.adapt(self._state, join_episodes([rollout for _, rollout in rounds]))
             return
-        for working, lived in rounds:
-            # What was remembered while acting goes on from the state that was opened; a later round is read after it.
+        for working, finished in rounds:
+            # The memory that was updated while acting continues the state that it was opened from. Only the first round
+            # was opened from the current state; later ones are read from their recording.
             fresh = isinstance(working, OpenState) and working.state is self._state
-            self._state = self.learner.close(working, lived) if fresh else self.learner.adapt(self._state, lived)
+            self._state = self.learner.close(working, finished) if fresh else self.learner.adapt(self._state, finished)
 
     def _require_running(self, verb: str) -> RunningEpisodes:
         if self._running is None:
-            raise InputError(f"no episode is open: call open at the start of every episode, and {verb} then")
+            raise InputError(f"no episode is open: call open at the start of every episode, before {verb}")
         if self.ended:
-            raise InputError("every episode has ended: call open for the next ones, after adapt if they are to learn")
+            raise InputError("every episode has ended: call open for the next ones (after adapt, to adapt to these)")
         return self._running
 
     def _require_fitting(self, rollout: Rollout) -> None:
         count, episodes = rollout.rewards.shape[:2]
         if count != self._shape[0]:
-            raise InputError(f"this session is of {self._shape[0]} tasks, and the rollout of {count}")
+            raise InputError(f"this session has {self._shape[0]} tasks, but the rollout has {count}")
         if not self.learner.pools_episodes and episodes != self._shape[1]:
             raise InputError(
                 f"{self.learner.name} adapts to one episode of each trial: this session has {self._shape[1]} trials of "
-                f"each task, and the rollout {episodes}"
+                f"each task, but the rollout has {episodes}"
             )
 
     def _observations(self, observations: Any) -> Tensor:
@@ -289,9 +290,9 @@ class Session:
         return values.to(self._device).view(self._shape)
 
     def _answer(self, actions: np.ndarray) -> Any:
-        """Return actions ``[N, E, *action]`` as the environments take them."""
+        """Return actions ``[N, E, *action]`` in the environments' dtype and bounds."""
         space = self._family.action_space
         if isinstance(space, spaces.Box) and is_bounded_box(space):
-            actions = actions.clip(space.low, space.high)  # scaling may miss a bound by a rounding
+            actions = actions.clip(space.low, space.high)  # scaling may exceed a bound by a rounding error
         ready = actions.astype(space.dtype)
         return ready[0, 0] if self._plain else ready

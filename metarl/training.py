@@ -1,4 +1,4 @@
-"""Training runs: they may be stopped at any moment and resumed, on any number of processes, to the same numbers."""
+"""Training runs, which can be stopped at any moment and resumed on any number of processes, to the same numbers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -27,17 +27,18 @@ def train(config: TrainConfig, stop: StopRequest | None = None, processes: Proce
     current iteration, with a checkpoint.
 
     Args:
-        config: what to train, how, and where its run directory goes.
-        stop: which receives those signals, for a caller that asks afterwards whether there was one.
-        processes: that train together, all of which call this. The first alone reads and writes the run directory.
+        config: what to train, how, and where to write the run directory.
+        stop: receives those signals, for callers that need to know afterwards whether there was one.
+        processes: those that train together; each of them calls this. Only the first one reads and writes the run
+            directory.
 
     Returns:
         The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.
 
     Raises:
-        InputError: when the run directory cannot be written, holds something already, or is in use, or so many
-            processes cannot train it.
-        RunError: when sampling, an update or writing fails; the run up to then is in the run directory.
+        InputError: when the run directory cannot be written, is not empty, or is in use, or the learner cannot be
+            trained by so many processes.
+        RunError: when sampling, an update or writing fails; the run directory holds the run up to that point.
     """
     _check_processes(config, processes)
     device = processes.device(config.run.device)
@@ -73,15 +74,15 @@ def resume(
 
     Args:
         path: the run's directory.
-        iterations: new total; by default what the run was started with.
-        device: to go on with; by default the one the run was started on. Another one gives other numbers.
-        redraw: iterations whose tasks and episodes are drawn from other random streams, in addition to those of before.
-        stop: as ``train``.
-        processes: as ``train``; another number of them than before gives the same numbers up to rounding.
+        iterations: new total; by default that of the run.
+        device: to continue on; by default that of the run. Another device gives other numbers.
+        redraw: iterations whose tasks and episodes are drawn from other random streams, in addition to earlier ones.
+        stop: as in ``train``.
+        processes: as in ``train``; a different number of processes gives the same numbers up to rounding.
 
     Raises:
         InputError: when the directory is not a run or is in use, or the run has that many iterations already.
-        RunError: as ``train``.
+        RunError: as in ``train``.
     """
     directory = RunDirectory(path)
     first = processes.from_first
@@ -94,10 +95,11 @@ def resume(
         if data is not None and data.fingerprint != before["data_hash"]:
             raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
         first(lambda: config.check_resumable(before))
-        set_torch_threads(before["torch_threads"])  # The sums of torch depend on it.
-        # Of the entries of config.json only those are written anew that a resumed run may change.
+        set_torch_threads(before["torch_threads"])  # torch's sums depend on it
+        # Only those entries of config.json are rewritten that a resumed run may change.
         run = {**before["run"], **{name: getattr(config.run, name) for name in ("iterations", "device", "redraw")}}
-        if not first(lambda: directory.checkpoint_files() or directory.read_metrics()):  # killed before its first one
+        killed_at_once = not first(lambda: directory.checkpoint_files() or directory.read_metrics())
+        if killed_at_once:
             first(lambda: directory.write_config({**before, "run": run}))
             learner = config.make_learner()
             learner.processes = processes
@@ -105,7 +107,7 @@ def resume(
         _, learner, done = load_run(path, device, processes=processes)
         finished = first(directory.finished_iterations)
         if done > config.run.iterations or done == finished == config.run.iterations:
-            raise InputError(f"{path} has its {done} iterations; to go on, resume it with a larger --iterations")
+            raise InputError(f"{path} has finished its {done} iterations; to train on, pass a larger --iterations")
         content = first(directory.load_checkpoint)
         first(lambda: _go_back(directory, before, content, run))
         training = TrainingLoop(config, learner, directory, data, lock)
@@ -116,7 +118,7 @@ def resume(
 def _go_back(
     directory: RunDirectory, before: Mapping[str, Any], content: Mapping[str, Any], run: Mapping[str, Any]
 ) -> None:
-    """Bring the run directory to its latest checkpoint, with the settings of the run that are to come."""
+    """Return the run directory to its latest checkpoint, and write the settings that the run continues with."""
     tracking_id = tracking_id_of(directory, before, content)
     directory.write_config({**before, "run": run, "tracking_id": tracking_id})
     if content["iteration"] < run["iterations"]:
@@ -124,7 +126,7 @@ def _go_back(
 
 
 def _load_data(config: TrainConfig) -> RecordedData | None:
-    """Read the recorded episodes that a run is to train on, if it is."""
+    """Return the recorded episodes that a run trains on; None if it samples its own."""
     if config.run.data is None:
         return None
     data = load_recorded(config.run.data, config.run.device)
@@ -133,15 +135,11 @@ def _load_data(config: TrainConfig) -> RecordedData | None:
 
 
 def _check_processes(config: TrainConfig, processes: Processes) -> None:
-    """Make sure that so many processes can train the run together.
-
-    Raises:
-        InputError: when they cannot.
-    """
+    """Raise ``InputError`` if the learner cannot be trained by so many processes, or there are fewer tasks."""
     config.learner_class.check_processes(processes)
     tasks = config.run.tasks_per_batch
     if processes.size > tasks:
         raise InputError(
-            f"{processes.size} processes cannot share the {tasks} tasks of an iteration, at least one each; take "
+            f"{processes.size} processes need at least one task each, but an iteration has {tasks}; use "
             f"--tasks-per-batch {processes.size} or more, or fewer devices"
         )

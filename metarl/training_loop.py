@@ -1,6 +1,6 @@
 """The training loop: sample, adapt, sample again, update, record.
 
-Every process of a run goes through the same loop, each on its own tasks; the first one reads and writes.
+Every process of a run executes the same loop on its own tasks; only the first one reads and writes files.
 """
 
 from functools import partial
@@ -29,17 +29,17 @@ from metarl.tracking.tracker import NoTracker, Tracker
 from metarl.tracking.tracking import track_training
 
 Row = dict[str, float | None]
-COMPARED_EVERY = 10  # iterations between comparisons of the processes' parameters, beside those of each checkpoint
+COMPARED_EVERY = 10  # iterations between comparisons of the processes' parameters
 
 
 class TrainingLoop:
-    """One run in training, from one of the processes that train it.
+    """The training of one run, in one of its processes.
 
     Args:
         config: of the run.
-        learner: untrained, or as the latest checkpoint has it.
-        directory: of the run, which the first process alone reads and writes.
-        data: recorded episodes to train on, if it does.
+        learner: untrained, or restored from the latest checkpoint.
+        directory: of the run; only the first process reads and writes it.
+        data: recorded episodes to train on; None to sample them.
         lock: on the directory.
 
     Attributes:
@@ -64,13 +64,13 @@ class TrainingLoop:
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
         self.checkpoints = Checkpoints(directory, config.run, learner, self.task_source, lock)
         self.divergence = DivergenceCheck(learner.kl_metric, self.processes.from_first(directory.read_metrics))
-        self.deviation: float | None = None  # Of the policy that began the last iteration.
+        self.deviation: float | None = None  # Of the policy at the start of the last iteration.
 
     def run(self, done: int, env_steps: int, stop: StopRequest | None) -> RunDirectory:
-        """Train on from ``done`` iterations and ``env_steps`` steps until all iterations are done or there is a stop.
+        """Continue after ``done`` iterations and ``env_steps`` steps until all are done or a stop is requested.
 
         Raises:
-            RunError: see ``metarl.training.train``.
+            RunError: as in ``metarl.training.train``.
         """
         keep_freed_memory()
         if self.checkpoints.latest is None:
@@ -88,10 +88,10 @@ class TrainingLoop:
         return self.directory
 
     def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> int:
-        """Train until all iterations are done or the run is stopped; return how many there are then."""
+        """Train until all iterations are done or a stop is requested; return the number done."""
         total, curve = self.run_config.iterations, None
         with progress(total, done, hidden=self.processes.rank > 0) as show:
-            # A request to stop any process stops all of them, after the same iteration.
+            # A request to stop one process stops all of them after the same iteration.
             while done < total and self.processes.all(not stop.requested):
                 row = self._checked(self._iterate(done, env_steps))
                 done, env_steps = done + 1, int(row["env_steps"])
@@ -114,7 +114,7 @@ class TrainingLoop:
         return done
 
     def _record(self, done: int, row: Row, score: float | None) -> bool:
-        """Write an iteration's row; return whether a checkpoint is due."""
+        """Write the row of an iteration; return whether a checkpoint is due."""
         self.lock.check()
         self.directory.append_metrics(row)
         return self.checkpoints.is_due(done, score)
@@ -134,7 +134,7 @@ class TrainingLoop:
                 self.checkpoints.save_if_finite(iteration, env_steps)
             raise RunError(
                 f"iteration {iteration}: {error}; {self.checkpoints.describe()}; if it fails there again, add --redraw "
-                f"{iteration}, which draws that iteration's tasks and episodes anew"
+                f"{iteration}, which draws other tasks and episodes in that iteration"
             ) from error
         if self.data is None:
             self.task_source.report(rollouts, iteration)
@@ -142,10 +142,10 @@ class TrainingLoop:
         return self._row(iteration, env_steps, rollouts, metrics)
 
     def _checked(self, row: dict[str, float]) -> dict[str, float]:
-        """Return the row with ``diverged`` in it.
+        """Return the row with the metric ``diverged``.
 
         Raises:
-            RunError: when training has diverged. The row is in metrics.csv; the last checkpoint is from before it.
+            RunError: when training has diverged. The row is in metrics.csv; the last checkpoint is earlier.
         """
         sign = self.divergence.sign(row, self.deviation)
         row = {**row, "diverged": float(sign is not None)}
@@ -159,7 +159,7 @@ class TrainingLoop:
         return row
 
     def _sample(self, iteration: int) -> list[Rollout]:
-        """Sample, adapt, and sample again, as often as the learner adapts in training."""
+        """Sample a rollout, then adapt and sample again as often as the learner adapts in training."""
         run, seed = self.run_config, self._seed(iteration)
         shard = self.processes.shard(run.tasks_per_batch)
         tasks = self.task_source.draw(run.tasks_per_batch, seed, iteration)[shard.rows]
@@ -175,14 +175,14 @@ class TrainingLoop:
         return rollouts
 
     def _read(self, data: RecordedData, iteration: int) -> list[Rollout]:
-        """Draw recorded episodes in place of those that would be sampled."""
+        """Draw recorded episodes instead of sampling."""
         run, count = self.run_config, self.learner.inner_steps + 1
         shard = self.processes.shard(run.tasks_per_batch)
         wanted = run.tasks_per_batch, run.episodes_per_task, count
         return data.draw(*wanted, self._seed(iteration), iteration, shard.rows)
 
     def _seed(self, iteration: int) -> int:
-        """Return the seed of an iteration's tasks and episodes: the run's, unless they are to be drawn anew."""
+        """Return the seed of an iteration's tasks and episodes: the run's, or another one after ``--redraw``."""
         run = self.run_config
         times = run.redraw.count(iteration)
         return derive_seed(run.seed, "redraw", times) if times else run.seed
@@ -190,7 +190,7 @@ class TrainingLoop:
     def _row(
         self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
     ) -> dict[str, float]:
-        """Return the iteration's row of metrics.csv; ``env_steps`` are those of the iterations before."""
+        """Return the iteration's row of metrics.csv; ``env_steps`` is the count before the iteration."""
         first, last = rollouts[0], rollouts[-1]
         returns = [self._mean(rollout.episode_returns()) for rollout in (first, last)]
         successes = [rollout.episode_success() for rollout in (first, last)]
@@ -212,7 +212,7 @@ class TrainingLoop:
         return self.processes.mean(self.processes.weight(len(values)) * values.mean()).item()
 
     def _validate_if_due(self, done: int, row: dict[str, float]) -> tuple[AdaptationCurve | None, Row]:
-        """Return the adaptation curve if one is due after so many iterations, and its columns, empty if none is."""
+        """Return the adaptation curve and its columns; None and empty columns if validation is not due."""
         empty: Row = {f"{VALIDATION}{name}": None for name in row if f"{VALIDATION}{name}" in METRICS}
         if done < self.run_config.iterations and not is_scheduled(done, self.run_config.validate_every):
             return None, empty
@@ -227,9 +227,9 @@ class TrainingLoop:
         return curve, {**returns_row(curve.returns.mean(0).tolist(), rates, VALIDATION)}
 
     def _validate(self) -> AdaptationCurve:
-        """Measure adaptation on validation tasks; the test tasks wait for ``evaluate``.
+        """Measure adaptation on validation tasks; test tasks are for ``evaluate`` only.
 
-        Always with the same random numbers, so that a run's checkpoints are compared on equal terms.
+        The random numbers are the same each time, so that checkpoints of a run are compared on equal terms.
         """
         tasks = self.split.held_out_tasks("validation", VALIDATION_TASKS)
         steps, episodes = self.learner.inner_steps, self.run_config.episodes_per_task

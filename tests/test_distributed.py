@@ -135,7 +135,7 @@ def test_evaluation_is_shared_and_the_same(ranks: Ranks, tmp_path: Path) -> None
 
 def test_what_several_processes_cannot_do_is_refused_by_all(ranks: Ranks, tmp_path: Path) -> None:
     few = config("maml-vpg", tmp_path / "few", tasks_per_batch=1)
-    with pytest.raises(InputError, match="2 processes cannot share the 1 tasks of an iteration"):
+    with pytest.raises(InputError, match="2 processes need at least one task each, but an iteration has 1"):
         ranks.do(2, trained, few)
     single = TrainConfig("dqn", "gridnavi", RunConfig(out=str(tmp_path / "dqn"), **SHARED))
     with pytest.raises(InputError, match="dqn works in one process, not in 2"):

@@ -119,7 +119,7 @@ def test_positions_do_not_depend_on_brightness() -> None:
             "spatial-softmax reads images, uint8 of three axes, not Disc.*; use flat",
         ),
         ("conv", spaces.Box(0, 1, (9, 7, 3)), "conv reads images, uint8 of three axes, not Box.*; use flat"),
-        ("one-hot", spaces.Box(0, 1, (2,)), "one-hot reads whole numbers, not Box.*; use flat"),
+        ("one-hot", spaces.Box(0, 1, (2,)), "one-hot reads integers, not Box.*; use flat"),
         ("cnov", PICTURE, "no encoder is called 'cnov'; did you mean conv"),
         ("flat", spaces.Text(3), "no learner observes Text"),
         ("no_such_module:Mine", PICTURE, "cannot import 'no_such_module' for the encoder 'no_such_module:Mine'"),

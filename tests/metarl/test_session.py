@@ -358,7 +358,7 @@ def test_wrong_shapes_are_refused() -> None:
 def test_rollouts_that_do_not_fit_are_refused() -> None:
     learner, family, _ = make("rl2")
     rollout = Sampler(family).collect(learner, learner.begin(2), family.sample_tasks(2, generator(0)), 3, seed=0)
-    with pytest.raises(InputError, match="this session is of 1 tasks, and the rollout of 2"):
+    with pytest.raises(InputError, match="this session has 1 tasks, but the rollout has 2"):
         Session(learner, family).adapt(rollout)
     with pytest.raises(InputError, match="this session has 2 trials of each task, and the rollout 3"):
         Session(learner, family, tasks=2, episodes=2).adapt(rollout)
@@ -389,5 +389,5 @@ def test_counts_that_make_no_sense_are_refused(settings: dict[str, int], message
 
 def test_tasks_are_as_many_as_the_session_has() -> None:
     learner, family = maml()
-    with pytest.raises(InputError, match="this session is of 1 tasks, not of 2"):
+    with pytest.raises(InputError, match="this session has 1 tasks, but parameters of 2 were given"):
         Session(learner, family).begin(family.sample_tasks(2, generator(0)))

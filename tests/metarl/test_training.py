@@ -156,7 +156,7 @@ def test_a_resumed_run_keeps_its_tracking_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("iterations", [None, 1, 4])
 def test_a_run_that_is_done_is_not_resumed(straight: Path, iterations: int | None) -> None:
     before = contents(straight)
-    with pytest.raises(InputError, match="has its 4 iterations; to go on, resume it with a larger --iterations"):
+    with pytest.raises(InputError, match="has finished its 4 iterations; to train on, pass a larger --iterations"):
         resume(straight, iterations)
     assert contents(straight) == before
 

@@ -30,7 +30,7 @@ def test_an_occupied_out_is_refused(run: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_that_is_done_is_not_resumed(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "has its 2 iterations" in complaint(["train", "--resume", run], capsys)
+    assert "has finished its 2 iterations" in complaint(["train", "--resume", run], capsys)
 
 
 def test_a_failure_while_running_is_one_line_and_exit_code_1(
