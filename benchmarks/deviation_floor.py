@@ -2,10 +2,11 @@
 
     python benchmarks/deviation_floor.py
 
-Four rooms and random mazes, where most tasks tell nothing at the start: three seeds each, evaluated on held-out tasks
-three times in the course of training. Only ``returns.DEVIATION_FLOOR`` differs, in training and in the adaptation that
-is evaluated. Nothing is done twice: what was measured stays beside the runs, so that processes may share the work by
-``--only``. Written are the runs that have come to their end. docs/adaptation.md says what came out.
+On four rooms and random mazes most tasks give no information at the start; 2D navigation, GridNavi and HalfCheetahVel
+(0-2, 100 steps) are trained with the settings of docs/learning-results.md, HalfCheetahVel for an eighth of its
+iterations. Three seeds each, evaluated on held-out tasks three times during training. Only ``returns.DEVIATION_FLOOR``
+differs, in training and in the evaluated adaptation. Measurements are kept beside the runs and never repeated, so
+several processes can share the work with ``--only``. Finished runs are written; docs/adaptation.md has the result.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from metarl import returns
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.compare.figures import COLORS
+from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.curve import NOTES, measure_run
 from metarl.experiments.learning.records import SeedRun, read_run
 from metarl.experiments.learning.variant import Variant
@@ -34,10 +36,15 @@ PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "deviation-floor.png
 SEEDS, TASKS, KEPT = (1, 2, 3), 40, (1, 2, 3)
 FLOORS = {"with the floor": returns.DEVIATION_FLOOR, "without": 0.0}
 SETTINGS = MamlTrpoConfig(inner_lr=3.0, trust_region=TrustRegionConfig(max_kl=0.05))
-VARIANTS = {
-    family: Variant(TrainConfig("maml-trpo", family, RunConfig(iterations), SETTINGS), steps=3, evaluations=3)
-    for family, iterations in {"four-rooms": 60, "random-mazes": 45}.items()
+CHEETAH = COMPARISONS["half-cheetah-vel"]["maml-trpo"].config
+CONFIGS = {
+    "four-rooms": TrainConfig("maml-trpo", "four-rooms", RunConfig(60), SETTINGS),
+    "random-mazes": TrainConfig("maml-trpo", "random-mazes", RunConfig(45), SETTINGS),
+    "navigation-2d": COMPARISONS["navigation-2d"]["maml-trpo"].config,
+    "gridnavi": COMPARISONS["gridnavi"]["maml-trpo"].config,
+    "half-cheetah-vel": dataclasses.replace(CHEETAH, run=dataclasses.replace(CHEETAH.run, iterations=100)),
 }
+VARIANTS = {family: Variant(config, steps=3, evaluations=3) for family, config in CONFIGS.items()}
 
 
 def place(runs: Path, family: str, label: str, seed: int) -> Path:
@@ -89,7 +96,7 @@ def table(path: Path = RESULTS) -> str:
 
 
 def said(scores: np.ndarray) -> str:
-    """Return the mean of scores ``[seeds, tasks]`` with its 95 % interval, which one seed does not tell."""
+    """Return the mean of scores ``[seeds, tasks]`` with its 95 % interval, which one seed does not have."""
     if len(scores) == 1:
         return f"{scores.mean():z.2f}"
     estimate, low, high = (value.item() for value in interval(mean, scores))
@@ -98,8 +105,9 @@ def said(scores: np.ndarray) -> str:
 
 def draw(path: Path = PICTURE) -> None:
     """Draw the return on held-out tasks after each step of adaptation in the course of training."""
-    figure = Figure(figsize=(9, 3.4), dpi=90, layout="constrained")
-    for axes, (family, labels) in zip(figure.subplots(1, len(VARIANTS)), read().items(), strict=True):
+    content = read()
+    figure = Figure(figsize=(12, 7), dpi=90, layout="constrained")
+    for axes, (family, labels) in zip(figure.subplots(2, 3).flat, content.items(), strict=False):
         both = min(map(len, labels.values()))
         for (label, every), color in zip(labels.items(), COLORS, strict=False):
             runs = every[:both]
@@ -111,6 +119,8 @@ def draw(path: Path = PICTURE) -> None:
                 axes.fill_between(iterations, returns.min(0), returns.max(0), color=color, alpha=0.12, linewidth=0)
         axes.set_title(f"{family}: mean and range of {len(runs)} seed{'s' if len(runs) > 1 else ''}", fontsize=10)
         axes.set_xlabel("iterations of training")
+    for axes in figure.axes[len(content) :]:
+        axes.remove()
     figure.axes[0].set_ylabel("return on held-out tasks")
     figure.axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, format="png")
