@@ -158,7 +158,7 @@ def drifting(processes: Processes, run: TrainConfig) -> None:
 
 
 def test_a_drift_between_processes_ends_the_run(ranks: Ranks, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="process 1 has come to other parameters than process 0"):
+    with pytest.raises(RunError, match="parameters of process 1 differ from those of process 0"):
         ranks.do(2, drifting, config("maml-vpg", tmp_path / "run"))
     assert [path.name for path in RunDirectory(tmp_path / "run").checkpoint_files()] == ["iteration-0"]
 

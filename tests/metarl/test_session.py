@@ -317,13 +317,13 @@ def test_verbs_out_of_order_are_refused() -> None:
     with pytest.raises(InputError, match="there are no episodes to close: call open, act and observe first"):
         session.close()
     session.open()
-    with pytest.raises(InputError, match="observe takes the outcome of an action: call act first"):
+    with pytest.raises(InputError, match="observe needs an action: call act first"):
         session.observe(SEEN, 0.0, False, False)
     session.act(SEEN)
     with pytest.raises(InputError, match="act was called twice in one step"):
         session.act(SEEN)
     session.observe(SEEN, 0.0, False, False)
-    with pytest.raises(InputError, match="observe takes the outcome of an action: call act first"):
+    with pytest.raises(InputError, match="observe needs an action: call act first"):
         session.observe(SEEN, 0.0, False, False)
     with pytest.raises(InputError, match="1 of 1 episodes have not ended: go on until session"):
         session.adapt()
@@ -360,7 +360,7 @@ def test_rollouts_that_do_not_fit_are_refused() -> None:
     rollout = Sampler(family).collect(learner, learner.begin(2), family.sample_tasks(2, generator(0)), 3, seed=0)
     with pytest.raises(InputError, match="this session has 1 tasks, but the rollout has 2"):
         Session(learner, family).adapt(rollout)
-    with pytest.raises(InputError, match="this session has 2 trials of each task, and the rollout 3"):
+    with pytest.raises(InputError, match="this session has 2 trials of each task, but the rollout has 3"):
         Session(learner, family, tasks=2, episodes=2).adapt(rollout)
     Session(learner, family, tasks=2, episodes=3).adapt(rollout)
 
@@ -379,7 +379,7 @@ def test_a_learner_that_simulates_its_task_asks_for_its_parameters() -> None:
     [
         ({"tasks": 0}, "tasks must be at least 1, not 0"),
         ({"tasks": 2, "episodes": 0}, "episodes must be at least 1, not 0"),
-        ({"episodes": 3}, "give tasks=1 for 3 side by side"),
+        ({"episodes": 3}, "pass tasks=1 for 3 in parallel"),
     ],
 )
 def test_counts_that_make_no_sense_are_refused(settings: dict[str, int], message: str) -> None:
