@@ -6,6 +6,10 @@ libraries for plotting, video and tracking are imported when they are used.
 """
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 
 # OpenMP reads it when torch is loaded, so it must be set before. By default idle workers spin for a long time, and
 # another process on one of their cores (a second run, a browser) slows an update down a lot: see docs/performance.md.
@@ -24,6 +28,7 @@ from metarl.sampler import Sampler
 from metarl.session import Session
 from metarl.splits import TaskSplit
 from metarl.training import resume, train
+from metarl.trial_env import TrialEnv, TrialVectorEnv
 
 __all__ = [
     "AdaptationCurve",
@@ -32,9 +37,12 @@ __all__ = [
     "RunConfig",
     "RunError",
     "Sampler",
+    "Sb3VecEnv",
     "Session",
     "TaskSplit",
     "TrainConfig",
+    "TrialEnv",
+    "TrialVectorEnv",
     "adaptation_curve",
     "check_family",
     "check_learner",
@@ -45,3 +53,12 @@ __all__ = [
     "resume",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Stable-Baselines3 when it is used."""
+    if name == "Sb3VecEnv":
+        from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+
+        return Sb3VecEnv
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

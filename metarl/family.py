@@ -237,8 +237,8 @@ def register_family(family: type[FamilyT]) -> type[FamilyT]:
     FAMILIES[family.name] = family
     gymnasium.register(
         family.env_id,
-        entry_point="metarl.vector_env:make_env",
-        vector_entry_point="metarl.vector_env:make_vector_env",
+        entry_point="metarl.make_env:make_env",
+        vector_entry_point="metarl.make_env:make_vector_env",
         kwargs={"family": family.name},
         disable_env_checker=True,
     )

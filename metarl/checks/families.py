@@ -18,9 +18,9 @@ from metarl.checks.dynamics import check_dynamics
 from metarl.checks.problems import attempt, is_frozen_dataclass, require
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.numpy_env import TaskEnv
 from metarl.seeding import generator
 from metarl.splits import PARTS, TaskSplit
-from metarl.vector_env import TaskEnv
 
 TASKS, HELD_OUT = 200, 20
 SHORT = 5

@@ -20,8 +20,9 @@ from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
 from metarl.envs.simulation.rendering import OFFSCREEN
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.numpy_env import TaskEnv
 from metarl.spaces import is_image, unit_scale
-from metarl.vector_env import TaskEnv, TaskVectorEnv
+from metarl.vector_env import TaskVectorEnv
 
 WORLDS = 3
 # Their starts or steps are drawn, so that two worlds in the same task differ.
@@ -101,7 +102,7 @@ def test_names_and_ids_follow_the_pattern() -> None:
 
 
 def test_make_vec_gives_torch_tensors(family: TaskFamily) -> None:
-    env = gymnasium.make_vec(family.env_id, num_envs=WORLDS, vectorization_mode="vector_entry_point")
+    env = gymnasium.make_vec(family.env_id, num_envs=WORLDS, output="torch")
     observations, _ = env.reset(seed=0)
     stepped, rewards, terminated, truncated, _ = env.step(torch.as_tensor(env.action_space.sample()))
     shape = (WORLDS, *env.single_observation_space.shape)
@@ -112,15 +113,13 @@ def test_make_vec_gives_torch_tensors(family: TaskFamily) -> None:
 
 
 def test_make_vec_says_how_it_resets(example: TaskFamily) -> None:
-    env = gymnasium.make_vec(example.env_id, num_envs=2, vectorization_mode="vector_entry_point")
-    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    env = gymnasium.make_vec(example.env_id, num_envs=2, output="torch")
+    assert env.metadata["autoreset_mode"] is env.autoreset_mode is AutoresetMode.NEXT_STEP
     assert env.spec is not None
 
 
 def test_make_vec_may_leave_resets_to_the_user(example: TaskFamily) -> None:
-    env = gymnasium.make_vec(
-        example.env_id, num_envs=2, vectorization_mode="vector_entry_point", autoreset_mode=AutoresetMode.DISABLED
-    )
+    env = gymnasium.make_vec(example.env_id, num_envs=2, output="torch", autoreset_mode=AutoresetMode.DISABLED)
     assert env.metadata["autoreset_mode"] is AutoresetMode.DISABLED
 
 

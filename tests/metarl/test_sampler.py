@@ -447,5 +447,5 @@ def test_a_session_is_run_as_a_state_is_collected() -> None:
 def test_a_session_without_its_tasks_parameters_is_refused() -> None:
     family = make_family("gridnavi", horizon=5)
     learner = MamlTrpo(family, MamlTrpoConfig(hidden_sizes=(8,)), 0, torch.device("cpu"))
-    with pytest.raises(InputError, match="needs the tasks' parameters: pass them to session.begin"):
+    with pytest.raises(InputError, match=r"needs the tasks' parameters: pass them to session\.begin"):
         Sampler(family).run(Session(learner, family, 2), seed=0)

@@ -18,11 +18,12 @@ from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
 from metarl.learner import LEARNERS, Learner
+from metarl.numpy_env import TaskEnv
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed, generator
 from metarl.session import Session
-from metarl.vector_env import TaskEnv, TaskVectorEnv
+from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import same, small
 

@@ -9,8 +9,10 @@ from gymnasium.vector import AutoresetMode
 import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.family import Transition, make_family
+from metarl.make_env import make_env
+from metarl.numpy_env import NumpyVectorEnv, TaskEnv
 from metarl.tensor_family import State
-from metarl.vector_env import TaskEnv, TaskVectorEnv, make_env
+from metarl.vector_env import TaskVectorEnv
 from tests.fakes import POISON, EchoFamily, echo_tasks
 
 
@@ -165,9 +167,12 @@ def test_actions_outside_a_box_are_clipped() -> None:
     torch.testing.assert_close(observations, torch.tensor([[0.1, -0.1]]))
 
 
-def test_next_step_autoreset_is_refused() -> None:
-    with pytest.raises(InputError, match="SAME_STEP or DISABLED"):
-        TaskVectorEnv(EchoFamily(), 2, autoreset_mode=AutoresetMode.NEXT_STEP)
+def test_with_next_step_autoreset_the_step_after_an_end_ignores_the_action() -> None:
+    env = echo([1, 9], autoreset_mode=AutoresetMode.NEXT_STEP)
+    steps = [env.step(torch.full((2, 2), step)) for step in (1.0, 2.0, 3.0)]
+    assert [step[2].tolist() for step in steps] == [[True, False], [False, False], [True, False]]
+    assert [step[1].tolist() for step in steps] == [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
+    assert [step[0][:, 1].tolist() for step in steps] == [[1, 1], [0, 2], [1, 3]]
 
 
 def test_no_worlds_are_refused() -> None:
@@ -224,11 +229,6 @@ def test_make_refuses_an_unknown_preset() -> None:
         gymnasium.make("metarl/Bandit-v0", preset="k7")
 
 
-def test_make_refuses_an_unknown_argument() -> None:
-    with pytest.raises(InputError, match=r"no setting \['speed'\]"):
-        gymnasium.make("metarl/HalfCheetahVel-v0", speed=1.0)
-
-
 def test_make_refuses_a_task_out_of_range() -> None:
     with pytest.raises(InputError, match=r"velocity = 9\.0 lies outside"):
         gymnasium.make("metarl/HalfCheetahVel-v0", velocity=9.0)
@@ -242,7 +242,7 @@ def test_make_refuses_a_render_mode() -> None:
 def test_make_vec_gives_the_same_task_to_all() -> None:
     env = gymnasium.make_vec("metarl/Navigation2D-v0", num_envs=3, goal=[0.1, 0.2])
     env.reset(seed=0)
-    assert isinstance(env, TaskVectorEnv)
+    assert isinstance(env, NumpyVectorEnv)
     torch.testing.assert_close(env.tasks["goal"], torch.tensor([[0.1, 0.2]]).expand(3, 2))
 
 

@@ -27,10 +27,11 @@ from metarl.errors import InputError, RunError
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.commands.main import main
 from metarl.family import describe
+from metarl.numpy_env import TaskEnv
 from metarl.pictures import text_picture
 from metarl.sampler import Sampler
 from metarl.splits import PARTS, TaskSplit
-from metarl.vector_env import TaskEnv, TaskVectorEnv
+from metarl.vector_env import TaskVectorEnv
 
 ONE = spaces.Box(-1.0, 1.0, (1,), np.float32)
 

@@ -18,7 +18,8 @@ import metarl  # noqa: F401 (registers families)
 from metarl.agents.baselines.sb3.vec_env import NOTHING, Sb3VecEnv
 from metarl.errors import InputError
 from metarl.family import TaskFamily, make_family
-from metarl.vector_env import TaskEnv, TaskVectorEnv
+from metarl.numpy_env import TaskEnv
+from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
 
 WORLDS = 3
