@@ -1,34 +1,62 @@
 """Meta-reinforcement learning: policies that adapt to a new task within a few episodes.
 
-This is the front door: it registers every task family and learner, and exports what a script needs. It is above the
-floors of ARCHITECTURE.md; modules import each other directly, never from here. Simulators, Stable-Baselines3, and the
-libraries for plotting, video and tracking are imported when they are used.
+This is the front door: importing it registers the environments of all families with Gymnasium, and what a script needs
+is imported at its first use, because torch alone takes seconds. It is above the floors of ARCHITECTURE.md; modules
+import each other directly, never from here.
 """
 
 import os
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
 
 # OpenMP reads it when torch is loaded, so it must be set before. By default idle workers spin for a long time, and
 # another process on one of their cores (a second run, a browser) slows an update down a lot: see docs/performance.md.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import metarl.agents
-import metarl.envs  # noqa: F401 (registers the families)
-from metarl.checks.families import check_family
-from metarl.checks.learners import check_learner
-from metarl.config import RunConfig, TrainConfig
-from metarl.errors import InputError, MetarlError, RunError
-from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run, load_session
-from metarl.family import make_family
-from metarl.sampler import Sampler
-from metarl.session import Session
-from metarl.splits import TaskSplit
-from metarl.training import resume, train
-from metarl.trial_env import TrialEnv, TrialVectorEnv
+from metarl.listing import register_ids
+
+if TYPE_CHECKING:
+    from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+    from metarl.checks.families import check_family
+    from metarl.checks.learners import check_learner
+    from metarl.config import RunConfig, TrainConfig
+    from metarl.errors import InputError, MetarlError, RunError
+    from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run, load_session
+    from metarl.family import make_family
+    from metarl.sampler import Sampler
+    from metarl.session import Session
+    from metarl.splits import TaskSplit
+    from metarl.training import resume, train
+    from metarl.trial_env import TrialEnv, TrialVectorEnv
+
+    __version__: str
+
+# The modules of the public names.
+_HOMES = {
+    "AdaptationCurve": "evaluation",
+    "InputError": "errors",
+    "MetarlError": "errors",
+    "RunConfig": "config",
+    "RunError": "errors",
+    "Sampler": "sampler",
+    "Sb3VecEnv": "agents.baselines.sb3.vec_env",
+    "Session": "session",
+    "TaskSplit": "splits",
+    "TrainConfig": "config",
+    "TrialEnv": "trial_env",
+    "TrialVectorEnv": "trial_env",
+    "adaptation_curve": "evaluation",
+    "check_family": "checks.families",
+    "check_learner": "checks.learners",
+    "evaluate": "evaluation",
+    "load_run": "evaluation",
+    "load_session": "evaluation",
+    "make_family": "family",
+    "resume": "training",
+    "train": "training",
+}
 
 __all__ = [
     "AdaptationCurve",
@@ -43,6 +71,7 @@ __all__ = [
     "TrainConfig",
     "TrialEnv",
     "TrialVectorEnv",
+    "__version__",
     "adaptation_curve",
     "check_family",
     "check_learner",
@@ -54,11 +83,22 @@ __all__ = [
     "train",
 ]
 
+register_ids()
+
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Stable-Baselines3 when it is used."""
-    if name == "Sb3VecEnv":
-        from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+    """Import a public name, or a module of this package, at its first use."""
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return Sb3VecEnv
+        return version("metarl-gym")
+    if name in _HOMES:
+        return getattr(import_module(f"metarl.{_HOMES[name]}"), name)
+    if not name.startswith("_") and find_spec(f"metarl.{name}") is not None:
+        return import_module(f"metarl.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted({*globals(), *__all__})

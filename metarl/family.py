@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from textwrap import shorten
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
-import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -19,6 +18,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
+from metarl.listing import register_id
 from metarl.pictures import text_picture
 from metarl.places import Map, Staying
 from metarl.references import Reference
@@ -228,20 +228,14 @@ def describe(task: TensorDict, observation: Tensor) -> list[str]:
     return [f"{key} {np.array2string(value.cpu().numpy(), precision=2)}" for key, value in values.items()]
 
 
-FAMILIES: Registry[type[TaskFamily]] = Registry("task family", "metarl families")
+FAMILIES: Registry[type[TaskFamily]] = Registry("task family", "metarl families", "metarl.envs")
 FamilyT = TypeVar("FamilyT", bound=TaskFamily)
 
 
 def register_family(family: type[FamilyT]) -> type[FamilyT]:
     """Register a family by its name, and by its id in Gymnasium; used as a class decorator."""
     FAMILIES[family.name] = family
-    gymnasium.register(
-        family.env_id,
-        entry_point="metarl.make_env:make_env",
-        vector_entry_point="metarl.make_env:make_vector_env",
-        kwargs={"family": family.name},
-        disable_env_checker=True,
-    )
+    register_id(family.env_id, family.name)
     return family
 
 

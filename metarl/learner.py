@@ -250,7 +250,7 @@ class RewardModel(Protocol):
         """
 
 
-LEARNERS: Registry[type[Learner]] = Registry("learner", "metarl learners")
+LEARNERS: Registry[type[Learner]] = Registry("learner", "metarl learners", "metarl.agents")
 LearnerT = TypeVar("LearnerT", bound=Learner)
 
 

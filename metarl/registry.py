@@ -1,27 +1,57 @@
 """Registries: task families, learners, and everything else that users refer to by name."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from pkgutil import walk_packages
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from metarl.errors import InputError
 
 EntryT = TypeVar("EntryT")
 
 
-class Registry(dict[str, EntryT], Generic[EntryT]):
+class Registry(MutableMapping[str, EntryT]):
     """A table of entries by name, which also finds entries of modules that have not been imported yet.
 
     Args:
         kind: what an entry is called in messages.
         listing: the command that lists all entries.
+        package: the package whose modules register entries, imported when the table is first read.
     """
 
-    def __init__(self, kind: str, listing: str) -> None:
-        super().__init__()
+    def __init__(self, kind: str, listing: str, package: str | None = None) -> None:
         self.kind, self.listing = kind, listing
+        self._entries: dict[str, EntryT] = {}
+        self._package = package
+
+    @property
+    def entries(self) -> dict[str, EntryT]:
+        """All entries, after importing the package."""
+        if self._package is not None:
+            package, self._package = self._package, None  # before, as its modules may read the table
+            import_module(package)
+        return self._entries
+
+    def __getitem__(self, name: str) -> EntryT:
+        """Return an entry."""
+        return self.entries[name]
+
+    def __setitem__(self, name: str, entry: EntryT) -> None:
+        """Register an entry, without importing the package."""
+        self._entries[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        """Remove an entry."""
+        del self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        """Return the number of entries."""
+        return len(self.entries)
 
     def find(self, name: str) -> EntryT:
         """Return the entry of that name.

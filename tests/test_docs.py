@@ -24,9 +24,9 @@ from metarl.experiments.commands.check import CheckOptions
 from metarl.experiments.commands.collect import CollectOptions
 from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
-from metarl.experiments.commands.families import ShowOptions
 from metarl.experiments.commands.main import COMMANDS, main, usage
 from metarl.experiments.commands.render import RenderOptions
+from metarl.experiments.commands.show_family import ShowOptions
 from metarl.experiments.commands.train import RESUME_IF_THERE, ResumeOptions
 from metarl.experiments.learning import curve, steps_to_match, tables
 from metarl.experiments.learning.comparisons import COMPARISONS

@@ -19,6 +19,7 @@ FLOORS = [
         "checkpoint_format",
         "files",
         "graphs",
+        "listing",
         "lock",
         "places",
         "distributions",

@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 
 from metarl.experiments.commands.parsing import guarded
+from metarl.listing import listed_families, listed_learners
 from metarl.registry import find_by_name
 
 # The lines of the usage: command, arguments and description. The first word is the module's name.
@@ -42,17 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
-        return 0 if words else 2
+        return 0
+    if words[0] == "--version":
+        print(f"metarl {version('metarl-gym')}")
+        return 0
     return guarded(lambda: _call(words[0], words[1:]))
 
 
 def _call(command: str, words: list[str]) -> None:
     module = find_by_name(COMMANDS, command, "command", "metarl --help")
+    if command == "train":
+        _check_names(words)
     # The installed script's path lacks the current folder, where a user's ``module:name`` may be. It comes last, so
     # that no file in it can shadow an installed module.
     if (folder := os.getcwd()) not in sys.path:
         sys.path.append(folder)
     import_module(module).run(words)
+
+
+def _check_names(words: Sequence[str]) -> None:
+    """Raise ``InputError`` for a misspelt learner or family, before the seconds that importing torch takes."""
+    registries = (("learner", "metarl learners", listed_learners), ("task family", "metarl families", listed_families))
+    for word, (kind, listing, listed) in zip(words, registries, strict=False):
+        if word.startswith("-"):
+            return
+        if ":" not in word:
+            find_by_name(listed(), word, kind, listing)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,20 @@ def test_importing_metarl_loads_no_heavy_package_and_registers_everything(tmp_pa
     assert {"dqn", "maml-trpo", "optimal"} <= set(learners)
 
 
+def test_importing_metarl_registers_ids_and_loads_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, metarl, gymnasium\nassert 'torch' not in sys.modules\ngymnasium.make('metarl/Bandit-v0').reset()"
+    )
+    done = run_python("-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_are_imported_when_they_are_used() -> None:
+    assert metarl.vector_env.TaskVectorEnv.__name__ == "TaskVectorEnv"
+    with pytest.raises(AttributeError, match="module 'metarl' has no attribute 'evalute'"):
+        metarl.evalute  # noqa: B018
+
+
 def test_all_that_the_front_door_names_is_there() -> None:
     assert sorted(metarl.__all__) == metarl.__all__
     assert all(hasattr(metarl, name) for name in metarl.__all__)

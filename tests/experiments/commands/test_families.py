@@ -5,31 +5,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metarl.experiments.commands.families import ShowOptions, draw_tasks
 from metarl.experiments.commands.main import main
+from metarl.experiments.commands.show_family import ShowOptions, draw_tasks, show_family
 from metarl.family import FAMILIES, make_family
 
 
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """Return the listing, cut into the entries of the families."""
+def test_every_family_is_listed_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["families"]) == 0
-    return {entry.split()[0]: entry for entry in capsys.readouterr().out.strip().split("\n\n")}
-
-
-def test_every_family_is_listed_once(shown: dict[str, str]) -> None:
-    assert list(shown) == list(FAMILIES)
+    listing, _, hint = capsys.readouterr().out.strip().partition("\n\n")
+    assert [line.split()[0] for line in listing.splitlines()] == list(FAMILIES)
+    assert "metarl families show NAME" in hint
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_entry_has_spaces_horizon_and_presets(name: str, shown: dict[str, str]) -> None:
-    family, entry = make_family(name), shown[name]
-    assert family.env_id in entry
-    assert f"horizon  {family.horizon}" in entry
-    assert all(parameter in entry for parameter in family.task_space)
-    assert all(preset in entry for preset in FAMILIES[name].presets)
+def test_a_page_has_spaces_horizon_and_presets(name: str) -> None:
+    family, page = make_family(name), show_family(ShowOptions(name))
+    assert family.env_id in page
+    assert f"horizon  {family.horizon}" in page
+    assert all(preset in page for preset in FAMILIES[name].presets)
     for space in (family.task_space, family.observation_space, family.action_space):
-        assert " ".join(str(space).split()) in entry
+        assert " ".join(str(space).split()) in page
 
 
 def test_a_family_is_described(capsys: pytest.CaptureFixture[str]) -> None:
