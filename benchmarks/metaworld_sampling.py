@@ -31,8 +31,8 @@ from gymnasium.vector import AutoresetMode
 from mujoco.batch import Batch
 
 from metarl.envs.manipulation.arms import STATE, SUBSTEPS
+from metarl.envs.manipulation.initial_states import prototype
 from metarl.envs.manipulation.package import load_package
-from metarl.envs.manipulation.starts import prototype
 from metarl.envs.manipulation.worlds import ACTION_SCALE
 from metarl.envs.wrapped.meta_world import MetaWorldML10
 from metarl.runtime import keep_freed_memory
@@ -50,7 +50,7 @@ class Ours:
     """Our worlds."""
 
     def __init__(self) -> None:
-        tasks = MetaWorldML10().own_split()["train"][:WORLDS]  # whose environments take turns
+        tasks = MetaWorldML10().own_split()["train"][:WORLDS]  # environments are interleaved
         self._env = TaskVectorEnv(MetaWorldML10(), WORLDS, autoreset_mode=AutoresetMode.DISABLED)
         self._env.set_tasks(tasks)
 
@@ -74,7 +74,7 @@ class Package:
 
 
 class Physics:
-    """The same models and starts as ours, with physics only."""
+    """The models and initial states of our worlds, with physics only."""
 
     def __init__(self, threads: int) -> None:
         tasks = MetaWorldML10().own_split()["train"][:WORLDS]
@@ -84,19 +84,19 @@ class Physics:
             rows = tasks["placement"][tasks["environment"] == environment].numpy()
             batch = Batch(origin.model, len(rows), threads)
             batch.expand("body_pos")
-            self._parts.append((batch, [origin.start(row) for row in rows], origin))
+            self._parts.append((batch, [origin.initial_state(row) for row in rows], origin))
 
     def reset(self) -> Step:
         """Set the initial states of episodes; return a function that steps them."""
-        for batch, starts, _ in self._parts:
+        for batch, initial_states, _ in self._parts:
             for name in STATE:
-                batch.bind(name)[:] = np.stack([start.rows[name].numpy() for start in starts])
-            batch.expand("body_pos")[:] = np.stack([start.rows["body_pos"].numpy() for start in starts])
+                batch.bind(name)[:] = np.stack([start.rows[name].numpy() for start in initial_states])
+            batch.expand("body_pos")[:] = np.stack([start.rows["body_pos"].numpy() for start in initial_states])
         return self._step
 
     def _step(self, actions: np.ndarray) -> None:
-        for part, (batch, starts, origin) in enumerate(self._parts):
-            own = actions[part * len(starts) : (part + 1) * len(starts)]
+        for part, (batch, initial_states, origin) in enumerate(self._parts):
+            own = actions[part * len(initial_states) : (part + 1) * len(initial_states)]
             hands, controls = batch.bind("mocap_pos"), batch.bind("ctrl")
             moved = hands[:, 0] + own[:, :3] * ACTION_SCALE
             hands[:, 0] = np.clip(moved, origin.low.numpy(), origin.high.numpy())
@@ -105,7 +105,7 @@ class Physics:
 
 
 def measure(makers: dict[str, Callable[[], Any]], rounds: int, steps: int) -> dict[str, dict[str, float]]:
-    """Time them alternately; return, for each, medians of what the module lists, and memory."""
+    """Time the contestants alternately; return for each the medians of the module's quantities, and its memory."""
     contestants: dict[str, Any] = {}
     memory: dict[str, float] = {}
     found: dict[str, dict[str, list[float]]] = {name: {"cpu": [], "wall": [], "reset": []} for name in makers}
@@ -149,7 +149,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 
 def fill_page(page: str, results: Path) -> str:
-    """Return a page with the table between its markers written anew from the file of results."""
+    """Return a page with the table between its markers replaced by that of the results file."""
     text = table(json.loads(results.read_text())) if results.exists() else "Not measured on this version yet."
     return MARKERS.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
 

@@ -1,4 +1,4 @@
-"""Meta-World's environments as batched worlds: the package's models and resets, many simulations of each at once.
+"""Meta-World's environments as batched worlds, built on the package's models and resets.
 
-The package ``metaworld`` is an extra, imported when the first world is made.
+The package ``metaworld`` is an optional extra, imported when the first world is made.
 """

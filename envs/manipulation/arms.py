@@ -1,4 +1,4 @@
-"""Many simulations of the Sawyer arm with one environment's objects: the contract, and the CPU's engine."""
+"""Batched simulations of the Sawyer arm with the objects of one environment: the interface, and the CPU engine."""
 
 import copy
 import warnings
@@ -16,11 +16,11 @@ from torch import Tensor
 from metarl.envs.simulation.batched import BROKEN
 
 SUBSTEPS = 5
-# What a restart sets: state, and the fields of the model that placing objects changes.
+# What a restart sets: the state, and the model fields that change when objects are placed.
 STATE = ("qpos", "qvel", "qacc_warmstart", "ctrl", "mocap_pos", "mocap_quat")
 FIELDS = ("body_pos", "site_pos")
 Source = Literal["body", "geom", "site"]
-# What can be read after a step, of bodies, geoms and sites.
+# What can be read after a step: positions and rotations of bodies, geoms and sites.
 POSITIONS: dict[Source, str] = {"body": "xpos", "geom": "geom_xpos", "site": "site_xpos"}
 MATRICES: dict[Source, str] = {"body": "xmat", "geom": "geom_xmat", "site": "site_xmat"}
 DERIVED = ("xquat", *POSITIONS.values(), *MATRICES.values())
@@ -32,8 +32,8 @@ class Arms(ABC):
     """W simulations of one model whose hand is welded to a mocap body.
 
     Attributes:
-        model: which they are of.
-        rows: live tensors ``[W, ...]`` of everything in ``STATE`` and ``FIELDS``; writing in place sets it.
+        model: the compiled model.
+        rows: live tensors ``[W, ...]`` of everything in ``STATE`` and ``FIELDS``; write to them in place.
     """
 
     model: mujoco.MjModel
@@ -44,17 +44,17 @@ class Arms(ABC):
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
-        """Return a live tensor ``[W, ...]``, one of ``DERIVED`` as of the last step."""
+        """Return a live tensor ``[W, ...]`` of one of ``DERIVED``, as of the last step."""
 
-    def number(self, source: Source, name: str) -> int:
+    def index_of(self, source: Source, name: str) -> int:
         """Return the index of a body, geom or site."""
         return int(getattr(self.model, source)(name).id)
 
     def view(self, field: str, source: Source, name: str) -> Tensor:
-        """Return the live rows ``[W, ...]`` of a body, geom or site in one of ``DERIVED`` or ``FIELDS``."""
+        """Return a live view ``[W, ...]`` of one of ``DERIVED`` or ``FIELDS`` for a body, geom or site."""
         if (field, name) not in self._views:
             values = self.rows[field] if field in self.rows else self.read(field)
-            self._views[field, name] = values[:, self.number(source, name)]
+            self._views[field, name] = values[:, self.index_of(source, name)]
         return self._views[field, name]
 
     def joint(self, name: str) -> Tensor:
@@ -69,35 +69,35 @@ class Arms(ABC):
 
     @abstractmethod
     def restart(self, chosen: Tensor, rows: Mapping[str, Tensor]) -> None:
-        """Reset the simulations with the indices ``chosen`` ``[K]``, rising, to the given rows ``[K, ...]``."""
+        """Reset the simulations with indices ``chosen`` ``[K]``, in ascending order, to the given rows ``[K, ...]``."""
 
     @abstractmethod
     def unstable(self) -> Tensor:
-        """Return a bool ``[W]``, true where the physics met a bad state since the simulation's last restart."""
+        """Return a bool ``[W]``, true where the physics has become unstable since the simulation's last restart."""
 
     @abstractmethod
-    def touched(self, chosen: Tensor, geom: str) -> Tensor:
-        """Return a bool ``[K]``: whether both pads press on a geom in the simulations with the indices ``chosen``."""
+    def gripped(self, chosen: Tensor, geom: str) -> Tensor:
+        """Return a bool ``[K]``: whether both pads press on a geom, in the simulations with indices ``chosen``."""
 
 
 class Engine(Protocol):
     """Makes and steps simulations of several environments."""
 
     def make(self, counts: Mapping[int, int]) -> list[Arms]:
-        """Return simulations of each environment, given its index and their number."""
+        """Return simulations for each environment, given the number needed by environment index."""
         ...
 
     def step(self, arms: Sequence[Arms]) -> None:
-        """Let each of them ``step``."""
+        """Step all of them."""
         ...
 
 
 class CpuArms(Arms):
-    """W simulations on the CPU's threads, in float64, equal bit for bit to stepping each alone with ``mj_step``.
+    """W simulations on CPU threads, in float64; bit for bit equal to stepping each alone with ``mj_step``.
 
     Args:
-        batch: simulations of the environment's model, W or more; the first W are used.
-        count: their number W.
+        batch: at least W simulations of the environment's model; the first W are used.
+        count: W.
     """
 
     def __init__(self, batch: Batch, count: int) -> None:
@@ -111,19 +111,19 @@ class CpuArms(Arms):
         self._used = None if count == batch.nsim else np.arange(count)
 
     def read(self, name: str) -> Tensor:
-        """Return the first W rows of a field, which MuJoCo copies out of each simulation from its first use on."""
+        """Return the first W rows of a field, which MuJoCo copies out of each simulation once it has been read."""
         if name not in self._derived:
             self._derived[name] = _read_only(self._batch.bind(name)[: self._count])
-            self._locate()
+            self._update_positions()
         return self._derived[name]
 
     def step(self) -> None:
         """Advance by ``SUBSTEPS`` calls of ``mj_step``, and compute kinematics."""
         self._batch.step(self._used, SUBSTEPS)
-        self._locate()
+        self._update_positions()
 
-    def _locate(self) -> None:
-        """Compute positions at the present state, without contacts, which cost most of it and are not read."""
+    def _update_positions(self) -> None:
+        """Compute positions at the current state, without contacts, which are expensive and not read."""
         flags = self.model.opt.disableflags
         self._disabled[:] = flags | NO_CONTACTS
         try:
@@ -132,25 +132,25 @@ class CpuArms(Arms):
             self._disabled[:] = flags
 
     def restart(self, chosen: Tensor, rows: Mapping[str, Tensor]) -> None:
-        """Reset simulations, and set their state and their fields, of which nothing is derived, as in the package."""
+        """Reset simulations and set their state and fields; as in the package, nothing derived is recomputed."""
         self._batch.reset(chosen.numpy(), stage=mujoco.mjtStage.mjSTAGE_NONE)
         for name, values in rows.items():
             self.rows[name][chosen] = values
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[W]``: simulations whose counters of bad positions, velocities or accelerations rose."""
+        """Return a bool ``[W]``: whether MuJoCo has warned of a bad position, velocity or acceleration."""
         return torch.from_numpy(self._batch.warning[: self._count, BROKEN, 1].any(1))
 
     @cached_property
-    def _one(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """What one simulation is copied to."""
+    def _scratch(self) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """A model and data into which one simulation is copied."""
         return copy.copy(self.model), mujoco.MjData(self.model)
 
-    def touched(self, chosen: Tensor, geom: str) -> Tensor:
-        """Compute the contact forces of the simulations asked for, one by one."""
+    def gripped(self, chosen: Tensor, geom: str) -> Tensor:
+        """Compute the contact forces of the given simulations one at a time."""
         touching = torch.zeros(len(chosen), dtype=torch.bool)
         for index, simulation in enumerate(chosen.tolist()):
-            model, data = self._one
+            model, data = self._scratch
             self._batch.get_model(simulation, model)
             self._batch.get_data(simulation, data)
             mujoco.mj_forward(model, data)
@@ -165,7 +165,7 @@ def _pressed(model: mujoco.MjModel, data: mujoco.MjData, geoms: set[str]) -> boo
 
 
 def _read_only(array: np.ndarray) -> Tensor:
-    """View a read-only array as a tensor, without torch's warning that one could write to it."""
+    """Return a tensor view of a read-only array, without torch's warning that it could be written to."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)

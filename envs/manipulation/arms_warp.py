@@ -1,4 +1,4 @@
-"""Sawyer arms on MuJoCo Warp: many simulations of one environment's model on a CUDA device, in float32."""
+"""Batched simulations of the Sawyer arm by MuJoCo Warp on a CUDA device, in float32."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,15 +15,15 @@ from metarl.errors import InputError
 
 
 class ArmSim(WarpSim):
-    """Simulations of an arm, whose placed bodies and sites differ.
+    """Simulations of an arm that differ in where bodies and sites are placed.
 
-    What MuJoCo derives from the bodies' places stays that of the model, as in the package.
+    As in the package, constants that MuJoCo derives from body positions remain those of the original model.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         model: its compiled model.
-        num_sims: their number.
-        device: where their state lives.
+        num_sims: number of simulations.
+        device: device of their state.
 
     Raises:
         InputError: when MuJoCo Warp cannot run the model.
@@ -33,7 +33,7 @@ class ArmSim(WarpSim):
         try:
             super().__init__(model, num_sims, device)
         except NotImplementedError as error:
-            raise InputError(f"MuJoCo Warp does not run Meta-World's {name}: {error}; use --device cpu") from None
+            raise InputError(f"MuJoCo Warp cannot simulate Meta-World's {name}: {error}; use --device cpu") from None
         self.model = model
 
     def _make(self, model: mujoco.MjModel, fields: Sequence[str]) -> None:
@@ -57,10 +57,10 @@ class ArmSim(WarpSim):
 
 
 class WarpArms(Arms):
-    """The first W of a device's simulations of one environment's model.
+    """The first W simulations of an ``ArmSim``.
 
     Args:
-        simulation: of the environment's model, W or more; all are stepped.
+        simulation: at least W simulations of the environment's model; all are stepped.
         count: W.
     """
 
@@ -79,7 +79,7 @@ class WarpArms(Arms):
         self._simulation.move()
 
     def restart(self, chosen: Tensor, rows: Mapping[str, Tensor]) -> None:
-        """Reset simulations, and set their state and their fields."""
+        """Reset simulations and set their state and fields."""
         simulation = self._simulation
         mask = torch.zeros(len(simulation.qpos), dtype=torch.bool, device=simulation.qpos.device)
         mask[chosen] = True
@@ -91,10 +91,10 @@ class WarpArms(Arms):
             self.rows[name][chosen] = values
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[W]``: simulations that met a bad state since their last restart."""
+        """Return a bool ``[W]``: whether a simulation has become unstable since its last restart."""
         self._simulation.check()
         return self._simulation.unstable()[: self._count]
 
-    def touched(self, chosen: Tensor, geom: str) -> Tensor:
-        """Raise: environments whose success depends on contact forces are refused before."""
+    def gripped(self, chosen: Tensor, geom: str) -> Tensor:
+        """Not implemented: environments whose success depends on contact forces are refused earlier."""
         raise NotImplementedError

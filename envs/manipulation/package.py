@@ -1,4 +1,4 @@
-"""The installed package ``metaworld``: imported when used, and made to run on the MuJoCo that is installed."""
+"""The package ``metaworld``: imported on first use, and patched to run on the installed version of MuJoCo."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,16 +10,16 @@ from typing import Any, Literal
 from metarl.errors import InputError
 
 VERSION = "3.0.0"
-# Of the rewards.
+# Versions of the reward functions.
 Version = Literal["v1", "v2"]
 
 
 def load_package() -> ModuleType:
-    """Import ``metaworld``, made to run on the MuJoCo that is installed.
+    """Import ``metaworld``, patched to run on the installed version of MuJoCo.
 
-    MuJoCo 4 keeps 12 numbers for a weld where earlier ones kept 11, and the package writes 11 into all of them. It is
-    made to write into the first 11, in the package's own class, so that everything the package makes runs. The
-    twelfth keeps its value, on which the robot's motion does not depend.
+    MuJoCo 4 stores 12 numbers per weld, earlier versions 11, and the package assigns 11 numbers to the whole row. The
+    patch, in the package's own class, assigns them to the first 11, so that everything the package makes runs. The
+    twelfth keeps its value, which does not affect the robot's motion.
 
     Raises:
         InputError: when the package is missing, or is another version.
@@ -39,7 +39,7 @@ def load_package() -> ModuleType:
 
 
 def environments() -> list[tuple[str, type[Any]]]:
-    """Return the package's 50 environments, name and class, in its order."""
+    """Return the names and classes of the package's 50 environments, in its order."""
     return list(load_package().ALL_V3_ENVIRONMENTS.items())
 
 
@@ -50,10 +50,10 @@ def indices() -> dict[str, int]:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Make sure that the package has these environments.
+    """Check that the package has these environments.
 
     Raises:
-        InputError: naming the nearest ones that it has.
+        InputError: for an unknown name; it suggests similar ones.
     """
     for name in names:
         if name not in indices():

@@ -1,4 +1,4 @@
-"""What a reward sees of the worlds of one environment, and how an environment is described."""
+"""The input of a reward: the worlds of one environment after a step. And the specification of an environment."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,81 +16,81 @@ from metarl.envs.manipulation.terms import constant, norm
 class Scene:
     """W worlds of one environment after a step, in the engine's precision.
 
-    All tensors stay what they are from step to step: what they hold is written anew.
+    The tensors are the same objects at every step; each step overwrites their values.
 
     Attributes:
-        arms: their simulations.
-        notes: of their tasks: what the package remembers of a reset, by the names of its attributes.
-        seen: ``[W, 18]``: hand, gripper's opening, and two objects, as the observation has them.
-        tcp: the middle between the fingers ``[W, 3]``.
-        pads: left and right pad ``[W, 2, 3]``.
-        reach: distance from ``tcp`` to the first object ``[W]``.
-        effort: of the gripper ``[W]``, in [-1, 1].
-        closed: the gripper's effort to close ``[W]``, in [0, 1].
-        kept: terms of the start, by what computes them; see ``of_start``.
+        arms: the simulations.
+        attributes: attributes that the package's environment sets at a reset, by name; ``[W]`` or ``[W, D]``.
+        observation: hand, gripper opening and two objects, as in the observation ``[W, 18]``.
+        tcp: tool centre point, the midpoint between the fingers ``[W, 3]``.
+        pads: positions of the left and right pad ``[W, 2, 3]``.
+        tcp_to_object: distance from ``tcp`` to the first object ``[W]``.
+        effort: effort of the gripper ``[W]``, in [-1, 1].
+        closing: closing effort of the gripper ``[W]``, in [0, 1].
+        cache: values of functions decorated by ``cached_until_reset``.
     """
 
     arms: Arms
-    notes: Mapping[str, Tensor]
-    seen: Tensor
+    attributes: Mapping[str, Tensor]
+    observation: Tensor
     tcp: Tensor
     pads: Tensor
-    reach: Tensor
+    tcp_to_object: Tensor
     effort: Tensor
-    closed: Tensor
-    kept: dict[object, Tensor]
+    closing: Tensor
+    cache: dict[object, Tensor]
 
     @cached_property
     def hand(self) -> Tensor:
-        """``[W, 3]``."""
-        return self.seen[:, :3]
+        """Position of the hand ``[W, 3]``."""
+        return self.observation[:, :3]
 
     @cached_property
-    def opened(self) -> Tensor:
+    def opening(self) -> Tensor:
         """How far the gripper is open ``[W]``, in [0, 1]."""
-        return self.seen[:, 3]
+        return self.observation[:, 3]
 
     @cached_property
     def object(self) -> Tensor:
         """Position of the first object ``[W, 3]``."""
-        return self.seen[:, 4:7]
+        return self.observation[:, 4:7]
 
     @cached_property
     def height(self) -> Tensor:
         """Height of the first object ``[W]``."""
-        return self.seen[:, 6]
+        return self.observation[:, 6]
 
     @cached_property
     def rotation(self) -> Tensor:
-        """Quaternion of the first object ``[W, 4]``, in the order in which the observation has it."""
-        return self.seen[:, 7:11]
+        """Quaternion of the first object ``[W, 4]``, in the order used in the observation."""
+        return self.observation[:, 7:11]
 
     @cached_property
     def second_object(self) -> Tensor:
         """Position of the second object ``[W, 3]``."""
-        return self.seen[:, 11:14]
+        return self.observation[:, 11:14]
 
     @property
     def target(self) -> Tensor:
-        """Where the goal is ``[W, 3]``."""
-        return self.notes["_target_pos"]
+        """Position of the goal ``[W, 3]``."""
+        return self.attributes["_target_pos"]
 
     @property
-    def first_object(self) -> Tensor:
-        """Where the package says that the object was at the start ``[W, 3]``."""
-        return self.notes["obj_init_pos"]
+    def initial_object(self) -> Tensor:
+        """Initial position of the first object, according to the package ``[W, 3]``."""
+        return self.attributes["obj_init_pos"]
 
     @property
-    def first_tcp(self) -> Tensor:
-        """Where ``tcp`` was at the start ``[W, 3]``."""
-        return self.notes["init_tcp"]
+    def initial_tcp(self) -> Tensor:
+        """Initial position of ``tcp`` ``[W, 3]``."""
+        return self.attributes["init_tcp"]
 
     @cached_property
-    def first_height(self) -> Tensor:
-        """Height of the first object at the start ``[W]``."""
-        return self.first_object[:, 2]
+    def initial_height(self) -> Tensor:
+        """Initial height of the first object ``[W]``."""
+        return self.initial_object[:, 2]
 
-    def place(self, source: Source, name: str) -> Tensor:
+    def position(self, source: Source, name: str) -> Tensor:
         """Return the position ``[W, 3]`` of a body, geom or site."""
         return self.arms.view(POSITIONS[source], source, name)
 
@@ -100,41 +100,41 @@ class Scene:
 
     def vector(self, *numbers: float) -> Tensor:
         """Return a constant vector in the engine's precision."""
-        return constant(numbers, self.seen.dtype, self.seen.device)
+        return constant(numbers, self.observation.dtype, self.observation.device)
 
 
 Settings = ParamSpec("Settings")
 
 
-def of_start(
+def cached_until_reset(
     term: Callable[Concatenate[Scene, Settings], Tensor],
 ) -> Callable[Concatenate[Scene, Settings], Tensor]:
-    """Compute a term once for each start: it depends on nothing but ``notes`` and its settings, and is not changed."""
+    """Compute a term once per reset; it may depend only on ``attributes`` and its arguments, and is never modified."""
 
     @wraps(term)
-    def kept(scene: Scene, /, *settings: Settings.args, **named: Settings.kwargs) -> Tensor:
+    def cached(scene: Scene, /, *settings: Settings.args, **named: Settings.kwargs) -> Tensor:
         key = term, settings, *named.items()
-        if key not in scene.kept:
-            scene.kept[key] = term(scene, *settings, **named)
-        return scene.kept[key]
+        if key not in scene.cache:
+            scene.cache[key] = term(scene, *settings, **named)
+        return scene.cache[key]
 
-    return kept
-
-
-@of_start
-def first_way(scene: Scene) -> Tensor:
-    """Return the distance from the first object's place at the start to the goal ``[W]``."""
-    return norm(scene.first_object - scene.target)
+    return cached
 
 
-# Returns rewards ``[W]``, and a bool ``[W]``, true where the goal is reached.
+@cached_until_reset
+def initial_distance(scene: Scene) -> Tensor:
+    """Return the distance from the first object's initial position to the goal ``[W]``."""
+    return norm(scene.initial_object - scene.target)
+
+
+# Returns rewards ``[W]``, and a bool ``[W]`` that is true where the goal is reached.
 Reward = Callable[[Scene], tuple[Tensor, Tensor]]
-Look = Callable[[Arms], Tensor]
+Reader = Callable[[Arms], Tensor]
 
 
 @dataclass(frozen=True)
-class Turned:
-    """A rotation matrix, of which the observation has the quaternion, the scalar last."""
+class RotationMatrix:
+    """A rotation whose quaternion, scalar last, is computed from the matrix for the observation."""
 
     source: Source
     name: str
@@ -145,47 +145,47 @@ class Turned:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One environment.
+class EnvironmentSpec:
+    """What is observed and rewarded in one environment.
 
     Attributes:
-        places: what gives the positions ``[W, 3]`` of its one or two objects, as the observation has them.
-        rotations: what gives their quaternions ``[W, 4]``.
-        reward: the package's second one.
-        notes: what it remembers of a reset, by the names of the package's attributes, beside what all have.
-        by_contact: whether success depends on contact forces.
+        positions: functions that read the positions ``[W, 3]`` of its one or two objects for the observation.
+        rotations: functions that read their quaternions ``[W, 4]``, or matrices to compute them from.
+        reward: computes the reward and success.
+        attributes: names of attributes of the package's environment that the reward reads, besides the common ones.
+        needs_contact_forces: whether success depends on contact forces.
     """
 
-    places: tuple[Look, ...]
-    rotations: tuple[Look | Turned, ...]
+    positions: tuple[Reader, ...]
+    rotations: tuple[Reader | RotationMatrix, ...]
     reward: Reward
-    notes: tuple[str, ...] = ()
-    by_contact: bool = False
+    attributes: tuple[str, ...] = ()
+    needs_contact_forces: bool = False
 
 
-def at(source: Source, name: str, *offset: float) -> Look:
-    """Look at the position of a body, geom or site, moved by a fixed offset."""
+def position_of(source: Source, name: str, *offset: float) -> Reader:
+    """Return a function that reads the position of a body, geom or site, shifted by a fixed offset."""
 
-    def look(arms: Arms) -> Tensor:
-        place = arms.view(POSITIONS[source], source, name)
-        return place + constant(offset, place.dtype, place.device) if offset else place
+    def read(arms: Arms) -> Tensor:
+        position = arms.view(POSITIONS[source], source, name)
+        return position + constant(offset, position.dtype, position.device) if offset else position
 
-    return look
+    return read
 
 
-def turned(name: str) -> Look:
-    """Look at the quaternion of a body as MuJoCo has it, the scalar first."""
+def quaternion_of(name: str) -> Reader:
+    """Return a function that reads the quaternion of a body as MuJoCo stores it, scalar first."""
     return lambda arms: arms.view("xquat", "body", name)
 
 
-def always(*numbers: float) -> Look:
-    """Look at numbers that stay the same."""
+def fixed_values(*numbers: float) -> Reader:
+    """Return a function that gives the same numbers for every world."""
 
-    def look(arms: Arms) -> Tensor:
+    def read(arms: Arms) -> Tensor:
         qpos = arms.rows["qpos"]
         return constant(numbers, qpos.dtype, qpos.device).expand(len(qpos), -1)
 
-    return look
+    return read
 
 
 def quaternions(matrices: Tensor) -> Tensor:

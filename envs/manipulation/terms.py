@@ -1,7 +1,7 @@
-"""Terms of Meta-World's second rewards (Yu et al. 2020, appendix), over any batch shape.
+"""Terms of Meta-World's v2 rewards (Yu et al. 2020, appendix), for any batch shape.
 
-They are called dozens of times in every step on few worlds, where a new tensor costs as much as its numbers: what was
-made here is changed in place.
+They are called dozens of times per step on few worlds, where allocating a tensor costs as much as computing it. So
+intermediate results are modified in place.
 """
 
 import math
@@ -9,36 +9,36 @@ import math
 import torch
 from torch import Tensor
 
-# What a long-tailed tolerance is at the margin.
-AT_MARGIN = 0.1
-_LONG_TAIL = 1 / AT_MARGIN - 1
+# The value of a tolerance at its margin.
+VALUE_AT_MARGIN = 0.1
+_LONG_TAIL = 1 / VALUE_AT_MARGIN - 1
 
 
 def near(distance: Tensor, radius: float, margin: Tensor | float) -> Tensor:
-    """Return 1 up to ``radius``, and beyond it a long tail that is 0.1 at ``margin`` outside.
+    """Return 1 up to ``radius`` and a long tail beyond it, which is 0.1 at ``radius + margin``.
 
     Args:
-        distance: ``[...]``, not negative.
-        radius: up to which the value is 1.
-        margin: a number, or of the shape of ``distance``; not zero.
+        distance: ``[...]``, non-negative.
+        radius: the value is 1 up to here.
+        margin: non-zero; a number or a tensor of the shape of ``distance``.
     """
     return _long_tail((distance - radius).clamp_min_(0), margin)
 
 
 def near_gaussian(distance: Tensor, radius: float, margin: Tensor | float) -> Tensor:
-    """Return 1 up to ``radius``, and beyond it a Gaussian that is 0.1 at ``margin`` outside."""
-    return (distance - radius).clamp_min_(0).div_(margin).square_().mul_(math.log(AT_MARGIN)).exp_()
+    """Return 1 up to ``radius`` and a Gaussian tail beyond it, which is 0.1 at ``radius + margin``."""
+    return (distance - radius).clamp_min_(0).div_(margin).square_().mul_(math.log(VALUE_AT_MARGIN)).exp_()
 
 
 def between(value: Tensor, low: float, high: float, margin: Tensor | float) -> Tensor:
-    """Return 1 in ``[low, high]``, and on both sides a long tail that is 0.1 at ``margin`` outside."""
+    """Return 1 in ``[low, high]`` and a long tail on either side, which is 0.1 at a distance of ``margin``."""
     return _long_tail(torch.maximum(low - value, value - high).clamp_min_(0), margin)
 
 
-def both(first: Tensor, second: Tensor) -> Tensor:
-    """Return the Hamacher product ``ab / (a + b - ab)`` of two numbers in [0, 1], which is 0 where either is."""
+def hamacher_product(first: Tensor, second: Tensor) -> Tensor:
+    """Return the Hamacher product ``ab / (a + b - ab)`` of two numbers in [0, 1]; it is 0 where either is 0."""
     product = first * second
-    # From a to 1 by the share b it is a + b - ab.
+    # lerp(a, 1, b) is a + b - ab.
     return product.div_(torch.lerp(first, _one(first), second).clamp_min_(torch.finfo(product.dtype).tiny))
 
 
@@ -61,7 +61,7 @@ _CONSTANTS: dict[tuple[float | tuple[float, ...], torch.dtype, torch.device], Te
 
 
 def constant(numbers: float | tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a fixed number or vector, made once and kept; not to be written to."""
+    """Return a constant number or vector, created once and cached; do not write to it."""
     key = numbers, dtype, device
     if key not in _CONSTANTS:
         _CONSTANTS[key] = torch.tensor(numbers, dtype=dtype, device=device)

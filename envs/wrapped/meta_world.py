@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from tensordict import TensorDict
 
-from metarl.envs.manipulation.draws import DRAWS, LONGEST_VECTOR, benchmark_tasks
+from metarl.envs.manipulation.benchmark_tasks import PLACEMENT_SIZE, TASKS_PER_ENVIRONMENT, benchmark_tasks
 from metarl.envs.manipulation.package import Version, environments, indices, load_package
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily, Vectorization
 from metarl.envs.wrapped.world import Environment, Task
@@ -94,7 +94,7 @@ class MetaWorldFamily(EnvironmentFamily):
 
         Placements are the package's random vectors, of 3 or 6 numbers, padded with zeros.
         """
-        placement = spaces.Box(-1.0, 1.0, (LONGEST_VECTOR,), np.float64)
+        placement = spaces.Box(-1.0, 1.0, (PLACEMENT_SIZE,), np.float64)
         return spaces.Dict({"environment": spaces.Discrete(ENVIRONMENTS), "placement": placement})
 
     @property
@@ -108,7 +108,7 @@ class MetaWorldFamily(EnvironmentFamily):
         Environments take turns, so that any first tasks of a part are spread evenly over them.
         """
         training, test = benchmark_tasks(self.benchmark, self.benchmark_arguments, self.benchmark_seed)
-        kept = len(training) * TRAINING // DRAWS
+        kept = len(training) * TRAINING // TASKS_PER_ENVIRONMENT
         return {"train": training[:kept], "validation": training[kept:], "test": test}
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
@@ -129,7 +129,7 @@ class MetaWorldFamily(EnvironmentFamily):
         if index not in known:
             names = ", ".join(name for name, number in indices().items() if number in known)
             raise InputError(f"{self.name} has no tasks of {environments()[index][0]}, only of {names}")
-        from metarl.envs.manipulation.making import check_placement
+        from metarl.envs.manipulation.engines import check_placement
 
         check_placement(index, task["placement"][0].numpy())
         return task
@@ -160,7 +160,7 @@ class MetaWorldFamily(EnvironmentFamily):
         """Make ``num_envs`` worlds, batched on ``device``, or the package's own on the CPU."""
         if self.engine == "package":
             return super().dynamics(num_envs, device)
-        from metarl.envs.manipulation.making import make_worlds
+        from metarl.envs.manipulation.engines import make_worlds
 
         return make_worlds(num_envs, device, self.partially_observable, self.reward)
 

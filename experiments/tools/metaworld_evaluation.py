@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv, VectorWrapper
 
-from metarl.envs.manipulation.draws import DRAWS
+from metarl.envs.manipulation.benchmark_tasks import TASKS_PER_ENVIRONMENT
 from metarl.envs.manipulation.package import load_package
 from metarl.envs.wrapped.meta_world import MetaWorldFamily
 from metarl.errors import InputError
@@ -163,8 +163,8 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
     package = load_package()
     environments = len(family.own_split()["test"]["environment"].unique())
     tasks = environments if options.tasks is None else options.tasks
-    if tasks % environments or tasks > environments * DRAWS:
-        most = f"at most {DRAWS} for each of its {environments} test environments"
+    if tasks % environments or tasks > environments * TASKS_PER_ENVIRONMENT:
+        most = f"at most {TASKS_PER_ENVIRONMENT} for each of its {environments} test environments"
         raise InputError(f"tasks must be a multiple of {environments}, {most}, not {tasks}")
     worlds = tasks // environments
     from metaworld.evaluation import metalearning_evaluation
@@ -173,7 +173,8 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
         *(family.benchmark_arguments or (family.benchmark,)),
         seed=family.benchmark_seed,
         meta_batch_size=tasks,
-        total_tasks_per_cls=DRAWS - DRAWS % worlds,  # the package requires the same number for each world
+        # The package requires the same number of tasks for each world.
+        total_tasks_per_cls=TASKS_PER_ENVIRONMENT - TASKS_PER_ENVIRONMENT % worlds,
         vector_strategy=family.vectorization,
         max_episode_steps=family.horizon,
     )

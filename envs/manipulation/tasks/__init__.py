@@ -1,1 +1,1 @@
-"""Meta-World's environments, a file for each kind of task: where the observation looks, and the reward."""
+"""Meta-World's environments, one file for each kind of task: what the observation contains, and the reward."""

@@ -1,14 +1,14 @@
-"""All environments that are batched, by name."""
+"""The specs of all batched environments, by name, with v2 rewards."""
 
-from metarl.envs.manipulation.scene import Kind
+from metarl.envs.manipulation.scene import EnvironmentSpec
 from metarl.envs.manipulation.tasks import lift, press, push, reach, slide, tool, turn
 
-KINDS: dict[str, Kind] = {
-    **reach.KINDS,
-    **push.KINDS,
-    **lift.KINDS,
-    **press.KINDS,
-    **slide.KINDS,
-    **turn.KINDS,
-    **tool.KINDS,
+SPECS: dict[str, EnvironmentSpec] = {
+    **reach.SPECS,
+    **push.SPECS,
+    **lift.SPECS,
+    **press.SPECS,
+    **slide.SPECS,
+    **turn.SPECS,
+    **tool.SPECS,
 }

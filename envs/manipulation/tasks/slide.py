@@ -1,90 +1,107 @@
-"""Slide a drawer, a window or a plate along its way."""
+"""Slide a drawer, a window or a plate."""
 
 import torch
 from torch import Tensor
 
-from metarl.envs.manipulation.scene import Kind, Reward, Scene, Turned, always, at, first_way, turned
-from metarl.envs.manipulation.terms import both, near, near_gaussian, norm
+from metarl.envs.manipulation.scene import (
+    EnvironmentSpec,
+    Reward,
+    RotationMatrix,
+    Scene,
+    fixed_values,
+    initial_distance,
+    position_of,
+    quaternion_of,
+)
+from metarl.envs.manipulation.terms import hamacher_product, near, near_gaussian, norm
 
 RADIUS = 0.05
 
 
 def open_drawer(scene: Scene) -> tuple[Tensor, Tensor]:
     """Pull a drawer open by 20 cm."""
-    handle, target, way = scene.object, scene.target, scene.vector(0.0, 0.2, 0.0)
-    left = norm(handle - target)
+    handle, target, travel = scene.object, scene.target, scene.vector(0.0, 0.2, 0.0)
+    remaining = norm(handle - target)
     scale = scene.vector(3.0, 3.0, 1.0)
-    approach = near(norm((handle - scene.hand) * scale), 0.01, norm((target + way - scene.first_tcp) * scale))
-    return 5 * (approach + near(left, 0.02, 0.2)), left <= 0.03
+    approach = near(norm((handle - scene.hand) * scale), 0.01, norm((target + travel - scene.initial_tcp) * scale))
+    return 5 * (approach + near(remaining, 0.02, 0.2)), remaining <= 0.03
 
 
 def close_drawer(scene: Scene) -> tuple[Tensor, Tensor]:
     """Push a drawer shut."""
-    left = norm(scene.object - scene.target)
-    there = near(left, RADIUS, (first_way(scene) - RADIUS).abs())
-    margin = (norm(scene.first_object - scene.first_tcp) - 0.005).abs()
-    approach = both(near_gaussian(scene.reach, 0.005, margin), scene.closed)
-    shut = left <= RADIUS + 0.015
-    return 10 * both(approach, there).masked_fill(shut, 1), shut
+    remaining = norm(scene.object - scene.target)
+    in_place = near(remaining, RADIUS, (initial_distance(scene) - RADIUS).abs())
+    margin = (norm(scene.initial_object - scene.initial_tcp) - 0.005).abs()
+    approach = hamacher_product(near_gaussian(scene.tcp_to_object, 0.005, margin), scene.closing)
+    shut = remaining <= RADIUS + 0.015
+    return 10 * hamacher_product(approach, in_place).masked_fill(shut, 1), shut
 
 
 def open_window(scene: Scene) -> tuple[Tensor, Tensor]:
     """Slide a window to the right."""
-    left, there = _window(scene, scene.first_object)
+    remaining, in_place = _window(scene, scene.initial_object)
     margin = _handle_margin(scene)
-    return 10 * both(near(scene.reach, 0.02, margin), there), left <= RADIUS
+    return 10 * hamacher_product(near(scene.tcp_to_object, 0.02, margin), in_place), remaining <= RADIUS
 
 
 def close_window(scene: Scene) -> tuple[Tensor, Tensor]:
     """Slide a window to the left."""
-    left, there = _window(scene, scene.notes["window_handle_pos_init"])
+    remaining, in_place = _window(scene, scene.attributes["window_handle_pos_init"])
     margin = _handle_margin(scene)
-    return 10 * both(near_gaussian(scene.reach, 0.02, margin), there), left <= RADIUS
+    return 10 * hamacher_product(near_gaussian(scene.tcp_to_object, 0.02, margin), in_place), remaining <= RADIUS
 
 
-def _window(scene: Scene, first: Tensor) -> tuple[Tensor, Tensor]:
-    left = (scene.object - scene.target)[:, 0].abs()
-    return left, near(left, RADIUS, ((first - scene.target)[:, 0].abs() - RADIUS).abs())
+def _window(scene: Scene, initial: Tensor) -> tuple[Tensor, Tensor]:
+    remaining = (scene.object - scene.target)[:, 0].abs()
+    return remaining, near(remaining, RADIUS, ((initial - scene.target)[:, 0].abs() - RADIUS).abs())
 
 
 def _handle_margin(scene: Scene) -> Tensor:
-    return (norm(scene.notes["window_handle_pos_init"] - scene.first_tcp) - 0.02).abs()
+    return (norm(scene.attributes["window_handle_pos_init"] - scene.initial_tcp) - 0.02).abs()
 
 
 def slide_plate(scene: Scene) -> tuple[Tensor, Tensor]:
     """Slide a plate into a goal."""
-    left, there, approach = _plate(scene, 0.0)
-    return (8 * both(approach, there)).masked_fill(left < RADIUS, 10), left <= 0.07
+    remaining, in_place, approach = _plate(scene, 0.0)
+    return (8 * hamacher_product(approach, in_place)).masked_fill(remaining < RADIUS, 10), remaining <= 0.07
 
 
 def slide_plate_back(scene: Scene) -> tuple[Tensor, Tensor]:
     """Slide a plate out of a goal, or to it from the side, with the hand low."""
-    left, there, approach = _plate(scene, RADIUS)
-    low = (scene.tcp[:, 2] <= 0.03) & (scene.reach < 0.07)
-    reward = torch.where(low, 2 + 7 * there, 1.5 * approach)
-    return reward.masked_fill(left < RADIUS, 10), left <= 0.07
+    remaining, in_place, approach = _plate(scene, RADIUS)
+    low = (scene.tcp[:, 2] <= 0.03) & (scene.tcp_to_object < 0.07)
+    reward = torch.where(low, 2 + 7 * in_place, 1.5 * approach)
+    return reward.masked_fill(remaining < RADIUS, 10), remaining <= 0.07
 
 
-def _plate(scene: Scene, less: float) -> tuple[Tensor, Tensor, Tensor]:
-    left = norm(scene.object - scene.target)
-    there = near(left, RADIUS, first_way(scene) - less)
-    return left, there, near(scene.reach, RADIUS, norm(scene.first_tcp - scene.first_object) - less)
+def _plate(scene: Scene, offset: float) -> tuple[Tensor, Tensor, Tensor]:
+    remaining = norm(scene.object - scene.target)
+    in_place = near(remaining, RADIUS, initial_distance(scene) - offset)
+    return (
+        remaining,
+        in_place,
+        near(scene.tcp_to_object, RADIUS, norm(scene.initial_tcp - scene.initial_object) - offset),
+    )
 
 
-def _window_kind(site: str, reward: Reward) -> Kind:
-    return Kind((at("site", site),), (always(0.0, 0.0, 0.0, 0.0),), reward, ("window_handle_pos_init",))
+def _window_spec(site: str, reward: Reward) -> EnvironmentSpec:
+    return EnvironmentSpec(
+        (position_of("site", site),), (fixed_values(0.0, 0.0, 0.0, 0.0),), reward, ("window_handle_pos_init",)
+    )
 
 
-_PUCK = (at("geom", "puck"),), (Turned("geom", "puck"),)
-_BACK = Kind(*_PUCK, slide_plate_back)
-KINDS = {
-    "drawer-open-v3": Kind((at("body", "drawer_link", 0.0, -0.16, 0.0),), (turned("drawer_link"),), open_drawer),
-    "drawer-close-v3": Kind(
-        (at("body", "drawer_link", 0.0, -0.16, 0.05),), (always(0.0, 0.0, 0.0, 0.0),), close_drawer
+_PUCK = (position_of("geom", "puck"),), (RotationMatrix("geom", "puck"),)
+_BACK = EnvironmentSpec(*_PUCK, slide_plate_back)
+SPECS = {
+    "drawer-open-v3": EnvironmentSpec(
+        (position_of("body", "drawer_link", 0.0, -0.16, 0.0),), (quaternion_of("drawer_link"),), open_drawer
     ),
-    "window-open-v3": _window_kind("handleOpenStart", open_window),
-    "window-close-v3": _window_kind("handleCloseStart", close_window),
-    "plate-slide-v3": Kind(*_PUCK, slide_plate),
+    "drawer-close-v3": EnvironmentSpec(
+        (position_of("body", "drawer_link", 0.0, -0.16, 0.05),), (fixed_values(0.0, 0.0, 0.0, 0.0),), close_drawer
+    ),
+    "window-open-v3": _window_spec("handleOpenStart", open_window),
+    "window-close-v3": _window_spec("handleCloseStart", close_window),
+    "plate-slide-v3": EnvironmentSpec(*_PUCK, slide_plate),
     "plate-slide-side-v3": _BACK,
     "plate-slide-back-v3": _BACK,
     "plate-slide-back-side-v3": _BACK,

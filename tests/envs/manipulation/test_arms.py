@@ -7,8 +7,8 @@ import torch
 from mujoco.batch import Batch
 
 from metarl.envs.manipulation.arms import FIELDS, STATE, CpuArms
+from metarl.envs.manipulation.initial_states import prototype
 from metarl.envs.manipulation.package import indices
-from metarl.envs.manipulation.starts import prototype
 from tests.envs.manipulation.theirs import Actor, drawn, theirs
 
 
@@ -30,7 +30,7 @@ def test_the_first_simulations_of_a_batch_with_more_room_are_the_packages() -> N
     arms.rows["ctrl"].copy_(torch.tensor([0.5, -0.5]))
     arms.step()
     assert torch.equal(arms.rows["qpos"], torch.from_numpy(env.data.qpos).expand(2, -1))
-    handle = arms.read("geom_xpos")[:, arms.number("geom", "handle")]
+    handle = arms.read("geom_xpos")[:, arms.index_of("geom", "handle")]
     mujoco.mj_forward(env.model, env.data)
     assert np.array_equal(handle.numpy(), np.stack([env.data.geom("handle").xpos] * 2))
 
@@ -45,7 +45,7 @@ def test_touch_is_the_packages() -> None:
         if touching not in touched:
             touched.add(touching)
             arms = arms_like(env, name, 3, room=3)
-            assert arms.touched(torch.tensor([0, 2]), "objGeom").tolist() == [touching] * 2
+            assert arms.gripped(torch.tensor([0, 2]), "objGeom").tolist() == [touching] * 2
     assert touched == {False, True}
 
 
@@ -53,4 +53,4 @@ def test_a_body_that_is_not_there_is_refused() -> None:
     env = theirs("push-v3", drawn("push-v3", 1)[0])
     env.reset()
     with pytest.raises(KeyError, match="nonsense"):
-        arms_like(env, "push-v3", 1, room=1).number("body", "nonsense")
+        arms_like(env, "push-v3", 1, room=1).index_of("body", "nonsense")

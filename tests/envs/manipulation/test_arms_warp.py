@@ -6,23 +6,23 @@ import mujoco_warp as mjw
 import pytest
 import torch
 
-from metarl.envs.manipulation.making import KINDS, DeviceEngine
+from metarl.envs.manipulation.engines import SPECS, DeviceEngine
+from metarl.envs.manipulation.initial_states import Prototype, prototype
 from metarl.envs.manipulation.package import indices
-from metarl.envs.manipulation.starts import Prototype, prototype
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 from metarl.errors import InputError
 from tests.envs.manipulation.theirs import drawn, ours, tasks_of
 
 CPU = torch.device("cpu")
-OF_INDEX = {index: KINDS["v2"][name] for name, index in indices().items()}
+SPECS_BY_INDEX = {index: SPECS["v2"][name] for name, index in indices().items()}
 
 
 def prototypes(environment: int) -> Prototype:
-    return prototype(environment, OF_INDEX[environment].notes, True, "v2")
+    return prototype(environment, SPECS_BY_INDEX[environment].attributes, True, "v2")
 
 
 def engine() -> DeviceEngine:
-    return DeviceEngine(prototypes, OF_INDEX, CPU)
+    return DeviceEngine(prototypes, SPECS_BY_INDEX, CPU)
 
 
 @pytest.mark.slow  # Warp compiles collisions of meshes for minutes, once on a machine.
@@ -30,7 +30,7 @@ def test_worlds_on_warp_move_as_those_on_the_cpu() -> None:
     names = ["reach-v3", "door-open-v3", "reach-v3", "pick-place-v3"]
     tasks = tasks_of([(name, drawn(name, 1, seed)[0]) for seed, name in enumerate(names)])
     everywhere = torch.ones(len(tasks), dtype=torch.bool)
-    worlds = ManipulationDynamics(OF_INDEX, prototypes, engine(), len(tasks), CPU)
+    worlds = ManipulationDynamics(SPECS_BY_INDEX, prototypes, engine(), len(tasks), CPU)
     worlds.reset(tasks, everywhere, torch.Generator())
     reference, stream = ours(tasks), torch.Generator().manual_seed(0)
     assert torch.equal(worlds.observe(), reference.observe())
@@ -48,7 +48,7 @@ def test_worlds_on_warp_move_as_those_on_the_cpu() -> None:
 
 
 def test_what_depends_on_contact_forces_is_refused() -> None:
-    message = "does not give the contact forces that Meta-World's stick-push-v3 needs; use --device cpu"
+    message = "has no contact forces, which Meta-World's stick-push-v3 needs; use --device cpu"
     with pytest.raises(InputError, match=message):
         engine().make({indices()["stick-push-v3"]: 2})
 
@@ -58,6 +58,6 @@ def test_a_model_that_warp_does_not_run_is_refused(monkeypatch: pytest.MonkeyPat
         raise NotImplementedError("a feature")
 
     monkeypatch.setattr(mjw, "put_model", refuse)
-    message = "^MuJoCo Warp does not run Meta-World's reach-v3: a feature; use --device cpu$"
+    message = "^MuJoCo Warp cannot simulate Meta-World's reach-v3: a feature; use --device cpu$"
     with pytest.raises(InputError, match=message):
         engine().make({indices()["reach-v3"]: 2})

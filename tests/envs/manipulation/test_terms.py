@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from metaworld.utils import reward_utils
 
-from metarl.envs.manipulation.terms import between, both, near, near_gaussian, norm
+from metarl.envs.manipulation.terms import between, hamacher_product, near, near_gaussian, norm
 
 UNIT = st.floats(0, 1)
 DISTANCE = st.floats(0, 3)
@@ -30,14 +30,17 @@ def test_between_falls_off_on_both_sides(value: float, low: float, margin: float
 
 
 @given(UNIT, UNIT)
-def test_both_is_the_hamacher_product(first: float, second: float) -> None:
+def test_the_hamacher_product_is_that_of_the_package(first: float, second: float) -> None:
     theirs = reward_utils.hamacher_product(first, second)
-    assert both(number(first), number(second)).item() == pytest.approx(theirs, rel=1e-12, abs=1e-300)
+    assert hamacher_product(number(first), number(second)).item() == pytest.approx(theirs, rel=1e-12, abs=1e-300)
 
 
-def test_both_of_nothing_is_nothing_in_either_precision() -> None:
+def test_the_hamacher_product_with_zero_is_zero_in_either_precision() -> None:
     for dtype in (torch.float32, torch.float64):
-        assert both(torch.zeros(2, dtype=dtype), torch.tensor([0.0, 1.0], dtype=dtype)).tolist() == [0.0, 0.0]
+        assert hamacher_product(torch.zeros(2, dtype=dtype), torch.tensor([0.0, 1.0], dtype=dtype)).tolist() == [
+            0.0,
+            0.0,
+        ]
 
 
 def test_a_tail_is_a_tenth_at_the_margin() -> None:

@@ -8,9 +8,9 @@ import torch
 from metaworld.policies import ENV_POLICY_MAP
 from tensordict import TensorDict
 
-from metarl.envs.manipulation.making import make_worlds
+from metarl.envs.manipulation.engines import make_worlds
+from metarl.envs.manipulation.initial_states import Version, prototype
 from metarl.envs.manipulation.package import environments, indices, load_package
-from metarl.envs.manipulation.starts import Version, prototype
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 
 PACKAGE = load_package()

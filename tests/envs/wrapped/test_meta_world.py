@@ -15,7 +15,7 @@ from tensordict import TensorDict
 
 from metarl.config import TrainConfig
 from metarl.envs.manipulation import package
-from metarl.envs.manipulation.draws import benchmark_tasks
+from metarl.envs.manipulation.benchmark_tasks import benchmark_tasks
 from metarl.envs.manipulation.package import environments, load_package
 from metarl.envs.wrapped.meta_world import (
     MetaWorldCustom,

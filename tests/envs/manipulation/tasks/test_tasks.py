@@ -5,15 +5,15 @@ import pytest
 import torch
 from metaworld.env_dict import ML10_V3
 
+from metarl.envs.manipulation.initial_states import Version
 from metarl.envs.manipulation.package import indices
-from metarl.envs.manipulation.starts import Version
-from metarl.envs.manipulation.tasks.catalogue import KINDS
+from metarl.envs.manipulation.tasks.catalogue import SPECS
 from tests.envs.manipulation.theirs import Actor, drawn, ours, tasks_of, theirs
 
 ML10 = [*ML10_V3["train"], *ML10_V3["test"]]
 SCRIPTED = [False, False, True, True]
 # Of the 50, those whose scripted policy does not solve either of two tasks drawn here, in the package itself.
-OWN_FIRST_REWARD = [
+OWN_V1_REWARD = [
     "assembly-v3",
     "bin-picking-v3",
     "box-close-v3",
@@ -30,8 +30,8 @@ UNSOLVED: set[str] = set()
 
 
 def test_every_environment_of_the_package_is_there() -> None:
-    assert list(indices()) == sorted(KINDS, key=list(indices()).index)
-    assert len(KINDS) == 50
+    assert list(indices()) == sorted(SPECS, key=list(indices()).index)
+    assert len(SPECS) == 50
 
 
 @pytest.mark.parametrize("name", ML10)
@@ -39,24 +39,24 @@ def test_the_environments_of_ml10_are_the_packages(name: str) -> None:
     compare(name, 60)
 
 
-@pytest.mark.parametrize("name", sorted(set(KINDS) - set(ML10)))
+@pytest.mark.parametrize("name", sorted(set(SPECS) - set(ML10)))
 def test_the_other_environments_are_the_packages(name: str) -> None:
     compare(name, 15)
 
 
-@pytest.mark.parametrize("name", [*ML10, *OWN_FIRST_REWARD])
-def test_first_rewards_are_the_packages(name: str) -> None:
+@pytest.mark.parametrize("name", [*ML10, *OWN_V1_REWARD])
+def test_v1_rewards_are_the_packages(name: str) -> None:
     compare(name, 15, "v1")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
-def test_first_rewards_of_whole_episodes_are_the_packages(name: str) -> None:
+@pytest.mark.parametrize("name", SPECS)
+def test_v1_rewards_of_whole_episodes_are_the_packages(name: str) -> None:
     compare(name, 500, "v1")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", SPECS)
 def test_whole_episodes_are_the_packages(name: str) -> None:
     assert compare(name, 500) or name in UNSOLVED
 

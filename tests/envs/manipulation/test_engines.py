@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.envs.manipulation import making
-from metarl.envs.manipulation.making import KINDS, CpuEngine, check_placement
+from metarl.envs.manipulation import engines
+from metarl.envs.manipulation.engines import SPECS, CpuEngine, check_placement
+from metarl.envs.manipulation.initial_states import Prototype, Version, prototype
 from metarl.envs.manipulation.package import environments, indices
-from metarl.envs.manipulation.starts import Prototype, Version, prototype
 from metarl.errors import InputError
 from tests.envs.manipulation.theirs import drawn
 
@@ -20,19 +20,19 @@ def prototypes(environment: int) -> Prototype:
 
 def test_both_rewards_know_every_environment() -> None:
     names = {name for name, _ in environments()}
-    assert [set(kinds) for kinds in KINDS.values()] == [names, names]
+    assert [set(specs) for specs in SPECS.values()] == [names, names]
 
 
 def test_a_batch_is_made_anew_only_for_more_worlds_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, int, int]] = []
-    original = making.Batch
+    original = engines.Batch
 
     def note(model: object, count: int, threads: int) -> object:
         made.append(("push" if model is prototypes(PUSH).model else "door", count, threads))
         return original(model, count, threads)
 
-    monkeypatch.setattr(making, "Batch", note)
-    monkeypatch.setattr(making, "share_of_cores", lambda: 3)
+    monkeypatch.setattr(engines, "Batch", note)
+    monkeypatch.setattr(engines, "share_of_cores", lambda: 3)
     engine = CpuEngine(prototypes)
     widths = [
         [len(arms.rows["qpos"]) for arms in engine.make(counts)]
@@ -46,7 +46,7 @@ def test_a_batch_is_made_anew_only_for_more_worlds_or_threads(monkeypatch: pytes
 def test_without_the_extra_a_device_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "metarl.envs.simulation.warp", None)
     with pytest.raises(InputError, match=r"which is not installed; pip install 'metarl-gym\[gpu\]'$"):
-        making.make_worlds(1, torch.device("cuda"), True, "v2")
+        engines.make_worlds(1, torch.device("cuda"), True, "v2")
 
 
 def test_a_placement_of_the_packages_is_accepted_and_another_refused() -> None:
@@ -59,5 +59,5 @@ def test_a_placement_of_the_packages_is_accepted_and_another_refused() -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_worlds_have_the_rewards_that_were_asked_for(version: Version) -> None:
-    worlds = making.make_worlds(1, torch.device("cpu"), True, version)
-    assert worlds._kinds[PUSH] is KINDS[version]["push-v3"]
+    worlds = engines.make_worlds(1, torch.device("cpu"), True, version)
+    assert worlds._specs[PUSH] is SPECS[version]["push-v3"]
