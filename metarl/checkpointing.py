@@ -150,7 +150,7 @@ class Checkpoints:
         except OSError as error:
             raise RunError(
                 f"iteration {done}: cannot write {error.filename}: {error.strerror}; {self._directory.path} holds the "
-                f"run up to the checkpoint of iteration {self.latest or 0}: make it possible to write there, then "
+                f"run up to the checkpoint of iteration {self.latest or 0}: fix this, then run "
                 f"metarl train --resume {self._directory.path}"
             ) from error
 
@@ -202,8 +202,8 @@ def check_metrics(directory: RunDirectory, content: Mapping[str, Any]) -> None:
     done = int(content["iteration"])
     if digest(directory.metrics_until(done)) not in content["metrics_hashes"]:
         raise InputError(
-            f"{directory.metrics} has other numbers than at the checkpoint of iteration {done}: it was changed since; "
-            "put the file back, or train a new run"
+            f"{directory.metrics} has changed since the checkpoint of iteration {done} was written; restore it, or "
+            "start a new run"
         )
 
 

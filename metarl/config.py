@@ -94,7 +94,7 @@ class RunConfig:
                 require_counts(self, name)
         TASK_SOURCES.find(self.task_source)
         if self.data is not None and (self.task_source != "uniform" or self.train_tasks is not None):
-            raise InputError("--data brings its own tasks; leave out --task-source and --train-tasks")
+            raise InputError("--data determines the tasks; omit --task-source and --train-tasks")
         resolve_device(self.device)
 
 
@@ -127,9 +127,11 @@ class TrainConfig:
             object.__setattr__(self, "settings", chosen())
         able = [name for name, learner in LEARNERS.items() if learner.learns_from_recorded]
         if self.run.data is not None and not self.learner_class.learns_from_recorded:
-            raise InputError(f"{self.learner} learns from episodes of its own; --data is for {', '.join(able)}")
+            raise InputError(f"{self.learner} must collect its own episodes; --data works with {', '.join(able)}")
         if not isinstance(self.settings, chosen):
-            raise InputError(f"{self.learner} is set up by {chosen.__name__}, not {type(self.settings).__name__}")
+            raise InputError(
+                f"the settings of {self.learner} must be a {chosen.__name__}, not a {type(self.settings).__name__}"
+            )
         self.make_family().check_device(resolve_device(self.run.device))
 
     @property
@@ -235,12 +237,12 @@ class TrainConfig:
             _ = [content[name] for name in (*HASHED, *CONDITIONS, "config_hash")]
         except (KeyError, TypeError, ValidationError, ValueError, OverflowError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"the run's config.json is not one that this metarl wrote ({reason})") from None
+            raise InputError(f"the run's config.json was not written by this version of metarl ({reason})") from None
         config = cls(learner, family, run, settings, overrides)
         if config.split().fingerprint() != expected:
             raise InputError(
-                f"the tasks of {family} are no longer those the run was started with (split hash {expected}, now "
-                f"{config.split().fingerprint()}): its held-out tasks may be among its training tasks; train it anew"
+                f"the task split of {family} has changed since the run was started (split hash {expected}, now "
+                f"{config.split().fingerprint()}), so it may have been trained on held-out tasks; start a new run"
             )
         refuse_changes(content, config.to_json())
         return config
@@ -266,7 +268,7 @@ def _sizes_that_fit(learner: str) -> Iterator[None]:
         yield
     except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
-            raise InputError(f"{learner} with these settings does not fit into memory; choose smaller sizes") from None
+            raise InputError(f"{learner} with these settings does not fit in memory; choose smaller sizes") from None
         raise
 
 
@@ -292,7 +294,7 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError:
         known = False
     if not known:
-        raise InputError(f"there is no device called {name!r}; use cpu or cuda")
+        raise InputError(f"unknown device {name!r}; use cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no CUDA device {name!r} on this machine; use cpu")
     return device

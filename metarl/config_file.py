@@ -63,12 +63,12 @@ def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in ("preset", "family_settings"):
         if content[name] != fresh[name]:
             was, found = _difference(content[name], fresh[name])
-            raise InputError(f"config.json says {name} {was}, but the run's configuration has {found}; put it back")
+            raise InputError(f"config.json has {name} {was}, but the run was started with {found}; restore it")
     expected, found = content["config_hash"], config_hash(content)
     if expected != found:
         raise InputError(
-            f"config.json was changed after the run had started (hash {expected}, now {found}); only "
-            f"{', '.join(CHANGEABLE)} of the run may be: metarl train --resume RUN --iterations N --device D"
+            f"config.json has been changed since the run was started (hash {expected}, now {found}); only "
+            f"{', '.join(CHANGEABLE)} may be changed: metarl train --resume RUN --iterations N --device D"
         )
 
 
@@ -79,11 +79,11 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
         InputError: if the run was started with another version.
     """
     if not isinstance(content.get("tracking_id"), str):
-        raise InputError("config.json has no tracking_id, by which the tracked run is found; put the file back")
+        raise InputError("config.json has no tracking_id, which identifies the tracked run; restore the file")
     if content["numbers"] != numbers:
         raise InputError(
-            f"{content['learner']} trains to other numbers since version {numbers} of them, and the run was started "
-            f"with version {content['numbers']}; it can be evaluated, but to go on train a new run"
+            f"{content['learner']} computes different numbers since its version {numbers}, and the run was started "
+            f"with version {content['numbers']}; it can be evaluated but not continued: start a new run"
         )
 
 

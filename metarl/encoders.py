@@ -71,7 +71,7 @@ class OneHot(nn.Module):
             counts = space.high.astype(np.int64) - space.low.astype(np.int64) + 1
             space = spaces.MultiDiscrete(counts, start=space.low.astype(np.int64))
         if not isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-            raise InputError(f"the encoder one-hot reads integers, not {one_line(space)}; use flat")
+            raise InputError(f"the encoder one-hot needs integers, not {one_line(space)}; use flat")
         self._space, self.size = space, spaces.flatdim(space)
 
     def forward(self, observations: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         if not is_image(space):
             raise InputError(
-                f"the encoder {self.name} reads images, uint8 of three axes, not {one_line(space)}; use flat"
+                f"the encoder {self.name} needs images (uint8 with three axes), not {one_line(space)}; use flat"
             )
         assert space.shape is not None
         self._channels_last = space.shape[2] <= space.shape[0]
@@ -267,7 +267,7 @@ def _tried(name: str, encoder: type[nn.Module], space: spaces.Space[Any]) -> Obs
         size = made.size
     except (TypeError, AttributeError) as error:
         raise InputError(
-            f"encoder {name!r} cannot be made ({error}); it is constructed with the observation space and has an "
+            f"encoder {name!r} cannot be constructed ({error}); its class must take the observation space and have an "
             "attribute size"
         ) from error
     observations = torch.as_tensor(np.stack([space.sample(), space.sample()]))
@@ -275,5 +275,5 @@ def _tried(name: str, encoder: type[nn.Module], space: spaces.Space[Any]) -> Obs
         outputs = made(observations)
     if outputs.shape != (2, size) or outputs.dtype != torch.float32:
         given = f"{outputs.dtype} {list(outputs.shape)}".removeprefix("torch.")
-        raise InputError(f"encoder {name!r} must turn {list(observations.shape)} into float32 [2, {size}], not {given}")
+        raise InputError(f"encoder {name!r} must map {list(observations.shape)} to float32 [2, {size}], not {given}")
     return ObservationEncoder(made, space)

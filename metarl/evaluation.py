@@ -208,13 +208,13 @@ def load_learner(learner: Learner, content: Mapping[str, Any], file: Path) -> No
     if not isinstance(content.get("env_steps"), int) or content["env_steps"] < 0 or content["iteration"] < 0:
         misfit = "env_steps"
     if (broken := find_not_finite(content.get("learner"))) is not None:
-        raise InputError(f"{file} holds a number that is not finite: {broken}; the run cannot be read from it")
+        raise InputError(f"{file} contains a non-finite number: {broken}; the run cannot be loaded from it")
     try:
         learner.load_state_dict(content["learner"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         misfit = misfit or str(error).splitlines()[0]
     if misfit is not None:
-        raise InputError(f"{file} does not fit the run's config.json ({misfit}); the run cannot be read")
+        raise InputError(f"{file} does not match the run's config.json ({misfit}); the run cannot be loaded")
 
 
 def load_session(

@@ -198,7 +198,7 @@ class TaskFamily(ABC):
         """
         if set(parameters) != set(self.task_space):
             expected, got = sorted(self.task_space), sorted(parameters)
-            raise InputError(f"{self.name}: a task has the parameters {expected}, not {got}")
+            raise InputError(f"{self.name}: a task needs the parameters {expected}, not {got}")
         task = TensorDict({key: self._task_value(key, parameters[key])[None] for key in self.task_space}, [1])
         if (known := self.all_tasks()) is not None and not any(bool((row == task[0]).all()) for row in known):
             raise InputError(f"{self.name}: there is no task {dict(parameters)}; it has {len(known)} others")

@@ -45,7 +45,7 @@ def checked_settings(family: type[TaskFamily], settings: Mapping[str, Any]) -> d
             checked[name] = TypeAdapter(known[name]).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"]
-            raise InputError(f"{family.name}: {name} = {value!r} does not fit ({reason})") from None
+            raise InputError(f"{family.name}: {name} = {value!r} is invalid ({reason})") from None
     return checked
 
 

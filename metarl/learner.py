@@ -135,7 +135,7 @@ class Learner(Actor):
         """
         if processes.size > 1 and not cls.shards:
             raise InputError(
-                f"{cls.name} works in one process, not in {processes.size}; take one device, or give each seed one: "
+                f"{cls.name} runs in a single process, not in {processes.size}; use one device, or one for each seed: "
                 "--seeds 1,2,3 --devices all"
             )
 
@@ -172,7 +172,7 @@ class Learner(Actor):
         if not isinstance(working, OpenState):
             raise InputError(
                 f"{self.name} cannot act on a state that is not open: call open(state, episodes, generator) at the "
-                "start of every episode, and act on what it returns"
+                "start of every episode, and act on the state it returns"
             )
         distribution = self.action_distribution(working, observations)
         return distribution.mode() if deterministic else distribution.sample(generator), distribution

@@ -104,8 +104,8 @@ class RunLock:
         """
         if not self._is_own(_read(self._path)):
             raise RunError(
-                f"another process has taken over {self._folder}, or {self._path} was removed; this one ends without "
-                "writing any more"
+                f"another process has taken over {self._folder}, or {self._path} was removed; this process ends "
+                "without writing any more"
             )
 
     def _is_own(self, owner: Owner | None) -> bool:
@@ -123,7 +123,7 @@ class RunLock:
         if _lives(owner, age):
             who = "another process" if owner is None else f"process {owner.pid} on {owner.host} since {owner.since}"
             raise InputError(
-                f"{self._folder} is being written by {who}; wait for its end, or choose another --out "
+                f"{self._folder} is being written by {who}; wait for it to end, or choose another --out "
                 f"(if that process is gone, remove {self._path})"
             )
         # Another process may have taken over already: the moved file is put back if it is not the dead owner's.

@@ -106,4 +106,4 @@ def _parse(path: Path, names: list[str], cells: list[str], index: int) -> Metric
 
 
 def _refusal(path: Path, what: str) -> InputError:
-    return InputError(f"{path} is not what this run wrote: {what}; put the file back, or train a new run")
+    return InputError(f"{path} is not the file that this run wrote: {what}; restore it, or start a new run")

@@ -73,7 +73,7 @@ class Policy(ABC):
         if weights > MAX_FIRST_LAYER:
             raise InputError(
                 f"adaptation by gradient gives each task its own policy, whose first layer has {weights:,} weights on "
-                f"{one_line(self._space)} (at most {MAX_FIRST_LAYER:,}); use rl2, whose encoder all tasks share"
+                f"{one_line(self._space)} (at most {MAX_FIRST_LAYER:,}); use rl2, whose encoder is shared by all tasks"
             )
 
     @abstractmethod

@@ -100,23 +100,27 @@ class RecordedData:
         """
         known, wanted = self.description, Description.of(family)
         if known.family != wanted.family:
-            raise InputError(f"{self.path} was recorded on {known.family}, and cannot train on {wanted.family}")
+            raise InputError(f"{self.path} was recorded on {known.family} and cannot be used for {wanted.family}")
         for name in ("observation_space", "action_space"):
             found, expected = getattr(known, name), getattr(wanted, name)
             if found != expected:
-                raise InputError(f"{self.path} has the {name} {found}, and the run {expected}; take the same --preset")
+                raise InputError(
+                    f"the {name} of {self.path} is {found}, but that of the run is {expected}; use the same --preset"
+                )
         if known.part not in (None, "train"):
-            raise InputError(f"{self.path} holds {known.part} tasks, which must not be trained on; record --part train")
+            raise InputError(
+                f"{self.path} contains {known.part} tasks, which must not be trained on; record with --part train"
+            )
         if known.split_hash not in (None, split_hash):
             raise InputError(
-                f"{self.path} was recorded on another split (hash {known.split_hash}, the run's is {split_hash}), in "
-                "which held-out tasks may be training tasks; take the --preset, --horizon and --split-seed it was "
-                f"recorded with: {known.settings}"
+                f"{self.path} was recorded with another split (hash {known.split_hash}, the run's is {split_hash}), so "
+                "it may contain held-out tasks of the run; use the --preset, --horizon and --split-seed of the "
+                f"recording: {known.settings}"
             )
         steps = int(self.rollout.valid.sum(-1).max())
         if steps > family.horizon:
             raise InputError(
-                f"{self.path} has episodes of {steps} steps, and {family.name} of {family.horizon} at most"
+                f"{self.path} has episodes of {steps} steps, but those of {family.name} have at most {family.horizon}"
             )
 
     def draw(
@@ -140,8 +144,8 @@ class RecordedData:
         total, available = self.rollout.rewards.shape[:2]
         if episodes * rollouts > available:
             raise InputError(
-                f"{self.path} holds {available} episodes of each task, and an iteration takes {rollouts} x {episodes}; "
-                f"take --episodes-per-task {available // rollouts or 1} or fewer, or fewer --episodes-per-trial"
+                f"{self.path} has {available} episodes of each task, but an iteration needs {rollouts} x {episodes}; "
+                f"use --episodes-per-task {available // rollouts or 1} or fewer, or fewer --episodes-per-trial"
             )
         positions = torch.arange(iteration * tasks, (iteration + 1) * tasks)
         orders = {
@@ -198,19 +202,25 @@ def load_recorded(path: Path | str, device: torch.device | str = "cpu") -> Recor
         known = content["format"] == FORMAT
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
-            f"{folder} holds no recorded episodes: it has no {MANIFEST}; metarl collect makes one"
+            f"{folder} contains no recorded episodes (no {MANIFEST}); record some with metarl collect"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / MANIFEST} is damaged or not metarl's; the episodes cannot be read") from None
+        raise InputError(
+            f"{folder / MANIFEST} is damaged or was not written by metarl; the episodes cannot be read"
+        ) from None
     if not known:
-        raise InputError(f"{folder / MANIFEST} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
+        raise InputError(
+            f"{folder / MANIFEST} has the format {content['format']!r}; this version of metarl reads {FORMAT!r}"
+        )
     try:
         description = TypeAdapter(Description).validate_python(content["description"])
         shards = TypeAdapter(list[Shard]).validate_python(content["shards"])
     except (KeyError, ValidationError):
-        raise InputError(f"{folder / MANIFEST} is damaged or not metarl's; the episodes cannot be read") from None
+        raise InputError(
+            f"{folder / MANIFEST} is damaged or was not written by metarl; the episodes cannot be read"
+        ) from None
     if not shards:
-        raise InputError(f"{folder} holds no episodes; record some")
+        raise InputError(f"{folder} contains no episodes; record some with metarl collect")
     rollouts = [_rollout(read_tensors(folder / shard.file, shard.sha256), shard.tasks) for shard in shards]
     fingerprint = hashlib.sha256(text).hexdigest()
     return RecordedData(_of_all_tasks(rollouts).to(device), description, fingerprint, folder)

@@ -39,7 +39,7 @@ def to_minari(data: RecordedData, family: TaskFamily, dataset_id: str, **metadat
     if data.description.family != family.name:
         raise InputError(f"{data.path} was recorded on {data.description.family}, not on {family.name}")
     if dataset_id in minari.list_local_datasets():
-        raise InputError(f"Minari has a data set {dataset_id} already; take another name")
+        raise InputError(f"Minari already has a data set {dataset_id}; choose another name")
     known = {
         "algorithm_name": str(data.description.made_by.get("learner", "metarl")),
         "description": f"{family.name}, recorded by metarl",
@@ -107,11 +107,13 @@ def from_minari(dataset: Any, family: TaskFamily, path: Path | str) -> None:
         try:
             dataset = minari.load_dataset(dataset)
         except FileNotFoundError:
-            raise InputError(f"Minari has no data set {dataset} here; minari download {dataset} fetches it") from None
+            raise InputError(f"Minari has no local data set {dataset}; get it with minari download {dataset}") from None
     for name in ("observation_space", "action_space"):
         found, wanted = getattr(dataset, name), getattr(family, name)
         if found != wanted:
-            raise InputError(f"the Minari data set {dataset.id} has the {name} {found}, and {family.name} {wanted}")
+            raise InputError(
+                f"the {name} of the Minari data set {dataset.id} is {found}, but that of {family.name} is {wanted}"
+            )
     rollout = _rollout(dataset, family)
     save_recorded(path, Description.of(family, made_by={"minari": dataset.id}), [rollout])
 

@@ -40,5 +40,7 @@ class Reference:
             InputError: if the return with full knowledge is unknown.
         """
         if self.full_knowledge is None:
-            raise InputError("returns are normalised by what full knowledge earns, which is not known for this preset")
+            raise InputError(
+                "returns are normalised by the return with full knowledge, which is unknown for this preset"
+            )
         return normalize(returns, self.no_adaptation, self.full_knowledge)

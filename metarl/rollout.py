@@ -14,8 +14,8 @@ from metarl.errors import InputError
 from metarl.params import names
 
 UNKNOWN_POLICY = (
-    "do not say with what probability their actions were drawn, which this learner's update needs; take a learner that "
-    "learns from the experience of others, such as pearl"
+    "do not contain the probabilities of their actions, which this learner's update needs; use an off-policy "
+    "learner, such as pearl"
 )
 
 
@@ -214,7 +214,7 @@ def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, int]) -> Tensor:
     """Return arrays ``[T_b, ...]`` of N * E episodes as one tensor ``[N, E, T, ...]``, zeros after their ends."""
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1:
-        raise InputError(f"the observations and actions of all episodes need one shape, not {sorted(shapes)}")
+        raise InputError(f"observations and actions must have the same shapes in all episodes, not {sorted(shapes)}")
     longest = max(len(array) for array in arrays)
     padded = np.zeros((len(arrays), longest, *shapes.pop()), dtype=arrays[0].dtype)
     for row, array in zip(padded, arrays, strict=True):

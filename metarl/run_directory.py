@@ -102,9 +102,13 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{self.config} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise InputError(f"{self.config} is damaged or not metarl's; the run cannot be read") from None
+            raise InputError(
+                f"{self.config} is damaged or was not written by metarl; the run cannot be loaded"
+            ) from None
         if not known:
-            raise InputError(f"{self.config} has the format {content['format']!r}; this metarl reads {FORMAT!r}")
+            raise InputError(
+                f"{self.config} has the format {content['format']!r}; this version of metarl reads {FORMAT!r}"
+            )
         return content
 
     @property
@@ -143,25 +147,25 @@ class RunDirectory:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path} is truncated or damaged: {reason}; {self._remedy(path)}") from None
         if not whole:
-            raise InputError(f"{path} holds iteration {content['iteration']}; {self._remedy(path)}")
+            raise InputError(f"{path} contains iteration {content['iteration']}; {self._remedy(path)}")
         return content
 
     def _explain_missing(self) -> str:
         if (self.path / "checkpoint.pt").exists():
             return (
-                f"{self.path} was written by an earlier metarl, whose checkpoint.pt has no checksum and is no longer "
-                "read; use the version that its config.json names, or train it anew"
+                f"{self.path} was written by an earlier version of metarl, whose checkpoint.pt has no checksum and is "
+                "no longer supported; use the version in its config.json, or start a new run"
             )
         if self.read_metrics():
-            return f"{self.path} has lost its checkpoints: restore {self.checkpoints} from a copy, or train it anew"
-        return f"{self.path} has no checkpoint yet; metarl train --resume {self.path} starts it"
+            return f"{self.path} has lost its checkpoints; restore {self.checkpoints} from a copy, or start a new run"
+        return f"{self.path} has no checkpoint yet; start it with metarl train --resume {self.path}"
 
     def _remedy(self, path: Path) -> str:
         """Return what to do about a checkpoint that cannot be used."""
         others = [iteration_of(each) for each in self.checkpoint_files() if each != path]
         if others:
-            return f"remove it, and the run goes on from its checkpoint of iteration {max(others)}, to the same numbers"
-        return "restore it from a copy, or train the run anew"
+            return f"remove it to resume from the checkpoint of iteration {max(others)}, with the same results"
+        return "restore it from a copy, or start a new run"
 
     def find_checkpoint(self, choice: CheckpointChoice) -> Path:
         """Return the file of the latest checkpoint, or of the one with the best validation return.
@@ -173,8 +177,8 @@ class RunDirectory:
             return self.checkpoint
         if (best := self.best_checkpoint()) is None:
             raise InputError(
-                f"no checkpoint of {self.path} has been validated, so none is the best; a run is validated at its end, "
-                "and as often as --validate-every says"
+                f"no checkpoint of {self.path} has been validated, so there is no best one; validation takes place at "
+                "the end of training, and every --validate-every iterations"
             )
         return best
 
@@ -207,8 +211,8 @@ class RunDirectory:
         rows = self.read_metrics()[:iterations]
         if len(rows) < iterations:
             raise InputError(
-                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; put the "
-                "whole file back, or train a new run"
+                f"{self.metrics} has {len(rows)} of the {iterations} iterations in {self.checkpoint.name}; restore "
+                "the whole file, or start a new run"
             )
         return rows
 

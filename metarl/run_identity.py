@@ -29,12 +29,12 @@ def check_belongs(directory: RunDirectory, file: Path, content: Mapping[str, Any
         same_run = run_id(content["tracking_id"]) == run_id(config["tracking_id"])
         same_settings = content["config_hash"] == config_hash(config)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} does not fit the run's config.json: {error} is missing in one of them") from None
+        raise InputError(f"{file} does not match the run's config.json: {error} is missing in one of them") from None
     if not same_run:
         raise InputError(f"{file} is a checkpoint of another run (tracking_id {content['tracking_id']}); remove it")
     if not same_settings:
         raise InputError(
-            f"{file} does not fit the run's config.json: the settings there are not those it was trained with; restore "
+            f"{file} does not match the run's config.json, whose settings are not those of training; restore "
             f"{directory.config}"
         )
 

@@ -218,7 +218,7 @@ class Session:
         if not self.ended:
             alive = int(self._running.alive.sum())
             raise InputError(
-                f"{alive} of {self._running.alive.numel()} episodes have not ended: go on until session.ended, or "
+                f"{alive} of {self._running.alive.numel()} episodes have not ended: continue until session.ended, or "
                 "discard them with open"
             )
         rollout = self._running.rollout(self._tasks)

@@ -43,7 +43,7 @@ def require_observations(space: spaces.Space[Any]) -> None:
             require_observations(part)
     elif not isinstance(space, SINGLE):
         raise InputError(
-            f"no learner observes {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space, or a "
+            f"no learner can observe {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space, or a "
             "Dict or Tuple of them"
         )
 
@@ -52,7 +52,7 @@ def require_actions(space: spaces.Space[Any]) -> None:
     """Raise ``InputError`` for an action space that no policy supports."""
     if not isinstance(space, SINGLE):
         raise InputError(
-            f"no policy acts in {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space"
+            f"no policy can act in {one_line(space)}; use a Box, Discrete, MultiDiscrete or MultiBinary space"
         )
 
 

@@ -85,7 +85,9 @@ class TaskSplit:
         require_count("the number of tasks", count)
         drawn = self.family.outside_tasks(count, generator(self.seed, "ood"))
         if drawn is None:
-            raise InputError(f"{self.family.name} has no tasks outside its distribution (ood); take those of a part")
+            raise InputError(
+                f"{self.family.name} has no out-of-distribution tasks (ood); use those of train, validation or test"
+            )
         return drawn[:count]
 
     def finite(self, part: Part) -> TensorDict | None:
@@ -97,7 +99,7 @@ class TaskSplit:
         if (tasks := self.family.all_tasks()) is None:
             return None
         if (total := len(tasks)) < 3:
-            raise InputError(f"{self.family.name} has {total} tasks; three parts of which none is empty need 3")
+            raise InputError(f"{self.family.name} has {total} tasks, but a split into three non-empty parts needs 3")
         order = torch.randperm(total, generator=generator(self.seed, "split"))
         held_out = max(1, round(0.2 * total))
         pieces = torch.split(order, [total - 2 * held_out, held_out, held_out])

@@ -98,7 +98,7 @@ def normalize(scores: ArrayLike, no_adaptation: float, full_knowledge: float) ->
     """
     if not -np.inf < no_adaptation < full_knowledge < np.inf:
         raise InputError(
-            "scores are normalised between what no adaptation earns and a higher value of full knowledge, "
+            "scores are normalised between the return without adaptation and a higher one with full knowledge, "
             f"not between {no_adaptation} and {full_knowledge}"
         )
     return (_checked(scores)[0] - no_adaptation) / (full_knowledge - no_adaptation)
@@ -163,7 +163,7 @@ def _jackknife(statistic: Statistic, matrices: list[Scores], over: Over) -> tupl
     The sources are the seeds of each sample, and the tasks.
     """
     if statistic is median:
-        raise InputError("the median has no jackknife interval; take interquartile_mean, or stratified_bootstrap")
+        raise InputError("the median has no jackknife interval; use interquartile_mean, or stratified_bootstrap")
     sources = [_without_each_seed(statistic, matrices, which) for which in range(len(matrices)) if over != "tasks"]
     sources += [_without_each_task(statistic, matrices)] if over != "seeds" else []
     sources = [values for values in sources if values]
@@ -239,10 +239,12 @@ def _checked(*samples: ArrayLike) -> list[Scores]:
     try:
         matrices = [np.asarray(sample, np.float64) for sample in samples]
     except (TypeError, ValueError):
-        raise InputError("scores must be a matrix of numbers [seeds, tasks], as long for one seed as another") from None
+        raise InputError(
+            "scores must be a matrix of numbers [seeds, tasks], with as many tasks for every seed"
+        ) from None
     for matrix in matrices:
         if matrix.ndim < 2 or matrix.size == 0:
-            raise InputError(f"scores must be a matrix [seeds, tasks] that is not empty, not of shape {matrix.shape}")
+            raise InputError(f"scores must be a non-empty matrix [seeds, tasks], not of shape {matrix.shape}")
         if not np.isfinite(matrix).all():
             where = np.argwhere(~np.isfinite(matrix))[0]
             raise InputError(
@@ -250,5 +252,7 @@ def _checked(*samples: ArrayLike) -> list[Scores]:
                 "scores must be finite numbers"
             )
     if len(counts := {matrix.shape[-1] for matrix in matrices}) > 1:
-        raise InputError(f"learners are compared on the same tasks, not on {' and '.join(map(str, sorted(counts)))}")
+        raise InputError(
+            f"learners must be compared on the same tasks, not on {' and '.join(map(str, sorted(counts)))}"
+        )
     return matrices

@@ -93,7 +93,9 @@ def resume(
         _check_processes(config, processes)
         data = _load_data(config)
         if data is not None and data.fingerprint != before["data_hash"]:
-            raise InputError(f"{data.path} no longer holds the episodes that the run was started with; train a new run")
+            raise InputError(
+                f"{data.path} no longer contains the episodes that the run was started with; start a new run"
+            )
         first(lambda: config.check_resumable(before))
         set_torch_threads(before["torch_threads"])  # torch's sums depend on it
         # Only those entries of config.json are rewritten that a resumed run may change.

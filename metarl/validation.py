@@ -54,7 +54,7 @@ def require_sizes(what: str, sizes: Sequence[int]) -> None:
     if any(size < 1 for size in sizes):
         raise InputError(f"{what}: every hidden layer needs at least one unit, not {list(sizes)}")
     if any(size > MAX_UNITS for size in sizes):
-        raise InputError(f"{what}: a hidden layer has at most {MAX_UNITS:,} units")
+        raise InputError(f"{what}: a hidden layer may have at most {MAX_UNITS:,} units")
 
 
 def require_count(what: str, value: int) -> None:

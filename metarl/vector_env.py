@@ -106,7 +106,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             InputError: if the number of tasks differs from the number of environments.
         """
         if tasks.batch_size != torch.Size([self.num_envs]):
-            raise InputError(f"{self.num_envs} environments need as many tasks, not {list(tasks.batch_size)}")
+            raise InputError(f"{self.num_envs} environments need {self.num_envs} tasks, not {list(tasks.batch_size)}")
         self._given_tasks = tasks.to(self.device)
 
     def reset(self, *, seed: int | None = None, options: Info | None = None) -> tuple[Tensor, Info]:

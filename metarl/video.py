@@ -27,11 +27,9 @@ def check_video_path(path: Path | str) -> None:
     """
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
-        raise InputError(f"a video is an .mp4 or a .gif: give --out a name that ends so, not {path}")
+        raise InputError(f"a video is an .mp4 or a .gif file; give --out a name with that ending, not {path}")
     if not path.parent.is_dir():
-        raise InputError(
-            f"there is no folder {path.parent} to write {path.name} into; make it, or choose another --out"
-        )
+        raise InputError(f"there is no folder {path.parent} for {path.name}; create it, or choose another --out")
 
 
 def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:

@@ -138,7 +138,7 @@ def test_what_several_processes_cannot_do_is_refused_by_all(ranks: Ranks, tmp_pa
     with pytest.raises(InputError, match="2 processes need at least one task each, but an iteration has 1"):
         ranks.do(2, trained, few)
     single = TrainConfig("dqn", "gridnavi", RunConfig(out=str(tmp_path / "dqn"), **SHARED))
-    with pytest.raises(InputError, match="dqn works in one process, not in 2"):
+    with pytest.raises(InputError, match="dqn runs in a single process, not in 2"):
         ranks.do(2, trained, single)
     assert not list(tmp_path.iterdir())
 

@@ -63,7 +63,7 @@ class Pearl(Learner):
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
         require_actions(family.action_space)
         if not is_bounded_box(family.action_space):
-            raise InputError(f"pearl acts in bounded Box spaces, not in {one_line(family.action_space)}; use rl2")
+            raise InputError(f"pearl needs actions in a bounded Box, not in {one_line(family.action_space)}; use rl2")
         self.config = config
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
         self._device, self._seed, self._updates = device, seed, 0
@@ -104,7 +104,7 @@ class Pearl(Learner):
         """
         trials = state.shift.shape[1]
         if trials not in (1, episodes):
-            raise InputError(f"{trials} trials of each task go on in as many episodes, not in {episodes}")
+            raise InputError(f"{trials} trials of each task need {trials} episodes, not {episodes}")
         belief = state.posterior().map(lambda tensor: tensor.expand(-1, episodes, -1))
         kept = None
         if self._updates < self.config.random_iterations:

@@ -114,11 +114,13 @@ class TrialReplay:
         if not self.added:
             self._make_room(rows, ends)
         if rows.shape[1] != self._rows.shape[1]:
-            raise InputError(f"a replay of {self._rows.shape[1]} trials of each task cannot take {rows.shape[1]}")
+            raise InputError(
+                f"a replay buffer with {self._rows.shape[1]} trials of each task cannot store {rows.shape[1]}"
+            )
         if total > self._room:
             raise InputError(
-                f"a replay of {self._transitions} transitions has room for {self._room} tasks of {rows.shape[1]} "
-                f"trials, not for the {total} of an iteration; take a larger replay or fewer episodes of each task"
+                f"a replay buffer of {self._transitions} transitions has room for {self._room} tasks with "
+                f"{rows.shape[1]} trials, but an iteration has {total}; use a larger buffer or fewer episodes per task"
             )
         # Whole turns of the room, and the part of one that is left over.
         self._allocate(self._room // total * len(rows) + min(len(rows), self._room % total))

@@ -162,4 +162,4 @@ def make_soft_actions(name: str, space: spaces.Space[Any], per_number: float, sh
         return BoxActions(size, per_number * size)
     if isinstance(space, spaces.Discrete):
         return DiscreteActions(size, share * math.log(size))
-    raise InputError(f"{name} acts in bounded Box and in Discrete spaces, not in {one_line(space)}; use rl2")
+    raise InputError(f"{name} needs actions in a bounded Box or a Discrete space, not in {one_line(space)}; use rl2")

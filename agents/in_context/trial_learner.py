@@ -144,7 +144,7 @@ class TrialLearner(Learner):
     def _next_episode(self, state: Unknown | Trial, trials: int) -> Trial:
         if isinstance(state, Trial):
             if (begun := state.rewards.shape[1]) != trials:
-                raise InputError(f"{begun} trials of each task go on in as many episodes, not in {trials}")
+                raise InputError(f"{begun} trials of each task need {begun} episodes, not {trials}")
             return state.next_episode()
         shape = (state.num_tasks, trials)
         return Trial(
@@ -230,7 +230,7 @@ class TrialLearner(Learner):
         given = {name: value.shape for name, value in state["network"].items()}
         if others := sorted(dict(own.items() ^ given.items())):
             raise InputError(
-                f"the checkpoint is of another network: {others[0]} is not the same in both; the code of its memory "
+                f"the checkpoint belongs to another network: {others[0]} differs; the code of its memory "
                 "has changed since, so train it again"
             )
         self.network.load_state_dict(state["network"])

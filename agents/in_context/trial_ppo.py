@@ -113,8 +113,8 @@ class TrialPpoLearner(TrialLearner):
         if self.inputs.encoder.learned:
             name = self.config.encoder
             raise InputError(
-                f"normalize_observations is for observations as they are, and the encoder {name} is learned; "
-                "leave it off, or use --encoder flat"
+                f"normalize_observations needs raw observations, but the encoder {name} is learned; "
+                "turn it off, or use --encoder flat"
             )
 
     @property

@@ -217,7 +217,9 @@ class SparsePoint(PointRobot):
 
     def __post_init__(self) -> None:
         if not 0 < self.goal_radius < 1:
-            raise InputError(f"goal_radius must lie between 0 and 1, where the start is, not at {self.goal_radius}")
+            raise InputError(
+                f"goal_radius must lie between 0 and 1, the distance from the start to a goal, not {self.goal_radius}"
+            )
 
     @property
     def task_space(self) -> spaces.Dict:

@@ -53,7 +53,7 @@ class TabularMDP(SolvedFamily):
 
     def __post_init__(self) -> None:
         if self.states < 1 or self.actions < 2:
-            raise InputError(f"an MDP needs a state and two actions, not {self.states} and {self.actions}")
+            raise InputError(f"an MDP needs at least 1 state and 2 actions, not {self.states} and {self.actions}")
 
     @property
     def observation_space(self) -> spaces.Box:

@@ -53,7 +53,7 @@ class GridFamily(TensorFamily):
 
     def __post_init__(self) -> None:
         if self.size < self.smallest:
-            raise InputError(f"{self.name} needs at least {self.smallest} cells a side, not {self.size}")
+            raise InputError(f"{self.name} needs at least {self.smallest} cells per side, not {self.size}")
 
     @property
     def task_space(self) -> spaces.Dict:
@@ -174,9 +174,7 @@ class SightedGrid(GridFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.view is not None and (self.view < 3 or self.view % 2 == 0):
-            raise InputError(
-                f"{self.name}: the view must be an odd number of cells from 3 on, or None, not {self.view}"
-            )
+            raise InputError(f"{self.name}: view must be None or an odd number of cells, at least 3, not {self.view}")
 
     @property
     def observation_space(self) -> spaces.Box:

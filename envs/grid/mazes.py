@@ -55,7 +55,7 @@ class RandomMazes(SightedGrid, GoalGrid):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size % 2 == 0:
-            raise InputError(f"{self.name} needs an odd number of cells a side, not {self.size}")
+            raise InputError(f"{self.name} needs an odd number of cells per side, not {self.size}")
 
     @property
     def task_space(self) -> spaces.Dict:
@@ -90,7 +90,7 @@ class RandomMazes(SightedGrid, GoalGrid):
         task = super().make_task(parameters)
         x, y = task["goal"][0].tolist()
         if (x, y) not in reachable(task["walls"][0]) - {(0, 0)}:
-            raise InputError(f"{self.name}: no way leads from (0, 0) to a goal at ({x}, {y}) elsewhere")
+            raise InputError(f"{self.name}: no path leads from (0, 0) to a goal at ({x}, {y})")
         return task
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:

@@ -88,7 +88,7 @@ class RuleWorlds(SightedGrid):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.fusions, self.distractors) < 0:
-            raise InputError(f"{self.name}: fusions and distractors cannot be fewer than 0")
+            raise InputError(f"{self.name}: fusions and distractors must not be negative")
         if self.looks > len(self.stamps) or self.bodies > self.size**2 - 1:
             raise InputError(f"{self.name} has no room for {self.fusions} fusions and {self.distractors} distractors")
 
@@ -150,7 +150,7 @@ class RuleWorlds(SightedGrid):
         task = super().make_task(parameters)
         for name in ("objects", "cells"):
             if len(task[name][0].unique(dim=0)) < len(task[name][0]):
-                raise InputError(f"{self.name}: the {name} of a task must differ from each other")
+                raise InputError(f"{self.name}: the {name} of a task must all differ")
         if not task["cells"][0].any(-1).all():
             raise InputError(f"{self.name}: no object can lie at (0, 0), where the agent starts")
         return task

@@ -117,7 +117,7 @@ class CpuSim:
         except ValueError as error:
             option = name.removeprefix("opt_")
             hint = f"; name it 'opt.{option}'" if hasattr(model.opt, option) else ""
-            raise InputError(f"{name} is no field of the model that can differ between simulations{hint}") from error
+            raise InputError(f"{name} is not a model field that can differ between simulations{hint}") from error
 
     @cached_property
     def centre_of_mass(self) -> Tensor:

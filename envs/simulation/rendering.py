@@ -34,7 +34,7 @@ class StateRenderer:
             self._renderer = mujoco.Renderer(model, SIDE, SIDE)
         except FAILURES as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"MuJoCo cannot draw on this machine ({reason}); {ADVICE}") from error
+            raise InputError(f"MuJoCo cannot render on this machine ({reason}); {ADVICE}") from error
 
     def draw(self, qpos: np.ndarray) -> np.ndarray:
         """Return the picture uint8 ``[H, W, 3]`` of positions ``[nq]``."""
@@ -57,4 +57,4 @@ def _choose_context() -> None:
         if find_library(library):
             gl_context.GLContext = import_module(module).GLContext
             return
-    raise InputError(f"MuJoCo cannot draw on this machine (neither EGL nor OSMesa is there); {ADVICE}")
+    raise InputError(f"MuJoCo cannot render on this machine (neither EGL nor OSMesa is available); {ADVICE}")

@@ -237,6 +237,6 @@ def _room(model: mujoco.MjModel, pairs: int) -> tuple[int, int]:
 
 def _crowded(who: str, what: str, needed: int, room: int) -> RunError:
     return RunError(
-        f"MuJoCo Warp left out contacts: {who} needed room for at least {needed} {what} and had {room}; "
-        "use --device cpu, where MuJoCo makes room as needed"
+        f"MuJoCo Warp dropped contacts: {who} needed space for at least {needed} {what}, but had {room}; "
+        "use --device cpu, where MuJoCo allocates as needed"
     )

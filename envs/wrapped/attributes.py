@@ -112,7 +112,7 @@ def unknown_parameter(env: Environment, name: str, key: str, arguments: Mapping[
     has = ", ".join([*given, *(each for each in own if each not in given)])
     has = f"it has {has}" if has else "it has no public ones"
     ways = f"{{{key!r}: 'reset option'}} or 'constructor'"
-    return InputError(f"{text}; {has}; delivery={ways} gives it another way, or a subclass's apply ({GUIDE})")
+    return InputError(f"{text}; {has}; set it with delivery={ways}, or in a subclass's apply ({GUIDE})")
 
 
 def _has(owner: Any, path: str) -> bool:

@@ -201,9 +201,9 @@ class GymnasiumFamily(EnvironmentFamily):
                 raise InputError(f"{self.name}: {setting} names {unknown}; the task has {list(self.task_space)}")
         for key, way in self.delivery.items():
             if way not in get_args(Delivery):
-                raise InputError(f"{self.name}: {key} is delivered as one of {get_args(Delivery)}, not {way!r}")
+                raise InputError(f"{self.name}: the delivery of {key} must be one of {get_args(Delivery)}, not {way!r}")
             if way == "seed" and (self.task_space[key].shape or not _is_whole(self.task_space[key])):
-                raise InputError(f"{self.name}: the seed {key} must be one whole number, not {self.task_space[key]}")
+                raise InputError(f"{self.name}: the seed {key} must be a single integer, not {self.task_space[key]}")
 
     @cached_property
     def _delivered(self) -> dict[Delivery, list[str]]:

@@ -139,8 +139,10 @@ class VectorDynamics(Dynamics):
             self._worlds.closed = True
             self._worlds = None
         if hung:
-            raise RunError(f"{self._family.name}: a world has not answered for {worker_processes.STEP_SECONDS:.0f} s")
-        raise RunError(f"{self._family.name}: the process of a world died; {self._num_envs} may be too many for memory")
+            raise RunError(f"{self._family.name}: a world has not responded for {worker_processes.STEP_SECONDS:.0f} s")
+        raise RunError(
+            f"{self._family.name}: the process of a world died; {self._num_envs} worlds may need too much memory"
+        )
 
 
 def start_worlds(family: EnvironmentFamily, count: int, render_mode: str | None = None) -> Worlds:

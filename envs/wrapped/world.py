@@ -153,7 +153,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
         except DependencyNotInstalled:
             return None
         except Exception as error:
-            return InputError(f"{self._family.name} cannot be drawn on this machine: {first_line(error)}")
+            return InputError(f"{self._family.name} cannot be rendered on this machine: {first_line(error)}")
         return None if picture is None else np.asarray(picture)
 
     def close(self) -> None:
@@ -187,8 +187,8 @@ class World(gymnasium.Env[np.ndarray, Any]):
                 raise
             mode = f"render_mode={self._render_mode!r}"
             raise InputError(
-                f"{self._family.name} cannot be drawn on this machine: it is not made with {mode} "
-                f"({first_line(error)}); what draws no pictures, such as training, does without"
+                f"{self._family.name} cannot be rendered on this machine: it cannot be made with {mode} "
+                f"({first_line(error)}); training and evaluation do not need this"
             ) from error
         parameters = inspect.signature(env.unwrapped.reset).parameters
         if "seed" not in parameters and not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
@@ -211,10 +211,10 @@ class World(gymnasium.Env[np.ndarray, Any]):
                 continue
             texts = [np.array2string(np.asarray(value), precision=6) for value in (allowed[0], found)]
             ways = (
-                f"give it with delivery={{{key!r}: 'reset option'}} if reset reads it from its options, or set in a "
-                "subclass's apply what it is drawn from"
+                f"use delivery={{{key!r}: 'reset option'}} if reset reads it from its options, or set in a subclass's "
+                "apply what it is drawn from"
                 if when == "reset"
-                else f"if it is a starting value that the environment changes, name it in unchecked=({key!r},)"
+                else f"if it is an initial value that the environment changes, add it to unchecked=({key!r},)"
             )
             raise InputError(
                 f"{self._family.name}: the task has no effect: {key} is {texts[1]} after {when}, and was set to "
@@ -247,7 +247,7 @@ def box_of(space: spaces.Space[Any]) -> spaces.Box:
         with suppress(NotImplementedError):
             flat = spaces.flatten_space(space)
     if not isinstance(flat, spaces.Box):
-        raise InputError(f"observations must be a fixed number of numbers, not elements of {one_line(space)}")
+        raise InputError(f"observations must have a fixed size, unlike elements of {one_line(space)}")
     if is_image(flat):
         return flat
     with np.errstate(over="ignore"):  # Bounds beyond float32 become infinite.

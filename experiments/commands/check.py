@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> None:
         wrong += not right
         print(f"{'ok' if right else 'WRONG':<7}{path.relative_to(directory.path)}: {found}")
     if wrong:
-        raise RunError(f"{directory.path} has {wrong} files that are wrong")
+        raise RunError(f"{directory.path}: {wrong} files are wrong")
 
 
 def _checks(

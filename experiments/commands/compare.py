@@ -148,6 +148,8 @@ def parse_steps(text: str | None) -> dict[str, int]:
     for word in [] if text is None else text.split(","):
         learner, _, count = word.rpartition("=")
         if not count.strip().isdigit() or learner in found:
-            raise InputError(f"--steps takes a number, LEARNER=NUMBER, or several with commas between, not {text}")
+            raise InputError(
+                f"--steps takes a number, LEARNER=NUMBER, or several of these separated by commas, not {text}"
+            )
         found[learner.strip()] = int(count)
     return found

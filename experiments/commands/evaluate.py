@@ -106,7 +106,7 @@ def _report(
         save_evaluation(directory, config, curve, iteration, options.seed, out)
     except OSError as error:
         raise RunError(
-            f"the evaluation was not written: {error.filename}: {error.strerror}; --out FOLDER writes it elsewhere"
+            f"the evaluation was not written: {error.filename}: {error.strerror}; choose another folder with --out"
         ) from None
     settings = {"iteration": iteration, "seed": options.seed}
     tracker = track_evaluation(config, directory, options.track, options.checkpoint, curve, settings)

@@ -67,7 +67,7 @@ def parse_devices(text: str) -> list[str]:
         name, times, count = item.strip().partition("*")
         if times and not (count.isdecimal() and int(count) > 0):
             raise InputError(
-                f"--devices {text}: {item!r} needs a positive number of processes after the *; write {name}*4, say"
+                f"--devices {text}: {item!r} needs a positive number of processes after the *; for example {name}*4"
             )
         resolve_device(name)
         devices += [name] * (int(count) if times else 1)
@@ -90,7 +90,7 @@ def launched(command: str, words: Sequence[str]) -> bool:
     restarts, rest = take_option(rest, "--max-restarts")
     if text is None:
         if restarts is not None:
-            raise InputError("--max-restarts is for several processes; name their --devices")
+            raise InputError("--max-restarts needs several processes; specify their --devices")
         return False
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a launcher such as torchrun has started several processes already; leave out --devices")
@@ -99,7 +99,7 @@ def launched(command: str, words: Sequence[str]) -> bool:
     devices = parse_devices(text)
     kinds = {torch.device(name).type for name in devices}
     if len(kinds) > 1 or ("cuda" in kinds and len(set(devices)) < len(devices)):
-        raise InputError(f"--devices {text}: the processes of one run take CUDA devices that differ, or the CPU")
+        raise InputError(f"--devices {text}: the processes of one run must use different CUDA devices, or the CPU")
     alone = ["--device", devices[0]] if len(devices) == 1 else []
     launch(command, [*rest, *alone], devices, int(restarts or 0))
     return True

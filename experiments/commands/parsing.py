@@ -86,4 +86,4 @@ def refuse_words(words: Sequence[str], command: str) -> None:
         InputError: if it was given any.
     """
     if words:
-        raise InputError(f"metarl {command} takes nothing more, not {' '.join(words)}")
+        raise InputError(f"metarl {command} takes no arguments, not {' '.join(words)}")

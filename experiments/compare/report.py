@@ -42,10 +42,14 @@ class ReportFolder:
         here = self.path.resolve()
         for run in runs:
             if Path(run).resolve() in (here, *here.parents):
-                raise InputError(f"{self.path} lies in the run {run}, which is only read; choose another --out")
+                raise InputError(
+                    f"{self.path} is inside the run {run}, which must not be changed; choose another --out"
+                )
         empty = make_folder(self.path, "a report")
         if not empty and self._read_record().get("format") != FORMAT:
-            raise InputError(f"{self.path} holds something that is no report of metarl compare; choose another --out")
+            raise InputError(
+                f"{self.path} contains files that are not a report of metarl compare; choose another --out"
+            )
 
     def write(self, comparison: Comparison, summary: Summary, command: str, videos: bool) -> None:
         """Write all files, and remove those of an earlier report that this one lacks."""

@@ -54,7 +54,7 @@ def read_runs(paths: Sequence[str], device: str | None = None, checkpoint: Check
     places = [Path(path).resolve() for path in paths]
     for number, place in enumerate(places):
         if place in places[:number]:
-            raise InputError(f"{paths[number]} is given twice; a run counts once")
+            raise InputError(f"{paths[number]} is given twice; give each run once")
     runs = [Run(path, *load_run(path, device, checkpoint)) for path in paths]
     for run in runs[1:]:
         _require_same_tasks(runs[0], run)
@@ -93,7 +93,7 @@ def _require_same_tasks(one: Run, other: Run) -> None:
     for name in first:
         if first[name] != second.get(name):
             raise InputError(
-                f"{one.path} and {other.path} cannot be compared, their tasks are not the same: {name} is "
+                f"{one.path} and {other.path} cannot be compared because their tasks differ: {name} is "
                 f"{first[name]} in the first and {second.get(name)} in the second"
             )
 

@@ -120,14 +120,14 @@ class Job:
             found = read_record(self.results)
             same = (found.steps, found.tasks, found.recording) == (self.variant.steps, self.tasks, self.recording)
             if not same or not matches(found.config, self.variant.config, "seed"):
-                raise InputError(f"{self.results} is of other settings or tasks; remove it, or choose another --out")
+                raise InputError(f"{self.results} has other settings or tasks; remove it, or choose another --out")
         for config in map(self._config, self.missing(seeds)):
             directory = RunDirectory(str(config.run.out))
             if not directory.path.exists():
                 continue
             content = directory.read_config()
             if not matches(content, config, "iterations") or content["run"]["iterations"] > config.run.iterations:
-                raise InputError(f"{directory.path} is a run of other settings; remove it, or choose another --runs")
+                raise InputError(f"{directory.path} is a run with other settings; remove it, or choose another --runs")
 
     def measure(self, seed: int) -> None:
         """Train and evaluate with a seed, unless already done, and add the evaluations to the results."""

@@ -147,7 +147,7 @@ def read_record(path: Path) -> Record:
         return TypeAdapter(Record).validate_json(path.read_bytes())
     except FileNotFoundError:
         made = f"python experiments/learning/curve.py {path.parent.name} --variants {path.stem}"
-        raise InputError(f"there are no results in {path}; {made} makes them") from None
+        raise InputError(f"there are no results in {path}; create them with {made}") from None
     except ValidationError:
         raise InputError(f"{path} is damaged or was not written by this learning/curve.py; remove it") from None
 

@@ -91,8 +91,8 @@ def _accepted(name: str, family: str, settings: Any) -> TrainConfig | InputError
         return refusal
     except Exception as error:
         raise InputError(
-            f"{own}: making it for {family} failed ({type(error).__name__}: {error}); every setting has a default, and "
-            "a family that it does not take is refused by metarl.InputError in __init__"
+            f"{own}: constructing it for {family} failed ({type(error).__name__}: {error}); give every setting a "
+            "default, and raise metarl.InputError in __init__ for a family that it does not support"
         ) from error
     steps = getattr(made, "inner_steps", None)
     whole = isinstance(steps, int) and steps >= 0

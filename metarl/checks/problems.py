@@ -30,7 +30,7 @@ def attempt(name: str, what: str) -> Iterator[None]:
         raise InputError(f"{name}: {what} failed: {_first_line(error)}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise InputError(f"{name}: {what} failed ({reason}); the traceback has the place") from error
+        raise InputError(f"{name}: {what} failed ({reason}); see the traceback") from error
 
 
 def first_difference(one: Any, other: Any, path: str = "") -> str | None:

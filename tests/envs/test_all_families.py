@@ -260,7 +260,7 @@ def test_a_sampled_task_can_be_made_by_name(family: TaskFamily) -> None:
 
 
 def test_make_task_refuses_wrong_names(example: TaskFamily) -> None:
-    with pytest.raises(InputError, match=rf"{example.name}: a task has the parameters .*, not \['nonsense'\]"):
+    with pytest.raises(InputError, match=rf"{example.name}: a task needs the parameters .*, not \['nonsense'\]"):
         example.make_task({"nonsense": 1})
 
 

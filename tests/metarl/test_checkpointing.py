@@ -156,7 +156,7 @@ def test_a_changed_setting_is_refused(name: str, value: int, whole: Path, tmp_pa
     directory = RunDirectory(tmp_path / "run")
     content = directory.read_config()
     directory.write_config({**content, "run": {**content["run"], name: value}})
-    with pytest.raises(InputError, match=r"config\.json was changed after the run had started"):
+    with pytest.raises(InputError, match=r"config\.json has been changed since the run was started"):
         load_run(directory.path)
 
 

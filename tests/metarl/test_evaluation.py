@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_network_is_refused(run: str, tmp_path: Path) ->
     content = directory.load_checkpoint()
     content["learner"]["params"]["weight_0"] = torch.zeros(2, 9)
     directory.save_checkpoint(content)
-    with pytest.raises(InputError, match=r"does not fit the run's config\.json"):
+    with pytest.raises(InputError, match=r"does not match the run's config\.json"):
         load_run(str(directory.path))
 
 
@@ -198,7 +198,7 @@ def test_a_checkpoint_with_parts_missing_is_refused(run: str, tmp_path: Path, co
     directory = copy_of(run, tmp_path / "copy")
     about = {name: directory.load_checkpoint()[name] for name in ("tracking_id", "config_hash")}
     directory.save_checkpoint({**about, "iteration": 9, **content})
-    with pytest.raises(InputError, match=r"does not fit the run's config\.json"):
+    with pytest.raises(InputError, match=r"does not match the run's config\.json"):
         load_run(str(directory.path))
 
 

@@ -14,7 +14,7 @@ import metarl.lock
 from metarl.errors import InputError, RunError
 from metarl.lock import DEAD_AFTER_SECONDS, RunLock
 
-HELD = r"is being written by process \d+ on .* since .*; wait for its end, .* \(if .* is gone, remove .*\.lock\)"
+HELD = r"is being written by process \d+ on .* since .*; wait for it to end, .* \(if .* is gone, remove .*\.lock\)"
 
 
 def test_a_second_owner_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_lock_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_removed_lock_ends_its_owner(tmp_path: Path) -> None:
     with RunLock(tmp_path) as lock:
         (tmp_path / ".lock").unlink()
-        with pytest.raises(RunError, match="was removed; this one ends without writing"):
+        with pytest.raises(RunError, match="was removed; this process ends without writing"):
             lock.check()
 
 

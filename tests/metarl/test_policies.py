@@ -109,9 +109,9 @@ def test_insisting_on_the_right_kind_is_fine() -> None:
     [
         (
             {"action_space": spaces.Text(3)},
-            "no policy acts in Text.*; use a Box, Discrete, MultiDiscrete or",
+            "no policy can act in Text.*; use a Box, Discrete, MultiDiscrete or",
         ),
-        ({"observation_space": spaces.Text(3)}, "no learner observes Text.*; use a Box"),
+        ({"observation_space": spaces.Text(3)}, "no learner can observe Text.*; use a Box"),
         ({"action_space": spaces.MultiBinary(3), "kind": "categorical"}, "use --policy bernoulli"),
         ({"hidden_sizes": (8, 0)}, r"at least one unit, not \[8, 0\]"),
         ({"activation": "sigmoid"}, "must be one of tanh, relu, not 'sigmoid'"),

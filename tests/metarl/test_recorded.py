@@ -105,7 +105,7 @@ def test_more_tasks_than_there_are_repeat_some(data: Path) -> None:
 
 
 def test_too_few_episodes_are_refused(data: Path) -> None:
-    with pytest.raises(InputError, match=r"6 episodes of each task, and an iteration takes 2 x 4; .*-task 3 or fewer"):
+    with pytest.raises(InputError, match=r"6 episodes of each task, but an iteration needs 2 x 4; .*-task 3 or fewer"):
         load_recorded(data).draw(2, 4, 2, 0, 0)
 
 
@@ -141,7 +141,7 @@ def test_other_episodes_than_a_run_was_started_with_are_refused(data: Path, tmp_
     (tmp_path / "data" / "shard-00000.npz").unlink()
     changed = replace(found.rollout, rewards=found.rollout.rewards + 1)
     save_recorded(tmp_path / "data", found.description, [changed])
-    with pytest.raises(InputError, match="no longer holds the episodes that the run was started with"):
+    with pytest.raises(InputError, match="no longer contains the episodes that the run was started with"):
         resume(tmp_path / "run", 2)
 
 
@@ -166,13 +166,13 @@ def test_what_does_not_fit_the_run_is_refused(data: Path, tmp_path: Path) -> Non
     def changed(**known: Any) -> RecordedData:
         return replace(found, description=replace(found.description, **known))
 
-    assert "was recorded on sparse-point, and cannot train on" in refusal(changed(family="sparse-point"), tmp_path)
+    assert "was recorded on sparse-point and cannot be used for" in refusal(changed(family="sparse-point"), tmp_path)
     assert "has the observation_space Discrete(3), and the run" in refusal(
         changed(observation_space="Discrete(3)"), tmp_path
     )
     assert "holds test tasks, which must not be trained on" in refusal(changed(part="test"), tmp_path)
-    assert "recorded on another split" in refusal(found, tmp_path, split_seed=1)
-    assert "recorded on another split" in refusal(found, tmp_path, horizon=7)
+    assert "recorded with another split" in refusal(found, tmp_path, split_seed=1)
+    assert "recorded with another split" in refusal(found, tmp_path, horizon=7)
     assert "episodes of 6 steps, and navigation-2d of 5" in refusal(changed(split_hash=None), tmp_path, horizon=5)
 
 
@@ -183,13 +183,13 @@ def test_a_refused_run_leaves_no_folder(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_learner_that_cannot_learn_from_them_says_who_can(data: Path) -> None:
-    with pytest.raises(InputError, match="maml-trpo learns from episodes of its own; --data is for pearl"):
+    with pytest.raises(InputError, match="maml-trpo must collect its own episodes; --data works with pearl"):
         small(data=str(data))
 
 
 @pytest.mark.parametrize("run", [{"task_source": "plr"}, {"train_tasks": 3}])
 def test_recorded_episodes_bring_their_own_tasks(run: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="--data brings its own tasks"):
+    with pytest.raises(InputError, match="--data determines the tasks"):
         RunConfig(data="anywhere", **run)
 
 
@@ -218,10 +218,10 @@ def test_a_damaged_shard_is_named(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("no json", "is damaged or not metarl's"),
-        ("[]", "is damaged or not metarl's"),
+        ("no json", "is damaged or was not written by metarl"),
+        ("[]", "is damaged or was not written by metarl"),
         (json.dumps({"format": "metarl data 0"}), "has the format 'metarl data 0'"),
-        (json.dumps({"format": "metarl data 1", "shards": []}), "is damaged or not metarl's"),
+        (json.dumps({"format": "metarl data 1", "shards": []}), "is damaged or was not written by metarl"),
     ],
 )
 def test_a_manifest_that_is_not_one_is_refused(content: str, words: str, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_manifest_that_is_not_one_is_refused(content: str, words: str, tmp_pat
 
 
 def test_a_folder_without_a_manifest_is_no_data_set(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no recorded episodes: it has no data.json"):
+    with pytest.raises(InputError, match=r"contains no recorded episodes .no data.json"):
         load_recorded(tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_names_that_are_taken_or_unknown_are_refused(tmp_path: Path) -> None:
     to_minari(data, FAMILY, "metarl/navigation-v0")
     with pytest.raises(InputError, match="has a data set metarl/navigation-v0 already"):
         to_minari(data, FAMILY, "metarl/navigation-v0")
-    with pytest.raises(InputError, match="Minari has no data set metarl/nothing-v0 here"):
+    with pytest.raises(InputError, match="Minari has no local data set metarl/nothing-v0"):
         from_minari("metarl/nothing-v0", FAMILY, tmp_path / "again")
 
 

@@ -85,10 +85,10 @@ def test_returns_are_normalised_between_the_two() -> None:
 
 
 def test_unknown_full_knowledge_is_refused() -> None:
-    with pytest.raises(InputError, match="what full knowledge earns, which is not known for this preset"):
+    with pytest.raises(InputError, match="the return with full knowledge, which is unknown for this preset"):
         REFERENCES["half-cheetah-dir", "h100"].normalize([[1.0]])
 
 
 def test_equal_references_are_refused() -> None:
-    with pytest.raises(InputError, match=r"a higher value of full knowledge, not between 1\.0 and 1\.0"):
+    with pytest.raises(InputError, match=r"a higher one with full knowledge, not between 1\.0 and 1\.0"):
         Reference(10, 1.0, 1.0, "none").normalize([[1.0]])

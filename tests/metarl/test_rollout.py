@@ -154,7 +154,7 @@ def test_no_episodes_are_refused() -> None:
 
 
 def test_episodes_of_different_observations_are_refused() -> None:
-    with pytest.raises(InputError, match=r"need one shape, not \[\(2,\), \(3,\)\]"):
+    with pytest.raises(InputError, match=r"the same shapes in all episodes, not \[\(2,\), \(3,\)\]"):
         Rollout.from_episodes([[episode(2), episode(2, observation_size=3)]])
 
 
@@ -166,5 +166,5 @@ def test_an_episode_with_too_few_observations_is_refused() -> None:
 def test_what_recorded_episodes_do_not_know_is_refused_in_one_line() -> None:
     rollout = Rollout.from_episodes([[episode(2)]])
     for ask in (rollout.known_log_probs, rollout.known_distribution):
-        with pytest.raises(InputError, match="with what probability"):
+        with pytest.raises(InputError, match="the probabilities of their actions"):
             ask()

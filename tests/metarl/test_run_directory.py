@@ -138,13 +138,13 @@ def test_a_folder_without_config_is_no_run(directory: RunDirectory) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"name": "another program"}', "\x00\xff"], ids=repr)
 def test_a_foreign_or_truncated_config_is_refused(directory: RunDirectory, text: str) -> None:
     directory.config.write_text(text, encoding="latin-1")
-    with pytest.raises(InputError, match=r"config\.json is damaged or not metarl's"):
+    with pytest.raises(InputError, match=r"config\.json is damaged or was not written by metarl"):
         directory.read_config()
 
 
 def test_a_config_of_another_format_is_refused(directory: RunDirectory) -> None:
     directory.config.write_text('{"format": "metarl run 99"}')
-    with pytest.raises(InputError, match="has the format 'metarl run 99'; this metarl reads 'metarl run 2'"):
+    with pytest.raises(InputError, match="has the format 'metarl run 99'; this version of metarl reads 'metarl run 2'"):
         directory.read_config()
 
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_is_read_as_written(directory: RunDirectory) -> None:
 
 
 def test_a_missing_checkpoint_is_refused(directory: RunDirectory) -> None:
-    with pytest.raises(InputError, match=r"has no checkpoint yet; metarl train --resume .* starts it"):
+    with pytest.raises(InputError, match=r"has no checkpoint yet; start it with metarl train --resume "):
         directory.load_checkpoint()
 
 
@@ -165,7 +165,7 @@ def test_a_truncated_checkpoint_is_refused(directory: RunDirectory, share: float
     directory.save_checkpoint(CONTENT)
     whole = directory.checkpoint.read_bytes()
     directory.checkpoint.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(InputError, match=r"is truncated or damaged: .*; restore it from a copy, or train the run anew"):
+    with pytest.raises(InputError, match=r"is truncated or damaged: .*; restore it from a copy, or start a new run"):
         directory.load_checkpoint()
 
 
@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_names_the_one_to_go_on_from(directory: RunDirector
     for iteration in (3, 7, 12):
         directory.save_checkpoint({**CONTENT, "iteration": iteration})
     directory.checkpoint.write_bytes(b"")
-    with pytest.raises(InputError, match=r"iteration-12 is .*; remove it, and the run goes on from .* iteration 7"):
+    with pytest.raises(InputError, match=r"iteration-12 is .*; remove it to resume from .* iteration 7"):
         directory.load_checkpoint()
     directory.checkpoint.unlink()
     assert directory.load_checkpoint()["iteration"] == 7
@@ -201,7 +201,7 @@ def test_a_damaged_checkpoint_names_the_one_to_go_on_from(directory: RunDirector
 
 def test_a_checkpoint_under_the_name_of_another_is_refused(directory: RunDirectory) -> None:
     directory.save_checkpoint(CONTENT).rename(directory.checkpoints / "iteration-4")
-    with pytest.raises(InputError, match="iteration-4 holds iteration 3"):
+    with pytest.raises(InputError, match="iteration-4 contains iteration 3"):
         directory.load_checkpoint()
 
 
@@ -342,7 +342,7 @@ def test_where_none_was_validated_there_is_no_best(directory: RunDirectory) -> N
     assert directory.best_checkpoint() is None
     save(directory, _1=None)
     assert directory.best_checkpoint() is None
-    with pytest.raises(InputError, match="has been validated, so none is the best"):
+    with pytest.raises(InputError, match="has been validated, so there is no best one"):
         directory.find_checkpoint("best")
 
 

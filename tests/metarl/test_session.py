@@ -326,7 +326,7 @@ def test_verbs_out_of_order_are_refused() -> None:
     session.observe(SEEN, 0.0, False, False)
     with pytest.raises(InputError, match="observe needs an action: call act first"):
         session.observe(SEEN, 0.0, False, False)
-    with pytest.raises(InputError, match="1 of 1 episodes have not ended: go on until session"):
+    with pytest.raises(InputError, match="1 of 1 episodes have not ended: continue until session"):
         session.adapt()
     session.act(SEEN)
     session.observe(SEEN, 0.0, False, True)
@@ -370,7 +370,7 @@ def test_a_learner_that_simulates_its_task_asks_for_its_parameters() -> None:
     learner, family, _ = make("ppo")
     session = Session(learner, family)
     drive(session, 2)
-    with pytest.raises(InputError, match="the rollout has no goal; give the session the tasks by begin") as refusal:
+    with pytest.raises(InputError, match=r"the rollout has no goal; pass the tasks to session\.begin") as refusal:
         session.adapt()
     assert "\n" not in str(refusal.value)
 

@@ -309,10 +309,10 @@ def test_a_stratified_bootstrap_misses_the_luck_that_a_seed_shares_between_tasks
     [
         ([[1.0, np.nan]], "the score of seed 0 (counted from 0) on task 1 is nan; scores must be finite numbers"),
         ([[1.0], [np.inf]], "the score of seed 1 (counted from 0) on task 0 is inf; scores must be finite numbers"),
-        (np.zeros((0, 3)), "scores must be a matrix [seeds, tasks] that is not empty, not of shape (0, 3)"),
-        ([1.0, 2.0], "scores must be a matrix [seeds, tasks] that is not empty, not of shape (2,)"),
-        ([[1.0, 2.0], [3.0]], "scores must be a matrix of numbers [seeds, tasks], as long for one seed as another"),
-        ([["a"]], "scores must be a matrix of numbers [seeds, tasks], as long for one seed as another"),
+        (np.zeros((0, 3)), "scores must be a non-empty matrix [seeds, tasks], not of shape (0, 3)"),
+        ([1.0, 2.0], "scores must be a non-empty matrix [seeds, tasks], not of shape (2,)"),
+        ([[1.0, 2.0], [3.0]], "scores must be a matrix of numbers [seeds, tasks], with as many tasks for every seed"),
+        ([["a"]], "scores must be a matrix of numbers [seeds, tasks], with as many tasks for every seed"),
     ],
 )
 def test_scores_must_be_a_matrix_of_finite_numbers(scores: list[list[float]], message: str) -> None:
@@ -351,5 +351,5 @@ def test_a_stratified_bootstrap_needs_seeds_and_resamples(seeds: int, resamples:
 
 @pytest.mark.parametrize("ends", [(1.0, 1.0), (2.0, 1.0), (0.0, np.nan), (-np.inf, 0.0), (0.0, np.inf)])
 def test_normalisation_needs_two_values_in_their_order(ends: tuple[float, float]) -> None:
-    with pytest.raises(InputError, match="between what no adaptation earns and a higher value of full knowledge"):
+    with pytest.raises(InputError, match="between the return without adaptation and a higher one with full knowledge"):
         normalize(SCORES, *ends)

@@ -147,7 +147,7 @@ def test_without_a_validation_there_is_no_best(tmp_path: Path) -> None:
     directory = trained(tmp_path / "run", iterations=1)
     content = directory.load_checkpoint()
     directory.save_checkpoint({**content, "validation": None})  # it was stopped before its end
-    with pytest.raises(InputError, match=r"no checkpoint of .* has been validated, so none is the best"):
+    with pytest.raises(InputError, match=r"no checkpoint of .* has been validated, so there is no best one"):
         load_run(directory.path, checkpoint="best")
 
 

@@ -181,7 +181,7 @@ def test_no_worlds_are_refused() -> None:
 
 
 def test_a_wrong_number_of_tasks_is_refused() -> None:
-    with pytest.raises(InputError, match=r"2 environments need as many tasks, not \[3\]"):
+    with pytest.raises(InputError, match=r"2 environments need 2 tasks, not \[3\]"):
         TaskVectorEnv(EchoFamily(), 2).set_tasks(echo_tasks([1, 2, 3]))
 
 

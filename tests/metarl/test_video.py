@@ -81,12 +81,14 @@ def test_a_gif_of_many_colours_is_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["square.avi", "square", "mp4", "square.mp4.png"])
 def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
     for attempt in (check_video_path, lambda path: write_video(moving_square(), path, 20)):
-        with pytest.raises(InputError, match=r"an .mp4 or a .gif: give --out a name that ends so, not .*" + name):
+        with pytest.raises(
+            InputError, match=r"an .mp4 or a .gif file; give --out a name with that ending, not .*" + name
+        ):
             attempt(tmp_path / name)
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"there is no folder .*nowhere to write square.mp4 into"):
+    with pytest.raises(InputError, match=r"there is no folder .*nowhere for square.mp4; create it"):
         check_video_path(tmp_path / "nowhere" / "square.mp4")
 
 

@@ -145,7 +145,7 @@ class Sb3Learner(Learner):
         if missing := set(self._family.task_space) - set(rollout.tasks.keys()):
             raise InputError(
                 f"{self.name} adapts by stepping the task's own environment and needs its parameters: the rollout has "
-                f"no {', '.join(sorted(missing))}; give the session the tasks by begin, or use rl2"
+                f"no {', '.join(sorted(missing))}; pass the tasks to session.begin, or use rl2"
             )
         granted = rollout.valid.sum((1, 2)).tolist()
         learned = [self._adapted(state, rollout, task, steps) for task, steps in enumerate(granted)]
@@ -290,6 +290,6 @@ class Sb3Learner(Learner):
         kinds = ", ".join("bounded Box" if kind is spaces.Box else kind.__name__ for kind in self.acts_in)
         others = [name for name, each in LEARNERS.items() if issubclass(each, Sb3Learner) and each.acts(space)]
         raise InputError(
-            f"{self.name} acts in {kinds} spaces, and the actions of {family.name} are {one_line(space)}; "
+            f"{self.name} needs {kinds} actions, but those of {family.name} are {one_line(space)}; "
             f"use {' or '.join([*others, 'rl2'])}"
         )

@@ -97,7 +97,7 @@ def test_every_action_of_a_space_is_as_likely(space: spaces.Space[Any], values: 
 
 
 def test_a_space_without_a_policy_is_refused() -> None:
-    with pytest.raises(InputError, match="no policy acts in Text"):
+    with pytest.raises(InputError, match="no policy can act in Text"):
         RandomPolicy(AnyActions(space=spaces.Text(3)), RandomConfig(), 1, CPU)
 
 

@@ -163,7 +163,7 @@ def test_trials_of_a_task_know_nothing_of_each_other() -> None:
 def test_another_number_of_trials_is_refused() -> None:
     learner, rollouts = learner_and_trials()
     state = learner.adapt(learner.begin(TASKS), rollouts[0])
-    with pytest.raises(InputError, match="3 trials of each task go on in as many episodes, not in 2"):
+    with pytest.raises(InputError, match="3 trials of each task need 3 episodes, not 2"):
         learner.open(state, 2, stream())
 
 
@@ -411,9 +411,9 @@ def test_the_last_addition_is_undone(tasks: int) -> None:
 
 
 def test_what_a_replay_cannot_hold_is_refused() -> None:
-    with pytest.raises(InputError, match="room for 1 tasks of 2 trials, not for the 2 of an iteration"):
+    with pytest.raises(InputError, match="room for 1 tasks with 2 trials, but an iteration has 2"):
         replay(2, room=1)
-    with pytest.raises(InputError, match="a replay of 2 trials of each task cannot take 1"):
+    with pytest.raises(InputError, match="a replay buffer with 2 trials of each task cannot store 1"):
         replay(2).add(*numbered(range(2), ((3, 2, 4),)))
 
 
@@ -484,7 +484,9 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
 
 
 def test_it_refuses_discrete_actions() -> None:
-    with pytest.raises(InputError, match=re.escape("pearl acts in bounded Box spaces, not in Discrete(5); use rl2")):
+    with pytest.raises(
+        InputError, match=re.escape("pearl needs actions in a bounded Box, not in Discrete(5); use rl2")
+    ):
         made("gridnavi")
 
 

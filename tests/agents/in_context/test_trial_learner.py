@@ -260,7 +260,7 @@ def test_trials_of_a_task_do_not_share_what_they_saw() -> None:
 def test_a_trial_goes_on_in_as_many_episodes_as_it_began() -> None:
     learner = echo_learner()
     _, states = run_trial(learner, [9, 9])
-    with pytest.raises(InputError, match="2 trials of each task go on in as many episodes, not in 3"):
+    with pytest.raises(InputError, match="2 trials of each task need 2 episodes, not 3"):
         learner.open(states[1], 3, torch.Generator())
 
 
@@ -291,6 +291,6 @@ def test_a_trial_has_episodes(episodes: int) -> None:
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     one, other = echo_learner(memory="transformer"), echo_learner(memory="transformer", previous_step="no")
-    message = r"the checkpoint is of another network: memory\.blocks\.0\..* is not the same in both; the code"
+    message = r"the checkpoint belongs to another network: memory\.blocks\.0\..* differs; the code"
     with pytest.raises(InputError, match=message):
         one.load_state_dict(other.state_dict())

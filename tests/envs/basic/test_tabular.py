@@ -171,7 +171,7 @@ def test_means_are_finite(mean: float) -> None:
 
 @pytest.mark.parametrize(("states", "actions"), [(0, 5), (10, 1)])
 def test_sizes_that_make_no_sense_are_refused(states: int, actions: int) -> None:
-    with pytest.raises(InputError, match=f"needs a state and two actions, not {states} and {actions}"):
+    with pytest.raises(InputError, match=f"needs at least 1 state and 2 actions, not {states} and {actions}"):
         TabularMDP(states=states, actions=actions)
 
 

@@ -185,14 +185,14 @@ def test_a_step_never_waits_for_the_device(kind: Any, view: int | None, monkeypa
 
 @pytest.mark.parametrize("kind", [GridNavi, *SIGHTED])
 def test_a_map_must_have_room(kind: Any) -> None:
-    with pytest.raises(InputError, match=rf"{kind.name} needs at least \d cells a side, not 2"):
+    with pytest.raises(InputError, match=rf"{kind.name} needs at least \d cells per side, not 2"):
         kind(size=2)
 
 
 @pytest.mark.parametrize("view", [-1, 0, 1, 4])
 @pytest.mark.parametrize("kind", SIGHTED)
 def test_a_window_has_a_middle(kind: Any, view: int) -> None:
-    with pytest.raises(InputError, match=rf"{kind.name}: the view must be an odd number of cells .* not {view}"):
+    with pytest.raises(InputError, match=rf"{kind.name}: view must be None or an odd number of cells, .* not {view}"):
         kind(view=view)
 
 

@@ -161,7 +161,7 @@ def moves(cells: torch.Tensor, following: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_grid_needs_three_cells_a_side() -> None:
-    with pytest.raises(InputError, match="at least 3 cells a side, not 2"):
+    with pytest.raises(InputError, match="at least 3 cells per side, not 2"):
         GridNavi(size=2)
 
 

@@ -14,7 +14,7 @@ FAMILY = RandomMazes()
 
 
 def distances(walls: np.ndarray) -> np.ndarray:
-    """Return the steps from (0, 0) to each cell ``[B, size, size]``, -1 where no way leads: breadth first, in NumPy."""
+    """Return the steps from (0, 0) to each cell ``[B, size, size]``, -1 if unreachable: breadth first, in NumPy."""
     found = np.full(walls.shape, -1)
     edge = np.zeros(walls.shape, dtype=bool)
     edge[:, 0, 0] = True
@@ -122,7 +122,7 @@ def test_known_goals_can_be_walked_to() -> None:
 
 @pytest.mark.parametrize("goal", [(0, 0), (2, 2), (0, 4)])
 def test_a_goal_must_be_reachable_and_not_the_start(goal: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match=r"random-mazes: no way leads from \(0, 0\) to a goal at"):
+    with pytest.raises(InputError, match=r"random-mazes: no path leads from \(0, 0\) to a goal at"):
         RandomMazes(size=5).make_task(corridor(goal))
 
 
@@ -134,5 +134,5 @@ def test_a_start_in_a_wall_is_no_task() -> None:
 
 
 def test_a_maze_has_an_odd_number_of_cells() -> None:
-    with pytest.raises(InputError, match="random-mazes needs an odd number of cells a side, not 8"):
+    with pytest.raises(InputError, match="random-mazes needs an odd number of cells per side, not 8"):
         RandomMazes(size=8)

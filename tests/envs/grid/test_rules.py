@@ -271,8 +271,8 @@ def test_layout_and_distractors_do_not_decide_the_part() -> None:
 @pytest.mark.parametrize(
     ("wrong", "match"),
     [
-        ({"objects": [MOVER, MOVER, TARGET]}, "the objects of a task must differ"),
-        ({"cells": [(1, 1), (2, 2), (1, 1)]}, "the cells of a task must differ"),
+        ({"objects": [MOVER, MOVER, TARGET]}, "the objects of a task must all differ"),
+        ({"cells": [(1, 1), (2, 2), (1, 1)]}, "the cells of a task must all differ"),
         ({"cells": [(1, 1), (2, 2), (0, 0)]}, r"no object can lie at \(0, 0\)"),
         ({"objects": [MOVER, TARGET, (7, 0)]}, "task parameter objects = .* lies outside"),
         ({"relation": 5}, "task parameter relation = 5 lies outside"),
@@ -287,8 +287,8 @@ def test_what_is_no_task(wrong: dict[str, Any], match: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"fusions": -1}, "fusions and distractors cannot be fewer than 0"),
-        ({"distractors": -1}, "fusions and distractors cannot be fewer than 0"),
+        ({"fusions": -1}, "fusions and distractors must not be negative"),
+        ({"distractors": -1}, "fusions and distractors must not be negative"),
         ({"size": 3, "distractors": 7}, "has no room for 0 fusions and 7 distractors"),
         ({"size": 9, "fusions": 18, "distractors": 19}, "has no room for 18 fusions"),
     ],

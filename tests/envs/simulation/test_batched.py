@@ -249,7 +249,9 @@ def test_own_fields_equal_models_of_their_own(model: mujoco.MjModel) -> None:
 
 def test_gravity_may_differ_by_the_name_that_the_refusal_of_another_gives(model: mujoco.MjModel) -> None:
     for name in ("opt_gravity", "gravity"):
-        with pytest.raises(InputError, match=rf"^{name} is no field .* between simulations; name it 'opt.gravity'$"):
+        with pytest.raises(
+            InputError, match=rf"^{name} is not a model field .* between simulations; name it 'opt.gravity'$"
+        ):
             CpuSim(model, 2, (name,))
     sim = CpuSim(model, 2, ("opt.gravity",))
     everywhere = torch.ones(2, dtype=torch.bool)
@@ -260,7 +262,7 @@ def test_gravity_may_differ_by_the_name_that_the_refusal_of_another_gives(model:
 
 
 def test_fields_that_there_are_not_are_refused(model: mujoco.MjModel) -> None:
-    with pytest.raises(InputError, match=r"^nonsense is no field of the model that can differ between simulations$"):
+    with pytest.raises(InputError, match=r"^nonsense is not a model field that can differ between simulations$"):
         CpuSim(model, 2, ("nonsense",))
 
 

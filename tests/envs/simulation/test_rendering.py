@@ -65,5 +65,5 @@ def test_an_opengl_that_does_not_work_is_one_line(monkeypatch: pytest.MonkeyPatc
         raise mujoco.FatalError("no context\nand more")
 
     monkeypatch.setattr(mujoco, "Renderer", fail)
-    with pytest.raises(InputError, match=r"cannot draw on this machine \(no context\); install EGL"):
+    with pytest.raises(InputError, match=r"cannot render on this machine \(no context\); install EGL"):
         StateRenderer(MODEL)

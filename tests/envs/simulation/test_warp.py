@@ -318,8 +318,8 @@ def test_there_is_room_for_all_contacts_of_a_robot_with_the_floor(cheetah: mujoc
 @pytest.mark.parametrize(
     ("room", "complaint"),
     [
-        ((1, 70), "3 simulations needed room for at least 32 contacts and had 16"),
-        ((16, 20), "a simulation needed room for at least 64 constraints and had 20"),
+        ((1, 70), "3 simulations needed space for at least 32 contacts, but had 16"),
+        ((16, 20), "a simulation needed space for at least 64 constraints, but had 20"),
     ],
 )
 def test_what_did_not_fit_is_told_once(

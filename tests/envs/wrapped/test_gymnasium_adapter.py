@@ -256,7 +256,7 @@ def test_every_kind_of_action_reaches_the_environment_as_an_element_of_its_space
 
 def test_actions_that_no_policy_takes_are_refused() -> None:
     kind = type("Kind", (Acted,), {"space": spaces.Text(3)})
-    with pytest.raises(InputError, match=r"no policy acts in Text.*; use a Box"):
+    with pytest.raises(InputError, match=r"no policy can act in Text.*; use a Box"):
         _ = counters(kind, task_space=spaces.Dict({"slope": spaces.Discrete(2)})).action_space
 
 
@@ -497,7 +497,7 @@ def test_a_failure_to_draw_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     env = TaskVectorEnv(counters(), 1, render_mode="rgb_array")
     env.reset(seed=0)
     monkeypatch.setattr(Counter, "render", lambda self: 1 // 0)
-    with pytest.raises(InputError, match="Counter cannot be drawn on this machine: ZeroDivisionError"):
+    with pytest.raises(InputError, match="Counter cannot be rendered on this machine: ZeroDivisionError"):
         env.render()
 
 
@@ -533,7 +533,7 @@ def test_processes_leave_an_interrupt_to_the_main_one() -> None:
 def test_the_death_of_a_process_is_told_and_ends_the_others() -> None:
     env = started(counters(vectorization="async"))
     vector(env).processes[1].kill()
-    with pytest.raises(RunError, match="Counter: the process of a world died; 3 may be too many for memory"):
+    with pytest.raises(RunError, match="Counter: the process of a world died; 3 worlds may need too much memory"):
         env.step(idle(env))
     assert active_children() == []
     env.reset(seed=0)

@@ -172,8 +172,8 @@ def test_a_task_that_step_overwrites_is_refused_unless_it_is_a_starting_value() 
     [
         ({"delivery": {"gaol": "seed"}}, r"delivery names \['gaol'\]; the task has \['goal'\]"),
         ({"unchecked": ("gaol",)}, r"unchecked names \['gaol'\]; the task has \['goal'\]"),
-        ({"delivery": {"goal": "mail"}}, "goal is delivered as one of .*'reset option'.*, not 'mail'"),
-        ({"delivery": {"goal": "seed"}}, "the seed goal must be one whole number, not Box"),
+        ({"delivery": {"goal": "mail"}}, "the delivery of goal must be one of .*'reset option'.*, not 'mail'"),
+        ({"delivery": {"goal": "seed"}}, "the seed goal must be a single integer, not Box"),
     ],
 )
 def test_ways_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -258,7 +258,7 @@ def test_what_cannot_draw_is_trained() -> None:
 def test_what_cannot_draw_says_so_when_it_is_to_draw() -> None:
     env = TaskVectorEnv(family(own.NeedsADisplay), 1, render_mode="rgb_array")
     message = (
-        "NeedsADisplay cannot be drawn on this machine: .* render_mode='rgb_array' .RuntimeError: cannot open a disp"
+        "NeedsADisplay cannot be rendered on this machine: .* render_mode='rgb_array' .RuntimeError: cannot open a disp"
     )
     with pytest.raises(InputError, match=message):
         env.reset(seed=0)

@@ -66,7 +66,7 @@ def drop_a_row(path: Path) -> None:
         ("evaluation.json", change_a_return, "the evaluation does not reproduce: mean return"),
         ("evaluation.json", change_another_entry, "the evaluation does not reproduce: env_steps differ"),
         ("metrics.csv", drop_a_row, "has 1 of the 2 iterations in iteration-2"),
-        ("metrics.csv", change_a_digit, "has other numbers than at the checkpoint of iteration 2"),
+        ("metrics.csv", change_a_digit, "has changed since the checkpoint of iteration 2 was written"),
         ("adaptation_curve.png", flip, "it is not a whole picture"),
         ("adaptation_curve.png", lambda path: path.write_bytes(b"PNG"), "it is not a whole picture"),
     ],

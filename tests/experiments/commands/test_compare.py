@@ -266,7 +266,7 @@ def test_without_opengl_the_page_says_so(runs: dict[str, str], monkeypatch: pyte
     monkeypatch.setattr(rendering, "find_library", lambda name: None)
     compare(CompareOptions(chosen(runs, "vel"), tasks=2, steps="1"), "")
     page = Path("report/index.html").read_text()
-    assert "No videos: MuJoCo cannot draw on this machine" in page
+    assert "No videos: MuJoCo cannot render on this machine" in page
     assert "tasks-random.png" in contents("report")  # velocity is a number
 
 
@@ -275,7 +275,7 @@ def test_without_opengl_the_page_says_so(runs: dict[str, str], monkeypatch: pyte
     [
         ([], "", "compare needs the directories of the runs, one or more"),
         (["nowhere"], "", "there is no run directory nowhere"),
-        (["maml-1", "maml-1"], "", "is given twice; a run counts once"),
+        (["maml-1", "maml-1"], "", "is given twice; give each run once"),
         (["maml-1", "grid-1"], "", "family is navigation-2d in the first and gridnavi in the second"),
         (["maml-1", "long"], "", "horizon is 5 in the first and 6 in the second"),
         (["maml-1", "other-split"], "", "split_seed is 0 in the first and 3 in the second"),
@@ -284,16 +284,16 @@ def test_without_opengl_the_page_says_so(runs: dict[str, str], monkeypatch: pyte
         (["broken"], "", "has lost its checkpoints"),
         (["maml-1"], "--checkpoint best --steps x", "--steps takes a number"),
         (["maml-1"], "--steps dqn=3", "--steps names dqn, which is not compared; the learners are maml-trpo"),
-        (["bandit"], "--part ood", "bandit has no tasks outside its distribution (ood)"),
+        (["bandit"], "--part ood", "bandit has no out-of-distribution tasks (ood)"),
         (["maml-1"], "--part best", "invalid choice 'best'"),
         (["maml-1"], "--tasks 0", "the number of tasks must be at least 1, not 0"),
         (["maml-1", "random-1", "random-2"], "--tasks 1", "an interval needs 2 tasks, or 2 seeds of every learner"),
         (["maml-1"], "--episodes 0", "a comparison needs episodes >= 1, not 0"),
-        (["maml-1"], "--device toaster", "there is no device called 'toaster'"),
-        (["maml-1"], "--out occupied", "occupied holds something that is no report of metarl compare"),
+        (["maml-1"], "--device toaster", "unknown device 'toaster'"),
+        (["maml-1"], "--out occupied", "occupied contains files that are not a report of metarl compare"),
         (["maml-1"], "--out file", "cannot write a report to file"),
-        (["maml-1"], "--out {maml-1}/report", "which is only read; choose another --out"),
-        (["maml-1"], "--out {maml-1}", "which is only read; choose another --out"),
+        (["maml-1"], "--out {maml-1}/report", "which must not be changed; choose another --out"),
+        (["maml-1"], "--out {maml-1}", "which must not be changed; choose another --out"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(

@@ -106,7 +106,7 @@ def test_an_evaluation_on_other_tasks_stands_beside_that_on_test_tasks(
 def test_tasks_that_a_family_lacks_are_refused_in_one_line(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", run, "--tasks", "ood"]) == 2
     assert capsys.readouterr().err == (
-        "metarl: bandit has no tasks outside its distribution (ood); take those of a part\n"
+        "metarl: bandit has no out-of-distribution tasks (ood); use those of train, validation or test\n"
     )
 
 
@@ -125,8 +125,8 @@ def test_of_a_run_that_is_only_read_the_table_is_shown_and_what_was_not_written(
     said = capsys.readouterr()
     assert "before adaptation" in said.out
     assert said.err == (
-        f"metarl: the evaluation was not written: {run}/evaluation.json: Read-only file system; --out FOLDER writes it "
-        "elsewhere\n"
+        f"metarl: the evaluation was not written: {run}/evaluation.json: Read-only file system; choose another folder "
+        "with --out\n"
     )
     assert main(["evaluate", run, "--tasks", "3", "--steps", "1", "--out", "elsewhere"]) == 0
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == [

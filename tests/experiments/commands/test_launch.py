@@ -29,10 +29,10 @@ def test_devices_are_read_one_for_each_process() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("cpu*0", r"--devices cpu\*0: 'cpu\*0' needs a positive number of processes after the \*; write cpu\*4, say"),
+        ("cpu*0", r"--devices cpu\*0: 'cpu\*0' needs a positive number of processes after the \*; for example cpu\*4"),
         ("cpu*x", r"needs a positive number of processes"),
-        ("tpu", "there is no device called 'tpu'"),
-        ("", "there is no device called ''"),
+        ("tpu", "unknown device 'tpu'"),
+        ("", "unknown device ''"),
         ("cuda:99", "there is no CUDA device 'cuda:99' on this machine"),
     ],
 )
@@ -44,7 +44,7 @@ def test_devices_that_are_not_there_are_refused(text: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--max-restarts", "3"], "--max-restarts is for several processes; name their --devices"),
+        (["--max-restarts", "3"], "--max-restarts needs several processes; specify their --devices"),
         (["--devices", "cpu*2", "--max-restarts", "x"], "--max-restarts must be a number of restarts, not 'x'"),
         (["--devices"], "--devices needs a value"),
     ],

@@ -116,8 +116,8 @@ def test_the_number_of_episodes_matters(runs: dict[str, str], tmp_path: Path) ->
         ("gridnavi", "--steps -1", "steps >= 0 and episodes >= 1, not -1 and 3"),
         ("gridnavi", "--episodes 0", "steps >= 0 and episodes >= 1, not 1 and 0"),
         ("gridnavi", "--checkpoint worst", "invalid choice 'worst'"),
-        ("gridnavi", "--device toaster", "there is no device called 'toaster'"),
-        ("gridnavi", "--out grid.avi", "give --out a name that ends so, not grid.avi"),
+        ("gridnavi", "--device toaster", "unknown device 'toaster'"),
+        ("gridnavi", "--out grid.avi", "give --out a name with that ending, not grid.avi"),
         ("gridnavi", "--out there/grid.mp4", "there is no folder there to write grid.mp4 into"),
         ("gridnavi", "--tasks 3", "Unrecognized options: --tasks"),
     ],
@@ -156,7 +156,7 @@ def test_without_opengl_it_is_one_line_and_no_file(
     monkeypatch.setattr(rendering, "find_library", lambda name: None)
     assert main(["render", runs["half-cheetah-vel"], "--out", str(tmp_path / "cheetah.mp4")]) == 2
     said = capsys.readouterr().err
-    assert "MuJoCo cannot draw on this machine (neither EGL nor OSMesa is there); install EGL or OSMesa" in said
+    assert "MuJoCo cannot render on this machine (neither EGL nor OSMesa is available); install EGL or OSMesa" in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

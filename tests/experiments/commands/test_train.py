@@ -161,7 +161,7 @@ def test_the_help_of_a_published_experiment_has_its_source_and_its_settings(caps
         ("--published varibad-gridnavi --inner-lr 0.1", "Unrecognized options: --inner-lr"),
         ("--published varibad-gridnavi --iterations 0", "iterations must be at least 1, not 0"),
         ("--published varibad-gridnavi --preset rl2", "gridnavi has no preset 'rl2'"),
-        ("--published varibad-gridnavi --device toaster", "there is no device called 'toaster'"),
+        ("--published varibad-gridnavi --device toaster", "unknown device 'toaster'"),
     ],
 )
 def test_a_published_experiment_that_makes_no_sense_is_refused(

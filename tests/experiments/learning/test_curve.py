@@ -192,7 +192,9 @@ def test_evaluations_before_an_interruption_are_kept(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("changes", [{"tasks_per_batch": 3}, {"split_seed": 1}, {"iterations": 5}])
 def test_a_run_of_other_settings_is_refused(changes: dict[str, Any]) -> None:
     begun(**{"iterations": 2, **changes})
-    with pytest.raises(InputError, match=r"one-seed1 is a run of other settings; remove it, or choose another --runs"):
+    with pytest.raises(
+        InputError, match=r"one-seed1 is a run with other settings; remove it, or choose another --runs"
+    ):
         measure()
 
 
@@ -211,7 +213,7 @@ def test_a_folder_of_something_else_is_refused() -> None:
 
 def test_results_of_other_tasks_are_refused() -> None:
     measure()
-    with pytest.raises(InputError, match=r"one.json is of other settings or tasks; remove it, or choose another --out"):
+    with pytest.raises(InputError, match=r"one.json has other settings or tasks; remove it, or choose another --out"):
         measure(tasks=2)
 
 
@@ -219,7 +221,7 @@ def test_results_of_other_tasks_are_refused() -> None:
 def test_results_of_another_variant_are_refused(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     measure()
     compare(monkeypatch, one=dataclasses.replace(Variant(TINY, 1, 2), **changes))
-    with pytest.raises(InputError, match="is of other settings or tasks"):
+    with pytest.raises(InputError, match="has other settings or tasks"):
         measure(seeds=(2,))
 
 
@@ -242,7 +244,7 @@ def test_a_variant_is_trained_on_what_another_run_recorded(monkeypatch: pytest.M
     monkeypatch.setattr(learning_curve, "collect", refuse)
     assert measure() == record
     compare(monkeypatch, one=dataclasses.replace(variant, recording=Recording(acting, tasks=4, episodes=6)))
-    with pytest.raises(InputError, match="is of other settings or tasks"):
+    with pytest.raises(InputError, match="has other settings or tasks"):
         measure(seeds=(2,))
 
 

@@ -142,7 +142,7 @@ def refuses(message: str, kind: type[Exception] = InputError) -> Any:
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"inner_steps": None}, "drift: has the inner_steps None; set it to a whole number"),
     ({"config_class": dict}, "config_class is no frozen dataclass"),
-    ({"__init__": refuses("no", KeyError)}, "making it for navigation-2d failed .*is refused by metarl.InputError"),
+    ({"__init__": refuses("no", KeyError)}, "constructing it for navigation-2d failed .*raise metarl.InputError"),
     ({"__init__": refuses("not\nthis")}, "drift: refuses navigation-2d in several lines; say in one line which spaces"),
     ({"__init__": refuses("not this")}, r"refuses every family .*navigation-2d: not this; gridnavi: not this\); name"),
     ({"begin": lambda self, num_tasks: 1 / 0}, "begin, and acting in its state failed .*ZeroDivisionError"),

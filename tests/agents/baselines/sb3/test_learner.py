@@ -230,8 +230,8 @@ def test_an_update_that_is_not_finite_is_refused_and_changes_nothing(
 @pytest.mark.parametrize(
     ("name", "family", "complaint"),
     [
-        ("dqn", "navigation-2d", "dqn acts in Discrete spaces, and the actions of navigation-2d are Box(-0.1, 0.1"),
-        ("sac", "gridnavi", "sac acts in bounded Box spaces, and the actions of gridnavi are Discrete(5); use "),
+        ("dqn", "navigation-2d", "dqn needs Discrete actions, but those of navigation-2d are Box(-0.1, 0.1"),
+        ("sac", "gridnavi", "sac needs bounded Box actions, but those of gridnavi are Discrete(5); use "),
     ],
 )
 def test_a_bad_pairing_is_one_clear_line(name: str, family: str, complaint: str) -> None:
@@ -243,7 +243,7 @@ def test_a_bad_pairing_is_one_clear_line(name: str, family: str, complaint: str)
 
 @pytest.mark.parametrize("name", ["ppo", "a2c", "sac"])
 def test_actions_without_bounds_are_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"bounded Box.*, and the actions of echo are .*; use rl2"):
+    with pytest.raises(InputError, match=r"bounded Box.*, but those of echo are .*; use rl2"):
         LEARNERS[name](EchoFamily(), LEARNERS[name].config_class(), 1, CPU)
 
 
