@@ -3,12 +3,12 @@
     python benchmarks/env_steps.py --device cuda        # 256 to 65536 worlds, every family
     python benchmarks/env_steps.py --worlds 64 512 --families ant-vel gridnavi
 
-"alone" is ``TaskVectorEnv.step`` under fixed random actions, episodes starting anew where they end; "with a policy" is
-``Sampler.collect`` with a 64-64 tanh policy for each of 32 tasks, storage included, counting the steps inside
-episodes. Each is the median of three rounds. "First call" is what the first making, reset and step take: compiled
-kernels, graphs, MuJoCo models. Memory is what the device has given out since the family was begun (on a CPU the growth
-of the process). Families whose worlds live on the CPU are left out on CUDA. A table is printed, and written with a plot
-next to ``--out``.
+"alone" is ``TaskVectorEnv.step`` under fixed random actions, with autoreset; "with a policy" is ``Sampler.collect``
+with a 64-64 tanh policy for each of 32 tasks, storage included, counting the steps inside episodes. Each is the median
+of three rounds. "First call" is the time of the first construction, reset and step: compiled kernels, graphs, MuJoCo
+models. Memory is what the device has allocated since the family was started (on a CPU the growth of the process).
+Families whose worlds live on the CPU are skipped on CUDA. A table is printed, and written with a plot next to
+``--out``.
 """
 
 import argparse

@@ -131,7 +131,7 @@ def learners(out: Path, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Do the parts in turn."""
+    """Run the parts one after another."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--device", default="cuda")

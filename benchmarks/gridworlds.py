@@ -3,8 +3,8 @@
     python benchmarks/gridworlds.py
 
 8192 worlds with random tasks and random actions on the CPU. A step includes reward, end and observation; all worlds are
-reset together at the horizon, as the sampler does, and that time counts. The presets are timed in turn, round after
-round, and medians printed: the machine's neighbours change from minute to minute. Actions are drawn beforehand.
+reset together at the horizon, as the sampler does, and that time counts. The presets alternate, round after round, and
+medians are printed, because the load of the machine changes from minute to minute. Actions are drawn beforehand.
 """
 
 import argparse

@@ -75,9 +75,9 @@ def percentiles(
     stream, values = np.random.default_rng(0), []
     for _ in range(resamples):
         drawn = scores
-        for axis, anew in ((-2, seeds), (-1, tasks)):
+        for axis, resampled in ((-2, seeds), (-1, tasks)):
             count = scores.shape[axis]
-            drawn = np.take(drawn, stream.integers(count, size=count), axis) if anew else drawn
+            drawn = np.take(drawn, stream.integers(count, size=count), axis) if resampled else drawn
         values.append(statistic(drawn))
     low, high = np.quantile(values, [0.025, 0.975], axis=0)
     return Interval(statistic(scores), low, high)
@@ -138,7 +138,7 @@ def above_threshold(repetitions: int, resamples: int) -> Iterator[Line]:
     """Shares above a threshold: how many would other seeds have on other tasks?"""
     for threshold in (0.0, 2.0, 3.5):
         for seeds, tasks in [(1, 20), *SIZES]:
-            world = World(0.5 if seeds > 1 else 0, 1)  # one seed tells of its own learner
+            world = World(0.5 if seeds > 1 else 0, 1)  # an interval from one seed concerns its learner only
             stream = np.random.default_rng(seeds * tasks)
             effects = world.draw(stream, repetitions, 1, tasks)
             scores = np.where(world.scores(stream, repetitions, seeds, effects) > threshold, 1.0, 0.0)

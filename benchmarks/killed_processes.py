@@ -4,9 +4,9 @@
     python benchmarks/killed_processes.py --kills 20 --devices "cpu*2"
 
 A run is trained without a kill, and again as often as asked for, each time with one process killed at a random moment,
-with ``--max-restarts`` and without in turns. With it the run goes on by itself; without it the command must end within
-30 s with one line that says which process it was, and the run is resumed. Counted are runs whose metrics.csv and
-parameters are equal, to the last bit, to those of the run that was never killed.
+alternately with and without ``--max-restarts``. With it the run restarts automatically; without it the command must end
+within 30 s with one line that names the process, and the run is resumed. The benchmark counts runs whose metrics.csv
+and parameters are equal, to the last bit, to those of the run that was never killed.
 """
 
 import os
@@ -120,8 +120,8 @@ def main(options: Options) -> None:
             counts["by themselves"] += process.returncode == 0
         elif killed:
             slowest = max(slowest, time.perf_counter() - began)
-            told = [line for line in lines.splitlines() if "was killed by SIGKILL" in line]
-            counts["ended in one line"] += process.returncode == 1 and len(told) == len(lines.splitlines()) == 1
+            reports = [line for line in lines.splitlines() if "was killed by SIGKILL" in line]
+            counts["ended in one line"] += process.returncode == 1 and len(reports) == len(lines.splitlines()) == 1
             assert start(out, options, "train", "--resume", str(out)).wait() == 0
         counts["equal"] += same(list(state(out)), list(expected))
         print(f"{number + 1} of {options.kills}: {counts}, slowest end {slowest:.1f} s", flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.backends.backend_agg
-import matplotlib.figure  # noqa: F401 (so that each process need not import it anew)
+import matplotlib.figure  # noqa: F401 (so that each process need not import it again)
 import stable_baselines3  # noqa: F401
 import torch
 

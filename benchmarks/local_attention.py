@@ -3,10 +3,10 @@
     python benchmarks/local_attention.py
 
 A transformer of two blocks (64 units, 4 heads, window 128) reads four trials of L steps from their beginning, and the
-gradient by its parameters is computed. "local" is the network as it is; "masked" does the same with one call of
-attention for the whole sequence, whose mask has L x L entries. Both are timed in turn, each round in a process of its
-own, which also says how much memory it came to use at most, in MB more than before. Medians are printed: of the
-processor's seconds on one thread, and of the memory. "difference" is the largest one between their outputs.
+gradient with respect to its parameters is computed. "local" is the network as it is; "masked" does the same with one
+call of attention for the whole sequence, whose mask has L x L entries. They alternate, each round in a new process,
+which also measures by how many MB its peak memory grew. Medians are printed: of CPU seconds on one thread, and of the
+memory. "difference" is the largest one between their outputs.
 """
 
 import argparse

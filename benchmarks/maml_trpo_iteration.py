@@ -4,7 +4,7 @@
 
 HalfCheetahVel, by default 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
 mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The
-three are timed in turn, round after round, and medians and ratios of medians are printed: absolute times depend on the
+three alternate, round after round, and medians and ratios of medians are printed: absolute times depend on the
 machine and on its neighbours. ``--without`` takes one of the measures away that docs/performance.md names.
 """
 
@@ -50,7 +50,7 @@ def bare_physics(tasks: int, horizon: int) -> Callable[[int], None]:
 
 
 def measure(rounds: int, fraction: float, tasks: int, horizon: int) -> dict[str, float]:
-    """Time bare physics, sampling alone and whole iterations in turn; return medians in seconds."""
+    """Time bare physics, sampling alone and whole iterations alternately; return medians in seconds."""
     settings = MamlTrpoConfig(curvature_fraction=fraction)
     config = TrainConfig("maml-trpo", "half-cheetah-vel", RunConfig(preset="0-2-h100", horizon=horizon), settings)
     learner, split, sampler = config.make_learner(), config.split(), Sampler(config.make_family())

@@ -3,17 +3,17 @@
     python benchmarks/memory_step.py
 
 Acting: the learner reads one observation of every trial and acts, step after step, twice as far as the transformer's
-window reaches. The memories are timed in turn, round after round, and the median over the rounds is taken of every
+window reaches. The memories alternate, round after round, and the median over the rounds is taken for every
 step. "early" and "late" are the medians of the window's first and last eighth, "beyond" of the last eighth of all, each
-in microseconds of the processor's time (one thread) for all trials together; "late / early" is how much a step grows
+in microseconds of CPU time (one thread) for all trials together; "late / early" is how much a step grows
 along the window.
 
 Training: iterations of RL² (64 recurrent units, trials of 4 episodes) as the training loop runs them, everything but
-checkpoints and files counted, beside the sampling alone of the same episodes by a random policy. All are timed in turn
-and medians printed: the machine's neighbours change from minute to minute.
+checkpoints and files counted, beside the sampling alone of the same episodes by a random policy. All alternate, and
+medians are printed, because the load of the machine changes from minute to minute.
 
 Recurrence: iterations of RL² and VariBAD with their default settings (trials of 4 episodes), with the recurrence of
-``metarl/agents/in_context/memories/recurrence.py`` and with torch's own layer, in turn. Times are the processor's, of
+``metarl/agents/in_context/memories/recurrence.py`` and with torch's own layer, alternately. Times are CPU times of
 all threads together; with one thread, "env steps per second" is what a quiet machine does.
 """
 
@@ -158,7 +158,7 @@ def measure_recurrence(rounds: int) -> dict[str, dict[str, float]]:
 
 
 def in_turn(runs: dict[str, Iterations], rounds: int) -> dict[str, dict[str, float]]:
-    """Run iterations of each in turn, with the first as warm-up; return medians over the others."""
+    """Run iterations of each alternately, the first as warm-up; return medians over the others."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():

@@ -2,9 +2,9 @@
 
     python -m benchmarks.reliability [--work runs/reliability]
 
-Run in the repository's folder. A trial's outcome is a file in the folder ``--work``, and no trial is made twice: a run
-that was stopped goes on, and several processes share the work. The one that finds all trials made writes the counts. An
-outcome in capital letters is a fault (a wrong number, a traceback, a dead end); one of them ends this with 1.
+Run in the repository's folder. A trial's outcome is a file in the folder ``--work``, and no trial is run twice: after a
+stop the same command continues, and several processes can share the work. The one that finds all trials done writes the
+counts. An outcome in capital letters is a fault (a wrong number, a traceback, a dead end); then the exit code is 1.
 """
 
 import argparse

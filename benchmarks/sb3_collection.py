@@ -4,8 +4,8 @@
 
 256 worlds each, stepped by SB3's own ``learn``. "collecting" is DQN acting by its network and filling its replay
 buffer, without gradient steps; "random" is the same with the random actions of its warm-up; "learning" takes a gradient
-step for every 64 environment steps. The single environments are what ``gymnasium.make("metarl/GridNavi-v0")`` gives.
-Both are timed in turn, round after round, and medians printed: the machine's neighbours change from minute to minute.
+step for every 64 environment steps. The single environments are those of ``gymnasium.make("metarl/GridNavi-v0")``. Both
+alternate, round after round, and medians are printed, because the load of the machine changes from minute to minute.
 """
 
 import argparse

@@ -15,7 +15,7 @@ MARKERS = re.compile(r"(<!-- benchmark:(\S+) -->\n).*?(<!-- /benchmark -->)", re
 
 
 def fill_page(page: str) -> str:
-    """Return a page with the tables between its markers written anew."""
+    """Return a page with the tables between its markers replaced."""
 
     def filled(found: re.Match[str]) -> str:
         table: str = import_module(f"benchmarks.{found[2]}").table()

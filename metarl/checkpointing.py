@@ -134,8 +134,9 @@ class Checkpoints:
     def describe(self) -> str:
         """Return a sentence about the last good checkpoint and what can be done with it."""
         return (
-            f"{self._directory.path} holds the run up to the checkpoint of iteration {self.latest}, which metarl "
-            f"evaluate {self._directory.path} measures and metarl train --resume {self._directory.path} goes on from"
+            f"{self._directory.path} contains the run up to the checkpoint of iteration {self.latest}; evaluate it "
+            f"with metarl evaluate {self._directory.path}, or continue it with metarl train --resume "
+            f"{self._directory.path}"
         )
 
     @contextmanager
@@ -149,8 +150,8 @@ class Checkpoints:
             yield
         except OSError as error:
             raise RunError(
-                f"iteration {done}: cannot write {error.filename}: {error.strerror}; {self._directory.path} holds the "
-                f"run up to the checkpoint of iteration {self.latest or 0}: fix this, then run "
+                f"iteration {done}: cannot write {error.filename}: {error.strerror}; {self._directory.path} contains "
+                f"the run up to the checkpoint of iteration {self.latest or 0}: fix this, then run "
                 f"metarl train --resume {self._directory.path}"
             ) from error
 

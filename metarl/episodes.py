@@ -20,7 +20,7 @@ from metarl.seeding import generator
 from metarl.spaces import unit_scale
 from metarl.transfer import reading_is_free
 
-# What a rollout holds for every step, besides the distribution.
+# Fields of a rollout that have an entry for every step, besides the distribution.
 PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs")
 
 

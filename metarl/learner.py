@@ -35,8 +35,8 @@ class Actor(ABC):
     """Acts in E parallel episodes of each of N tasks.
 
     Attributes:
-        capturable: whether a CUDA graph of a step that is recorded once in a run can act for it: acting and observing
-            use nothing but the fields of the ``OpenState`` beside ``state``, and parameters that change in place.
+        capturable: whether acting and observing can be part of a CUDA graph recorded once per run: they use only the
+            fields of the ``OpenState`` other than ``state``, and parameters that change in place.
     """
 
     capturable: ClassVar[bool] = False

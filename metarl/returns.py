@@ -18,7 +18,7 @@ DEVIATION_FLOOR = 0.1
 def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
     """Return the matrix ``[T, T]`` with ``factor ** (k - t)`` at row k >= column t, and zero elsewhere.
 
-    The last few are kept, so what is returned must not be written to.
+    The last few are cached, so do not write to the returned tensor.
     """
     return _discount_matrix(steps, factor, like.dtype, like.device)
 

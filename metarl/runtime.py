@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
 def share_of_cores() -> int:
     """Return how many of this machine's cores there are for each of its processes that a launcher started, at least 1.
 
-    Launchers such as torchrun say in LOCAL_WORLD_SIZE how many there are.
+    Launchers such as torchrun set LOCAL_WORLD_SIZE to their number.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // _sharers())

@@ -155,7 +155,7 @@ class Sampler:
         return env
 
     def _graph(self, env: TaskVectorEnv, running: RunningEpisodes) -> StepGraph:
-        """Return the graph of these steps; it is recorded anew if it does not fit the actor."""
+        """Return the graph of these steps; it is recorded again if it does not match the actor."""
         key = (*running.alive.shape, running.deterministic)
         if key not in self._graphs or not self._graphs[key].fits(running):
             self._graphs[key] = StepGraph(env, running)

@@ -46,7 +46,7 @@ class TensorFamily(TaskFamily):
 class _TensorDynamics(Dynamics):
     def __init__(self, family: TensorFamily) -> None:
         self._family = family
-        self._space = family.observation_space  # which a family makes anew each time it is asked
+        self._space = family.observation_space  # a family creates it at every access
         self._state: State = {}
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:

@@ -87,7 +87,7 @@ class PastTrials:
         return AgedTrials(join_newest(past, trials, count), ages[-count:], self._room, self.added + total)
 
     def keep(self, newest: AgedTrials) -> None:
-        """Replace what is kept by what ``joined`` returned."""
+        """Replace the buffer's content by what ``joined`` returned."""
         self.newest, self.added = newest, newest.added
 
     def read(self, start: int, stop: int, processes: Processes = ONE_PROCESS) -> dict[str, Tensor]:

@@ -52,8 +52,8 @@ class TrialReplay:
     trial and leave out its last episode: a context is what the learner knew at the start of one of the trial's later
     episodes.
 
-    With several processes each keeps its own tasks. All of them number the tasks alike, and task g takes the place
-    g modulo the room for tasks, so that drawing places gives the same tasks on any number of processes.
+    With several processes each keeps its own tasks. All use the same task numbers, and task g is at position g
+    modulo the capacity, so that drawing positions gives the same tasks on any number of processes.
 
     Args:
         transitions: capacity, divided among tasks; new tasks replace the oldest ones.
@@ -180,7 +180,7 @@ class TrialReplay:
         A process that keeps none of them gets one slot, to take part in exchanges with; its share is 0.
 
         Args:
-            tasks: places ``[M]``, as ``draw_tasks`` returns them.
+            tasks: positions ``[M]``, as ``draw_tasks`` returns them.
             stream: of the step's noise for all M tasks.
         """
         slots = self._slots[tasks]
@@ -191,7 +191,7 @@ class TrialReplay:
         return slots[chosen].clamp(min=0), len(rows) / len(tasks), BatchGenerator(stream, chosen, len(tasks))
 
     def draw_tasks(self, count: int, stream: torch.Generator) -> Tensor:
-        """Return the places of ``count`` tasks ``[M]``, or of all if there are fewer."""
+        """Return the positions of ``count`` tasks ``[M]``, or of all if there are fewer."""
         return torch.randperm(self.num_tasks, generator=stream, device=self._device)[:count]
 
     def draw_replay(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:

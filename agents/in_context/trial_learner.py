@@ -75,10 +75,9 @@ class TrialNetwork(TrialPolicy):
         """
 
     def known(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """Return what ``read`` takes of whole trials ``[B, L, K]``: their inputs, passed through all that is fixed.
+        """Return the input of ``read`` for whole trials ``[B, L, K]``: their inputs, after the network's fixed parts.
 
-        Fixed is what the gradient of policy and critic does not reach, so this need not be computed for each of their
-        steps.
+        Fixed parts get no gradient from policy and critic, so they need not be computed again for each gradient step.
         """
         return inputs
 
@@ -138,7 +137,7 @@ class TrialLearner(Learner):
             InputError: if the state has another number of trials.
         """
         trial = self._next_episode(state, episodes)
-        # Room for what is kept at an episode's end, where a graph of a step is to find it.
+        # Memory for the state at an episode's end, at an address that a graph of a step can use.
         return OpenTrial(state, trial, None if reading_is_free(self._device) else trial.next_episode())
 
     def _next_episode(self, state: Unknown | Trial, trials: int) -> Trial:

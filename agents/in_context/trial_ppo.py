@@ -82,9 +82,9 @@ class TrialPpoLearner(TrialLearner):
 
     config: TrialPpoConfig
     network: TrialNetwork
-    # What an update changes beside parameters, buffers and moments.
+    # Attributes that an update changes, besides parameters, buffers and moments.
     _accounts: ClassVar[tuple[str, ...]] = ("_updates", "_mean_square")
-    # Metrics that are not finite where a gradient of the update was not, and what it is the gradient of.
+    # Metrics that are non-finite if a gradient of the update was, and what that gradient is called.
     _norms: ClassVar[Mapping[str, str]] = {"gradient_norm": "the gradient"}
     metrics: ClassVar[Mapping[str, str]] = {
         "adaptation_kl": "mean KL divergence of the policy that remembers the trial from the same policy without the "
@@ -168,9 +168,9 @@ class TrialPpoLearner(TrialLearner):
         total = self.processes.mean((returns.square() * trials.valid).sum())
         square = (total / self.processes.mean(trials.valid.sum())).double()
         self._mean_square = self._mean_square + (square - self._mean_square) / self._updates
-        # Unless the policy's steps train what reads observations, what it knows of a trial is the same in all of them.
+        # Unless the policy's gradient steps train the encoder, the input of ``read`` is the same in all of them.
         known = None if self.inputs.encoder.learned else self.known(trials)
-        # Read by ``update``, once: to look at each step would be to wait for it.
+        # Read once, by ``update``: reading after each step would wait for the device.
         steps = [
             self._step(selected(trials, rows), None if known is None else known[own_or_first(rows)])
             for rows in self._minibatches(len(trials.rewards))
@@ -192,7 +192,7 @@ class TrialPpoLearner(TrialLearner):
                 yield send(numbers[mine] - own.start, self._device)
 
     def known(self, trials: Trials) -> Tensor:
-        """Return what the network's ``read`` takes of B trials, ``[B, L, K]``."""
+        """Return the input of the network's ``read`` for B trials, ``[B, L, K]``."""
         return self.network.known(self.trial_inputs(trials), lengths_read(trials))
 
     def _step(self, trials: Trials, known: Tensor | None) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from metarl.validation import require_choice
 
 ENVIRONMENTS = 50
 LONGEST_EPISODE = 500
-# Of the tasks that are drawn for a training environment, the first ones are for training, the others for validation.
+# Of each training environment's tasks, this many are for training, the others for validation.
 TRAINING = 40
 
 Engine = Literal["batched", "package"]
@@ -46,15 +46,15 @@ class MetaWorldFamily(EnvironmentFamily):
     that reach the goal: the package's evaluation counts an episode as a success that has one such step. Episodes never
     terminate.
 
-    The last 10 of each training environment's 50 tasks are those for validation, so that 40 are left for training.
+    The last 10 of each training environment's 50 tasks are for validation, which leaves 40 for training.
 
     Attributes:
         horizon: steps of an episode, at most 500.
         engine: ``batched`` steps many worlds of an environment at once, ``package`` the package's own environments.
-        vectorization: of the package's environments: ``sync`` steps all in this process, ``async`` gives each a
-            process of its own.
-        reward: ``v2``, in [0, 10], or ``v1``, the package's first one, without bounds.
-        benchmark_seed: the tasks are drawn with.
+        vectorization: for the package's environments: ``sync`` steps all in this process, ``async`` gives each its own
+            process.
+        reward: ``v2``, in [0, 10], or ``v1``, the package's first version, unbounded.
+        benchmark_seed: seed with which the tasks are drawn.
     """
 
     horizon: int = LONGEST_EPISODE
@@ -75,12 +75,12 @@ class MetaWorldFamily(EnvironmentFamily):
 
     @property
     def benchmark_arguments(self) -> tuple[str | tuple[str, ...], ...]:
-        """What the package's class ``benchmark`` is made with, beside the seed: names of environments."""
+        """Arguments of the package's class ``benchmark`` besides the seed: names of environments."""
         return ()
 
     @property
     def observation_space(self) -> spaces.Box:
-        """Hand, gripper, and up to two objects, now and a step ago; three zeros in the goal's place: ``[39]``."""
+        """Hand, gripper, and up to two objects, now and one step before; three zeros instead of the goal: ``[39]``."""
         return spaces.Box(-np.inf, np.inf, (39,), np.float32)
 
     @property
@@ -90,7 +90,7 @@ class MetaWorldFamily(EnvironmentFamily):
 
     @property
     def task_space(self) -> spaces.Dict:
-        """``environment``, by its index in the package's list, and ``placement``, where its objects and goal are.
+        """``environment``, an index into the package's list, and ``placement``, the positions of its objects and goal.
 
         Placements are the package's random vectors, of 3 or 6 numbers, padded with zeros.
         """
@@ -103,9 +103,9 @@ class MetaWorldFamily(EnvironmentFamily):
         return ("environment",)
 
     def own_split(self) -> Mapping[Part, TensorDict]:
-        """Return the benchmark's training tasks, less those for validation, and its test tasks.
+        """Return the benchmark's training tasks, without those for validation, its validation tasks and its test tasks.
 
-        Environments take turns, so that any first tasks of a part are spread evenly over them.
+        The environments are interleaved, so the first tasks of a part are spread evenly over them.
         """
         training, test = benchmark_tasks(self.benchmark, self.benchmark_arguments, self.benchmark_seed)
         kept = len(training) * TRAINING // TASKS_PER_ENVIRONMENT
@@ -121,7 +121,7 @@ class MetaWorldFamily(EnvironmentFamily):
         """Turn named values into a task ``[1]``.
 
         Raises:
-            InputError: also when the environment is none of the benchmark's, or never has this placement.
+            InputError: also if the environment is not one of the benchmark's, or cannot have this placement.
         """
         task = super().make_task(parameters)
         index = int(task["environment"])
@@ -135,9 +135,9 @@ class MetaWorldFamily(EnvironmentFamily):
         return task
 
     def make(self, arguments: Task, render_mode: str | None = None) -> Environment:
-        """Make one of the 50 environments, which draw no pictures."""
+        """Make one of the 50 environments, which cannot be rendered."""
         made: Environment = environments()[arguments["environment"]][1](reward_function_version=self.reward)
-        made.observation_space = self.observation_space  # Its own says of the hidden goal that it lies in [0, 0].
+        made.observation_space = self.observation_space  # Its own bounds the hidden goal to [0, 0].
         return made
 
     def apply(self, env: Environment, task: Task) -> None:
@@ -149,7 +149,7 @@ class MetaWorldFamily(EnvironmentFamily):
         sawyer.set_task(load_package().Task(env_name=name, data=pickle.dumps(data)))
 
     def check_device(self, device: torch.device) -> None:
-        """Make sure that the package is installed, and what runs batched worlds on ``device``."""
+        """Check that the package is installed, and the engine of batched worlds on ``device``."""
         load_package()
         if self.engine == "batched":
             from metarl.envs.simulation.batched import check_engine
@@ -168,7 +168,7 @@ class MetaWorldFamily(EnvironmentFamily):
 @register_family
 @dataclass(frozen=True)
 class MetaWorldML1(MetaWorldFamily):
-    """One manipulation task of Meta-World with a hidden goal: 50 placements for training, 50 others for the test.
+    """One Meta-World environment with a hidden goal: 50 placements for training, 50 others for testing.
 
     Attributes:
         env_name: one of the package's 50 environments.
@@ -194,7 +194,7 @@ class MetaWorldML1(MetaWorldFamily):
 @register_family
 @dataclass(frozen=True)
 class MetaWorldML10(MetaWorldFamily):
-    """Ten manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+    """Ten Meta-World environments for training and five others for testing, with hidden goals."""
 
     name: ClassVar[str] = "metaworld-ml10"
     env_id: ClassVar[str] = "metarl/MetaWorldML10-v0"
@@ -204,7 +204,7 @@ class MetaWorldML10(MetaWorldFamily):
 @register_family
 @dataclass(frozen=True)
 class MetaWorldML25(MetaWorldFamily):
-    """25 manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+    """25 Meta-World environments for training and five others for testing, with hidden goals."""
 
     name: ClassVar[str] = "metaworld-ml25"
     env_id: ClassVar[str] = "metarl/MetaWorldML25-v0"
@@ -214,7 +214,7 @@ class MetaWorldML25(MetaWorldFamily):
 @register_family
 @dataclass(frozen=True)
 class MetaWorldML45(MetaWorldFamily):
-    """45 manipulation tasks of Meta-World for training and five others for the test, with hidden goals."""
+    """45 Meta-World environments for training and five others for testing, with hidden goals."""
 
     name: ClassVar[str] = "metaworld-ml45"
     env_id: ClassVar[str] = "metarl/MetaWorldML45-v0"
@@ -224,11 +224,11 @@ class MetaWorldML45(MetaWorldFamily):
 @register_family
 @dataclass(frozen=True)
 class MetaWorldCustom(MetaWorldFamily):
-    """Environments of Meta-World by name, some for training and others for the test, with hidden goals.
+    """Meta-World environments of your choice, some for training and others for testing, with hidden goals.
 
     Attributes:
-        train_envs: for training.
-        test_envs: for the test.
+        train_envs: names of the training environments.
+        test_envs: names of the test environments.
     """
 
     train_envs: tuple[str, ...] = ("push-v3", "push-wall-v3", "sweep-v3")

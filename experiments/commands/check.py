@@ -118,7 +118,7 @@ def _check_picture(path: Path) -> str:
         # Pillow raises SyntaxError for a wrong checksum, and OSError without a number for a file that ends too early.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError("it is not a whole picture; metarl evaluate draws it anew") from None
+        raise ValueError("it is not a complete image; metarl evaluate draws it again") from None
 
 
 def _repeat(directory: RunDirectory, content: dict[str, Any], device: str | None, path: Path) -> str:

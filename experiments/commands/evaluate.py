@@ -49,8 +49,8 @@ class EvaluateOptions:
     seed: int = 0
     """Seed of environments and actions; the tasks do not depend on it."""
     device: str | None = None
-    """Torch device; by default the one the run was trained on. --devices cpu*2, say, shares the tasks
-    among processes."""
+    """Torch device; by default the one the run was trained on. --devices, for example cpu*2, shares the
+    tasks among processes."""
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint: the latest, or the best on validation tasks."""
     out: str | None = None

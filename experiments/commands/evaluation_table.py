@@ -39,7 +39,7 @@ def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign
 
 
 def describe_training(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:
-    """Return a line with learner, family and length of training, as far as metrics.csv has it."""
+    """Return a line with learner, family and, if metrics.csv has it, the length of training."""
     what = f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}"
     rows = directory.read_metrics()[:iteration]
     if len(rows) < iteration:

@@ -125,9 +125,9 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
 
     Raises:
         LaunchError: as the first process ended, if not well.
-        RunError: when a process was killed, or failed in a way that nobody foresaw, more often than ``restarts``.
+        RunError: when a process was killed, or failed unexpectedly, more often than ``restarts``.
     """
-    # What torch and Python say when a process is killed is said below, in one line.
+    # The messages of torch and Python about a killed process are replaced by one line below.
     for name in ("torch.distributed", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.warnoptions.append("ignore:resource_tracker")
@@ -166,7 +166,7 @@ def work(command: str, words: list[str], devices: list[str]) -> Outcome:
         outcome = Outcome()
     except MetarlError as error:
         outcome = Outcome(error.exit_code, str(error), isinstance(error, ProcessLost))
-    if os.getppid() != parent:  # the launcher is dead, and nobody waits for the outcome
+    if os.getppid() != parent:  # the launcher is dead, and nothing waits for the outcome
         os._exit(outcome.exit_code)
     return outcome
 
@@ -202,6 +202,6 @@ def _describe(error: ChildFailedError, count: int) -> str:
     code = failure.exitcode
     how = f"was killed by {failure.signal_name()}" if code < 0 else f"failed with exit code {code}"
     return (
-        f"process {rank} of {count} (pid {failure.pid}) {how}, so the others were ended; the run is whole up to its "
-        "last checkpoint, and goes on with metarl train --resume RUN --devices ..., or by itself with --max-restarts 3"
+        f"process {rank} of {count} (pid {failure.pid}) {how}, so the others were stopped; resume from the last "
+        "checkpoint with metarl train --resume RUN --devices ..., or restart automatically with --max-restarts 3"
     )

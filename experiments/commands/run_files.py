@@ -33,7 +33,7 @@ def save_evaluation(
 def describe_evaluation(
     directory: RunDirectory, config: TrainConfig, curve: AdaptationCurve, iteration: int, seed: int
 ) -> dict[str, Any]:
-    """Return what is written of an evaluation; arguments as ``save_evaluation``."""
+    """Return the content of an evaluation's file; arguments as ``save_evaluation``."""
     return {
         "learner": config.learner,
         "family": config.family,

@@ -29,12 +29,12 @@ class Job:
     """A process to be run on one device.
 
     Attributes:
-        name: for its progress line.
-        command: returns its words, given the device.
-        log: file that gets what it prints.
-        progress: returns how far it is, of how much.
-        device: that it runs on.
-        process: once it was started.
+        name: name in the progress line.
+        command: returns its command line, given the device.
+        log: file of its output.
+        progress: returns the done and the total number of steps.
+        device: device it runs on.
+        process: its process, once started.
     """
 
     name: str
@@ -45,13 +45,13 @@ class Job:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, device: str, at_once: int) -> None:
-        """Run on a device, beside others with which it shares the cores."""
+        """Run on a device, sharing the cores with ``at_once - 1`` others."""
         self.device = device
         threads = str(max(1, (os.cpu_count() or 1) // at_once))
         environment = {"OMP_NUM_THREADS": threads, **os.environ, "LOCAL_WORLD_SIZE": str(at_once)}
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "w") as log:
-            # In a session of its own, so that a signal of the terminal does not reach it beside ``stop``.
+            # In its own session, so that a signal from the terminal does not reach it in addition to ``stop``.
             self.process = subprocess.Popen(
                 self.command(device), stdout=log, stderr=log, env=environment, start_new_session=True
             )
@@ -125,15 +125,15 @@ def run_jobs(jobs: Sequence[Job], devices: Sequence[str]) -> None:
         RunStopped: when a signal has stopped them.
     """
     waiting, free, running = list(jobs), list(devices), list[Job]()
-    told = False
+    notified = False
     with StopRequest() as stop, _lines(jobs) as show:
         while running or (waiting and not stop.requested):
             while waiting and free and not stop.requested:
                 job = waiting.pop(0)
                 job.start(free.pop(0), min(len(devices), len(jobs)))
                 running.append(job)
-            if stop.requested and not told:
-                told = True
+            if stop.requested and not notified:
+                notified = True
                 for job in running:
                     job.stop()
             time.sleep(PAUSE_SECONDS)

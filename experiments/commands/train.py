@@ -26,11 +26,11 @@ from metarl.training import resume, train
 PUBLISHED = "--published"
 RESUME_IF_THERE = "--resume-if-there"
 HELP_OF_OTHERS = (
-    f"With {RESUME_IF_THERE}, a run that is in --out already is resumed, or left as it is where it is finished: the "
-    "command of a job that may be queued again.\n\n"
-    "With --devices cuda:0,cuda:1, --devices cpu*4 or --devices all, a process on each of them takes its part of the "
-    "tasks; with --max-restarts N, they go on from the last checkpoint after one of them was killed, N times.\n\n"
-    "With --seeds 1,2,3, a run of each seed is trained, one on each of the --devices at a time."
+    f"With {RESUME_IF_THERE}, a run that already exists in --out is resumed, or left as it is if it is finished; use "
+    "this in jobs that may be requeued.\n\n"
+    "With --devices cuda:0,cuda:1, --devices cpu*4 or --devices all, one process on each device trains on its share "
+    "of the tasks; with --max-restarts N, they resume from the last checkpoint, up to N times, if one is killed.\n\n"
+    "With --seeds 1,2,3, one run is trained for each seed, one on each of the --devices at a time."
 )
 
 
@@ -43,15 +43,15 @@ class ResumeOptions:
     iterations: int | None = None
     """New total number of iterations; by default the number the run was started with."""
     device: str | None = None
-    """Torch device to continue on; by default the one the run was started on. --devices, as for a new run, goes on
-    with any number of processes."""
+    """Torch device to continue on; by default the one the run was started on. --devices, as for a new run,
+    continues on any number of processes."""
     redraw: tuple[int, ...] = ()
     """Iterations whose tasks and episodes are redrawn, if they make an environment or an update fail on every
     resume."""
 
 
 def run(words: Sequence[str]) -> None:
-    """Train what the words name, on the devices that they name.
+    """Train as the command line says, on the devices that it names.
 
     Raises:
         InputError: for unknown names, options that make no sense, and a directory that cannot be written.
@@ -64,7 +64,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> None:
-    """Train what the words name, as one of several processes.
+    """Train as the command line says, as one of several processes.
 
     Raises:
         InputError: as ``run``.

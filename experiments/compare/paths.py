@@ -129,7 +129,7 @@ def _draw_plane(ground: Map, paths: Mapping[int, list[Path]], colours: Mapping[i
 
 
 def _half_side(ground: Map, places: np.ndarray) -> float:
-    """Return half the side of a square that contains the map and the positions, as far as paths are followed."""
+    """Return half the side of a square that contains the map and the positions, limited to ``FARTHEST`` maps."""
     needed = 1.05 * float(np.abs(places - ground.centre).max())
     farthest = FARTHEST * ground.half if ground.half else needed
     return min(max(ground.half, needed), farthest) or 1.0  # 1 if nothing has moved on an empty plane

@@ -28,7 +28,7 @@ def classifier(problem: Characters, metric: Metric, iterations: int, stream: tor
     encoder = layers(problem.inputs, SIZE, 64)
 
     def embedded(pictures: Tensor) -> Tensor:
-        """Return embeddings ``[B, N, K, Z]`` of pictures ``[B, N * K, D]``, which are in the order of their classes."""
+        """Return embeddings ``[B, N, K, Z]`` of images ``[B, N * K, D]``, which are in the order of their classes."""
         found: Tensor = encoder(pictures)
         return found.view(len(found), problem.ways, -1, SIZE)
 

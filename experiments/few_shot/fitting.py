@@ -10,7 +10,7 @@ def fit(parameters: Iterable[Tensor], step_size: float, iterations: int, loss: C
     """Minimise a loss by Adam, whose step size decays to 0 along a cosine.
 
     Args:
-        parameters: what is trained, in place.
+        parameters: trained in place.
         step_size: of the first step.
         iterations: number of steps.
         loss: draws tasks and returns their loss; called once a step.

@@ -110,7 +110,7 @@ class Relation(Metric):
 
 
 class Contrastive(Metric):
-    """InfoNCE (van den Oord, Li, Vinyals 2018): tell the query's partner, of its own class, among all others.
+    """InfoNCE (van den Oord, Li, Vinyals 2018): pick out the query's partner, which is of its class, from all others.
 
     For each query and each partner s⁺ of its class: -log of exp(cos(q, s⁺) / τ) over the sum of exp(cos(q, s) / τ),
     of s⁺ and of all examples of other classes.

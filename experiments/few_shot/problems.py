@@ -53,7 +53,7 @@ class Problem(ABC):
 
     @abstractmethod
     def score(self, predictions: Tensor, truth: Tensor) -> Tensor:
-        """Return what is reported of each task ``[B]``."""
+        """Return the reported score of each task ``[B]``."""
 
 
 def uniform(low: float, high: float, *shape: int, stream: torch.Generator) -> Tensor:
@@ -92,9 +92,9 @@ class Sinusoids(Problem):
 
 
 class Characters(Problem):
-    """Five made-up characters, one example of each: strokes through five points, written with a shaky hand.
+    """Five synthetic characters, one example of each: strokes through five points, written with a shaky hand.
 
-    There is an alphabet of 400 characters to train on and another one to be tested on, with 12 pictures of each.
+    There is one alphabet of 400 characters for training and another for testing, with 12 images of each character.
     """
 
     name = "characters"
@@ -102,7 +102,7 @@ class Characters(Problem):
     inputs, outputs, unit = side * side, ways, "accuracy"
 
     def draw(self, count: int, stream: torch.Generator, held_out: bool = False) -> Tasks:
-        """Draw characters, and pictures of them, without replacement."""
+        """Draw characters, and images of them, without replacement."""
         pictures = alphabet(held_out)
         parts = [self.shots, self.queries]
         letters = torch.rand(count, len(pictures), generator=stream).topk(self.ways).indices.unsqueeze(-1)
@@ -117,19 +117,19 @@ class Characters(Problem):
         return cross_entropy(predictions.transpose(1, 2), truth.transpose(1, 2), reduction="none").mean(1)
 
     def score(self, predictions: Tensor, truth: Tensor) -> Tensor:
-        """Return shares of queries whose class is found."""
+        """Return the accuracy on the queries."""
         return (predictions.argmax(-1) == truth.argmax(-1)).float().mean(1)
 
 
 @functools.cache
 def alphabet(held_out: bool) -> Tensor:
-    """Return pictures ``[400, 12, D]`` of one of the two alphabets."""
+    """Return images ``[400, 12, D]`` of one of the two alphabets."""
     stream = generator(0, "characters", held_out)
     return written(uniform(0.1, 0.9, 400, 1, 5, 2, stream=stream).expand(-1, 12, -1, -1), stream)
 
 
 def written(strokes: Tensor, stream: torch.Generator) -> Tensor:
-    """Return pictures ``[..., D]`` of strokes through points ``[..., 5, 2]``, turned, moved and shaken a bit."""
+    """Return images ``[..., D]`` of strokes through points ``[..., 5, 2]``, slightly rotated, shifted and jittered."""
     angle = uniform(-0.3, 0.3, *strokes.shape[:-2], 1, stream=stream)
     x, y = (strokes - 0.5).unbind(-1)
     turned = torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos()], -1)

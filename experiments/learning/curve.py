@@ -7,7 +7,7 @@ Each variant is trained with every seed, stopped at regular intervals, evaluated
 All evaluations are reported; none of them influences training. OUT/NAME/LABEL.json holds the results of each variant,
 OUT/NAME.png shows all of them. Nothing is done twice: seeds in the file are skipped, finished runs in
 RUNS/LABEL-seedSEED are only evaluated, unfinished ones are resumed. ``--at-once 2`` trains two runs
-side by side; if one fails, the others go on.
+side by side; if one fails, the others continue.
 """
 
 import dataclasses
@@ -141,7 +141,7 @@ class Job:
         write(self.results, self._record([runs[number] for number in sorted(runs)]))
 
     def measure_only(self, seed: int) -> SeedRun:
-        """Train and evaluate with a seed, as far as that was not done."""
+        """Train and evaluate with a seed, skipping what is done."""
         config = self._config(seed)
         self._record_episodes(seed, Path(f"{config.run.out}-data"))
         return measure_run(config, self.variant, len(self.tasks))

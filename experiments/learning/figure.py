@@ -66,7 +66,7 @@ def _by_success(records: Mapping[str, Record]) -> bool:
 
 
 def _at_the_end(record: Record) -> np.ndarray:
-    """Return what is drawn of the last evaluation, ``[runs, steps + 1]``."""
+    """Return the plotted scores of the last evaluation, ``[runs, steps + 1]``."""
     return np.array([run.points[-1].success for run in record.runs]) if record.by_success else record.curves
 
 

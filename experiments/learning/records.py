@@ -72,7 +72,7 @@ class Record:
         columns: the steps whose returns on each task are kept from the last evaluation.
         tasks: parameters of each held-out task, except long ones; the config's split hash covers them all.
         runs: the runs, by seed.
-        recording: what the variant was trained on instead of sampling: the acting run, tasks and episodes; or None.
+        recording: recorded data that replaced sampling: the acting run, tasks and episodes; or None.
     """
 
     command: str

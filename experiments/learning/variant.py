@@ -1,4 +1,4 @@
-"""One learner of a comparison, and what it is trained on if it does not sample."""
+"""One learner of a comparison, and the recorded data it is trained on if it does not sample."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class Variant:
         steps: number of adaptation steps to measure.
         evaluations: number of evaluations, evenly spaced, the last one at the end of training.
         protocol: measures success rates of a finished run, given its directory: ``all``, and by environment. With it
-            the comparison is about success: it is also measured on training tasks, and it is what is drawn.
-        recording: what it is trained on without an environment step; None if it samples.
+            the comparison is of success rates: they are also measured on training tasks, and plotted.
+        recording: recorded data for training without environment steps; None if it samples.
 
     Raises:
         InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.

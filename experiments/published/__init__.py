@@ -15,7 +15,7 @@ MODULES = {module.name.replace("_", "-"): f"{__name__}.{module.name}" for module
 
 @dataclass(frozen=True)
 class Published:
-    """An experiment under its name, with its file's documentation: what it repeats, and what is published of it."""
+    """An experiment under its name, with its file's documentation: what it replicates, and the published results."""
 
     name: str
     config: TrainConfig

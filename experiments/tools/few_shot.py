@@ -67,7 +67,7 @@ class Options:
 
 
 def trained(method: str, problem: str, seed: int) -> Predict:
-    """Return what a trained method predicts of queries; its numbers depend on the seed alone."""
+    """Return a trained method's function that predicts queries; the numbers depend only on the seed."""
     stream = generator(seed, "few-shot", method, problem)
     task_problem = PROBLEMS[problem]
     if method in BY_GRADIENT:
@@ -112,7 +112,7 @@ def fill_page(page: str, scores: Scores | None) -> str:
 
 
 def committed(results: Path) -> Scores | None:
-    """Return what a results file holds, if it is there."""
+    """Return the content of a results file, or None if there is none."""
     return json.loads(results.read_text()) if results.exists() else None
 
 

@@ -127,4 +127,4 @@ def _check_masked_reset(
     with attempt(family.name, "step after the reset of one world"):
         one, other = (each.step(actions[0], tasks, stream) for each in (worlds, twins))
     same = torch.equal(one.rewards[1:], other.rewards[1:]) and torch.equal(worlds.observe()[1:], twins.observe()[1:])
-    require(same, family.name, "after the reset of one world others go on differently", advice)
+    require(same, family.name, "after the reset of one world others continue differently", advice)

@@ -81,7 +81,7 @@ def _shortened(family: TaskFamily) -> TaskFamily:
     fields = {field.name for field in dataclasses.fields(family)}  # type: ignore[arg-type]
     horizon = getattr(family, "horizon", None)
     whole = isinstance(horizon, int) and horizon >= 1
-    require(whole, name, f"has the horizon {horizon!r}", "add a field horizon, a whole number of at least 1")
+    require(whole, name, f"has the horizon {horizon!r}", "add a field horizon, an integer of at least 1")
     if "horizon" not in fields:  # a view has another family's
         return family
     try:

@@ -86,7 +86,7 @@ def _accepted(name: str, family: str, settings: Any) -> TrainConfig | InputError
         config = TrainConfig(name, family, _small_run(family), settings)
         made = config.make_learner()
     except InputError as refusal:
-        advice = "say in one line which spaces it needs"
+        advice = "state in one line which spaces it needs"
         require("\n" not in str(refusal), own, f"refuses {family} in several lines", advice)
         return refusal
     except Exception as error:
@@ -96,7 +96,7 @@ def _accepted(name: str, family: str, settings: Any) -> TrainConfig | InputError
         ) from error
     steps = getattr(made, "inner_steps", None)
     whole = isinstance(steps, int) and steps >= 0
-    require(whole, own, f"has the inner_steps {steps!r}", "set it to a whole number of at least 0")
+    require(whole, own, f"has the inner_steps {steps!r}", "set it to an integer of at least 0")
     return config
 
 

@@ -107,7 +107,7 @@ class GuardedTracker:
             self._tracker = NoTracker()
             reason = (str(error).splitlines() or [""])[0]
             print(
-                f"metarl: tracking failed ({type(error).__name__}: {reason}); the run goes on without it, and "
-                "metrics.csv is whole",
+                f"metarl: tracking failed ({type(error).__name__}: {reason}); the run continues without it, and "
+                "metrics.csv is complete",
                 file=sys.stderr,
             )

@@ -44,7 +44,7 @@ def remove_empty_parts(directory: Path, run_id: str) -> None:
 
 
 def records(path: Path) -> Iterator[Any]:
-    """Read the records of a .wandb file, as far as they are whole."""
+    """Read the records of a .wandb file, up to the first incomplete one."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     content = path.read_bytes()

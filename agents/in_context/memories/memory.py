@@ -52,10 +52,9 @@ class MemoryNetwork(nn.Module, ABC):
     """A causal network over the steps of trials.
 
     Attributes:
-        name: what it is called in settings.
-        wants_previous_step: whether it reads the inputs of the step before with each step's own, unless settings say
-            otherwise.
-        size: of its outputs.
+        name: name in settings.
+        wants_previous_step: default for whether each step also reads the inputs of the previous step.
+        size: size of its outputs.
     """
 
     name: ClassVar[str]
@@ -79,16 +78,16 @@ class MemoryNetwork(nn.Module, ABC):
 
     @abstractmethod
     def initial(self, trials: int) -> Memory:
-        """Return what is remembered before a trial's first step, on the network's device."""
+        """Return the memory before a trial's first step, on the network's device."""
 
     @abstractmethod
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials.
+        """Read the next L steps of B trials.
 
         Args:
             inputs: ``[B, L, D]``.
-            memory: what is remembered of the steps before them. A single step without gradients may be written into
-                it in place, and it be returned again; else it is not changed.
+            memory: the memory after the steps before them. A single step without gradients may modify it in place and
+                return it; otherwise it is not changed.
             lengths: how many of the steps belong to each trial ``[B]``, at least 1; by default all. The steps after
                 them are padding: they change neither the memory nor the outputs of the steps before.
 
@@ -102,7 +101,7 @@ NetworkT = TypeVar("NetworkT", bound=MemoryNetwork)
 
 
 def register_memory(network: type[NetworkT]) -> type[NetworkT]:
-    """Make a memory known by its name; used as a class decorator."""
+    """Register a memory under its name; used as a class decorator."""
     MEMORIES[network.name] = network
     return network
 
@@ -110,8 +109,9 @@ def register_memory(network: type[NetworkT]) -> type[NetworkT]:
 class TransitionReader(MemoryNetwork):
     """A memory that reads the inputs of the step before together with each step's own.
 
-    What an action did is in the inputs of the step after it, which hold the previous action and reward, but not the
-    previous observation. With both, a step holds one transition whole: observation, action, reward, next observation.
+    The outcome of an action is in the inputs of the next step, which contain the previous action and reward, but not
+    the previous observation. With both, a step has a complete transition: observation, action, reward and next
+    observation.
 
     Args:
         memory: reads ``2 * inputs`` numbers a step.
@@ -124,16 +124,16 @@ class TransitionReader(MemoryNetwork):
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
-        """Return a new network around the one that settings name."""
+        """Return a new network that wraps the one named in the settings."""
         return cls(MEMORIES.find(config.memory).make(config, 2 * inputs, size), inputs)
 
     def initial(self, trials: int) -> Memory:
-        """Return what the memory does, and zeros as the ``previous`` inputs ``[B, D]``."""
+        """Return the wrapped memory's initial state, and zeros as the ``previous`` inputs ``[B, D]``."""
         previous = next(self.memory.parameters()).new_zeros(trials, self._inputs)
         return {"previous": previous, **self.memory.initial(trials)}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         own = {name: value for name, value in memory.items() if name != "previous"}
         before = torch.cat([memory["previous"].unsqueeze(1), inputs[:, :-1]], 1)
         outputs, own = self.memory(torch.cat([inputs, before], -1), own, lengths)

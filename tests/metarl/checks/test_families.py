@@ -137,7 +137,7 @@ def own_luck(self: Any, state: State, actions: Tensor, tasks: TensorDict, genera
 
 
 PROBLEMS: list[tuple[TaskFamily, str]] = [
-    (Line(horizon=0), "has the horizon 0; add a field horizon, a whole number of at least 1"),
+    (Line(horizon=0), "has the horizon 0; add a field horizon, an integer of at least 1"),
     (broken(action_space=property(lambda self: spaces.MultiBinary(2))), "the action space is a MultiBinary; use a Box"),
     (broken(observation_space=property(lambda self: None)), "observation_space is None; return a gymnasium.spaces"),
     (broken(task_space=property(lambda self: spaces.Dict())), "task_space names no parameter"),

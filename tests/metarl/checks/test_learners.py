@@ -140,7 +140,7 @@ def refuses(message: str, kind: type[Exception] = InputError) -> Any:
 
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
-    ({"inner_steps": None}, "drift: has the inner_steps None; set it to a whole number"),
+    ({"inner_steps": None}, "drift: has the inner_steps None; set it to an integer"),
     ({"config_class": dict}, "config_class is no frozen dataclass"),
     ({"__init__": refuses("no", KeyError)}, "constructing it for navigation-2d failed .*raise metarl.InputError"),
     ({"__init__": refuses("not\nthis")}, "drift: refuses navigation-2d in several lines; say in one line which spaces"),

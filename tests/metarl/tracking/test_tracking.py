@@ -342,8 +342,8 @@ def test_a_tracker_that_fails_ends_no_training(
     directory = train(small(tmp_path / "run", iterations=4))
     assert (len(directory.read_metrics()), failing.calls) == (4, 2)
     assert capsys.readouterr().err == (
-        "metarl: tracking failed (BrokenPipeError: the process of W&B is gone); the run goes on without it, and "
-        "metrics.csv is whole\n"
+        "metarl: tracking failed (BrokenPipeError: the process of W&B is gone); the run continues without it, and "
+        "metrics.csv is complete\n"
     )
 
 
