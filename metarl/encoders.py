@@ -132,14 +132,14 @@ class Convolution(ImageEncoder):
     def __init__(self, space: spaces.Space[Any]) -> None:
         super().__init__(space)
         # With this padding a side of n becomes (n + 1) // 2, so no pixel is cut off at any size.
-        places = ((self.height + 3) // 4) * ((self.width + 3) // 4)
+        positions = ((self.height + 3) // 4) * ((self.width + 3) // 4)
         self.layers = nn.Sequential(
             nn.Conv2d(self.channels, 16, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Conv2d(16, 32, 3, stride=2, padding=1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(32 * places, self.size),
+            nn.Linear(32 * positions, self.size),
             nn.ReLU(),
         )
         init_orthogonal(self.layers)
@@ -165,7 +165,7 @@ class SpatialSoftmax(ImageEncoder):
     name: ClassVar[str] = "spatial-softmax"
     features, sharpness = 16, 3.0
     size = 2 * features
-    places: Tensor
+    positions: Tensor
 
     def __init__(self, space: spaces.Space[Any]) -> None:
         super().__init__(space)
@@ -178,13 +178,13 @@ class SpatialSoftmax(ImageEncoder):
         init_orthogonal(self.layers)
         self.sharpening = nn.Parameter(torch.tensor(self.sharpness))
         rows, columns = (torch.linspace(-1, 1, (side + 1) // 2) for side in (self.height, self.width))
-        self.register_buffer("places", torch.cartesian_prod(rows, columns), persistent=False)
+        self.register_buffer("positions", torch.cartesian_prod(rows, columns), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (y, x) in [-1, 1] of each feature, ``[B, 32]``, of images ``[B, H, W, C]`` or ``[B, C, H, W]``."""
         maps: Tensor = self.layers(self.pixels(images))
         maps = nn.functional.layer_norm(maps, maps.shape[-1:], eps=1e-8)
-        return ((self.sharpening * maps).softmax(-1) @ self.places).flatten(1)
+        return ((self.sharpening * maps).softmax(-1) @ self.positions).flatten(1)
 
 
 def init_orthogonal(layers: nn.Module) -> None:

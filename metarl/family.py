@@ -20,7 +20,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.listing import register_id
 from metarl.pictures import text_picture
-from metarl.places import Map, Staying
+from metarl.positions import Map, Staying
 from metarl.references import Reference
 from metarl.registry import Registry
 from metarl.validation import require_count
@@ -172,7 +172,7 @@ class TaskFamily(ABC):
         """
         return None
 
-    def places(self, observations: Tensor) -> Tensor | None:
+    def positions(self, observations: Tensor) -> Tensor | None:
         """Return the positions (x, y) ``[..., 2]`` of the agent, if observations contain them, else None.
 
         ``metarl compare`` plots the paths of families that return positions, on top of ``map_of`` a task.

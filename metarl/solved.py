@@ -35,9 +35,9 @@ class SolvedFamily(TensorFamily):
         """
 
 
-def planned_actions(plan: Tensor, remaining: Tensor, places: Tensor) -> Tensor:
-    """Look up actions int64 ``[B]`` in plans ``[B, T, places]`` at ``places`` ``[B]``.
+def planned_actions(plan: Tensor, remaining: Tensor, positions: Tensor) -> Tensor:
+    """Look up actions int64 ``[B]`` in plans ``[B, T, positions]`` at ``positions`` ``[B]``.
 
     Row t - 1 of a plan is for t remaining steps.
     """
-    return plan[torch.arange(len(plan), device=plan.device), remaining - 1, places].long()
+    return plan[torch.arange(len(plan), device=plan.device), remaining - 1, positions].long()

@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
-from metarl.places import Map
+from metarl.positions import Map
 from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.spaces import feature_space, features, unit_space
@@ -132,13 +132,13 @@ class InformedFamily(FamilyView):
         high = np.append(given.high, np.full(width, np.inf))
         return spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
 
-    def places(self, observations: Tensor) -> Tensor | None:
+    def positions(self, observations: Tensor) -> Tensor | None:
         """Return the positions in the underlying family's part of the observations."""
         given = self.family.observation_space
         if not isinstance(given, spaces.Box):
             return None
         seen = observations[..., : spaces.flatdim(given)]
-        return self.family.places(seen.view(*seen.shape[:-1], *given.shape))
+        return self.family.positions(seen.view(*seen.shape[:-1], *given.shape))
 
     def dynamics(self, num_envs: int, device: torch.device) -> Dynamics:
         """Make the underlying family's worlds, with tasks in the observations."""

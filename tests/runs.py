@@ -149,7 +149,7 @@ def train_words(*words: Any, out: Path | str) -> list[str]:
 
 
 def tiny(name: str, out: Path | str, **run: Any) -> TrainConfig:
-    """Return a run of any learner of two small iterations, in a family of places in a plane that it acts in."""
+    """Return a run of any learner of two small iterations, in a family of positions in a plane that it acts in."""
     config_class = LEARNERS[name].config_class
     fewer = {"updates_per_iteration": 2} if "updates_per_iteration" in vars(config_class) else {}
     family = "gridnavi" if name in ("dqn", "optimal") else "navigation-2d"

@@ -113,7 +113,7 @@ def test_four_processes_train_with_wrapped_environments_and_recorded_returns(ran
 
 
 @pytest.mark.parametrize("name", ["pearl", "varibad"])
-def test_a_run_goes_on_with_another_number_of_processes(name: str, ranks: Ranks, tmp_path: Path) -> None:
+def test_a_run_resumes_on_another_number_of_processes(name: str, ranks: Ranks, tmp_path: Path) -> None:
     train(config(name, tmp_path / "one"))
     path = tmp_path / "several"
     ranks.do(2, trained, config(name, path, iterations=1))

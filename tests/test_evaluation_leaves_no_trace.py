@@ -41,7 +41,7 @@ def test_a_run_evaluated_twice_gives_the_same_file_and_keeps_the_others(name: st
 
 
 @every_learner
-def test_a_run_that_was_evaluated_goes_on_as_one_that_was_not(name: str, tmp_path: Path) -> None:
+def test_a_run_that_was_evaluated_continues_as_one_that_was_not(name: str, tmp_path: Path) -> None:
     train(tiny(name, tmp_path / "one", iterations=1))
     shutil.copytree(tmp_path / "one", tmp_path / "other")
     evaluate(tmp_path / "one")

@@ -21,7 +21,7 @@ FLOORS = [
         "graphs",
         "listing",
         "lock",
-        "places",
+        "positions",
         "distributions",
         "rollout",
         "returns",
@@ -155,7 +155,7 @@ def test_imports_point_down() -> None:
     assert [f"{module} imports {name}" for module, name in pairs if floor(name) > floor(module)] == []
 
 
-def test_nobody_inside_uses_the_front_door() -> None:
+def test_no_module_inside_uses_the_front_door() -> None:
     assert [module for module in MODULES if module != "metarl" and "metarl" in own(module)] == []
 
 
@@ -198,7 +198,7 @@ def test_only_its_tracker_imports_a_tracking_package_and_only_when_a_run_is_trac
         assert package not in ast.unparse(ast.Module(top, []))
 
 
-def test_nobody_imports_a_folder_by_its_bare_name() -> None:
+def test_no_module_imports_a_folder_by_its_bare_name() -> None:
     pairs = [(module, name) for module in MODULES for name in imported(module)]
     assert [f"{module} imports {name}" for module, name in pairs if name.split(".")[0] in FOLDERS] == []
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.pictures import AGENT, GOAL, SIDE, Colour, draw
-from metarl.places import Map, Place, as_place
+from metarl.positions import Map, Position, as_position
 from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.tensor_family import State, uniform
@@ -50,7 +50,7 @@ class PointRobot(SolvedFamily):
         """Return rewards and ends of points at ``offsets`` ``[B, 2]`` from their goals."""
 
     @abstractmethod
-    def goal_line(self) -> list[Place]:
+    def goal_line(self) -> list[Position]:
         """Return points along the line that contains or encloses all goals, for pictures."""
 
     @property
@@ -92,7 +92,7 @@ class PointRobot(SolvedFamily):
         """Return moves ``[B, 2]`` at full speed on each axis until it matches the goal's: no path is ever closer."""
         return ((plan - state["position"]) / MAX_MOVE).clamp(-1, 1)
 
-    def places(self, observations: Tensor) -> Tensor:
+    def positions(self, observations: Tensor) -> Tensor:
         """Return the observations, which are positions ``[..., 2]``."""
         return observations
 
@@ -103,28 +103,28 @@ class PointRobot(SolvedFamily):
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Draw the line of goals and the starts (grey), the goal with its radius (green) and the point (blue)."""
-        return draw(lambda pen: self._paint(pen, self._goal(task), as_place(state["position"])))
+        return draw(lambda pen: self._paint(pen, self._goal(task), as_position(state["position"])))
 
-    def _paint(self, pen: ImageDraw, goal: Place, position: Place) -> None:
+    def _paint(self, pen: ImageDraw, goal: Position, position: Position) -> None:
         corners = zip(*self.starts, strict=True)
         (left, bottom), (right, top) = (self._pixel(corner) for corner in corners)
-        pen.line([self._pixel(place) for place in self.goal_line()], FAINT, 2)
+        pen.line([self._pixel(position) for position in self.goal_line()], FAINT, 2)
         pen.rectangle((left - 4, top - 4, right + 4, bottom + 4), outline=FAINT, width=2)
         pen.circle(self._pixel(goal), self.goal_radius * self._pixels_per_unit, GOAL_AREA)
         pen.circle(self._pixel(goal), 4, GOAL)
         pen.circle(self._pixel(position), 5, AGENT)
 
-    def _goal(self, task: TensorDict) -> Place:
-        return as_place(self.goals(task[None])[0])
+    def _goal(self, task: TensorDict) -> Position:
+        return as_position(self.goals(task[None])[0])
 
     @property
     def _pixels_per_unit(self) -> float:
         return SIDE / (2 * self.view[2])
 
-    def _pixel(self, place: Place) -> Range:
+    def _pixel(self, position: Position) -> Range:
         """Return the pixel of a position, at the border if it is outside the view."""
         x, y, half = self.view
-        across, down = (min(max(way, 0.0), 2 * half) for way in (place[0] - x + half, y + half - place[1]))
+        across, down = (min(max(way, 0.0), 2 * half) for way in (position[0] - x + half, y + half - position[1]))
         return across * self._pixels_per_unit, down * self._pixels_per_unit
 
 
@@ -180,7 +180,7 @@ class Navigation2D(PointRobot):
         terminated = offsets.abs().amax(-1) < ARRIVED
         return Transition(-torch.linalg.vector_norm(offsets, dim=-1), terminated, {})
 
-    def goal_line(self) -> list[Place]:
+    def goal_line(self) -> list[Position]:
         """Return the corners of the square of goals, ending with the first."""
         return [(GOAL_RANGE * x, GOAL_RANGE * y) for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))]
 
@@ -250,6 +250,6 @@ class SparsePoint(PointRobot):
         rewards = torch.where(inside, 1 - distance, 0.0) if self.shaped else inside.float()
         return Transition(rewards, torch.zeros_like(inside), {})
 
-    def goal_line(self) -> list[Place]:
+    def goal_line(self) -> list[Position]:
         """Return points along the half-circle."""
         return [(math.cos(angle), math.sin(angle)) for angle in np.linspace(0, math.pi, 65)]

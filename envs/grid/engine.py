@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from metarl.envs.grid.pictures import Stamp, draw_door, draw_goal, draw_key, grid_picture
 from metarl.errors import InputError
 from metarl.family import Transition
-from metarl.places import Map
+from metarl.positions import Map
 from metarl.tensor_family import State, TensorFamily
 from metarl.transfer import send
 
@@ -180,10 +180,10 @@ class SightedGrid(GridFamily):
     def observation_space(self) -> spaces.Box:
         """Zeros and ones: planes over the map or the window, then flags."""
         if self.view is None:
-            places = self.hand + (self.hand + self.carries) * len(self.on_map)
+            entries = self.hand + (self.hand + self.carries) * len(self.on_map)
         else:
-            places = (self.view**2 + self.carries) * len(self.in_window)
-        return spaces.Box(0.0, 1.0, (places + self.flag_count,), np.float32)
+            entries = (self.view**2 + self.carries) * len(self.in_window)
+        return spaces.Box(0.0, 1.0, (entries + self.flag_count,), np.float32)
 
     @property
     def flag_count(self) -> int:
@@ -199,7 +199,7 @@ class SightedGrid(GridFamily):
         pieces = self._map(state) if self.view is None else self._window(state)
         return torch.cat([*pieces, *self.flags(state)], 1).clamp_(max=1).float()
 
-    def places(self, observations: Tensor) -> Tensor | None:
+    def positions(self, observations: Tensor) -> Tensor | None:
         """Return the cells (x, y) ``[..., 2]`` of the agent, if the whole map is observed."""
         return None if self.view is not None else self.cells(observations[..., : self.hand].argmax(-1))
 
@@ -215,8 +215,8 @@ class SightedGrid(GridFamily):
         return [agent, *planes(codes, self.on_map)]
 
     def _window(self, state: State) -> list[Tensor]:
-        places = windows(self, state["cell"].device).index_select(0, state["cell"])
-        return planes(self.codes(state).gather(1, places), self.in_window)
+        cells = windows(self, state["cell"].device).index_select(0, state["cell"])
+        return planes(self.codes(state).gather(1, cells), self.in_window)
 
     @property
     def _reach(self) -> int | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, drawn_from
 from metarl.envs.grid.paths import GoalGrid
 from metarl.family import Part, register_family
-from metarl.places import Map, Staying, as_place
+from metarl.positions import Map, Staying, as_position
 from metarl.references import Reference
 from metarl.tensor_family import State
 from metarl.transfer import send
@@ -78,13 +78,13 @@ class GridNavi(GoalGrid):
         """Return cells ``[B, 2]``."""
         return _coordinates(self, state["cell"].device).index_select(0, state["cell"])
 
-    def places(self, observations: Tensor) -> Tensor:
+    def positions(self, observations: Tensor) -> Tensor:
         """Return the observations, which are cells ``[..., 2]``."""
         return observations
 
     def map_of(self, task: TensorDict) -> Map:
         """Return the grid at the start of an episode, with the goal."""
-        return dataclasses.replace(super().map_of(task), goal=as_place(task["goal"]))
+        return dataclasses.replace(super().map_of(task), goal=as_position(task["goal"]))
 
     def staying(self) -> Staying:
         """Return the transitions of staying in each cell."""

@@ -21,7 +21,7 @@ from metarl.experiments.compare.figures import Picture, slug
 from metarl.experiments.compare.runs import Run
 from metarl.family import TaskFamily
 from metarl.learner import Learner, RewardModel
-from metarl.places import Place, Staying
+from metarl.positions import Position, Staying
 from metarl.recording import task_text
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
@@ -39,15 +39,15 @@ class Beliefs:
 
     Shapes:
         goals: N cells (x, y); None for a task without a goal.
-        places: the agent's cells (x, y) before each of L steps, ``[N, L, 2]``.
+        positions: the agent's cells (x, y) before each of L steps, ``[N, L, 2]``.
         rewards: expected rewards in each cell before each step, ``[N, L, rows, columns]``, indexed (y, x).
 
     Attributes:
         reward_range: lowest and highest reward, the limits of the colour scale.
     """
 
-    goals: list[Place | None]
-    places: Tensor
+    goals: list[Position | None]
+    positions: Tensor
     rewards: Tensor
     horizon: int
     reward_range: tuple[float, float]
@@ -85,11 +85,11 @@ def observe_beliefs(config: TrainConfig, learner: Learner, tasks: TensorDict, ep
         rollouts.append(sampler.run(session, derive_seed(seed, "pictures", episode)))
         session.adapt()
     trials = Trials.of(rollouts)
-    places = family.places(trials.observations)
-    assert places is not None, "a family whose cells are observed shows places"
+    positions = family.positions(trials.observations)
+    assert positions is not None, "a family whose cells are observed has positions"
     goals = [family.map_of(task).goal for task in tasks.cpu()]
     rewards = expected_rewards(learner, staying, trials, seed)
-    return Beliefs(goals, places.cpu(), rewards, family.horizon, staying.rewards)
+    return Beliefs(goals, positions.cpu(), rewards, family.horizon, staying.rewards)
 
 
 def expected_rewards(learner: Learner, staying: Staying, trials: Trials, seed: int) -> Tensor:
@@ -103,7 +103,7 @@ def expected_rewards(learner: Learner, staying: Staying, trials: Trials, seed: i
 
 def make_figure(beliefs: Beliefs, panels: int) -> Figure:
     """Plot a row for each trial: ``panels`` of its steps, evenly spaced."""
-    rows, length = beliefs.places.shape[:2]
+    rows, length = beliefs.positions.shape[:2]
     steps = sorted(set(np.linspace(0, length - 1, panels).round().astype(int).tolist()))
     with matplotlib.rc_context({"font.size": 9, "axes.titlesize": 9}):
         figure = Figure(figsize=(SIDE * len(steps) + 0.8, SIDE * rows + 0.5), layout="constrained")
@@ -118,7 +118,7 @@ def make_figure(beliefs: Beliefs, panels: int) -> Figure:
 
 def _panel(axes: Axes, beliefs: Beliefs, row: int, step: int) -> AxesImage:
     """Plot the belief at one step, the episode's path so far, and the goal; return the heat map."""
-    path = beliefs.places[row, step - step % beliefs.horizon : step + 1].numpy()
+    path = beliefs.positions[row, step - step % beliefs.horizon : step + 1].numpy()
     if (goal := beliefs.goals[row]) is not None:
         axes.plot(*goal, "*", color="tab:red", markeredgecolor="white", markersize=14)
     axes.plot(*path.T, color="white", linewidth=1.5)

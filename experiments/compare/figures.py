@@ -183,9 +183,9 @@ def task_figures(comparison: Comparison) -> list[Picture]:
     tasks = comparison.tasks
     shapes = {str(key): tuple(tasks[key].shape[1:]) for key in sorted(tasks.keys())}
     numbers = [key for key, shape in shapes.items() if shape == ()]
-    places = [key for key, shape in shapes.items() if shape == (2,)]
+    positions = [key for key, shape in shapes.items() if shape == (2,)]
     drawn = [_scatter(comparison, entry, numbers) for entry in comparison.entries if numbers]
-    return drawn + [_map(comparison, entry, key) for entry in comparison.entries for key in places]
+    return drawn + [_map(comparison, entry, key) for entry in comparison.entries for key in positions]
 
 
 def _scatter(comparison: Comparison, entry: Entry, parameters: Sequence[str]) -> Picture:
@@ -213,11 +213,13 @@ def _map(comparison: Comparison, entry: Entry, parameter: str) -> Picture:
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(WIDTH, 2.7), layout="constrained")
         panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    places = comparison.tasks[parameter].double().numpy()
+    positions = comparison.tasks[parameter].double().numpy()
     colours = ScalarMappable(Normalize(*np.percentile(_means(comparison), [OUTLIERS, 100 - OUTLIERS])), "viridis")
     for axes, step, title in zip(panels, (0, -1), ("before", "after the last step"), strict=True):
         returns = entry.returns[..., step].mean(0)
-        axes.scatter(*places.T, c=returns, s=34, cmap=colours.cmap, norm=colours.norm, edgecolors="0.3", linewidths=0.4)
+        axes.scatter(
+            *positions.T, c=returns, s=34, cmap=colours.cmap, norm=colours.norm, edgecolors="0.3", linewidths=0.4
+        )
         axes.set_title(title, fontsize=9.5)
         axes.set_xlabel(f"{parameter} x")
         axes.set_aspect("equal")

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.figures import GREY, STYLE, WIDTH, Picture, slug, styles_of
 from metarl.experiments.compare.runs import Run
-from metarl.places import Map
+from metarl.positions import Map
 from metarl.recording import task_text
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
@@ -38,7 +38,7 @@ def path_figures(comparison: Comparison) -> list[Picture]:
 
 def _shows_places(run: Run) -> bool:
     space = run.family.observation_space
-    return run.family.places(torch.zeros(1, *(space.shape or ()))) is not None
+    return run.family.positions(torch.zeros(1, *(space.shape or ()))) is not None
 
 
 def _draw_entry(comparison: Comparison, entry: Entry) -> Picture:
@@ -84,9 +84,9 @@ def _paths(run: Run, rollout: Rollout) -> list[Path]:
     for episode in range(min(MOST_EPISODES, rollout.valid.shape[1])):
         observations = rollout.observations[0, episode][rollout.valid[0, episode]]
         every = torch.cat([observations, rollout.final_observations[0, episode][None]])
-        places = run.family.places(every)
-        assert places is not None, "the family shows places"
-        paths.append(places.cpu().double().numpy())
+        positions = run.family.positions(every)
+        assert positions is not None, "the family has positions"
+        paths.append(positions.cpu().double().numpy())
     return paths
 
 
@@ -128,9 +128,9 @@ def _draw_plane(ground: Map, paths: Mapping[int, list[Path]], colours: Mapping[i
     return figure
 
 
-def _half_side(ground: Map, places: np.ndarray) -> float:
+def _half_side(ground: Map, positions: np.ndarray) -> float:
     """Return half the side of a square that contains the map and the positions, limited to ``FARTHEST`` maps."""
-    needed = 1.05 * float(np.abs(places - ground.centre).max())
+    needed = 1.05 * float(np.abs(positions - ground.centre).max())
     farthest = FARTHEST * ground.half if ground.half else needed
     return min(max(ground.half, needed), farthest) or 1.0  # 1 if nothing has moved on an empty plane
 

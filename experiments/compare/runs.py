@@ -51,9 +51,9 @@ def read_runs(paths: Sequence[str], device: str | None = None, checkpoint: Check
     """
     if not paths:
         raise InputError("compare needs the directories of the runs, one or more")
-    places = [Path(path).resolve() for path in paths]
-    for number, place in enumerate(places):
-        if place in places[:number]:
+    resolved = [Path(path).resolve() for path in paths]
+    for number, path in enumerate(resolved):
+        if path in resolved[:number]:
             raise InputError(f"{paths[number]} is given twice; give each run once")
     runs = [Run(path, *load_run(path, device, checkpoint)) for path in paths]
     for run in runs[1:]:

@@ -54,7 +54,7 @@ def any_spaces(name: str, kind: tuple[str, str]) -> AnySpaces:
 
 
 def plane(name: str) -> TaskFamily:
-    """Return a family of places in a plane whose actions the learner takes."""
+    """Return a family of positions in a plane whose actions the learner takes."""
     return smallest("gridnavi" if name == "dqn" else "navigation-2d")
 
 

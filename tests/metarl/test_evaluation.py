@@ -164,7 +164,7 @@ def test_an_interval_narrows_with_the_number_of_tasks() -> None:
     assert (narrow_high - narrow_low) / (high - low) == pytest.approx(1.979 / 2.365 / (127 / 7) ** 0.5, rel=1e-3)
 
 
-def test_one_task_tells_no_interval() -> None:
+def test_one_task_gives_no_interval() -> None:
     assert np.isnan(curve_of([[0]]).interval(np.array([1.0]))).all()
 
 

@@ -17,7 +17,7 @@ from metarl.lock import DEAD_AFTER_SECONDS, RunLock
 HELD = r"is being written by process \d+ on .* since .*; wait for it to end, .* \(if .* is gone, remove .*\.lock\)"
 
 
-def test_a_second_owner_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_and_the_first_continues(tmp_path: Path) -> None:
     with RunLock(tmp_path) as lock:
         with pytest.raises(InputError, match=HELD), RunLock(tmp_path):
             pass

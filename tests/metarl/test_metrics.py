@@ -17,7 +17,7 @@ def test_a_row_of_returns_has_the_gain() -> None:
     assert returns_row([-3.0, -2.5, -1.0]) == {"return_before": -3.0, "return_after": -1.0, "gain": 2.0}
 
 
-def test_it_has_success_where_it_is_told_and_the_prefix_everywhere() -> None:
+def test_it_has_success_where_it_is_reported_and_the_prefix_everywhere() -> None:
     assert returns_row([1.0, 2.0], [0.0, 0.5], "validation/") == {
         "validation/return_before": 1.0,
         "validation/return_after": 2.0,
@@ -44,7 +44,7 @@ def test_a_curve_has_a_row_for_each_step() -> None:
     ]
 
 
-def test_a_curve_tells_success_where_the_family_does() -> None:
+def test_a_curve_has_success_where_the_family_reports_it() -> None:
     rows = curve_rows(curve(np.array([[0.0, 1.0], [0.0, 0.5]]), goal=torch.zeros(2)))
     assert [row["adaptation/success"] for row in rows] == [0.0, 0.75]
 
@@ -55,7 +55,7 @@ def test_a_table_has_tasks_returns_and_gains() -> None:
     assert rows == [[0, 0.5, -4.0, -1.0, 3.0], [1, 1.5, -2.0, -3.0, -1.0]]
 
 
-def test_it_has_success_where_the_family_tells_it() -> None:
+def test_it_has_success_where_the_family_reports_it() -> None:
     names, rows = task_table(curve(np.array([[0.0, 1.0], [0.0, 0.5]]), velocity=torch.zeros(2)))
     assert names[-2:] == ["success_0", "success_1"]
     assert [row[-2:] for row in rows] == [[0.0, 1.0], [0.0, 0.5]]

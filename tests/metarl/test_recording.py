@@ -153,21 +153,21 @@ def test_an_episode_that_is_over_stays_as_it_was() -> None:
 
 
 def test_captions_tell_task_step_and_return(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
+    captions: list[str] = []
 
     def write(frame: np.ndarray, lines: list[str]) -> np.ndarray:
-        told.extend(lines)
+        captions.extend(lines)
         return frame
 
     monkeypatch.setattr("metarl.recording.captioned", write)
     Recording("echo: identity=3", [plain_take(1), plain_take(2, label="after adaptation step 1")], None).frames()
-    assert "echo: identity=3" in told
-    assert told[-3:] == [
+    assert "echo: identity=3" in captions
+    assert captions[-3:] == [
         "after adaptation step 1",
         "return -2.00 at step 2",
         "echo: identity=3",
     ]
-    assert "return -1.00 at step 1" in told
+    assert "return -1.00 at step 1" in captions
 
 
 def test_a_long_title_takes_several_lines() -> None:
@@ -204,7 +204,7 @@ def test_time_is_the_worlds_or_else_sensible(steps: int, dt: float | None, fps: 
     assert len(recording.frames()) == frames
 
 
-def test_a_family_without_physics_tells_no_time() -> None:
+def test_a_family_without_physics_has_no_time() -> None:
     assert recorded("navigation-2d", steps=0).seconds_per_step is None
 
 
@@ -230,7 +230,7 @@ def test_it_is_saved(tmp_path: Path) -> None:
         assert file.n_frames == len(recording.frames()) == 4  # type: ignore[attr-defined]
 
 
-def test_a_learner_with_trials_goes_on_in_one_of_them() -> None:
+def test_a_learner_with_trials_continues_one_of_them() -> None:
     config = small(family="gridnavi", horizon=3, episodes_per_task=5)
     task = config.split().held_out_tasks("test", 1)
     pooling, remembering = Watched(config.make_learner()), Remembering(config.make_learner())

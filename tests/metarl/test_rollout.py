@@ -95,7 +95,7 @@ def test_success_behind_the_end_does_not_count() -> None:
     assert not success.any()
 
 
-def test_success_is_unknown_unless_told() -> None:
+def test_success_is_unknown_unless_reported() -> None:
     assert made_up_rollout().episode_success() is None
 
 

@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_program_is_refused_and_runs_no_code(directory: 
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_damaged_checkpoint_names_the_one_to_go_on_from(directory: RunDirectory) -> None:
+def test_a_damaged_checkpoint_names_the_one_to_resume_from(directory: RunDirectory) -> None:
     for iteration in (3, 7, 12):
         directory.save_checkpoint({**CONTENT, "iteration": iteration})
     directory.checkpoint.write_bytes(b"")

@@ -132,7 +132,7 @@ def test_the_memory_reads_no_episode_that_it_has_lived_through(monkeypatch: pyte
         session.adapt()
 
 
-def test_a_memory_goes_on_from_episode_to_episode_and_begins_anew() -> None:
+def test_a_memory_persists_over_episodes_until_new_tasks() -> None:
     learner, family, task = make("rl2")
     session, env = Session(learner, family), TaskEnv(family, task)
     first, _ = lived(session, env, seed=0)

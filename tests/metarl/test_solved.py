@@ -36,14 +36,14 @@ def advised(name: str, preset: str | None = None) -> AdvisedFamily:
     return AdvisedFamily(family)
 
 
-def test_each_world_is_told_of_its_own_episode() -> None:
+def test_each_world_is_informed_of_its_own_episode() -> None:
     env = TaskVectorEnv(AdvisedFamily(SolvedEcho()), 2)
     env.set_tasks(echo_tasks([100, 200], [1, 3]))
-    told = [env.reset(seed=0)[0].tolist()]
+    observed = [env.reset(seed=0)[0].tolist()]
     env.set_tasks(echo_tasks([300, 400], [2, 4]))
-    told += [env.step(torch.zeros(2, 2))[0].tolist() for _ in range(4)]
-    assert [first for first, _ in told] == [[100, 4], [300, 4], [300, 3], [300, 4], [300, 3]]
-    assert [second for _, second in told] == [[200, 4], [200, 3], [200, 2], [400, 4], [400, 3]]
+    observed += [env.step(torch.zeros(2, 2))[0].tolist() for _ in range(4)]
+    assert [first for first, _ in observed] == [[100, 4], [300, 4], [300, 3], [300, 4], [300, 3]]
+    assert [second for _, second in observed] == [[200, 4], [200, 3], [200, 2], [400, 4], [400, 3]]
 
 
 def test_behind_the_last_step_a_step_is_left() -> None:

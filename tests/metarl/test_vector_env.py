@@ -154,7 +154,7 @@ def test_another_seed_gives_other_tasks() -> None:
     assert not torch.equal(one.reset(seed=5)[0], other.reset(seed=6)[0])
 
 
-def test_a_reset_without_a_seed_goes_on_with_the_stream() -> None:
+def test_a_reset_without_a_seed_continues_the_stream() -> None:
     env = echo([9])
     first, second = env.reset(seed=1)[0], env.reset()[0]
     assert not torch.equal(first, second)

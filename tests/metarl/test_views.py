@@ -42,10 +42,10 @@ def test_every_familys_observations_are_followed_by_its_task(name: str) -> None:
     torch.testing.assert_close(
         observations[:, :width], features(family.family.observation_space, plain), rtol=0, atol=0
     )
-    told = observations[:, width:]
-    torch.testing.assert_close(told, task_features(family.task_space, tasks), rtol=0, atol=0)
-    assert len({tuple(row) for row in told.tolist()}) == len({str(task.to_dict()) for task in tasks})
-    assert told.abs().max() < 10
+    shown = observations[:, width:]
+    torch.testing.assert_close(shown, task_features(family.task_space, tasks), rtol=0, atol=0)
+    assert len({tuple(row) for row in shown.tolist()}) == len({str(task.to_dict()) for task in tasks})
+    assert shown.abs().max() < 10
     for env in (seeing, blind):
         env.close()
 
@@ -71,7 +71,7 @@ def test_a_view_hands_on_everything_that_a_family_has_but_what_it_changes() -> N
     # A hook that is added to the contract and forgotten in the view would be the default's for an oracle.
     contract = {name for name in {**vars(TaskFamily), **get_annotations(TaskFamily)} if not name.startswith("_")}
     # Where the agent is, and what staying there is, are read off the observations.
-    assert contract - set(vars(FamilyView)) == {"observation_space", "dynamics", "places", "staying"}
+    assert contract - set(vars(FamilyView)) == {"observation_space", "dynamics", "positions", "staying"}
 
 
 def test_the_base_of_a_view_is_the_family_without_any_view() -> None:
@@ -114,20 +114,20 @@ def test_the_space_of_observations_has_the_familys_bounds() -> None:
     assert space.high.tolist() == [4, 4, np.inf, np.inf]
 
 
-def test_a_world_tells_the_task_of_its_episode_until_the_next_begins() -> None:
+def test_a_world_shows_the_task_of_its_episode_until_the_next_begins() -> None:
     env = TaskVectorEnv(InformedFamily(EchoFamily()), 2)
     env.set_tasks(echo_tasks([100, 200], [1, 3]))
     env.reset(seed=0)
     env.set_tasks(echo_tasks([300, 400], [3, 3]))
     still = torch.zeros(2, 2)
-    told = [env.step(still)[0][:, 0].tolist() for _ in range(3)]
+    shown = [env.step(still)[0][:, 0].tolist() for _ in range(3)]
     # The plain observation tells the identity, too: the view must agree with it at every step.
-    assert told == [[300, 200], [300, 200], [300, 400]]
+    assert shown == [[300, 200], [300, 200], [300, 400]]
     seen = env.step(still)[0]
     torch.testing.assert_close(seen[:, 3], seen[:, 0] / 500 - 1)
 
 
-def test_the_last_observation_of_an_episode_tells_its_own_task() -> None:
+def test_the_last_observation_of_an_episode_shows_its_own_task() -> None:
     env = TaskVectorEnv(InformedFamily(EchoFamily()), 1)
     env.set_tasks(echo_tasks([100], [1]))
     env.reset(seed=0)

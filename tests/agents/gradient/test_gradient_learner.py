@@ -208,9 +208,9 @@ def test_the_trust_regions_curvature_is_that_of_the_kl(option: str) -> None:
     start = flatten(learner.params)
     direction = torch.randn(start.shape, dtype=start.dtype, generator=torch.Generator().manual_seed(1))
     old = rollouts[-1].distribution
-    ahead, behind = (kl_slope(learner, rollouts, old, start + step * direction) for step in (1e-5, -1e-5))
+    ahead, back = (kl_slope(learner, rollouts, old, start + step * direction) for step in (1e-5, -1e-5))
     found = learner.curvature(support, query)(direction)
-    torch.testing.assert_close(found, (ahead - behind) / 2e-5, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(found, (ahead - back) / 2e-5, rtol=1e-5, atol=1e-7)
 
 
 @every_maml

@@ -194,7 +194,7 @@ def elsewhere(learner: MamlTrpo) -> Tensor:
     return start + 0.3 * torch.randn(start.shape, dtype=start.dtype, generator=stream)
 
 
-def test_a_trial_adapts_anew_from_its_point() -> None:
+def test_a_candidate_adapts_from_its_own_parameters() -> None:
     learner, rollouts = learner_and_rollouts(inner_lr=0.5)
     data, point = episodes(learner, rollouts), elsewhere(learner)
     expected = objective(learner, data)(point).item()

@@ -306,8 +306,8 @@ def numbered(tasks: range, episodes: tuple[tuple[int, ...], ...]) -> tuple[Trans
     observations = torch.zeros(len(tasks), len(episodes), longest, 4)
     for row, task in enumerate(tasks):
         for trial, lengths in enumerate(episodes):
-            told = [(task, trial, episode, step) for episode, length in enumerate(lengths) for step in range(length)]
-            observations[row, trial, : len(told)] = torch.tensor(told).float()
+            steps = [(task, trial, episode, step) for episode, length in enumerate(lengths) for step in range(length)]
+            observations[row, trial, : len(steps)] = torch.tensor(steps).float()
     ones = torch.ones(observations.shape[:3])
     ends = torch.tensor(episodes).cumsum(-1).expand(len(tasks), -1, -1)
     return Transitions(observations, observations[..., :1], ones, observations + 1, 0 * ones, ones > 0), ends
@@ -461,7 +461,7 @@ def test_an_update_that_is_not_finite_leaves_the_learner() -> None:
     assert same(contents(learner.replay), remembered)
 
 
-def test_a_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     run = {"iterations": 3, "checkpoint_every": 1}
     settings = PearlConfig(**{**SMALL, "replay_size": 2 * 2 * 2 * 6 * 2})  # the third iteration overwrites
     whole = replace(tiny("pearl", tmp_path / "whole", **run), settings=settings)

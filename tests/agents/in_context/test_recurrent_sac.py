@@ -194,7 +194,7 @@ def test_an_update_that_is_not_finite_leaves_the_learner() -> None:
     assert learner.past.added == TASKS * SIDE_BY_SIDE
 
 
-def test_a_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     run = {"iterations": 3, "checkpoint_every": 1}
     settings = RecurrentSacConfig(**SMALL, buffer_trials=6)  # of 4 an iteration: the second one drops the oldest
     whole = replace(tiny("recurrent-sac", tmp_path / "whole", **run), settings=settings)

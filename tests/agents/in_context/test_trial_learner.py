@@ -206,7 +206,7 @@ def test_a_state_can_be_gone_on_from_again_and_again(memory: str) -> None:
 
 
 @every_memory
-def test_a_second_episode_goes_on_from_the_first(memory: str) -> None:
+def test_a_second_episode_continues_from_the_first(memory: str) -> None:
     learner = echo_learner(memory=memory)
     rollouts, states = run_trial(learner, [9, 9])
     seen = rollouts[0].observations[:, :, 0]
@@ -257,7 +257,7 @@ def test_trials_of_a_task_do_not_share_what_they_saw() -> None:
     assert changed.tolist() == [False, False, True, False]
 
 
-def test_a_trial_goes_on_in_as_many_episodes_as_it_began() -> None:
+def test_a_trial_continues_in_as_many_episodes_as_it_began() -> None:
     learner = echo_learner()
     _, states = run_trial(learner, [9, 9])
     with pytest.raises(InputError, match="2 trials of each task need 2 episodes, not 3"):

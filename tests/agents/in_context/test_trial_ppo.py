@@ -282,7 +282,7 @@ def test_an_update_that_breaks_in_a_later_pass_changes_nothing_either() -> None:
     assert flat(learner) == before
 
 
-def test_after_a_refused_update_learning_goes_on_as_if_it_had_not_been() -> None:
+def test_after_a_refused_update_learning_continues_as_if_it_had_not_happened() -> None:
     (learner, rollouts), (other, _) = made(epochs=2), made(epochs=2)
     with pytest.raises(RunError):
         learner.update([replace(rollouts[0], rewards=rollouts[0].rewards * math.nan), *rollouts[1:]])
@@ -324,7 +324,7 @@ def test_the_step_size_falls_to_nothing_if_it_is_to() -> None:
     assert [kept.update(rollouts)["learning_rate"] for _ in range(2)] == [0.004, 0.004]
 
 
-def test_a_resumed_learner_goes_on_with_the_same_step_size() -> None:
+def test_a_resumed_learner_continues_with_the_same_step_size() -> None:
     (first, rollouts), (second, _) = (made(anneal_iterations=5) for _ in range(2))
     first.update(rollouts)
     second.load_state_dict(first.state_dict())

@@ -315,7 +315,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
     assert not torch.equal(after(1), after(2))
 
 
-def test_a_resumed_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     def start(iterations: int, out: str) -> TrainConfig:
         run = RunConfig(iterations, out=str(tmp_path / out), track="disabled", tasks_per_batch=2, episodes_per_task=3)
         return TrainConfig("varibad", "gridnavi", run, VariBadConfig(**SMALL, buffer_trials=15))
@@ -339,7 +339,7 @@ def test_past_trials_are_part_of_what_is_learned_from() -> None:
     assert one != other
 
 
-def test_as_many_trials_are_kept_as_it_is_told() -> None:
+def test_as_many_trials_are_kept_as_configured() -> None:
     chosen = config(buffer_trials=13)
     learner = made(chosen)
     kept = []

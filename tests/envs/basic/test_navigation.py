@@ -167,7 +167,7 @@ def test_nis_episodes_start_anywhere_in_a_rectangle() -> None:
     assert ((starts.mean(0) - torch.tensor([0.0, 0.5])).abs() < torch.tensor([0.055, 0.037])).all()
 
 
-def test_every_episode_of_nis_starts_anew() -> None:
+def test_every_episode_of_nis_has_its_own_start() -> None:
     env = sparse(0.0, preset="ni")
     assert not torch.equal(env.reset()[0], env.reset()[0])
 

@@ -92,7 +92,7 @@ def test_what_is_carried_is_drawn_on_the_agent() -> None:
     assert (frame[6 * side : 7 * side, 2 * side : 3 * side] == AGENT).all(-1).any()
 
 
-def test_the_rule_is_told_under_the_map() -> None:
+def test_the_rule_is_written_under_the_map() -> None:
     frame, other = (picture(RuleWorlds(), {**RULE, "relation": relation}) for relation in (0, 1))
     assert frame.shape[0] > frame.shape[1]
     assert np.array_equal(frame[:250], other[:250])

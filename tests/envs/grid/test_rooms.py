@@ -52,7 +52,7 @@ def test_a_goal_at_the_start_or_in_a_wall_is_no_task(goal: list[int]) -> None:
         FAMILY.make_task({"goal": goal})
 
 
-def test_a_way_through_a_door_pays_at_the_goal_and_goes_on() -> None:
+def test_a_path_through_a_door_pays_at_the_goal_and_continues() -> None:
     env = worlds(FAMILY, FAMILY.make_task({"goal": [6, 2]}))
     rewards = []
     for action in [UP, UP] + [RIGHT] * 6 + [STAY]:

@@ -23,7 +23,7 @@ def test_both_rewards_know_every_environment() -> None:
     assert [set(specs) for specs in SPECS.values()] == [names, names]
 
 
-def test_a_batch_is_made_anew_only_for_more_worlds_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_remade_only_for_more_worlds_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[str, int, int]] = []
     original = engines.Batch
 

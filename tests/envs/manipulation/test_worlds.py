@@ -44,7 +44,7 @@ def test_worlds_of_different_environments_are_each_the_packages() -> None:
     assert (worlds.observe()[:, -3:] == 0).all()
 
 
-def test_worlds_that_go_on_do_not_notice_that_others_change_their_environment() -> None:
+def test_worlds_are_unaffected_when_others_change_their_environment() -> None:
     changed = TASKS.clone()
     changed[0] = tasks_of([("window-open-v3", drawn("window-open-v3", 1)[0])])[0]
     worlds, twin = ours(TASKS), ours(TASKS)

@@ -97,7 +97,7 @@ def test_restart_leaves_the_others_alone(model: mujoco.MjModel) -> None:
     assert torch.equal(sim.qvel[1:], twin.qvel[1:])
 
 
-def test_a_restarted_simulation_goes_on_like_a_new_one(model: mujoco.MjModel) -> None:
+def test_a_restarted_simulation_continues_like_a_new_one(model: mujoco.MjModel) -> None:
     # Nothing of the past stays: no warm start of the solver, no control.
     used, new = running(model, 2), CpuSim(model, 2)
     everywhere = torch.ones(2, dtype=torch.bool)

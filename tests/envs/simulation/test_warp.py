@@ -186,7 +186,7 @@ def test_a_restart_leaves_the_others_alone(name: str) -> None:
         assert torch.equal(ours[1:], theirs[1:])
 
 
-def test_a_restarted_simulation_goes_on_like_a_new_one(hopper: mujoco.MjModel) -> None:
+def test_a_restarted_simulation_continues_like_a_new_one(hopper: mujoco.MjModel) -> None:
     # Nothing of the past stays: no warm start of the solver, no control.
     used, new = running(hopper), WarpSim(hopper, 3, torch.device("cpu"))
     qpos, qvel = used.qpos.clone(), used.qvel.clone()
@@ -277,7 +277,7 @@ def test_a_bad_state_is_noticed(broken: WarpSim) -> None:
     assert broken.unstable().tolist() == [False, True, False]
 
 
-def test_a_simulation_goes_on_from_rest_after_a_bad_state(broken: WarpSim, cheetah: mujoco.MjModel) -> None:
+def test_a_simulation_continues_from_rest_after_a_bad_state(broken: WarpSim, cheetah: mujoco.MjModel) -> None:
     assert torch.equal(broken.qpos[1], torch.from_numpy(cheetah.qpos0).float())
     assert not broken.qvel[1].any()
     assert broken.centre_of_mass.isfinite().all()
@@ -322,7 +322,7 @@ def test_there_is_room_for_all_contacts_of_a_robot_with_the_floor(cheetah: mujoc
         ((16, 20), "a simulation needed space for at least 64 constraints, but had 20"),
     ],
 )
-def test_what_did_not_fit_is_told_once(
+def test_dropped_contacts_are_reported_once(
     cheetah: mujoco.MjModel, monkeypatch: pytest.MonkeyPatch, room: tuple[int, int], complaint: str
 ) -> None:
     monkeypatch.setattr(simulation_warp, "_room", lambda model, pairs: room)

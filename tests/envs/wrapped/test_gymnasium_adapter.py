@@ -164,7 +164,7 @@ def test_what_the_environment_derives_from_a_parameter_follows_it() -> None:
     assert cartpole.polemass_length == cartpole.masspole * cartpole.length != 0.05
 
 
-def test_constructor_arguments_make_the_environment_anew_only_when_they_change() -> None:
+def test_constructor_arguments_recreate_the_environment_only_when_they_change() -> None:
     env = started(counters(), sizes(1, 2, slope=0.5))
     before = Counter.made
     env.reset(seed=1)
@@ -318,7 +318,7 @@ def test_asynchronous_worlds_are_those_of_this_process_bit_for_bit() -> None:
     other.close()
 
 
-def test_a_learner_adapts_on_an_instance_that_nobody_registered() -> None:
+def test_a_learner_adapts_on_an_unregistered_instance() -> None:
     family = GymnasiumFamily(
         "CartPole-v1", spaces.Dict({"force_mag": spaces.Box(5.0, 15.0, (), np.float32)}), 20, vectorization="async"
     )
@@ -454,7 +454,7 @@ def test_an_environment_that_truncates_ends_its_episode(horizon: int) -> None:
     assert [env.step(idle(env))[3].all().item() for _ in range(3)] == [False, False, True]
 
 
-def test_an_observation_outside_its_space_is_told_of() -> None:
+def test_an_observation_outside_its_space_is_reported() -> None:
     kind = type("Kind", (Seen,), {"seen": (spaces.Box(0, 1, (2,)), np.zeros(3))})
     with pytest.raises(RunError, match=r"failed at reset, .* an observation of shape .3,. in a space of shape .2,."):
         started(counters(kind, task_space=spaces.Dict({"slope": spaces.Discrete(1)})))
@@ -484,7 +484,7 @@ def test_pictures_are_the_environments_own() -> None:
 @pytest.mark.parametrize(
     "family", [counters(Wide, task_space=spaces.Dict({"slope": spaces.Discrete(2)})), CartPoleParams()]
 )
-def test_what_draws_no_picture_is_told_in_words(family: GymnasiumFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_render_is_described_in_words(family: GymnasiumFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pygame", None)
     env = TaskVectorEnv(family, 1, render_mode="rgb_array")
     observations, _ = env.reset(seed=0)
@@ -530,7 +530,7 @@ def test_processes_leave_an_interrupt_to_the_main_one() -> None:
     env.close()
 
 
-def test_the_death_of_a_process_is_told_and_ends_the_others() -> None:
+def test_the_death_of_a_process_is_reported_and_ends_the_others() -> None:
     env = started(counters(vectorization="async"))
     vector(env).processes[1].kill()
     with pytest.raises(RunError, match="Counter: the process of a world died; 3 worlds may need too much memory"):

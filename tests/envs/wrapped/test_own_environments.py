@@ -205,7 +205,7 @@ def test_steps_of_the_same_seed_are_alike() -> None:
     assert one.observations.unique().numel() == one.observations.numel()
 
 
-def test_the_streams_of_the_process_go_on_as_if_nobody_had_drawn() -> None:
+def test_the_streams_of_the_process_continue_as_if_nothing_had_been_drawn() -> None:
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
     expected = [random.random(), np.random.random(), random.random(), np.random.random()]  # noqa: NPY002

@@ -206,12 +206,12 @@ def test_intervals_are_for_other_seeds_alone_where_there_are_no_other_tasks(runs
     assert measured(chosen(runs, "grid-1", "grid-2")).over == "both"  # four of many
 
 
-def test_success_is_compared_where_it_is_told(runs: dict[str, str]) -> None:
+def test_success_is_compared_where_it_is_reported(runs: dict[str, str]) -> None:
     found = measured(chosen(runs, "maml-1", "maml-2", "random-1"))
-    told = [Entry(each.label, each.runs, [with_success(curve) for curve in each.curves]) for each in found.entries]
-    found = type(found)(told, found.protocol)
+    entries = [Entry(each.label, each.runs, [with_success(curve) for curve in each.curves]) for each in found.entries]
+    found = type(found)(entries, found.protocol)
     summary = summarize(found)
-    success = summary.find(told[0], "last", "success")
+    success = summary.find(entries[0], "last", "success")
     assert success is not None
     assert 0 <= success.low < success.estimate == 0.5 < success.high <= 1
     page = make_page(found, summary, "", dict.fromkeys(["curves", "behaviour", "paths", "tasks", "training"], ()), "")
@@ -226,16 +226,17 @@ def with_success(curve: Any) -> Any:
     return type(curve)(**{**vars(curve), "success": rates})
 
 
-def test_the_record_tells_what_was_compared(runs: dict[str, str]) -> None:
+def test_the_record_states_what_was_compared(runs: dict[str, str]) -> None:
     compare(CompareOptions(chosen(runs, "grid-2", "grid-1"), steps="1", videos=False), "metarl compare ...")
-    told = json.loads(Path("report/comparison.json").read_text())
-    assert told["command"] == "metarl compare ..."
-    assert (told["family"], told["preset"], told["tasks"], told["part"]) == ("gridnavi", "varibad", 4, "test")
-    assert told["split_hash"] == json.loads((Path(runs["grid-1"]) / "config.json").read_text())["split_hash"]
-    (learner,) = told["learners"]
+    content = json.loads(Path("report/comparison.json").read_text())
+    assert content["command"] == "metarl compare ..."
+    assert (content["family"], content["preset"]) == ("gridnavi", "varibad")
+    assert (content["tasks"], content["part"]) == (4, "test")
+    assert content["split_hash"] == json.loads((Path(runs["grid-1"]) / "config.json").read_text())["split_hash"]
+    (learner,) = content["learners"]
     assert [run["seed"] for run in learner["runs"]] == [1, 2]
     assert (learner["steps"], learner["episodes_per_step"]) == (1, 3)
-    assert sorted([*told["files"], "comparison.json"]) == sorted(contents("report"))
+    assert sorted([*content["files"], "comparison.json"]) == sorted(contents("report"))
     assert record(measured(chosen(runs, "grid-1")), "")["actions"] == "sampled"
 
 
@@ -256,8 +257,8 @@ def test_a_report_takes_the_place_of_a_report(runs: dict[str, str], report: Path
     assert Path("report/notes.txt").read_text() == "mine"
     left = set(contents("report"))
     assert not {name for name in left if "random" in name or name.endswith(".gif")}
-    told = json.loads(Path("report/comparison.json").read_text())["files"]
-    assert {*told, "notes.txt", "comparison.json"} == left
+    content = json.loads(Path("report/comparison.json").read_text())["files"]
+    assert {*content, "notes.txt", "comparison.json"} == left
 
 
 def test_without_opengl_the_page_says_so(runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,6 @@ def test_the_training_is_described_up_to_the_checkpoint(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.metrics.write_text("iteration,env_steps,time_iteration\n0,6000,30\n1,12000,60\n2,18000,900\n")
     config = TrainConfig("random", "bandit", RunConfig(seed=7))
-    told = "random on bandit (k5), seed 7, trained for 2 iterations, 12,000 env steps, 1.5 min"
-    assert describe_training(directory, config, 2) == told
-    assert describe_training(RunDirectory(tmp_path / "no-metrics"), config, 2) == told.split(", 12", maxsplit=1)[0]
+    described = "random on bandit (k5), seed 7, trained for 2 iterations, 12,000 env steps, 1.5 min"
+    assert describe_training(directory, config, 2) == described
+    assert describe_training(RunDirectory(tmp_path / "no-metrics"), config, 2) == described.split(", 12", maxsplit=1)[0]

@@ -72,21 +72,21 @@ def test_the_same_options_give_the_same_video(runs: dict[str, str], tmp_path: Pa
 
 
 def test_deterministic_actions_are_the_policys_mode(runs: dict[str, str], tmp_path: Path) -> None:
-    told = [
+    captions = [
         render(RenderOptions(runs["navigation-2d"], out=str(tmp_path / "nav.mp4"), deterministic=True, seed=seed))
         for seed in (1, 2)
     ]
-    before = [text.splitlines()[3] for text in told]
+    before = [text.splitlines()[3] for text in captions]
     assert before[0] == before[1]  # starts and moves of navigation-2d are not random
-    assert "actions deterministic" in told[0]
+    assert "actions deterministic" in captions[0]
 
 
 def test_the_number_of_episodes_matters(runs: dict[str, str], tmp_path: Path) -> None:
-    told = [
+    captions = [
         render(RenderOptions(runs["navigation-2d"], out=str(tmp_path / "nav.mp4"), episodes=count)).splitlines()
         for count in (1, 8)
     ]
-    before, after = zip(*((lines[3], lines[4]) for lines in told), strict=True)
+    before, after = zip(*((lines[3], lines[4]) for lines in captions), strict=True)
     assert before[0] == before[1]
     assert after[0] != after[1]
 

@@ -30,8 +30,8 @@ def test_what_was_believed_at_every_step_of_some_episodes(run: str) -> None:
     assert beliefs.horizon == 6
     tasks = load_run(run)[0].split().held_out_tasks("test", 3)
     assert beliefs.goals == [(x, y) for x, y in tasks["goal"].tolist()]
-    assert beliefs.places.shape == (3, 12, 2)
-    assert not beliefs.places[:, [0, 6]].any()  # episodes begin in the corner
+    assert beliefs.positions.shape == (3, 12, 2)
+    assert not beliefs.positions[:, [0, 6]].any()  # episodes begin in the corner
     assert beliefs.rewards.shape == (3, 12, 5, 5)
     assert beliefs.rewards.isfinite().all()
 
@@ -64,9 +64,9 @@ def test_every_cells_own_reward_stands_in_its_place(run: str) -> None:
 
 
 def test_a_row_shows_steps_of_both_episodes_under_the_path_so_far() -> None:
-    places = torch.tensor([[[0, 0], [1, 0], [2, 0], [0, 0], [0, 1], [0, 2]]])
+    positions = torch.tensor([[[0, 0], [1, 0], [2, 0], [0, 0], [0, 1], [0, 2]]])
     rewards = torch.arange(6.0).view(1, 6, 1, 1).expand(1, 6, 5, 5)
-    *panels, _ = make_figure(Beliefs([(2, 3)], places, rewards, 3, (0.0, 5.0)), 2).axes
+    *panels, _ = make_figure(Beliefs([(2, 3)], positions, rewards, 3, (0.0, 5.0)), 2).axes
     assert [axes.get_title() for axes in panels] == ["episode 1\nstep 0", "episode 2\nstep 2"]
     assert [asarray(axes.images[0].get_array()).max() for axes in panels] == [0, 5]
     path = panels[1].lines[1]
@@ -74,8 +74,8 @@ def test_a_row_shows_steps_of_both_episodes_under_the_path_so_far() -> None:
 
 
 def test_a_task_without_a_goal_has_no_star() -> None:
-    places, rewards = torch.zeros(1, 2, 2), torch.zeros(1, 2, 5, 5)
-    panel, _ = make_figure(Beliefs([None], places, rewards, 2, (0.0, 1.0)), 1).axes
+    positions, rewards = torch.zeros(1, 2, 2), torch.zeros(1, 2, 5, 5)
+    panel, _ = make_figure(Beliefs([None], positions, rewards, 2, (0.0, 1.0)), 1).axes
     assert [line.get_marker() for line in panel.lines] == ["None", "o"]
 
 

@@ -44,7 +44,7 @@ def test_the_page_needs_nothing_else(report: Path) -> None:
     assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", report.read_text())
 
 
-def test_every_picture_is_told_in_words(report: Path) -> None:
+def test_every_picture_is_described_in_words(report: Path) -> None:
     pictures = [own for tag, own in Elements(report.read_text()).found if tag == "img"]
     kinds = [own["src"].split(";")[0].removeprefix("data:image/") for own in pictures]
     # Adaptation, profile and training; for each learner its behaviour, its paths, and return by goal.
@@ -53,13 +53,13 @@ def test_every_picture_is_told_in_words(report: Path) -> None:
     assert len({own["alt"] for own in pictures}) == len(pictures)
 
 
-def test_the_page_tells_the_protocol(report: Path) -> None:
+def test_the_page_states_the_protocol(report: Path) -> None:
     text = report.read_text()
     (protocol,) = re.findall(r'<p class="protocol">(.*?)</p>', text)
-    for told in ("4 test tasks, all that there are", "gridnavi, preset varibad, horizon 15", "split hash "):
-        assert told in protocol
-    for told in ("3 episodes", "actions sampled", "Training seeds: 1, 2.", "other seeds and tasks", "torch 2."):
-        assert told in protocol
+    for expected in ("4 test tasks, all that there are", "gridnavi, preset varibad, horizon 15", "split hash "):
+        assert expected in protocol
+    for expected in ("3 episodes", "actions sampled", "Training seeds: 1, 2.", "other seeds and tasks", "torch 2."):
+        assert expected in protocol
     assert "metarl compare &lt;runs&gt; --steps 2" in text
 
 
@@ -122,7 +122,7 @@ def test_it_opens_in_a_browser(report: Path, browser: Browser, width: int) -> No
     assert page.title() == "gridnavi (varibad): random and maml-trpo"
     sizes = page.eval_on_selector_all("img", "all => all.map(one => [one.complete, one.naturalWidth, one.alt.length])")
     assert len(sizes) == 9
-    assert all(complete and wide > 0 and told > 0 for complete, wide, told in sizes)
+    assert all(complete and wide > 0 and expected > 0 for complete, wide, expected in sizes)
     assert page.evaluate("document.documentElement.scrollWidth") == width  # tables scroll in their own boxes
     shown = page.eval_on_selector_all("img", "all => all.map(one => one.getBoundingClientRect().width)")
     assert all(0 < wide <= width for wide in shown)

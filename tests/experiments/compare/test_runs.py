@@ -47,7 +47,7 @@ def test_a_label_has_no_module(tmp_path: Path) -> None:
     assert {label: [run.path for run in found] for label, found in groups.items()} == {"random": paths}
 
 
-def test_what_it_was_trained_on_tells_learners_apart(tmp_path: Path) -> None:
+def test_learners_are_distinguished_by_what_they_were_trained_on(tmp_path: Path) -> None:
     paths = [
         trained(tmp_path / "uniform", "random", "bandit", 1),
         trained(tmp_path / "plr", "random", "bandit", 1, task_source="plr"),

@@ -156,12 +156,12 @@ def test_a_part_of_a_run_is_resumed(iterations: int, evaluated: list[int]) -> No
     assert numbers("runs/tiny/one-seed1") == numbers(uninterrupted.path)
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew() -> None:
+def test_a_run_that_ended_before_its_first_checkpoint_starts_again() -> None:
     begun(2).checkpoint.unlink()
     assert len(measure().runs[0].points) == 2
 
 
-def test_a_stopped_training_stops_the_command_which_then_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_training_stops_the_command_which_then_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop_early(config: TrainConfig) -> RunDirectory:
         return train(dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=1)))
 
@@ -254,7 +254,7 @@ def test_long_parameters_of_tasks_are_left_out() -> None:
     assert [set(task) for task in job.tasks] == [set(), set()]
 
 
-def test_success_is_recorded_where_it_is_told() -> None:
+def test_success_is_recorded_where_it_is_reported() -> None:
     directory = begun(1)
     returns = np.array([[1.0, 2.0], [3.0, 4.0]])
     tasks = TensorDict({}, [2])

@@ -26,9 +26,9 @@ def test_the_manual_has_the_numbers_of_the_committed_files() -> None:
 
 
 def test_every_comparison_and_every_result_stands_in_the_manual() -> None:
-    told = set(re.findall("<!-- results:(.*) -->", PAGE.read_text()))
-    assert told == set(COMPARISONS)
-    assert {path.name for path in RESULTS.iterdir() if path.is_dir()} <= told
+    marked = set(re.findall("<!-- results:(.*) -->", PAGE.read_text()))
+    assert marked == set(COMPARISONS)
+    assert {path.name for path in RESULTS.iterdir() if path.is_dir()} <= marked
 
 
 def test_a_table_has_rows_before_after_training_length_and_after_all_steps() -> None:

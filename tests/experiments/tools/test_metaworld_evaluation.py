@@ -100,7 +100,7 @@ def test_it_acts_by_what_it_has_learned_until_it_forgets() -> None:
     assert np.array_equal(first_actions(), before)
 
 
-def test_a_memory_goes_on_through_the_adaptation_episodes() -> None:
+def test_a_memory_persists_through_the_adaptation_episodes() -> None:
     # After two episodes, the state of reading both in a row.
     learner = rl2()
     agent = agent_of(learner)

@@ -17,9 +17,9 @@ def test_the_manual_holds_the_table_that_the_code_makes() -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_a_run_has_the_metrics_that_its_learner_declares(name: str, tmp_path: Path) -> None:
     row = train(tiny(name, tmp_path / "run", iterations=1)).read_metrics()[0]
-    told = {metric: about.meaning for metric, about in METRICS.items() if about.in_file} | {**LEARNERS[name].metrics}
-    assert set(row) <= set(told)
-    assert all(", if " in told[metric] for metric in set(told) - set(row))  # success, or what a setting asks for
+    known = {metric: about.meaning for metric, about in METRICS.items() if about.in_file} | {**LEARNERS[name].metrics}
+    assert set(row) <= set(known)
+    assert all(", if " in known[metric] for metric in set(known) - set(row))  # success, or what a setting asks for
 
 
 def test_metrics_that_mean_the_same_share_a_row() -> None:

@@ -105,7 +105,7 @@ def spoils_the_rollout(self: Any, state: Tensor, rollout: Rollout) -> Tensor:
     return state
 
 
-def begins_anew(self: Any, num_tasks: int) -> Tensor:
+def begin_changes(self: Any, num_tasks: int) -> Tensor:
     self.mean = self.mean + 1
     return Drift.begin(self, num_tasks)
 
@@ -151,7 +151,10 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"adapt": adapts_itself}, r"adapt changes the learner: state_dict\(\)\['mean'\]; return a new state instead"),
     ({"adapt": adapts_in_place}, "after adapt, acting in the state before it is different: .*; return a new state"),
     ({"adapt": spoils_the_rollout}, r"adapt changes the rollout it is given: \['rewards'\]; copy"),
-    ({"begin": begins_anew}, r"evaluation changes the learner: state_dict\(\)\['mean'\]; write to the learner in upd"),
+    (
+        {"begin": begin_changes},
+        r"evaluation changes the learner: state_dict\(\)\['mean'\]; write to the learner in upd",
+    ),
     ({"update": updates_by_luck}, r"the same seed gives other numbers: \['mean'\]; draw everything from"),
     ({"update": metric_of(float("nan"))}, "the metric mean is nan; return a finite Python float, or raise"),
     ({"update": metric_of(torch.zeros(()))}, r"the metric mean is tensor\(0.\); return a finite Python float"),

@@ -66,9 +66,9 @@ def test_the_picture_is_the_one_in_the_run(tracked: tuple[RunDirectory, Events])
 
 
 def test_the_config_is_a_text(tracked: tuple[RunDirectory, Events]) -> None:
-    told = json.loads(tracked[1].text("config").removeprefix("```json\n").removesuffix("\n```"))
-    assert told["env_id"] == "metarl/Navigation2D-v0"
-    assert told["settings"] == tracked[0].read_config()["settings"]
+    config = json.loads(tracked[1].text("config").removeprefix("```json\n").removesuffix("\n```"))
+    assert config["env_id"] == "metarl/Navigation2D-v0"
+    assert config["settings"] == tracked[0].read_config()["settings"]
 
 
 def test_the_held_out_tasks_are_a_table(tracked: tuple[RunDirectory, Events]) -> None:
@@ -77,7 +77,7 @@ def test_the_held_out_tasks_are_a_table(tracked: tuple[RunDirectory, Events]) ->
     assert len(lines) == 2 + 20
 
 
-def test_checkpoints_are_told_by_their_paths(tracked: tuple[RunDirectory, Events]) -> None:
+def test_checkpoints_are_identified_by_their_paths(tracked: tuple[RunDirectory, Events]) -> None:
     assert tracked[1].text("checkpoint/latest") == str(tracked[0].checkpoint)
     assert tracked[1].text("checkpoint/best") == str(tracked[0].find_checkpoint("best"))
 
@@ -91,7 +91,7 @@ def test_tracking_by_it_does_not_change_the_numbers(tracked: tuple[RunDirectory,
     assert numbers(tmp_path / "run") == numbers(tracked[0].path)
 
 
-def test_a_resumed_run_goes_on_in_its_folder(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_in_its_folder(tmp_path: Path) -> None:
     train(small(tmp_path / "run", iterations=1, track="tensorboard"))
     directory = resume(tmp_path / "run", iterations=2)
     assert Events(folder(tmp_path / "run", "train")).scalars("kl") == column(directory, "iteration", "kl")

@@ -29,7 +29,7 @@ from tests.runs import numbers, run_python, script_validation, small, train_word
 
 
 @pytest.fixture(autouse=True)
-def _nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def _no_user_is_logged_in(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in ("WANDB_API_KEY", "WANDB_MODE", "NETRC", "WANDB_SWEEP_ID", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -235,8 +235,8 @@ def test_an_evaluation_is_a_run_of_its_own_in_the_group(
     # Its name keeps it out of what plots training runs.
     assert evaluated[1].config()["exp_name"] == "maml-trpo-evaluate"
     measured = {"part": "test", "tasks": 4, "steps": 2, "episodes": 3, "deterministic": False}
-    told = {"checkpoint": "best", "iteration": 2, "seed": 5, **measured}
-    assert evaluated[1].config()["evaluation"] == told
+    expected = {"checkpoint": "best", "iteration": 2, "seed": 5, **measured}
+    assert evaluated[1].config()["evaluation"] == expected
 
 
 def test_an_evaluation_names_the_artifact_that_the_training_run_logged(
@@ -288,7 +288,7 @@ def test_a_run_without_tracking_has_no_offline_run(tmp_path: Path) -> None:
     assert offline_run(tmp_path) is None
 
 
-def test_a_resumed_run_goes_on_under_its_id(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_id(tmp_path: Path) -> None:
     train(small(tmp_path / "run", iterations=1, track="offline"))
     resume(tmp_path / "run", iterations=2)
     files = sorted((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
@@ -392,7 +392,7 @@ def test_online_an_evaluation_uses_the_artifact(
 
 
 @pytest.mark.parametrize("kind", [ValueError, CommError, WandbApiFailedError])
-def test_an_artifact_that_was_never_uploaded_is_told_in_one_line(
+def test_an_artifact_that_was_never_uploaded_is_reported_in_one_line(
     kind: type[Exception],
     tracked: tuple[Path, Recorded],
     monkeypatch: pytest.MonkeyPatch,

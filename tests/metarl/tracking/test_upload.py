@@ -105,7 +105,7 @@ def test_so_is_an_upload_of_the_whole_folder(stopped: tuple[Path, str], server: 
 
 
 @pytest.mark.slow
-def test_online_a_resumed_run_goes_on_behind_its_last_row(tmp_path: Path, server: WandbServer) -> None:
+def test_online_a_resumed_run_continues_after_its_last_row(tmp_path: Path, server: WandbServer) -> None:
     path = tmp_path / "run"
     train(small(path, iterations=2, track="online"))
     run_id = RunDirectory(path).read_config()["tracking_id"]

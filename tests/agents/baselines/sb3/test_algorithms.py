@@ -151,7 +151,7 @@ def test_random_actions_become_rarer_over_all_of_a_tasks_steps() -> None:
     assert shares == pytest.approx([1 - 0.9 * 0.4, 1 - 0.9 * 0.8, 0.1])
 
 
-def test_a_copy_explores_its_task_anew() -> None:
+def test_a_copy_explores_its_task_from_scratch() -> None:
     learner, sampler = make("dqn", exploration_steps=100, shared_exploration_steps=40, exploration_final_eps=0.1)
     rollout = collect(learner, sampler, learner.begin(2))
     learner.update([rollout])

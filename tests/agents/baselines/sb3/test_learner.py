@@ -159,7 +159,7 @@ def test_an_oracle_does_not_adapt(name: str) -> None:
     assert learner.adapt(state, collect(learner, sampler, state)) is state
 
 
-def test_an_oracle_meets_the_family_that_tells_the_task() -> None:
+def test_an_oracle_meets_the_family_that_reveals_the_task() -> None:
     configs = [
         TrainConfig("dqn", "gridnavi", settings=LEARNERS["dqn"].config_class(variant=variant))
         for variant in ("oracle", "scratch")
@@ -289,7 +289,7 @@ def test_from_scratch_it_finds_the_arm_that_pays(name: str) -> None:
     assert after.actions.flatten().tolist() == [0, 2, 4]
 
 
-def test_an_oracle_pulls_the_arm_it_is_told() -> None:
+def test_an_oracle_pulls_the_revealed_arm() -> None:
     learner, sampler = make(
         "dqn", "oracle", "bandit", hidden_sizes=(32,), shared_exploration_steps=500, steps_per_gradient=2
     )

@@ -53,9 +53,9 @@ def test_it_is_what_sb3_makes_of_single_environments(name: str) -> None:
         ours, theirs = env.step(action), singles.step(action)
         for part, expected in zip(ours[:3], theirs[:3], strict=True):
             np.testing.assert_array_equal(part, expected, strict=True)
-        for told, expected_told in zip(ours[3], theirs[3], strict=True):
-            assert bool(told.get("TimeLimit.truncated")) == expected_told["TimeLimit.truncated"]
-            np.testing.assert_array_equal(told.get("terminal_observation"), expected_told.get("terminal_observation"))
+        for infos, expected_infos in zip(ours[3], theirs[3], strict=True):
+            assert bool(infos.get("TimeLimit.truncated")) == expected_infos["TimeLimit.truncated"]
+            np.testing.assert_array_equal(infos.get("terminal_observation"), expected_infos.get("terminal_observation"))
 
 
 class BoundedEcho(EchoFamily):
@@ -81,34 +81,34 @@ def test_each_world_is_rewarded_for_its_own_task() -> None:
 def test_an_ended_episode_hands_over_its_last_observation_and_the_next_ones_first() -> None:
     env = echoes()
     env.step(np.zeros((3, 2)))
-    observations, _, ended, told = env.step(np.zeros((3, 2)))
+    observations, _, ended, infos = env.step(np.zeros((3, 2)))
     assert ended.tolist() == [True, True, False]
-    assert [info["terminal_observation"][1] for info in told[:2]] == [1, 2]
+    assert [info["terminal_observation"][1] for info in infos[:2]] == [1, 2]
     assert observations[:, 1].tolist() == [0, 0, 2]
 
 
 def test_a_termination_is_no_truncation() -> None:
     env = echoes()
-    *_, (_, _, ended, told) = [env.step(np.zeros((3, 2))) for _ in range(4)]
+    *_, (_, _, ended, infos) = [env.step(np.zeros((3, 2))) for _ in range(4)]
     assert ended.tolist() == [True, True, True]
-    assert [info["TimeLimit.truncated"] for info in told] == [False, False, True]
+    assert [info["TimeLimit.truncated"] for info in infos] == [False, False, True]
 
 
-def test_episodes_that_go_on_share_an_empty_dict_that_nobody_can_fill() -> None:
-    told = echoes().step(np.zeros((3, 2)))[3]
-    assert told[1] is told[2] is NOTHING
-    assert dict(told[1]) == {}
+def test_episodes_that_continue_share_a_read_only_empty_dict() -> None:
+    infos = echoes().step(np.zeros((3, 2)))[3]
+    assert infos[1] is infos[2] is NOTHING
+    assert dict(infos[1]) == {}
     with pytest.raises(TypeError):
-        told[1]["mine"] = 1
+        infos[1]["mine"] = 1
 
 
-def test_what_a_step_tells_is_not_overwritten_by_the_next() -> None:
+def test_the_infos_of_a_step_are_not_overwritten_by_the_next() -> None:
     env = echoes()
-    told = env.step(np.zeros((3, 2)))[3]
-    kept = told[0]["terminal_observation"].copy()
+    infos = env.step(np.zeros((3, 2)))[3]
+    kept = infos[0]["terminal_observation"].copy()
     env.step(np.zeros((3, 2)))
-    np.testing.assert_array_equal(told[0]["terminal_observation"], kept)
-    assert "terminal_observation" not in told[1]
+    np.testing.assert_array_equal(infos[0]["terminal_observation"], kept)
+    assert "terminal_observation" not in infos[1]
 
 
 def test_rewards_may_be_written_into() -> None:

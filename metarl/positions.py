@@ -1,4 +1,4 @@
-"""Positions in a plane: what a family whose agent moves in one provides for plots of paths."""
+"""Positions in a plane, and maps: what families whose agent moves in a plane provide for plots of paths."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-Place = tuple[float, float]
+Position = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Map:
         goal_line: points along the line that contains or encloses the goals of all tasks.
     """
 
-    centre: Place = (0.0, 0.0)
+    centre: Position = (0.0, 0.0)
     half: float = 0.0
     image: np.ndarray | None = None
-    goal: Place | None = None
+    goal: Position | None = None
     goal_radius: float = 0.0
-    goal_line: Sequence[Place] = ()
+    goal_line: Sequence[Position] = ()
 
 
 class Staying(NamedTuple):
@@ -47,7 +47,7 @@ class Staying(NamedTuple):
     rewards: tuple[float, float]
 
 
-def as_place(coordinates: Tensor) -> Place:
+def as_position(coordinates: Tensor) -> Position:
     """Return a tensor ``[2]`` as a position."""
     x, y = coordinates.tolist()
     return x, y

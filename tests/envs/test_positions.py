@@ -1,4 +1,4 @@
-"""What families offer to whoever draws paths and beliefs: places, maps, and the steps of staying in a cell."""
+"""What families provide for plots of paths and beliefs: positions, maps, and the steps of staying in a cell."""
 
 import pytest
 import torch
@@ -23,23 +23,23 @@ def start(family: TaskFamily) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))
-def test_places_are_where_the_agent_is(name: str) -> None:
+def test_positions_are_where_the_agent_is(name: str) -> None:
     family = make_family(name)
-    places = family.places(start(family))
-    assert places is not None
-    assert places.tolist() == [[0, 0], [0, 0]]
+    positions = family.positions(start(family))
+    assert positions is not None
+    assert positions.tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("name", ["bandit", "tabular-mdp", "half-cheetah-vel"])
 def test_families_whose_observations_show_no_place_have_none(name: str) -> None:
     family = make_family(name)
-    assert family.places(torch.zeros(1, *family.observation_space.shape or ())) is None
+    assert family.positions(torch.zeros(1, *family.observation_space.shape or ())) is None
     assert family.staying() is None
 
 
 def test_a_grid_that_shows_a_window_shows_no_place() -> None:
     family = make_family("four-rooms", view=5)
-    assert family.places(start(family)) is None
+    assert family.positions(start(family)) is None
 
 
 def test_the_agents_mark_on_a_map_is_its_cell() -> None:
@@ -47,19 +47,19 @@ def test_the_agents_mark_on_a_map_is_its_cell() -> None:
     assert family.observation_space.shape is not None
     observation = torch.zeros(family.observation_space.shape)
     observation[11 * 3 + 2] = 1.0  # y = 3, x = 2
-    places = family.places(observation)
-    assert places is not None
-    assert places.tolist() == [2, 3]
+    positions = family.positions(observation)
+    assert positions is not None
+    assert positions.tolist() == [2, 3]
 
 
 def test_a_view_shows_what_is_left_of_the_places() -> None:
     family = make_family("gridnavi")
     assert isinstance(family, SolvedFamily)
     informed = InformedFamily(family)
-    places = informed.places(start(informed))
-    assert places is not None
-    assert places.tolist() == [[0, 0], [0, 0]]
-    assert AdvisedFamily(family).places(torch.zeros(2, 1)) is None  # it observes the best actions
+    positions = informed.positions(start(informed))
+    assert positions is not None
+    assert positions.tolist() == [[0, 0], [0, 0]]
+    assert AdvisedFamily(family).positions(torch.zeros(2, 1)) is None  # it observes the best actions
     (task,) = family.sample_tasks(1, generator(0, "task"))
     assert informed.map_of(task).goal == family.map_of(task).goal
 
