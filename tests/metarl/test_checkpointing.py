@@ -113,7 +113,7 @@ def test_a_checkpoint_that_is_not_finite_is_never_written(tmp_path: Path, monkey
 
     monkeypatch.setattr(MamlTrpo, "update", diverging)
     with pytest.raises(
-        RunError, match=r"is not finite after 3 iterations.* the checkpoint of iteration 2, which metarl"
+        RunError, match=r"is not finite after 3 iterations.* the checkpoint of iteration 2; evaluate it with metarl"
     ):
         train(small(tmp_path / "run", checkpoint_every=1))
     assert kept(tmp_path / "run") == [0, 1, 2]

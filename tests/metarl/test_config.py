@@ -100,7 +100,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
 
 
 def test_settings_of_something_else_are_refused() -> None:
-    with pytest.raises(InputError, match="maml-trpo is set up by MamlTrpoConfig, not TrustRegionConfig"):
+    with pytest.raises(InputError, match="the settings of maml-trpo must be a MamlTrpoConfig, not a TrustRegionConfig"):
         TrainConfig("maml-trpo", "bandit", settings=TrustRegionConfig())
 
 

@@ -68,7 +68,7 @@ def test_settings_are_the_fields_by_name() -> None:
 
 
 def test_make_task_names_the_expected_parameters() -> None:
-    with pytest.raises(InputError, match=r"has the parameters \['goal'\], not \['gaol'\]"):
+    with pytest.raises(InputError, match=r"needs the parameters \['goal'\], not \['gaol'\]"):
         make_family("navigation-2d").make_task({"gaol": [0.0, 0.0]})
 
 

@@ -126,7 +126,7 @@ def test_a_drift_is_raised_on_all() -> None:
             processes.check_equal(lambda: {"weight": torch.full((3,), 1 + 1e-7 * (processes.rank == 2)), "step": 4})
         return str(error.value)
 
-    assert all("process 2 has come to other parameters than process 0" in found for found in in_threads(3, work))
+    assert all("the parameters of process 2 differ from those of process 0" in found for found in in_threads(3, work))
 
 
 STATE = {"b": [torch.zeros(2), 1.0], "a": {"c": torch.tensor([1, 2])}}

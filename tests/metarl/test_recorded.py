@@ -167,13 +167,13 @@ def test_what_does_not_fit_the_run_is_refused(data: Path, tmp_path: Path) -> Non
         return replace(found, description=replace(found.description, **known))
 
     assert "was recorded on sparse-point and cannot be used for" in refusal(changed(family="sparse-point"), tmp_path)
-    assert "has the observation_space Discrete(3), and the run" in refusal(
-        changed(observation_space="Discrete(3)"), tmp_path
-    )
-    assert "holds test tasks, which must not be trained on" in refusal(changed(part="test"), tmp_path)
+    assert "is Discrete(3), but that of the run is" in refusal(changed(observation_space="Discrete(3)"), tmp_path)
+    assert "contains test tasks, which must not be trained on" in refusal(changed(part="test"), tmp_path)
     assert "recorded with another split" in refusal(found, tmp_path, split_seed=1)
     assert "recorded with another split" in refusal(found, tmp_path, horizon=7)
-    assert "episodes of 6 steps, and navigation-2d of 5" in refusal(changed(split_hash=None), tmp_path, horizon=5)
+    assert "episodes of 6 steps, but those of navigation-2d have at most 5" in refusal(
+        changed(split_hash=None), tmp_path, horizon=5
+    )
 
 
 def test_a_refused_run_leaves_no_folder(data: Path, tmp_path: Path) -> None:

@@ -90,14 +90,14 @@ def test_a_data_set_of_others_is_of_one_task(tmp_path: Path) -> None:
 
 def test_other_spaces_are_refused(tmp_path: Path) -> None:
     to_minari(recorded(tmp_path / "data"), FAMILY, "metarl/navigation-v0")
-    with pytest.raises(InputError, match=r"has the observation_space .*, and half-cheetah-vel"):
+    with pytest.raises(InputError, match=r"the observation_space of .*, but that of half-cheetah-vel"):
         from_minari("metarl/navigation-v0", make_family("half-cheetah-vel"), tmp_path / "again")
 
 
 def test_names_that_are_taken_or_unknown_are_refused(tmp_path: Path) -> None:
     data = recorded(tmp_path / "data")
     to_minari(data, FAMILY, "metarl/navigation-v0")
-    with pytest.raises(InputError, match="has a data set metarl/navigation-v0 already"):
+    with pytest.raises(InputError, match="already has a data set metarl/navigation-v0"):
         to_minari(data, FAMILY, "metarl/navigation-v0")
     with pytest.raises(InputError, match="Minari has no local data set metarl/nothing-v0"):
         from_minari("metarl/nothing-v0", FAMILY, tmp_path / "again")

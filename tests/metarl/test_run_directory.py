@@ -219,7 +219,7 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(
 
 def test_a_run_of_an_earlier_metarl_is_refused_in_a_line_that_says_why(directory: RunDirectory) -> None:
     (directory.path / "checkpoint.pt").touch()
-    with pytest.raises(InputError, match=r"earlier metarl, whose checkpoint\.pt has no checksum"):
+    with pytest.raises(InputError, match=r"earlier version of metarl, whose checkpoint\.pt has no checksum"):
         directory.load_checkpoint()
 
 

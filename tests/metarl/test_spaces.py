@@ -100,7 +100,7 @@ def test_elements_of_nested_spaces_are_flattened_as_gymnasium_flattens_them() ->
 
 @pytest.mark.parametrize("space", [spaces.Text(3), spaces.Dict({"word": spaces.Text(3)})])
 def test_observations_without_a_fixed_number_of_numbers_are_refused(space: spaces.Space) -> None:
-    with pytest.raises(InputError, match="no learner observes Text"):
+    with pytest.raises(InputError, match="no learner can observe Text"):
         observed_space(space)
 
 

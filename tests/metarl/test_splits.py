@@ -174,7 +174,7 @@ def test_tasks_outside_the_distribution_are_near_it_and_the_same_at_every_call(n
 
 
 def test_a_family_may_have_no_tasks_outside() -> None:
-    with pytest.raises(InputError, match="bandit has no tasks outside its distribution"):
+    with pytest.raises(InputError, match="bandit has no out-of-distribution tasks"):
         TaskSplit(make_family("bandit")).tasks("ood", 3)
 
 

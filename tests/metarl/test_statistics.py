@@ -323,7 +323,7 @@ def test_scores_must_be_a_matrix_of_finite_numbers(scores: list[list[float]], me
 
 
 def test_learners_are_compared_on_the_same_tasks() -> None:
-    with pytest.raises(InputError, match=r"^learners are compared on the same tasks, not on 2 and 3$"):
+    with pytest.raises(InputError, match=r"^learners must be compared on the same tasks, not on 2 and 3$"):
         probability_of_improvement(np.zeros((2, 3)), np.zeros((2, 2)))
 
 

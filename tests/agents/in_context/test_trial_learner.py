@@ -85,7 +85,7 @@ def test_inputs_are_observation_action_reward_and_flag(
     ids=["observation", "action"],
 )
 def test_other_spaces_are_refused_in_one_line(observations: spaces.Space[Any], actions: spaces.Space[Any]) -> None:
-    with pytest.raises(InputError, match=r"no (learner observes|policy acts in) Text") as refusal:
+    with pytest.raises(InputError, match=r"no (learner can observe|policy can act in) Text") as refusal:
         StepInputs(observations, actions)
     assert "\n" not in str(refusal.value)
 

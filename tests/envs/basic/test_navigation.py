@@ -188,7 +188,7 @@ def test_a_goal_below_the_half_circle_is_refused(angle: float) -> None:
 
 @pytest.mark.parametrize("radius", [0.0, -0.2, 1.0, math.nan])
 def test_a_radius_that_makes_no_sense_is_refused(radius: float) -> None:
-    with pytest.raises(InputError, match=f"goal_radius must lie between 0 and 1.*, not at {radius}"):
+    with pytest.raises(InputError, match=f"goal_radius must lie between 0 and 1.*, not {radius}"):
         SparsePoint(goal_radius=radius)
 
 

@@ -129,7 +129,7 @@ def test_a_goal_must_be_reachable_and_not_the_start(goal: tuple[int, int]) -> No
 def test_a_start_in_a_wall_is_no_task() -> None:
     task = corridor((4, 2))
     task["walls"] = np.ones((5, 5))
-    with pytest.raises(InputError, match="no way leads"):
+    with pytest.raises(InputError, match="no path leads"):
         RandomMazes(size=5).make_task(task)
 
 

@@ -56,7 +56,7 @@ def test_without_opengl_the_message_says_what_to_install(monkeypatch: pytest.Mon
     for name in ("MUJOCO_GL", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(rendering, "find_library", lambda name: None)
-    with pytest.raises(InputError, match=r"neither EGL nor OSMesa is there.*apt-get install libegl1"):
+    with pytest.raises(InputError, match=r"neither EGL nor OSMesa is available.*apt-get install libegl1"):
         StateRenderer(MODEL)
 
 

@@ -327,7 +327,7 @@ def test_dropped_contacts_are_reported_once(
 ) -> None:
     monkeypatch.setattr(simulation_warp, "_room", lambda model, pairs: room)
     sim = buried(cheetah)
-    with pytest.raises(RunError, match=f"left out contacts: {complaint}"):
+    with pytest.raises(RunError, match=f"dropped contacts: {complaint}"):
         sim.check()
     sim.check()
 

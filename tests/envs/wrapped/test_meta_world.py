@@ -224,7 +224,7 @@ def scripted_in_the_package(name: str, task: TensorDict) -> bool:
         ),
         (
             lambda: MetaWorldML1().make_task({"environment": NAMES.index("reach-v3"), "placement": np.zeros(6)}),
-            "Meta-World's reach-v3 has no task .*: placements lie between ",
+            "Meta-World's reach-v3 has no task .*: placements must lie between ",
         ),
     ],
 )

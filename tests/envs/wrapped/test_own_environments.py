@@ -335,7 +335,9 @@ def test_the_old_api_is_named(kind: Any, what: str) -> None:
 
 
 def test_an_environment_without_public_attributes_has_a_whole_message() -> None:
-    with pytest.raises(InputError, match=r"attribute 'goal'; it has no public ones; delivery=.'goal': 'reset option'"):
+    with pytest.raises(
+        InputError, match=r"attribute 'goal'; it has no public ones; set it with delivery=.'goal': 'reset option'"
+    ):
         _ = family(own.Secretive).observation_space
 
 

@@ -67,8 +67,8 @@ def drop_a_row(path: Path) -> None:
         ("evaluation.json", change_another_entry, "the evaluation does not reproduce: env_steps differ"),
         ("metrics.csv", drop_a_row, "has 1 of the 2 iterations in iteration-2"),
         ("metrics.csv", change_a_digit, "has changed since the checkpoint of iteration 2 was written"),
-        ("adaptation_curve.png", flip, "it is not a whole picture"),
-        ("adaptation_curve.png", lambda path: path.write_bytes(b"PNG"), "it is not a whole picture"),
+        ("adaptation_curve.png", flip, "it is not a complete image"),
+        ("adaptation_curve.png", lambda path: path.write_bytes(b"PNG"), "it is not a complete image"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -86,5 +86,5 @@ def test_what_is_wrong_is_named(
     (line,) = [line for line in said.out.splitlines() if line.split()[1] == f"{file}:"]
     assert line.startswith("WRONG")
     assert complaint in line
-    assert said.err.startswith(f"metarl: {tmp_path / 'run'} has ")
+    assert said.err.startswith(f"metarl: {tmp_path / 'run'}: ")
     assert RunDirectory(tmp_path / "run").config.exists()

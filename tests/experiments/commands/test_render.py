@@ -118,7 +118,7 @@ def test_the_number_of_episodes_matters(runs: dict[str, str], tmp_path: Path) ->
         ("gridnavi", "--checkpoint worst", "invalid choice 'worst'"),
         ("gridnavi", "--device toaster", "unknown device 'toaster'"),
         ("gridnavi", "--out grid.avi", "give --out a name with that ending, not grid.avi"),
-        ("gridnavi", "--out there/grid.mp4", "there is no folder there to write grid.mp4 into"),
+        ("gridnavi", "--out there/grid.mp4", "there is no folder there for grid.mp4; create it"),
         ("gridnavi", "--tasks 3", "Unrecognized options: --tasks"),
     ],
 )

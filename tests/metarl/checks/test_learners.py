@@ -143,7 +143,10 @@ PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"inner_steps": None}, "drift: has the inner_steps None; set it to an integer"),
     ({"config_class": dict}, "config_class is no frozen dataclass"),
     ({"__init__": refuses("no", KeyError)}, "constructing it for navigation-2d failed .*raise metarl.InputError"),
-    ({"__init__": refuses("not\nthis")}, "drift: refuses navigation-2d in several lines; say in one line which spaces"),
+    (
+        {"__init__": refuses("not\nthis")},
+        "drift: refuses navigation-2d in several lines; state in one line which spaces",
+    ),
     ({"__init__": refuses("not this")}, r"refuses every family .*navigation-2d: not this; gridnavi: not this\); name"),
     ({"begin": lambda self, num_tasks: 1 / 0}, "begin, and acting in its state failed .*ZeroDivisionError"),
     ({"act": samples_always}, "deterministic actions are not the distribution's mode; return"),
