@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metarl.family import make_family
     from metarl.sampler import Sampler
     from metarl.session import Session
+    from metarl.settings_file import config_from_file
     from metarl.splits import TaskSplit
     from metarl.training import resume, train
     from metarl.trial_env import TrialEnv, TrialVectorEnv
@@ -50,6 +51,7 @@ _HOMES = {
     "adaptation_curve": "evaluation",
     "check_family": "checks.families",
     "check_learner": "checks.learners",
+    "config_from_file": "settings_file",
     "evaluate": "evaluation",
     "load_run": "evaluation",
     "load_session": "evaluation",
@@ -75,6 +77,7 @@ __all__ = [
     "adaptation_curve",
     "check_family",
     "check_learner",
+    "config_from_file",
     "evaluate",
     "load_run",
     "load_session",

@@ -40,13 +40,15 @@ def config_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def refuse_unknown(content: Mapping[str, Any], known: Collection[str], where: str = "") -> None:
+def refuse_unknown(
+    content: Mapping[str, Any], known: Collection[str], where: str = "", file: str = "config.json"
+) -> None:
     """Raise ``InputError`` for the first unknown key, naming the closest known one."""
     for name in dict(content):
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1, 0.5)
             hint = f"; did you mean {where}{near[0]}" if near else ""
-            raise InputError(f"config.json has an unknown entry {where + str(name)!r}{hint}")
+            raise InputError(f"{file} has an unknown entry {where + str(name)!r}{hint}")
 
 
 def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:

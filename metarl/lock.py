@@ -57,6 +57,12 @@ def is_lock_file(name: str) -> bool:
     return name.startswith(NAME)
 
 
+def is_being_written(folder: Path) -> bool:
+    """Return whether a living process holds the lock on a run directory."""
+    path = folder / NAME
+    return _lives(_read(path), _age(path, time.time()))
+
+
 class RunLock:
     """The lock on a run directory, a context manager.
 

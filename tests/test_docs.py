@@ -45,7 +45,9 @@ TRAIN_CONFIGS = (RunConfig, PlrConfig, TrustRegionConfig, *(learner.config_class
 OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "train"): TRAIN_CONFIGS,
     ("metarl", "train", "--published"): TRAIN_CONFIGS,
+    ("metarl", "train", "--config"): TRAIN_CONFIGS,
     ("metarl", "train", "--resume"): (ResumeOptions,),
+    ("metarl", "runs"): (),
     ("metarl", "evaluate"): (EvaluateOptions,),
     ("metarl", "check"): (CheckOptions,),
     ("metarl", "collect"): (CollectOptions,),

@@ -58,6 +58,7 @@ FLOORS = [
         "run_identity",
         "config",
         "config_file",
+        "settings_file",
         "checks",
         "checks.dynamics",
         "checks.families",

@@ -18,7 +18,9 @@ from metarl.registry import find_by_name
 LINES = (
     ("train", "LEARNER FAMILY [options]", "train a meta-policy       (--help after both names explains every option)"),
     ("train", "--published NAME [options]", "reproduce a published experiment, or list them if no name is given"),
+    ("train", "--config FILE [options]", "train what a YAML or JSON file describes, such as a run's config.json"),
     ("train", "--resume RUN", "continue a run that was stopped"),
+    ("runs", "[FOLDER]", "list the runs in a folder (runs by default): state, progress, returns, size"),
     ("evaluate", "RUN [options]", "adapt to held-out tasks and measure the returns"),
     ("check", "RUN [options]", "verify every file of a run, and reproduce its evaluations"),
     ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),

@@ -21,9 +21,11 @@ from metarl.loop_tools import StopRequest
 from metarl.processes import ONE_PROCESS, Processes
 from metarl.requeue import train_or_resume
 from metarl.run_directory import RunDirectory
+from metarl.settings_file import config_from_file
 from metarl.training import resume, train
 
 PUBLISHED = "--published"
+CONFIG = "--config"
 RESUME_IF_THERE = "--resume-if-there"
 HELP_OF_OTHERS = (
     f"With {RESUME_IF_THERE}, a run that already exists in --out is resumed, or left as it is if it is finished; use "
@@ -79,7 +81,7 @@ def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> Non
     if PUBLISHED in options and _names_none(words):
         print("\n".join(f"{each.name}\n  {each.summary}" for each in list_published()))
         return
-    if PUBLISHED not in options and len(_names(words)) < 2:
+    if not {PUBLISHED, CONFIG} & set(options) and len(_names(words)) < 2:
         print(usage())
         if _asks_for_help(words):
             return
@@ -88,13 +90,16 @@ def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> Non
 
 
 def config_of(words: Sequence[str]) -> TrainConfig:
-    """Return the training that the words name: learner and family, or a published experiment, and options.
+    """Return the training that the words name: learner and family, a published experiment or a file, and options.
 
     Raises:
         InputError: for unknown names, and options that make no sense.
     """
-    if PUBLISHED in [word.split("=")[0] for word in words]:
+    options = [word.split("=")[0] for word in words]
+    if PUBLISHED in options:
         return _published(words)
+    if CONFIG in options:
+        return _from_file(words)
     if len(names := _names(words)) < 2:
         raise InputError("train needs a learner and a family, in this order, before any option")
     learner, family = names
@@ -129,6 +134,21 @@ def _published(words: Sequence[str]) -> TrainConfig:
         )
     found = find_published(name)
     return parse_train(found.config, f"metarl train {PUBLISHED} {name}", rest, found.description)
+
+
+def _from_file(words: Sequence[str]) -> TrainConfig:
+    """Return the training that a file describes with the options after it.
+
+    Raises:
+        InputError: unless ``--config FILE`` comes first, and for a file that does not describe a training.
+    """
+    option, equals, path = words[0].partition("=")
+    path, rest = (path, words[1:]) if equals else (" ".join(words[1:2]), words[2:])
+    if option != CONFIG or not path or path.startswith("-"):
+        raise InputError(
+            f"{CONFIG} FILE names learner and family as well: put it first, as in metarl train {CONFIG} FILE [options]"
+        )
+    return parse_train(config_from_file(path), f"metarl train {CONFIG} {path}", rest)
 
 
 def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], description: str = "") -> TrainConfig:

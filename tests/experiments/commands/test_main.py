@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[3]
     ("words", "complaint"),
     [
         ("trian maml-trpo bandit", "no command is called 'trian'; did you mean train?"),
-        ("dance", "no command is called 'dance'; known: train, evaluate, check, collect, compare, render, families"),
+        (
+            "dance",
+            "no command is called 'dance'; known: train, runs, evaluate, check, collect, compare, render, ",
+        ),
         ("train maml-trop bandit", "no learner is called 'maml-trop'; did you mean maml-trpo or "),
         (
             "train maml-trpo half-cheeta",
