@@ -4,7 +4,10 @@ Runs and evaluations draw no curves: that would take most of their time. Tests t
 """
 
 import io
+import os
 from collections.abc import Iterator
+
+os.environ["OMP_NUM_THREADS"] = "1"  # of child processes, too
 
 import pytest
 import torch

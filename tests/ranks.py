@@ -1,6 +1,5 @@
 """Ranks of torch.distributed over gloo: real processes, started once, that do one piece of work after the other."""
 
-import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch.distributed as dist
 
 import metarl.training_loop
 from metarl.distributed import DistributedProcesses
+from tests.forked import CONTEXT, start_server
 
 
 class Ranks:
@@ -22,12 +22,11 @@ class Ranks:
     """
 
     def __init__(self, most: int, folder: Path) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.ranks"])  # torch and metarl are imported once for all
-        pairs = [context.Pipe() for _ in range(most)]
+        start_server()
+        pairs = [CONTEXT.Pipe() for _ in range(most)]
         self._ends = [ours for ours, _ in pairs]
         self._processes = [
-            context.Process(target=_serve, args=(rank, most, str(folder / "store"), theirs), daemon=True)
+            CONTEXT.Process(target=_serve, args=(rank, most, str(folder / "store"), theirs), daemon=True)
             for rank, (_, theirs) in enumerate(pairs)
         ]
         for process in self._processes:

@@ -1,7 +1,6 @@
 """Small training runs, what can be compared of them, and derivatives by central differences."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +24,6 @@ from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 
-CLI = [sys.executable, "-m", "metarl.experiments.commands.main"]
 SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--hidden-sizes", "8", "--track", "disabled"]
 
 
@@ -58,17 +56,10 @@ def contents(folder: Path | str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def children_environment() -> dict[str, str]:
-    """Return the environment for a child that shall compute what this process computes."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def run_python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a Python interpreter to its end."""
     command = [sys.executable, *words]
-    return subprocess.run(
-        command, cwd=cwd, env=children_environment(), capture_output=True, text=True, timeout=100, check=False
-    )
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 def double(rollout: Rollout) -> Rollout:

@@ -41,7 +41,7 @@ def _draw_tasks(names: Iterable[str], seed: int) -> TensorDict:
     """Draw the tasks of environments as the package does.
 
     The package draws each task during a reset, which also simulates the hand moving to its initial position. No draw
-    depends on that motion, and it takes most of the time, so it is left out here.
+    depends on that motion, and it takes most of the time, so it is left out here: the hand is reset in a single step.
     """
     classes = dict(environments())
     makers = {name: partial(_make_without_reset_motion, classes[name]) for name in names}
@@ -53,7 +53,9 @@ def _make_without_reset_motion(environment_class: type[Any]) -> Any:
     import mujoco
 
     env = environment_class()
+    reset_hand = env._reset_hand
     env.do_simulation = lambda *_: mujoco.mj_forward(env.model, env.data)
+    env._reset_hand = lambda steps=1: reset_hand(1)
     return env
 
 

@@ -25,10 +25,13 @@ TASKS, EPISODES = 2, 3
 # Settings of single learners that only cost time here.
 LITTLE_WORK: dict[str, Any] = {
     "batch_size": 8,
+    "buffer_size": 1000,
     "epochs": 1,
     "hidden_size": 8,
     "minibatches": 2,
     "model_updates": 1,
+    "replay_size": 1000,
+    "steps_per_gradient": 5,
     "tasks_per_update": 2,
     "updates_per_iteration": 2,
 }

@@ -18,7 +18,7 @@ from metarl.baselines import (
 from metarl.returns import discounted_returns, generalized_advantages, normalize_per_task
 from metarl.rollout import Rollout
 from tests.fakes import made_up_rollout
-from tests.runs import run_python
+from tests.forked import Child
 
 
 def advantages(rollout: Rollout, discount: float = 0.9, lam: float = 0.95) -> Tensor:
@@ -238,24 +238,18 @@ def test_a_baseline_on_projected_pixels_explains_what_they_show() -> None:
     torch.testing.assert_close(values, brightness.squeeze(-1), rtol=0, atol=0.01)
 
 
-MANY_FEATURES = """
-import torch
-from metarl.baselines import PRIMAL_FEATURES, LinearBaseline
-
-torch.set_num_threads(2)
-torch.manual_seed(0)
-for size in (500, PRIMAL_FEATURES, PRIMAL_FEATURES + 1):
-    features = (torch.rand(4, 3, 10, size) < 0.1).float()
-    fitted = LinearBaseline.fit(features, torch.randn(4, 3, 10), torch.ones(4, 3, 10, dtype=torch.bool))
-    assert fitted.weights.isfinite().all()
-print("done")
-"""
+def fit_many_features() -> None:
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    for size in (500, PRIMAL_FEATURES, PRIMAL_FEATURES + 1):
+        features = (torch.rand(4, 3, 10, size) < 0.1).float()
+        fitted = LinearBaseline.fit(features, torch.randn(4, 3, 10), torch.ones(4, 3, 10, dtype=torch.bool))
+        assert fitted.weights.isfinite().all()
 
 
 def test_more_features_than_samples_on_two_threads_come_to_an_end(tmp_path: Path) -> None:
     # The LU factorisation of a batch hung for ever in oneMKL; only another process can be given a time limit.
-    ended = run_python("-c", MANY_FEATURES, cwd=tmp_path)
-    assert ended.stdout == "done\n", ended.stderr
+    assert Child(fit_many_features, folder=tmp_path).ended().returncode == 0
 
 
 def test_a_fit_that_cannot_be_solved_is_not_a_number() -> None:

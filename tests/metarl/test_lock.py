@@ -2,17 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 import metarl.lock
 from metarl.errors import InputError, RunError
 from metarl.lock import DEAD_AFTER_SECONDS, RunLock
+from tests.forked import CONTEXT, Child
 
 HELD = r"is being written by process \d+ on .* since .*; wait for it to end, .* \(if .* is gone, remove .*\.lock\)"
 
@@ -30,12 +31,13 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-KILLED = "import os, sys; from pathlib import Path; from metarl.lock import RunLock; {}"
+def die_as_owner(folder: Path) -> None:
+    RunLock(folder).__enter__()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    code = KILLED.format("RunLock(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)")
-    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -9
+    assert Child(die_as_owner, tmp_path, folder=tmp_path).ended().returncode == -signal.SIGKILL
     assert (tmp_path / ".lock").exists()
     with RunLock(tmp_path) as lock:
         lock.check()
@@ -96,19 +98,15 @@ def test_without_hard_links_the_lock_is_made_exclusively(tmp_path: Path, monkeyp
             pass
 
 
-AT_ONCE = KILLED.format(
-    """
-import time
-from metarl.errors import InputError
-sys.stdout.write("ready\\n"); sys.stdout.flush(); sys.stdin.readline()
-try:
-    with RunLock(Path(sys.argv[1])):
-        time.sleep(1)
-        print("owner")
-except InputError:
-    print("refused")
-"""
-)
+def compete(folder: Path, together: Barrier) -> None:
+    together.wait(20)
+    try:
+        with RunLock(folder):
+            together.wait(20)  # until all have tried
+            print("owner")
+    except InputError:
+        together.wait(20)
+        print("refused")
 
 
 @pytest.mark.parametrize("dead", [False, True])
@@ -117,14 +115,6 @@ def test_of_processes_that_start_at_the_same_moment_one_is_the_owner(dead: bool,
         lock = RunLock(tmp_path)
         lock._owner = replace(lock._owner, pid=2**22 + 1)
         lock.__enter__()
-    command = [sys.executable, "-c", AT_ONCE, str(tmp_path)]
-    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    for child in children:
-        assert child.stdout is not None
-        assert child.stdout.readline() == "ready\n"
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    said = sorted(child.communicate()[0].strip() for child in children)
-    assert said == ["owner", "refused", "refused", "refused"]
+    together = CONTEXT.Barrier(4)
+    children = [Child(compete, tmp_path, together, folder=tmp_path) for _ in range(4)]
+    assert sorted(child.ended().stdout for child in children) == ["owner\n", *["refused\n"] * 3]

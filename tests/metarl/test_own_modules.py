@@ -1,6 +1,7 @@
 """A family and a learner of a user's own module are named ``module:name``, also by processes that come later."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 
 from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import load_run
+from metarl.evaluation import evaluate, load_run
+from metarl.experiments.commands.main import main
 from metarl.family import FAMILIES, make_family
 from metarl.learner import LEARNERS
 from metarl.tracking.tracking import name_run
-from metarl.training import train
-from tests.runs import CLI, run_python
+from metarl.training import resume, train
+from tests.forked import Child
 
 OWN_MODULE = '''
 from dataclasses import dataclass
@@ -58,21 +60,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     gymnasium.registry.pop("own/Levers-v0", None)
 
 
+def use_later(run: Path) -> int:
+    assert "own_things" not in sys.modules
+    sys.path.append(os.getcwd())  # as Python's interpreter does
+    resume(run, iterations=2)
+    print(evaluate(run, tasks=2, steps=1).returns.shape)
+    return main(["families", "show", FAMILY])
+
+
 def test_the_command_line_takes_the_names_and_so_do_later_processes(folder: Path) -> None:
-    command = [*CLI[1:], "train", LEARNER, FAMILY, *SMALL]
-    done = run_python(*command, cwd=folder)
+    done = Child(main, ["train", LEARNER, FAMILY, *SMALL], folder=folder).ended()
     assert done.returncode == 0, done.stderr
     run = folder / "runs" / "guess-levers-seed1"
     content = json.loads((run / "config.json").read_text())
     assert (content["learner"], content["family"]) == (LEARNER, FAMILY)
-    later = (
-        "import metarl, sys\n"
-        f"metarl.resume({str(run)!r}, iterations=2)\n"
-        f"print(metarl.evaluate({str(run)!r}, tasks=2, steps=1).returns.shape)\n"
-        "from metarl.experiments.commands.main import main\n"
-        f"sys.exit(main(['families', 'show', {FAMILY!r}]))\n"
-    )
-    done = run_python("-c", later, cwd=folder)
+    done = Child(use_later, run, folder=folder).ended()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("(2, 2)\nlevers  (own/Levers-v0)\n  Levers of a user's own.")
 

@@ -1,7 +1,7 @@
 import dataclasses
 import os
+import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from itertools import combinations
@@ -16,13 +16,15 @@ from torch import Tensor
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.envs.basic.navigation import Navigation2D
 from metarl.errors import InputError, RunError
+from metarl.experiments.commands.main import main
 from metarl.loop_tools import SIGNALS, StopRequest
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 from metarl.session import Session
 from metarl.training import resume, train
-from tests.runs import CLI, checkpoint_vector, children_environment, contents, numbers, run_python, small, train_words
+from tests.forked import Child
+from tests.runs import checkpoint_vector, contents, numbers, small, train_words
 
 Collect = Callable[..., Rollout]
 
@@ -340,56 +342,47 @@ def test_a_second_signal_acts_as_it_did_before_training() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
+def start_and_stop(out: Path, number: signal.Signals) -> Child:
     """Start a long run in a process of its own, and send it a signal once it has made a few iterations."""
     words = ["navigation-2d", "--horizon", "5", "--iterations", "1000000", "--checkpoint-every", "1000000"]
-    child = subprocess.Popen(
-        [*CLI, *train_words(*words, out=out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=children_environment(),
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # noqa: PLW1509 (nohup ignores it)
-    )
+    child = Child(main, train_words(*words, out=out), folder=out.parent)
     deadline = time.monotonic() + 60
     while len(RunDirectory(out).read_metrics()) < 3:
-        assert child.poll() is None, child.communicate()
+        assert child.running, child.ended()
         assert time.monotonic() < deadline, "the run does not get going"
         time.sleep(0.02)
-    child.send_signal(number)
+    os.kill(child.pid, number)
     return child
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_a_run_that_can_be_resumed(number: signal.Signals, tmp_path: Path) -> None:
     child = start_and_stop(tmp_path / "run", number)
-    said, complained = child.communicate(timeout=60)
+    ended = child.ended()
     done = RunDirectory(tmp_path / "run").load_checkpoint()["iteration"]
     line = f"metarl: stopped after {done} of 1000000 iterations; metarl train --resume {tmp_path / 'run'} continues\n"
-    assert (child.returncode, said, complained) == (128 + number, "", line)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", line)
     resume(tmp_path / "run", iterations=done + 2)
     train(small(tmp_path / "straight", "navigation-2d", horizon=5, iterations=done + 2))
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
-KILLED = """
-import os, signal, sys
-from metarl.agents.gradient.maml_trpo import MamlTrpo
-from metarl.experiments.commands.main import main
-update, calls = MamlTrpo.update, []
-def killed(self, rollouts):
-    calls.append(1)
-    if len(calls) == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return update(self, rollouts)
-MamlTrpo.update = killed
-main(sys.argv[1:])
-"""
+def train_and_die(words: list[str]) -> int:
+    update, calls = MamlTrpo.update, [0]
+
+    def killed(self: MamlTrpo, rollouts: Any) -> dict[str, float]:
+        calls[0] += 1
+        if calls[0] == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(self, rollouts)
+
+    MamlTrpo.update = killed  # type: ignore[method-assign]
+    return main(words)
 
 
 def test_a_run_that_was_killed_between_checkpoints_can_be_resumed(straight: Path, tmp_path: Path) -> None:
     words = train_words("bandit", "--iterations", 4, "--checkpoint-every", 2, out=tmp_path / "run")
-    assert run_python("-c", KILLED, *words, cwd=tmp_path).returncode == -signal.SIGKILL
+    assert Child(train_and_die, words, folder=tmp_path).ended().returncode == -signal.SIGKILL
     # Killed in iteration 3: three rows are written, and the checkpoint knows of two.
     assert len(numbers(tmp_path / "run")) == 3
     assert RunDirectory(tmp_path / "run").load_checkpoint()["iteration"] == 2
@@ -397,13 +390,10 @@ def test_a_run_that_was_killed_between_checkpoints_can_be_resumed(straight: Path
     assert_same_run(tmp_path / "run", straight)
 
 
-# A file may grow to so many bytes and no further, as on a full disk.
-LIMITED = """
-import resource, sys
-from metarl.experiments.commands.main import main
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-sys.exit(main(sys.argv[2:]))
-"""
+def train_on_a_full_disk(limit: int, words: list[str]) -> int:
+    # A file may grow to so many bytes and no further.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return main(words)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +406,7 @@ sys.exit(main(sys.argv[2:]))
 )
 def test_a_full_disk_ends_a_run_with_one_line_and_no_half_file(limit: int, left: list[str], tmp_path: Path) -> None:
     words = [*train_words("bandit", "--iterations", 2, out=tmp_path / "run"), "--hidden-sizes", "64", "64"]
-    ended = run_python("-c", LIMITED, str(limit), *words, cwd=tmp_path)
+    ended = Child(train_on_a_full_disk, limit, words, folder=tmp_path).ended()
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("metarl: ")
     assert ended.stderr.count("\n") == 1

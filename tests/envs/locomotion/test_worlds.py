@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import mujoco
@@ -11,6 +9,7 @@ from tensordict import TensorDict
 from metarl.envs.locomotion.directions_and_goals import HumanoidDir
 from metarl.envs.locomotion.velocities import HalfCheetahVel, HopperVel
 from tests.envs.robots import dynamics, place, worlds
+from tests.forked import Child
 
 FAMILY = HalfCheetahVel()
 
@@ -115,16 +114,21 @@ def test_the_action_space_is_the_models() -> None:
     np.testing.assert_allclose(HumanoidDir().action_space.high, 0.4)
 
 
+def make_and_step() -> None:
+    import gymnasium
+
+    import metarl.envs  # noqa: F401 (registers the families)
+
+    env = gymnasium.make("metarl/HalfCheetahVel-v0")
+    env.reset(seed=0)
+    for _ in range(5):
+        env.step(env.action_space.sample())
+    print("done")
+
+
 def test_making_and_stepping_is_silent_and_leaves_no_log(tmp_path: Path) -> None:
     # Gymnasium's model file has attributes that MuJoCo calls deprecated, on the terminal and in MUJOCO_LOG.TXT.
-    program = (
-        "import gymnasium, metarl.envs\n"
-        "env = gymnasium.make('metarl/HalfCheetahVel-v0')\n"
-        "env.reset(seed=0)\n"
-        "for _ in range(5): env.step(env.action_space.sample())\n"
-        "print('done')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = Child(make_and_step, folder=tmp_path).ended()
     assert done.stdout == "done\n"
     assert "deprecated" not in done.stderr.lower()
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ from gymnasium import spaces
 
 from metarl.envs.wrapped import worker_processes
 from metarl.envs.wrapped.worker_processes import TimedAsyncVectorEnv
+from tests.forked import Child
 
 
 class Hanging(gymnasium.Env[np.ndarray, Any]):
@@ -60,15 +59,16 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_workers_end_with_a_parent_that_is_killed() -> None:
-    words = [sys.executable, "-c", "from tests.envs.wrapped.test_worker_processes import hang; hang()"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        workers = [int(word) for word in parent.stdout.readline().split()]
-        assert len(workers) == 2
-        assert all(map(alive, workers))
-        os.kill(parent.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    parent, deadline = Child(hang, folder=tmp_path), time.monotonic() + 20
+    while not parent.stdout.endswith("\n"):
+        assert parent.running, parent.ended()
+        time.sleep(0.02)
+    workers = [int(word) for word in parent.stdout.split()]
+    assert len(workers) == 2
+    assert all(map(alive, workers))
+    os.kill(parent.pid, signal.SIGKILL)
+    assert parent.ended().returncode == -signal.SIGKILL
     while any(map(alive, workers)):
         assert time.monotonic() < deadline, "a worker is still running"
-        time.sleep(0.1)
+        time.sleep(0.02)

@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,9 +11,9 @@ from metarl.experiments.commands.launch import launched, parse_devices
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import take_option
 from metarl.run_directory import RunDirectory
-from tests.runs import SMALL, children_environment, numbers
+from tests.forked import Child
+from tests.runs import SMALL, numbers
 
-ROOT = Path(__file__).parents[3]
 WORDS = ["train", "maml-trpo", "navigation-2d", "--horizon", "10", *SMALL]
 
 
@@ -96,16 +94,10 @@ def test_seeds_train_side_by_side_and_one_that_fails_takes_no_other_along(
     assert len(RunDirectory(out / "seed1").read_metrics()) == 1
 
 
-def started(*words: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "metarl", *words]
-    environment = {**children_environment(), "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def when_it_has(iterations: int, out: Path, process: "subprocess.Popen[str]") -> list[int]:
+def when_it_has(iterations: int, out: Path, process: Child) -> list[int]:
     """Wait until a run has so many iterations; return the numbers of its processes."""
     while len(RunDirectory(out).read_metrics()) < iterations:
-        assert process.poll() is None, process.communicate()
+        assert process.running, process.ended()
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
@@ -113,20 +105,19 @@ def when_it_has(iterations: int, out: Path, process: "subprocess.Popen[str]") ->
 
 def test_a_killed_process_ends_the_run_in_one_line_or_is_started_again(tmp_path: Path) -> None:
     # One run: killed, which ends it; resumed with restarts and killed again, which it survives.
-    out, total = tmp_path / "run", ["--iterations", "60", "--checkpoint-every", "5"]
-    process = started(*WORDS, *total, "--out", str(out), "--devices", "cpu*2")
+    out = tmp_path / "run"
+    words = [*WORDS, "--iterations", "60", "--checkpoint-every", "5", "--out", str(out), "--devices", "cpu*2"]
+    process = Child(main, words, folder=tmp_path)
     os.kill(when_it_has(6, out, process)[1], signal.SIGKILL)
-    _, lines = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert len(lines.splitlines()) == 1
-    assert "process 1 of 2" in lines
-    assert "was killed by SIGKILL" in lines
-    process = started(
-        *WORDS, *total, "--out", str(out), "--resume-if-there", "--devices", "cpu*2", "--max-restarts", "1"
-    )
+    ended = process.ended()
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert "process 1 of 2" in ended.stderr
+    assert "was killed by SIGKILL" in ended.stderr
+    process = Child(main, [*words, "--resume-if-there", "--max-restarts", "1"], folder=tmp_path)
     done = len(RunDirectory(out).read_metrics())
     os.kill(when_it_has(done + 6, out, process)[0], signal.SIGKILL)
-    shown, lines = process.communicate(timeout=300)
-    assert process.returncode == 0, lines
-    assert shown.startswith("trained 60 iterations")
+    ended = process.ended()
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("trained 60 iterations")
     assert len(numbers(out)) == 60

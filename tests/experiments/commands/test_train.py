@@ -15,6 +15,7 @@ from metarl.run_directory import RunDirectory
 from metarl.task_source import PlrConfig
 from metarl.trust_region import TrustRegionConfig
 from tests.experiments.messages import complaint, help_of, sentences
+from tests.forked import Child
 from tests.runs import SMALL, numbers, run_python, train_words
 
 
@@ -203,16 +204,23 @@ def test_a_family_and_a_learner_of_a_file_in_the_current_folder_are_trained_and_
     learner: str, tmp_path: Path
 ) -> None:
     (tmp_path / "own_tasks.py").write_text(OWN)
-    (tmp_path / "random.py").write_text("raise ImportError")  # which does not take the place of Python's own
-    # -P keeps the current folder out of the path of Python itself, as it is for the installed command.
-    command = ["-P", "-m", "metarl.experiments.commands.main"]
-    trained = run_python(
-        *command, "train", learner, "own_tasks:mine", *SMALL, "--iterations", "1", "--out", "run", cwd=tmp_path
-    )
+    words = ["train", learner, "own_tasks:mine", *SMALL, "--iterations", "1", "--out", "run"]
+    trained = Child(main, words, folder=tmp_path).ended()
     assert (trained.returncode, trained.stderr) == (0, "")
-    evaluated = run_python(*command, "evaluate", "run", "--tasks", "2", "--steps", "1", cwd=tmp_path)
+    evaluated = Child(main, ["evaluate", "run", "--tasks", "2", "--steps", "1"], folder=tmp_path).ended()
     assert (evaluated.returncode, evaluated.stderr) == (0, "")
     assert evaluated.stdout.startswith(f"{learner} on own_tasks:mine (short), seed 1, trained for 1 iterations")
+
+
+def test_a_file_in_the_current_folder_takes_the_place_of_no_installed_module(tmp_path: Path) -> None:
+    (tmp_path / "own_tasks.py").write_text(OWN)
+    for name in ("random", "tyro"):  # imported at the start, and when options are parsed
+        (tmp_path / f"{name}.py").write_text("raise ImportError")
+    # -P keeps the current folder out of the path of Python itself, as it is for the installed command.
+    words = ["families", "show", "own_tasks:mine"]
+    shown = run_python("-P", "-m", "metarl.experiments.commands.main", *words, cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith("mine  ")
 
 
 def test_a_module_that_is_nowhere_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

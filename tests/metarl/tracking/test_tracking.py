@@ -25,7 +25,8 @@ from metarl.tracking.tracker import NoTracker
 from metarl.tracking.tracking import make_tracker, where_tracked
 from metarl.tracking.wandb_files import offline_run, records
 from metarl.training import resume, train
-from tests.runs import numbers, run_python, script_validation, small, train_words
+from tests.forked import Child, train_and_show_packages
+from tests.runs import numbers, script_validation, small, train_words
 
 
 @pytest.fixture(autouse=True)
@@ -409,17 +410,10 @@ def test_tracking_does_not_change_the_numbers(tracked: tuple[Path, Recorded], tm
     assert numbers(tmp_path / "run") == numbers(tracked[0])
 
 
-WHAT_IS_LOADED = """
-import sys
-from metarl.experiments.commands.main import main
-assert main(sys.argv[1:]) == 0
-print(sorted(name for name in sys.modules if name.split(".")[0] == "wandb"))
-"""
-
-
 def test_a_run_without_tracking_imports_no_wandb(tmp_path: Path) -> None:
     words = train_words("bandit", "--iterations", 1, out="run")
-    assert run_python("-c", WHAT_IS_LOADED, *words, cwd=tmp_path).stdout.splitlines()[-1] == "[]"
+    loaded = Child(train_and_show_packages, words, folder=tmp_path).ended().stdout.splitlines()[-1]
+    assert {"wandb", "tensorboard"} & set(json.loads(loaded)) == set()
     assert not (tmp_path / "run" / "wandb").exists()
 
 
