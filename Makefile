@@ -18,7 +18,7 @@ demo: .venv/ready
 	@$(BIN)/python experiments/tools/demo.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: .venv/ready
 	$(BIN)/python -m pytest -m slow -n 2

@@ -1,6 +1,7 @@
 """One torch thread for every test: several times faster on small machines, and the same sums everywhere.
 
-Runs and evaluations draw no curves: that would take most of their time. Tests that look at one ask for ``real_curves``.
+Runs and evaluations draw no curves, and runs validate on few tasks: that would take most of their time. Tests that look
+at a curve ask for ``real_curves``.
 """
 
 import io
@@ -14,10 +15,18 @@ import torch
 from PIL import Image
 
 from metarl.figures import draw_adaptation_curve
+from tests.runs import VALIDATION_TASKS
 
 torch.set_num_threads(1)
 
 DRAWING = ("metarl.training_loop", "metarl.experiments.commands.run_files")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_validation_tasks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metarl.training_loop.VALIDATION_TASKS", VALIDATION_TASKS)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,20 @@ from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
 
+VALIDATION_TASKS = 4  # of every run that is trained in a test
+# Settings of learners that only cost time in most tests.
+LITTLE_WORK: dict[str, Any] = {
+    "batch_size": 8,
+    "buffer_size": 1000,
+    "epochs": 1,
+    "hidden_size": 8,
+    "minibatches": 2,
+    "model_updates": 1,
+    "replay_size": 1000,
+    "steps_per_gradient": 5,
+    "tasks_per_update": 2,
+    "updates_per_iteration": 2,
+}
 SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--hidden-sizes", "8", "--track", "disabled"]
 
 
@@ -139,13 +153,18 @@ def train_words(*words: Any, out: Path | str) -> list[str]:
     return ["train", "maml-trpo", *map(str, words), *SMALL, "--out", str(out)]
 
 
+def little_work(name: str) -> Any:
+    """Return a learner's settings with which an update is little work."""
+    config_class = LEARNERS[name].config_class
+    settings = {field.name for field in dataclasses.fields(config_class)}
+    return config_class(**{key: value for key, value in LITTLE_WORK.items() if key in settings})
+
+
 def tiny(name: str, out: Path | str, **run: Any) -> TrainConfig:
     """Return a run of any learner of two small iterations, in a family of positions in a plane that it acts in."""
-    config_class = LEARNERS[name].config_class
-    fewer = {"updates_per_iteration": 2} if "updates_per_iteration" in vars(config_class) else {}
     family = "gridnavi" if name in ("dqn", "optimal") else "navigation-2d"
     shared = {"iterations": 2, "tasks_per_batch": 2, "episodes_per_task": 2, "horizon": 6, "track": "disabled"}
-    return TrainConfig(name, family, RunConfig(**{**shared, **run}, out=str(out)), config_class(**fewer))
+    return TrainConfig(name, family, RunConfig(**{**shared, **run}, out=str(out)), little_work(name))
 
 
 def copy_learner(learner: Learner, other: Learner) -> None:

@@ -141,7 +141,20 @@ def registries() -> Iterator[None]:
         table.update(before)
 
 
-@pytest.mark.usefixtures("registries")
+@pytest.fixture
+def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs be shorter than the pages show them, by the same code."""
+    check = RunConfig.__post_init__
+
+    def shorten(self: RunConfig) -> None:
+        for name, most in {"iterations": 3, "tasks_per_batch": 5, "episodes_per_task": 5}.items():
+            object.__setattr__(self, name, min(getattr(self, name), most))
+        check(self)
+
+    monkeypatch.setattr(RunConfig, "__post_init__", shorten)
+
+
+@pytest.mark.usefixtures("registries", "short_runs")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=page_id)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

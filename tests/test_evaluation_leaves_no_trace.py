@@ -32,19 +32,14 @@ def evaluate(directory: Path) -> dict[str, bytes]:
 
 
 @every_learner
-def test_a_run_evaluated_twice_gives_the_same_file_and_keeps_the_others(name: str, tmp_path: Path) -> None:
-    directory = train(tiny(name, tmp_path / "run", validate_every=1)).path
-    before = files(directory)
-    first, second = evaluate(directory), evaluate(directory)
+def test_a_run_evaluated_twice_gives_the_same_file_keeps_the_others_and_continues_as_one_that_was_not(
+    name: str, tmp_path: Path
+) -> None:
+    before = files(train(tiny(name, tmp_path / "one", iterations=1, validate_every=1)).path)
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    first, second = evaluate(tmp_path / "one"), evaluate(tmp_path / "one")
     assert first == second
     assert {file: content for file, content in second.items() if file != "evaluation.json"} == before
-
-
-@every_learner
-def test_a_run_that_was_evaluated_continues_as_one_that_was_not(name: str, tmp_path: Path) -> None:
-    train(tiny(name, tmp_path / "one", iterations=1))
-    shutil.copytree(tmp_path / "one", tmp_path / "other")
-    evaluate(tmp_path / "one")
     one, other = (resume(tmp_path / run, iterations=2) for run in ("one", "other"))
     assert numbers(one.path) == numbers(other.path)
     assert same(*(run.load_checkpoint()["learner"] for run in (one, other)))

@@ -1,6 +1,7 @@
 """Imports point down only (ARCHITECTURE.md): every module has a floor, and knows nothing of the floors above."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,12 @@ def module_files() -> dict[str, Path]:
 MODULES = module_files()
 
 
+@cache
+def tree(module: str) -> ast.Module:
+    """Return the syntax of a module's file."""
+    return ast.parse(MODULES[module].read_text())
+
+
 def floor(module: str) -> int:
     """Return a module's floor; a new module of metarl/ has none until the table places it."""
     _, *inner = module.split(".")
@@ -116,10 +123,11 @@ def floor(module: str) -> int:
     return floors[0]
 
 
+@cache
 def imported(module: str) -> set[str]:
     """Return everything that a module's file imports, wherever in the file: names of modules, ours in full."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -194,8 +202,7 @@ def test_only_its_tracker_imports_a_tracking_package_and_only_when_a_run_is_trac
     users = {module for module in MODULES if any(f"{name}.".startswith(f"{package}.") for name in imported(module))}
     assert users == {f"metarl.tracking.{module}" for module in modules}
     for user in users:
-        tree = ast.parse(MODULES[user].read_text())
-        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        top = [node for node in tree(user).body if isinstance(node, ast.Import | ast.ImportFrom)]
         assert package not in ast.unparse(ast.Module(top, []))
 
 
@@ -208,6 +215,6 @@ def test_files_and_functions_are_short() -> None:
     """A file has at most 300 lines, a function at most 40 that are not its docstring."""
     long = [f"{module}: {len(path.read_text().splitlines())} lines" for module, path in MODULES.items()]
     assert [line for line in long if int(line.split()[-2]) > LONGEST_FILE] == []
-    functions = [(module, node) for module, path in MODULES.items() for node in ast.walk(ast.parse(path.read_text()))]
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    assert [f"{m}.{n.name}" for m, n in functions if isinstance(n, kinds) and body_lines(n) > LONGEST_FUNCTION] == []
+    functions = [(module, node) for module in MODULES for node in ast.walk(tree(module)) if isinstance(node, kinds)]
+    assert [f"{module}.{node.name}" for module, node in functions if body_lines(node) > LONGEST_FUNCTION] == []

@@ -113,16 +113,18 @@ def spanning_tree(weights: Tensor, doors: Tensor) -> Tensor:
     Returns:
         bool ``[B, doors]``.
     """
-    rooms = int(doors.max()) + 1
-    tree = torch.zeros_like(weights, dtype=torch.bool)
-    joined = torch.zeros(len(weights), rooms, dtype=torch.bool)
+    # In NumPy: splits draw one maze at a time, and so small operations of torch's take several times as long.
+    lengths, ends, graphs = weights.numpy(), doors.numpy(), np.arange(len(weights))
+    rooms = int(ends.max()) + 1
+    tree = np.zeros(lengths.shape, bool)
+    joined = np.zeros((len(lengths), rooms), bool)
     joined[:, 0] = True
     for _ in range(rooms - 1):
-        leads_on = joined[:, doors[:, 0]] ^ joined[:, doors[:, 1]]
-        chosen = weights.where(leads_on, torch.inf).argmin(-1)
-        tree.scatter_(1, chosen[:, None], True)
-        joined.scatter_(1, doors[chosen], True)
-    return tree
+        leads_on = joined[:, ends[:, 0]] ^ joined[:, ends[:, 1]]
+        chosen = np.where(leads_on, lengths, np.inf).argmin(-1)
+        tree[graphs, chosen] = True
+        joined[graphs[:, None], ends[chosen]] = True
+    return torch.from_numpy(tree)
 
 
 def reachable(walls: Tensor) -> set[tuple[int, int]]:

@@ -1,6 +1,5 @@
 """A family with any spaces, which is all that a learner sees of a family, and learners with little work on it."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,21 +19,9 @@ from metarl.solved import SolvedFamily
 from metarl.spaces import unit_space
 from metarl.splits import TaskSplit
 from metarl.tensor_family import State
+from tests.runs import little_work
 
 TASKS, EPISODES = 2, 3
-# Settings of single learners that only cost time here.
-LITTLE_WORK: dict[str, Any] = {
-    "batch_size": 8,
-    "buffer_size": 1000,
-    "epochs": 1,
-    "hidden_size": 8,
-    "minibatches": 2,
-    "model_updates": 1,
-    "replay_size": 1000,
-    "steps_per_gradient": 5,
-    "tasks_per_update": 2,
-    "updates_per_iteration": 2,
-}
 PLANE, MOVE = spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(3)
 
 # By what is special about them.
@@ -155,8 +142,7 @@ def rows(found: Any, numbers: Tensor) -> Any:
 def make(name: str, family: TaskFamily, seed: int = 1) -> Learner:
     """Make a learner with little work, or raise ``InputError`` where it does not take the family."""
     learner = LEARNERS[name]
-    settings = {field.name for field in dataclasses.fields(learner.config_class)}
-    config = learner.config_class(**{key: value for key, value in LITTLE_WORK.items() if key in settings})
+    config = little_work(name)
     return learner(learner.view(family, config), config, seed, torch.device("cpu"))
 
 

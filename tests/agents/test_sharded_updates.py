@@ -38,6 +38,7 @@ GRADIENT_BASED: list[Any] = [
 SHORT = {"episodes_per_trial": 2}
 PPO = {"epochs": 2, "normalize_observations": True}
 SMALL = {"encoder_size": 8, "model_trials": 6, "model_prefixes": 3, "model_targets": 4, "buffer_trials": 13}
+SMALL_SAC = {"hidden_size": 8, "trials_per_update": 4, "buffer_trials": 13, "updates_per_iteration": 5}
 IN_CONTEXT: list[Any] = [
     pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 1}, id="rl2 one minibatch"),
     # Two trials of ten in each: the process of one task has none of its own in most of them.
@@ -47,7 +48,7 @@ IN_CONTEXT: list[Any] = [
     pytest.param("hyper-rl2", {**PPO, "hidden_size": 8, "policy_sizes": (4,), "minibatches": 5}, id="hyper-rl2"),
     pytest.param("varibad", {**PPO, **SMALL, "minibatches": 5, "transition_weight": 0.5}, id="varibad"),
     pytest.param("varibad", {**PPO, **SMALL, "minibatches": 1, "model_trials": 2}, id="varibad draws from some only"),
-    pytest.param("recurrent-sac", {"hidden_size": 8, "trials_per_update": 4, "buffer_trials": 13}, id="recurrent-sac"),
+    pytest.param("recurrent-sac", SMALL_SAC, id="recurrent-sac"),
 ]
 EPISODES, STEPS = 2, 6
 

@@ -10,13 +10,12 @@ from metarl.config import RunConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import adaptation_curve, evaluate, load_run
 from metarl.learner import LEARNERS
-from metarl.metrics import VALIDATION_TASKS
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory, iteration_of
 from metarl.sampler import Sampler
 from metarl.session import Session
 from metarl.training import resume, train
-from tests.runs import numbers, same, script_validation, small, tiny
+from tests.runs import VALIDATION_TASKS, numbers, same, script_validation, small, tiny
 
 COLUMNS = ["validation/return_before", "validation/return_after", "validation/gain"]
 
@@ -49,7 +48,7 @@ def test_by_default_it_is_measured_at_the_end_alone(tmp_path: Path) -> None:
 
 def test_what_is_measured_is_the_adaptation_curve_of_the_validation_tasks(often: RunDirectory) -> None:
     config, learner, _ = load_run(often.path)
-    tasks = config.split().held_out_tasks("validation", 20)
+    tasks = config.split().held_out_tasks("validation", VALIDATION_TASKS)
     curve = adaptation_curve(learner, Sampler(config.make_family()), tasks, 1, 3, "validation")
     before, after = curve.returns.mean(0).tolist()
     last = often.read_metrics()[-1]
@@ -69,7 +68,7 @@ def test_the_test_tasks_are_never_met(tmp_path: Path, monkeypatch: pytest.Monkey
     config, _, _ = load_run(directory.path)
     goals = {tuple(goal) for tasks in met for goal in tasks["goal"].tolist()}
     split = config.split()
-    assert {tuple(goal) for goal in split.held_out_tasks("validation", 20)["goal"].tolist()} <= goals
+    assert {tuple(goal) for goal in split.held_out_tasks("validation", VALIDATION_TASKS)["goal"].tolist()} <= goals
     assert goals.isdisjoint(tuple(goal) for goal in split.held_out_tasks("test", 100)["goal"].tolist())
 
 

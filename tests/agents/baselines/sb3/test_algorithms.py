@@ -18,7 +18,7 @@ from metarl.experiments.commands.main import main
 from metarl.learner import LEARNERS, OpenState
 from metarl.run_directory import RunDirectory
 from metarl.training import resume, train
-from tests.agents.baselines.sb3.test_learner import HOME, collect, every_learner, every_variant, make
+from tests.agents.baselines.sb3.test_learner import HOME, LITTLE_WORK, collect, every_learner, every_variant, make
 from tests.agents.baselines.sb3.test_models import numbers
 from tests.runs import numbers as rows
 
@@ -188,7 +188,8 @@ def config(name: str, out: Path, iterations: int, variant: str = "pretrained") -
     family = HOME[name]
     run = RunConfig(iterations=iterations, horizon=1 if family == "bandit" else 5, tasks_per_batch=2,
                     episodes_per_task=5, track="disabled", out=str(out))  # fmt: skip
-    return TrainConfig(name, family, run, LEARNERS[name].config_class(variant=variant, hidden_sizes=(8,)))
+    settings = LEARNERS[name].config_class(variant=variant, hidden_sizes=(8,), **LITTLE_WORK[name])
+    return TrainConfig(name, family, run, settings)
 
 
 @every_learner

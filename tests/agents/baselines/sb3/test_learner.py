@@ -24,7 +24,8 @@ from tests.fakes import EchoFamily
 # For each learner, a small family that it takes.
 HOME = {"dqn": "gridnavi", "ppo": "bandit", "a2c": "navigation-2d", "sac": "navigation-2d"}
 # Settings of single learners that only cost time here.
-LITTLE_WORK = {"dqn": {"steps_per_gradient": 4}, "ppo": {"epochs": 2}, "a2c": {}, "sac": {"steps_per_gradient": 4}}
+OFF_POLICY = {"steps_per_gradient": 4, "buffer_size": 1000}
+LITTLE_WORK = {"dqn": OFF_POLICY, "ppo": {"epochs": 2}, "a2c": {}, "sac": OFF_POLICY}
 CPU = torch.device("cpu")
 every_learner = pytest.mark.parametrize("name", HOME)
 every_variant = pytest.mark.parametrize("variant", ["scratch", "pretrained", "oracle"])
