@@ -23,6 +23,7 @@ from metarl.params import flatten
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory
 from metarl.sampler import Sampler
+from metarl.trust_region import TrustRegionConfig
 
 VALIDATION_TASKS = 4  # of every run that is trained in a test
 # Settings of learners that only cost time in most tests.
@@ -38,12 +39,13 @@ LITTLE_WORK: dict[str, Any] = {
     "tasks_per_update": 2,
     "updates_per_iteration": 2,
 }
-SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--hidden-sizes", "8", "--track", "disabled"]
+SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--track", "disabled"]
+SMALL += ["--hidden-sizes", "8", "--cg-iterations", "2"]
 
 
 def small(out: Path | str | None = None, family: str = "bandit", **run: Any) -> TrainConfig:
     """Return a MAML-TRPO run of milliseconds an iteration."""
-    settings = run.pop("settings", MamlTrpoConfig(hidden_sizes=(8,)))
+    settings = run.pop("settings", MamlTrpoConfig(hidden_sizes=(8,), trust_region=TrustRegionConfig(cg_iterations=2)))
     defaults = {"iterations": 4, "tasks_per_batch": 2, "episodes_per_task": 3, "track": "disabled"}
     place = None if out is None else str(out)
     return TrainConfig("maml-trpo", family, RunConfig(**{**defaults, **run}, out=place), settings)
