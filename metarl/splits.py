@@ -181,6 +181,6 @@ def _part_of_hash(hashes: Tensor) -> Tensor:
 
 def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Mix the bits of 64-bit integers bijectively (SplitMix64's finaliser: Steele, Lea and Flood 2014, figure 17)."""
-    numbers = (numbers ^ (numbers >> 30)) * 0xBF58476D1CE4E5B9
-    numbers = (numbers ^ (numbers >> 27)) * 0x94D049BB133111EB
-    return numbers ^ (numbers >> 31)
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))

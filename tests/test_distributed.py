@@ -16,6 +16,7 @@ from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import evaluate, load_run
 from metarl.learner import LEARNERS
+from metarl.metrics import VALIDATION_TASKS
 from metarl.processes import Processes
 from metarl.replay_files import ReplayFiles
 from metarl.run_directory import RunDirectory
@@ -53,6 +54,11 @@ def config(name: str, out: Path, family: str | None = None, **run: Any) -> Train
     settings = LEARNERS[name].config_class(**settings)
     wanted = {"iterations": 3, "tasks_per_batch": 3, **SHARED, **run}
     return TrainConfig(name, family or known, RunConfig(out=str(out), **wanted), settings)
+
+
+@pytest.fixture(autouse=True)
+def _validation_tasks_of_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarl.training_loop.VALIDATION_TASKS", VALIDATION_TASKS)
 
 
 @pytest.fixture(scope="module")

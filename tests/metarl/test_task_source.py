@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
@@ -77,6 +77,7 @@ def test_replay_goes_by_rank_and_staleness() -> None:
     torch.testing.assert_close(source.probabilities(5), expected)
 
 
+@settings(deadline=None)
 @given(
     scores=st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=20),
     temperature=st.floats(0.01, 10),

@@ -51,7 +51,8 @@ def change_another_entry(path: Path) -> None:
 
 def change_a_digit(path: Path) -> None:
     text = path.read_text()
-    path.write_text(text[:-20] + str((int(text[-20]) + 1) % 10) + text[-19:])
+    at = next(place for place in range(len(text) - 20, 0, -1) if text[place].isdigit())
+    path.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
 
 
 def drop_a_row(path: Path) -> None:

@@ -12,7 +12,7 @@ from metarl.run_directory import RunDirectory
 from metarl.tracking.tracking import tracking_mode, where_tracked
 from metarl.training import resume, train
 from tests.forked import Child, train_and_show_packages
-from tests.runs import numbers, small, train_words
+from tests.runs import VALIDATION_TASKS, numbers, small, train_words
 
 
 class Events:
@@ -75,7 +75,7 @@ def test_the_config_is_a_text(tracked: tuple[RunDirectory, Events]) -> None:
 def test_the_held_out_tasks_are_a_table(tracked: tuple[RunDirectory, Events]) -> None:
     lines = tracked[1].text("held_out_tasks").splitlines()
     assert lines[0] == "| task | goal_0 | goal_1 | return_0 | return_1 | gain |"
-    assert len(lines) == 2 + 20
+    assert len(lines) == 2 + VALIDATION_TASKS
 
 
 def test_checkpoints_are_identified_by_their_paths(tracked: tuple[RunDirectory, Events]) -> None:
