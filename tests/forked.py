@@ -20,7 +20,11 @@ from typing import Any
 
 import torch
 
-import metarl.experiments.commands.train  # noqa: F401 (what the server imports)
+# What the server imports for all.
+import metarl.agents
+import metarl.envs
+import metarl.experiments.commands.train
+import metarl.training  # noqa: F401
 from metarl.experiments.commands.main import main
 
 ROOT = Path(__file__).parents[1]
