@@ -12,9 +12,10 @@ Training: iterations of RL² (64 recurrent units, trials of 4 episodes) as the t
 checkpoints and files counted, beside the sampling alone of the same episodes by a random policy. All alternate, and
 medians are printed, because the load of the machine changes from minute to minute.
 
-Recurrence: iterations of RL² and VariBAD with their default settings (trials of 4 episodes), with the recurrence of
-``metarl/agents/in_context/memories/recurrence.py`` and with torch's own layer, alternately. Times are CPU times of
-all threads together; with one thread, "env steps per second" is what a quiet machine does.
+Recurrence: iterations of RL² and VariBAD with their default settings (trials of 4 episodes), and of RL² with one epoch,
+alternately: with torch's own layer, with the loops in torch of ``metarl/agents/in_context/memories/recurrence.py``, and
+with compiled loops. Times are CPU times of all threads together; with one thread, "env steps per second" is what a quiet
+machine does.
 """
 
 import argparse
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers families and learners)
+from metarl.agents.in_context.memories import recurrence
 from metarl.agents.in_context.memories.gru import Gru
 from metarl.agents.in_context.memories.memory import MEMORIES, Memory, last_steps, register_memory
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
@@ -59,6 +61,20 @@ class TorchGru(Gru):
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read on in B trials."""
         outputs, _ = self.gru(inputs, memory["hidden"].unsqueeze(0))
+        return outputs, {"hidden": last_steps(outputs, lengths)}
+
+
+@register_memory
+class LoopGru(Gru):
+    """The same units, read by loops in torch, as where nothing is compiled."""
+
+    name = "loop-gru"
+
+    def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
+        """Read on in B trials."""
+        if inputs.shape[1] == 1:
+            return super().forward(inputs, memory, lengths)
+        outputs = recurrence.read_gru(inputs, memory["hidden"], self.gru)
         return outputs, {"hidden": last_steps(outputs, lengths)}
 
 
@@ -145,15 +161,17 @@ def measure_training(trials: int, minibatches: int, rounds: int) -> dict[str, di
 
 
 def measure_recurrence(rounds: int) -> dict[str, dict[str, float]]:
-    """Return medians of the parts of an iteration, for both learners with both recurrences."""
+    """Return medians of the parts of an iteration, for each learner with each recurrence."""
     runs = {}
-    for memory in ("torch-gru", "gru"):
+    for memory in ("torch-gru", "loop-gru", "gru"):
         settings = {
             "rl2": Rl2Config(memory=memory, episodes_per_trial=EPISODES),
+            "rl2, one pass": Rl2Config(memory=memory, episodes_per_trial=EPISODES, epochs=1),
             "varibad": VariBadConfig(memory=memory, episodes_per_trial=EPISODES),
         }
         for name, chosen in settings.items():
-            runs[f"{name}, {memory}"] = Iterations(learner_of(name, chosen), 16 * TASKS, time.process_time)
+            learner = learner_of(name.partition(",")[0], chosen)
+            runs[f"{name}, {memory}"] = Iterations(learner, 16 * TASKS, time.process_time)
     return in_turn(runs, rounds)
 
 
@@ -173,10 +191,10 @@ def in_turn(runs: dict[str, Iterations], rounds: int) -> dict[str, dict[str, flo
 def show(rows: dict[str, dict[str, float]], head: str) -> None:
     """Print a table."""
     columns = list(next(iter(rows.values())))
-    print(f"{head:<18}" + "".join(f"{column:>22}" for column in columns))
+    print(f"{head:<26}" + "".join(f"{column:>22}" for column in columns))
     for name, row in rows.items():
         cells = (f"{value:>22,.0f}" if value >= 10 else f"{value:>22.3f}" for value in row.values())
-        print(f"{name:<18}" + "".join(cells))
+        print(f"{name:<26}" + "".join(cells))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from metarl.errors import InputError
+from metarl.native import instructions
 
 # Settings of a run that may change when it is resumed.
 CHANGEABLE = (
@@ -90,8 +91,8 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
 
 
 def recorded_versions() -> dict[str, str]:
-    """Return the versions of the libraries that results depend on."""
-    return {name: version(name) for name in RECORDED_VERSIONS}
+    """Return the versions of the libraries that results depend on, and what this package is compiled for, if it is."""
+    return {**{name: version(name) for name in RECORDED_VERSIONS}, "compiled": instructions() or "no"}
 
 
 def warn_of_other_versions(content: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ FLOORS = [
         "graphs",
         "listing",
         "lock",
+        "native",
         "positions",
         "distributions",
         "rollout",

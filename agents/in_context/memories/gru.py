@@ -4,15 +4,16 @@ from typing import ClassVar, Self
 
 from torch import Tensor, gru_cell, nn
 
+from metarl.agents.in_context.memories import compiled, recurrence
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
-from metarl.agents.in_context.memories.recurrence import read_gru
 
 
 @register_memory
 class Gru(MemoryNetwork):
     """One layer of gated recurrent units (Cho et al. 2014).
 
-    On CUDA whole trials are read by cuDNN, whose kernels hold the loop over steps; on the CPU by ``recurrence``.
+    On CUDA whole trials are read by cuDNN, whose kernels hold the loop over steps; on the CPU by ``compiled`` or, where
+    that cannot, by ``recurrence``.
 
     Args:
         inputs: size of a step's inputs.
@@ -43,5 +44,6 @@ class Gru(MemoryNetwork):
         elif inputs.is_cuda:
             outputs, _ = self.gru(inputs, hidden.unsqueeze(0))
         else:
-            outputs = read_gru(inputs, hidden, self.gru)
+            fitting = compiled if compiled.reads(inputs, self.size) else recurrence
+            outputs = fitting.read_gru(inputs, hidden, self.gru)
         return outputs, {"hidden": last_steps(outputs, lengths)}

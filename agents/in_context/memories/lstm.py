@@ -4,8 +4,8 @@ from typing import ClassVar, Self
 
 from torch import Tensor, lstm_cell, nn
 
+from metarl.agents.in_context.memories import compiled, recurrence
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
-from metarl.agents.in_context.memories.recurrence import read_lstm
 
 
 @register_memory
@@ -40,5 +40,6 @@ class Lstm(MemoryNetwork):
         if inputs.shape[1] == 1:
             hidden, cell = lstm_cell(inputs[:, 0], state, *self.lstm.parameters())
             return hidden.unsqueeze(1), {"hidden": hidden, "cell": cell}
-        outputs, cells = read_lstm(inputs, *state, self.lstm)
+        fitting = compiled if compiled.reads(inputs, self.size) else recurrence
+        outputs, cells = fitting.read_lstm(inputs, *state, self.lstm)
         return outputs, {"hidden": last_steps(outputs, lengths), "cell": last_steps(cells, lengths)}

@@ -1,0 +1,370 @@
+// Gated recurrent units and long short-term memory over whole trials, forwards and backwards.
+//
+// Trials are worked on in blocks of ROWS, each from its first step to its last, so that a block's gates stay in a core's
+// cache. What the backward pass needs is kept as the loops meet it: [block][step][row][...], where a chunk of steps is
+// one matrix of consecutive rows. The rows of a last block that is not full hold zeros, and change nothing.
+//
+// A step's inputs are followed by a 1, so the last row of the inputs' weights is the bias.
+
+#include <algorithm>
+#include <cstdint>
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int WIDTH = 16, VECTORS = 3;  // numbers of a vector; vectors of a row in a tile, which keeps 8 times as many
+#else
+constexpr int WIDTH = 8, VECTORS = 1;
+#endif
+constexpr int ROWS = 8;
+constexpr int CHUNK = 8;  // steps whose shares of the weights' gradients are one matrix product
+
+typedef float Vector __attribute__((vector_size(4 * WIDTH)));
+typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(4 * WIDTH)));
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+inline void store(float* to, Vector values) { *reinterpret_cast<Unaligned*>(to) = values; }
+
+// exp(x) for |x| < 88, to 2 units in the last place: 2^n exp(r) with |r| < 0.35, by a polynomial (Cephes' expf).
+inline Vector exponential(Vector x) {
+    const Vector rounder = Vector{} + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
+    const Vector whole = (x * 1.44269504088896341f + rounder) - rounder;
+    const Vector rest = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
+    Vector sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    sum = sum * rest * rest + rest + 1.0f;
+    return sum * (Vector)((__builtin_convertvector(whole, Integers) + 127) << 23);
+}
+
+// 1 + exp(-x), whose inverse is the sigmoid. Beyond 30 that is 0 or 1 up to 1e-13, and two of these can be multiplied.
+inline Vector one_plus(Vector x) {
+    const Vector far = Vector{} + 30.0f;
+    x = x > far ? far : x;  // NaN stays NaN
+    x = x < -far ? -far : x;
+    return exponential(-x) + 1.0f;
+}
+
+inline Vector tanh_of(Vector x) { return 2.0f / one_plus(2.0f * x) - 1.0f; }
+
+// Two sigmoids for one division.
+inline void sigmoids(Vector& x, Vector& y) {
+    const Vector of_x = one_plus(x), of_y = one_plus(y);
+    const Vector inverse = 1.0f / (of_x * of_y);
+    x = inverse * of_y;
+    y = inverse * of_x;
+}
+
+// A matrix whose entry (i, k) is at data[i * row + k * column].
+struct Left {
+    const float* data;
+    int64_t row, column;
+};
+
+template <int HEIGHT, int BREADTH>
+inline void tile(Left a, const float* b, int64_t b_row, int depth, float* out, int64_t out_row) {
+    Vector sums[HEIGHT][BREADTH] = {};  // added to ``out`` at the end: sums of sums round less than one long sum
+    for (int k = 0; k < depth; ++k) {
+        Vector factors[BREADTH];
+        for (int j = 0; j < BREADTH; ++j) factors[j] = load(b + k * b_row + j * WIDTH);
+        for (int i = 0; i < HEIGHT; ++i)
+            for (int j = 0; j < BREADTH; ++j) sums[i][j] += factors[j] * a.data[i * a.row + k * a.column];
+    }
+    for (int i = 0; i < HEIGHT; ++i, out += out_row)
+        for (int j = 0; j < BREADTH; ++j) store(out + j * WIDTH, load(out + j * WIDTH) + sums[i][j]);
+}
+
+template <int HEIGHT>
+inline void band(Left a, const float* b, int64_t b_row, int depth, int columns, float* out, int64_t out_row) {
+    int j = 0;
+    for (; j + VECTORS * WIDTH <= columns; j += VECTORS * WIDTH)
+        tile<HEIGHT, VECTORS>(a, b + j, b_row, depth, out + j, out_row);
+    for (; j < columns; j += WIDTH) tile<HEIGHT, 1>(a, b + j, b_row, depth, out + j, out_row);
+}
+
+// out [rows, columns] += a [rows, depth] @ b [depth, columns]; columns are a multiple of WIDTH.
+void add_product(
+    Left a, const float* b, int64_t b_row, int rows, int depth, int columns, float* out, int64_t out_row
+) {
+    for (; rows >= ROWS; rows -= ROWS, a.data += ROWS * a.row, out += ROWS * out_row)
+        band<ROWS>(a, b, b_row, depth, columns, out, out_row);
+    for (; rows > 0; --rows, a.data += a.row, out += out_row) band<1>(a, b, b_row, depth, columns, out, out_row);
+}
+
+
+}  // namespace
+
+extern "C" {
+
+// Both passes over B trials of L steps, with inputs of D numbers and H units, H a multiple of WIDTH. What torch knows is
+// [B, ...]; what is kept for the backward pass is by block, and the last of its axes is given in [].
+struct Trials {
+    int64_t trials, steps, entries, size, padded;  // padded: P, which is D rounded up to a multiple of WIDTH
+    const float *inputs, *hidden, *cell;           // [B, L, D], [B, H]
+    const float *weight_in, *weight, *bias;        // [D + 1, G], [H, G]; the candidate's bias [H] of gated units
+    float *entered, *states, *cells, *gates;       // [D + 1], [H] and [H] before every step and after the last, [4 H]
+    float *outputs, *cell_outputs;                 // [B, L, H]
+    const float *slopes, *cell_slopes;             // [B, L, H]
+    const float *back_in, *back;                   // [G, P], [G, H]
+    float *of_inputs;                              // [B, L, P], or null
+    float *of_hidden, *of_cell;                    // [blocks, ROWS, H], zeros at first
+};
+
+}
+
+namespace {
+
+// One block of trials.
+struct Block {
+    const Trials& all;
+    const int64_t first, count, steps, entries, size;
+
+    Block(const Trials& all, int64_t number)
+        : all(all), first(number * ROWS), count(std::min<int64_t>(ROWS, all.trials - first)), steps(all.steps),
+          entries(all.entries + 1), size(all.size) {}
+
+    float* entered(int64_t step) const { return all.entered + (first * steps + step * ROWS) * entries; }
+    float* states(int64_t step) const { return all.states + (first * (steps + 1) + step * ROWS) * size; }
+    float* cells(int64_t step) const { return all.cells + (first * (steps + 1) + step * ROWS) * size; }
+    float* gates(int64_t step) const { return all.gates + (first * steps + step * ROWS) * 4 * size; }
+
+    // The step of the first of the block's trials, in what torch knows.
+    template <typename Number>
+    Number* of_torch(Number* trials, int64_t step, int64_t width) const {
+        return trials + (first * steps + step) * width;
+    }
+
+    // Copy a step of rows to what torch knows.
+    void give(const float* rows, int64_t width, float* trials, int64_t step) const {
+        float* to = of_torch(trials, step, width);
+        for (int64_t row = 0; row < count; ++row) std::copy_n(rows + row * width, width, to + row * steps * width);
+    }
+
+    // Copy states from torch to the first step.
+    void begin(const float* from, float* rows) const {
+        std::copy_n(from + first * size, count * size, rows);
+        std::fill(rows + count * size, rows + ROWS * size, 0.0f);
+    }
+
+    // Write a step's inputs, and 1 after them.
+    void enter(int64_t step) const {
+        float* row = entered(step);
+        const float* from = of_torch(all.inputs, step, entries - 1);
+        for (int64_t i = 0; i < ROWS; ++i, row += entries, from += steps * (entries - 1)) {
+            if (i < count)
+                std::copy_n(from, entries - 1, row);
+            else
+                std::fill_n(row, entries - 1, 0.0f);
+            row[entries - 1] = 1.0f;
+        }
+    }
+
+    // Add the gradients by a step's outputs to those of what follows it.
+    void add_slopes(const float* slopes, int64_t step, float* rows) const {
+        const float* from = of_torch(slopes, step, size);
+        for (int64_t row = 0; row < count; ++row, rows += size, from += steps * size)
+            for (int64_t unit = 0; unit < size; unit += WIDTH) store(rows + unit, load(rows + unit) + load(from + unit));
+    }
+
+    // Write the gradients by a step's inputs, given those by the sums of its gates.
+    void give_inputs(const float* changes, int64_t gates, int64_t step, float* room) const {
+        if (!all.of_inputs) return;
+        std::fill_n(room, ROWS * all.padded, 0.0f);
+        add_product({changes, 4 * size, 1}, all.back_in, all.padded, ROWS, gates, all.padded, room, all.padded);
+        give(room, all.padded, all.of_inputs, step);
+    }
+};
+
+void gru_step(const Block& block, int64_t step) {
+    const int64_t size = block.size;
+    for (int64_t row = 0; row < ROWS; ++row) {
+        float* gate = block.gates(step) + row * 4 * size;
+        const float* before = block.states(step) + row * size;
+        float* after = block.states(step + 1) + row * size;
+        for (int64_t unit = 0; unit < size; unit += WIDTH) {
+            const Vector recurrent = load(gate + unit);
+            Vector reset = load(gate + size + unit), update = load(gate + 2 * size + unit);
+            sigmoids(reset, update);
+            const Vector candidate = tanh_of(load(gate + 3 * size + unit) + reset * recurrent);
+            store(gate + size + unit, reset);
+            store(gate + 2 * size + unit, update);
+            store(gate + 3 * size + unit, candidate);
+            store(after + unit, candidate + update * (load(before + unit) - candidate));
+        }
+    }
+}
+
+// Write the gradients by the sums of a step's gates; ``total`` becomes what gets past the gates to the units before.
+void gru_step_back(const Block& block, int64_t step, float* total, float* changes) {
+    const int64_t size = block.size;
+    for (int64_t row = 0; row < ROWS; ++row, total += size, changes += 4 * size) {
+        const float* gate = block.gates(step) + row * 4 * size;
+        const float* before = block.states(step) + row * size;
+        for (int64_t unit = 0; unit < size; unit += WIDTH) {
+            const Vector recurrent = load(gate + unit), reset = load(gate + size + unit);
+            const Vector update = load(gate + 2 * size + unit), candidate = load(gate + 3 * size + unit);
+            const Vector all = load(total + unit), kept = all * update, rest = all - kept;
+            const Vector of_candidate = rest * (1.0f - candidate * candidate), of_recurrent = of_candidate * reset;
+            store(changes + unit, of_recurrent);
+            store(changes + size + unit, of_recurrent * (1.0f - reset) * recurrent);
+            store(changes + 2 * size + unit, rest * update * (load(before + unit) - candidate));
+            store(changes + 3 * size + unit, of_candidate);
+            store(total + unit, kept);
+        }
+    }
+}
+
+void lstm_step(const Block& block, int64_t step) {
+    const int64_t size = block.size;
+    for (int64_t row = 0; row < ROWS; ++row) {
+        float* gate = block.gates(step) + row * 4 * size;
+        const float* kept = block.cells(step) + row * size;
+        float *cell = block.cells(step + 1) + row * size, *after = block.states(step + 1) + row * size;
+        for (int64_t unit = 0; unit < size; unit += WIDTH) {
+            Vector write = load(gate + unit), forget = load(gate + size + unit);
+            sigmoids(write, forget);
+            const Vector candidate = tanh_of(load(gate + 2 * size + unit));
+            const Vector output = 1.0f / one_plus(load(gate + 3 * size + unit));
+            const Vector now = forget * load(kept + unit) + write * candidate;
+            store(gate + unit, write);
+            store(gate + size + unit, forget);
+            store(gate + 2 * size + unit, candidate);
+            store(gate + 3 * size + unit, output);
+            store(cell + unit, now);
+            store(after + unit, output * tanh_of(now));
+        }
+    }
+}
+
+// As ``gru_step_back``; nothing gets past the gates but to the cells before.
+void lstm_step_back(const Block& block, int64_t step, float* total, float* cell_total, float* changes) {
+    const int64_t size = block.size;
+    for (int64_t row = 0; row < ROWS; ++row, total += size, cell_total += size, changes += 4 * size) {
+        const float* gate = block.gates(step) + row * 4 * size;
+        const float *kept = block.cells(step) + row * size, *now = block.cells(step + 1) + row * size;
+        for (int64_t unit = 0; unit < size; unit += WIDTH) {
+            const Vector write = load(gate + unit), forget = load(gate + size + unit);
+            const Vector candidate = load(gate + 2 * size + unit), output = load(gate + 3 * size + unit);
+            const Vector squashed = tanh_of(load(now + unit)), all = load(total + unit);
+            const Vector of_cell = load(cell_total + unit) + all * output * (1.0f - squashed * squashed);
+            store(changes + unit, of_cell * candidate * write * (1.0f - write));
+            store(changes + size + unit, of_cell * load(kept + unit) * forget * (1.0f - forget));
+            store(changes + 2 * size + unit, of_cell * write * (1.0f - candidate * candidate));
+            store(changes + 3 * size + unit, all * squashed * output * (1.0f - output));
+            store(cell_total + unit, of_cell * forget);
+            store(total + unit, Vector{});
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+int width() { return WIDTH; }
+int rows() { return ROWS; }
+
+// Numbers of ``room`` that a backward pass needs.
+int64_t room(int64_t size, int64_t padded) { return ROWS * (CHUNK * 4 * size + padded); }
+
+// A step's gates [4 H] are: what the last units bring to the candidate, the reset gate, the update gate, the candidate.
+void gru(const Trials* all, int64_t first, int64_t last) {
+    for (; first < last; ++first) {
+        const Block block(*all, first);
+        const int64_t size = block.size;
+        block.begin(all->hidden, block.states(0));
+        for (int64_t step = 0; step < block.steps; ++step) {
+            float* gates = block.gates(step);
+            for (int64_t row = 0; row < ROWS; ++row) {
+                std::copy_n(all->bias, size, gates + row * 4 * size);
+                std::fill_n(gates + row * 4 * size + size, 3 * size, 0.0f);
+            }
+            block.enter(step);
+            const Left entered{block.entered(step), block.entries, 1}, before{block.states(step), size, 1};
+            add_product(entered, all->weight_in, 3 * size, ROWS, block.entries, 3 * size, gates + size, 4 * size);
+            add_product(before, all->weight, 3 * size, ROWS, size, 3 * size, gates, 4 * size);
+            gru_step(block, step);
+            block.give(block.states(step + 1), size, all->outputs, step);
+        }
+    }
+}
+
+// Adds to ``of_weight`` [H, 3 H] and ``of_weight_in`` [D + 1, 4 H], whose last row is of both biases.
+void gru_back(const Trials* all, int64_t first, int64_t last, float* of_weight, float* of_weight_in, float* room) {
+    for (; first < last; ++first) {
+        const Block block(*all, first);
+        const int64_t size = block.size, entries = block.entries;
+        float* total = all->of_hidden + block.first * size;
+        for (int64_t end = block.steps, start; end > 0; end = start) {
+            start = std::max<int64_t>(0, end - CHUNK);
+            for (int64_t step = end - 1; step >= start; --step) {
+                float* changes = room + (step - start) * ROWS * 4 * size;
+                block.add_slopes(all->slopes, step, total);
+                gru_step_back(block, step, total, changes);
+                add_product({changes, 4 * size, 1}, all->back, size, ROWS, 3 * size, size, total, size);
+                block.give_inputs(changes + size, 3 * size, step, room + ROWS * CHUNK * 4 * size);
+            }
+            const int64_t depth = (end - start) * ROWS;
+            const float* entered = block.entered(start);
+            add_product({block.states(start), 1, size}, room, 4 * size, size, depth, 3 * size, of_weight, 3 * size);
+            add_product(
+                {entered, 1, entries}, room + size, 4 * size, entries - 1, depth, 3 * size, of_weight_in + size, 4 * size
+            );
+            add_product(
+                {entered + entries - 1, 1, entries}, room, 4 * size, 1, depth, 4 * size,
+                of_weight_in + (entries - 1) * 4 * size, 4 * size
+            );
+        }
+    }
+}
+
+// A step's gates are torch's: input gate, forget gate, candidate, output gate.
+void lstm(const Trials* all, int64_t first, int64_t last) {
+    for (; first < last; ++first) {
+        const Block block(*all, first);
+        const int64_t size = block.size;
+        block.begin(all->hidden, block.states(0));
+        block.begin(all->cell, block.cells(0));
+        for (int64_t step = 0; step < block.steps; ++step) {
+            float* gates = block.gates(step);
+            std::fill_n(gates, ROWS * 4 * size, 0.0f);
+            block.enter(step);
+            const Left entered{block.entered(step), block.entries, 1}, before{block.states(step), size, 1};
+            add_product(entered, all->weight_in, 4 * size, ROWS, block.entries, 4 * size, gates, 4 * size);
+            add_product(before, all->weight, 4 * size, ROWS, size, 4 * size, gates, 4 * size);
+            lstm_step(block, step);
+            block.give(block.states(step + 1), size, all->outputs, step);
+            block.give(block.cells(step + 1), size, all->cell_outputs, step);
+        }
+    }
+}
+
+// Adds to ``of_weight`` [H, 4 H] and ``of_weight_in`` [D + 1, 4 H], whose last row is of the bias.
+void lstm_back(const Trials* all, int64_t first, int64_t last, float* of_weight, float* of_weight_in, float* room) {
+    for (; first < last; ++first) {
+        const Block block(*all, first);
+        const int64_t size = block.size, entries = block.entries;
+        float *total = all->of_hidden + block.first * size, *cell_total = all->of_cell + block.first * size;
+        for (int64_t end = block.steps, start; end > 0; end = start) {
+            start = std::max<int64_t>(0, end - CHUNK);
+            for (int64_t step = end - 1; step >= start; --step) {
+                float* changes = room + (step - start) * ROWS * 4 * size;
+                block.add_slopes(all->slopes, step, total);
+                block.add_slopes(all->cell_slopes, step, cell_total);
+                lstm_step_back(block, step, total, cell_total, changes);
+                add_product({changes, 4 * size, 1}, all->back, size, ROWS, 4 * size, size, total, size);
+                block.give_inputs(changes, 4 * size, step, room + ROWS * CHUNK * 4 * size);
+            }
+            const int64_t depth = (end - start) * ROWS;
+            add_product({block.states(start), 1, size}, room, 4 * size, size, depth, 4 * size, of_weight, 4 * size);
+            add_product(
+                {block.entered(start), 1, entries}, room, 4 * size, entries, depth, 4 * size, of_weight_in, 4 * size
+            );
+        }
+    }
+}
+
+}
