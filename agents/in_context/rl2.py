@@ -7,7 +7,9 @@ episodes of a trial. It adapts to a new task through its memory; its weights sta
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
@@ -48,7 +50,12 @@ class RecurrentActorCritic(TrialNetwork):
     ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read the next steps of B trials."""
         outputs, memory = self.memory(inputs, memory, lengths)
-        return self.head(self.policy(outputs)), self.critic(outputs).squeeze(-1), memory
+        # Both layers as one: the gradient by the memory's outputs is then one product instead of a sum of two.
+        weights, biases = (
+            torch.cat([getattr(layer, name) for layer in (self.policy, self.critic)]) for name in ("weight", "bias")
+        )
+        found, values = linear(outputs, weights, biases).split([self.head.size, 1], -1)
+        return self.head(found), values.squeeze(-1), memory
 
 
 @register_learner

@@ -94,10 +94,7 @@ void add_product(
     for (; rows > 0; --rows, a.data += a.row, out += out_row) band<1>(a, b, b_row, depth, columns, out, out_row);
 }
 
-
 }  // namespace
-
-extern "C" {
 
 // Both passes over B trials of L steps, with inputs of D numbers and H units, H a multiple of WIDTH. What torch knows is
 // [B, ...]; what is kept for the backward pass is by block, and the last of its axes is given in [].
@@ -112,8 +109,6 @@ struct Trials {
     float *of_inputs;                              // [B, L, P], or null
     float *of_hidden, *of_cell;                    // [blocks, ROWS, H], zeros at first
 };
-
-}
 
 namespace {
 
@@ -263,9 +258,6 @@ void lstm_step_back(const Block& block, int64_t step, float* total, float* cell_
 }  // namespace
 
 extern "C" {
-
-int width() { return WIDTH; }
-int rows() { return ROWS; }
 
 // Numbers of ``room`` that a backward pass needs.
 int64_t room(int64_t size, int64_t padded) { return ROWS * (CHUNK * 4 * size + padded); }
