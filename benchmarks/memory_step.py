@@ -14,8 +14,8 @@ medians are printed, because the load of the machine changes from minute to minu
 
 Recurrence: iterations of RL² and VariBAD with their default settings (trials of 4 episodes), and of RL² with one epoch,
 alternately: with torch's own layer, with the loops in torch of ``metarl/agents/in_context/memories/recurrence.py``, and
-with compiled loops. Times are CPU times of all threads together; with one thread, "env steps per second" is what a quiet
-machine does.
+with compiled loops. Times are CPU times of all threads together; with one thread, "env steps per second" is what a
+quiet machine does.
 """
 
 import argparse

@@ -54,7 +54,7 @@ class RecurrentActorCritic(TrialNetwork):
         weights, biases = (
             torch.cat([getattr(layer, name) for layer in (self.policy, self.critic)]) for name in ("weight", "bias")
         )
-        found, values = linear(outputs, weights, biases).split([self.head.size, 1], -1)
+        found, values = torch.split(linear(outputs, weights, biases), [self.head.size, 1], -1)
         return self.head(found), values.squeeze(-1), memory
 
 
