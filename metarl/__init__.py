@@ -19,6 +19,7 @@ from metarl.listing import register_ids
 
 if TYPE_CHECKING:
     from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
+    from metarl.callbacks import Callback, EarlyStopping, KeepBest, TimeLimit
     from metarl.checks.families import check_family
     from metarl.checks.learners import check_learner
     from metarl.config import RunConfig, TrainConfig
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 # The modules of the public names.
 _HOMES = {
     "AdaptationCurve": "evaluation",
+    "Callback": "callbacks",
+    "EarlyStopping": "callbacks",
     "InputError": "errors",
+    "KeepBest": "callbacks",
     "MetarlError": "errors",
     "RunConfig": "config",
     "RunError": "errors",
@@ -45,6 +49,7 @@ _HOMES = {
     "Sb3VecEnv": "agents.baselines.sb3.vec_env",
     "Session": "session",
     "TaskSplit": "splits",
+    "TimeLimit": "callbacks",
     "TrainConfig": "config",
     "TrialEnv": "trial_env",
     "TrialVectorEnv": "trial_env",
@@ -62,7 +67,10 @@ _HOMES = {
 
 __all__ = [
     "AdaptationCurve",
+    "Callback",
+    "EarlyStopping",
     "InputError",
+    "KeepBest",
     "MetarlError",
     "RunConfig",
     "RunError",
@@ -70,6 +78,7 @@ __all__ = [
     "Sb3VecEnv",
     "Session",
     "TaskSplit",
+    "TimeLimit",
     "TrainConfig",
     "TrialEnv",
     "TrialVectorEnv",

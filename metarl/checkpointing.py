@@ -33,7 +33,7 @@ class _Kept:
 
 
 class Checkpoints:
-    """The checkpoints of a training run: the latest few, and the one with the best validation return.
+    """The checkpoints of a training run: the latest few, and those with the best validation returns.
 
     The best one is not recorded anywhere: it follows from the validation returns in the checkpoints themselves, so it
     is known even if a run is killed between two writes. With several processes the first alone
@@ -45,6 +45,9 @@ class Checkpoints:
         learner: the learner in training.
         task_source: source of its tasks.
         lock: lock on the directory, checked before anything is written.
+
+    Attributes:
+        best_kept: number of checkpoints with the best validation returns to keep.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Checkpoints:
     ) -> None:
         self._directory, self._run, self._learner, self._task_source = directory, run, learner, task_source
         self._processes = learner.processes
+        self.best_kept = 1
         self._lock, self._replay_files = lock, ReplayFiles(directory.replay, learner.replays(), self._processes)
         config = self._processes.from_first(directory.read_config)
         self._about = {
@@ -90,8 +94,8 @@ class Checkpoints:
     def _would_be_best(self, done: int, validation: float | None) -> bool:
         if validation is None or not is_scheduled(done, self._run.validate_every):
             return False
-        values = self._scheduled_values()
-        return not values or validation > max(values.values())
+        values = sorted(self._scheduled_values().values(), reverse=True)
+        return len(values) < self.best_kept or validation > values[self.best_kept - 1]
 
     def save(self, done: int, env_steps: int, validation: float | None = None) -> None:
         """Write a checkpoint, and remove those that are no longer needed.
@@ -166,8 +170,8 @@ class Checkpoints:
     def _remove_superfluous(self) -> None:
         """Remove checkpoints other than the latest and the best, and replay files that none of the latest refers to."""
         latest, values = sorted(self._kept)[-KEPT:], self._scheduled_values()
-        best = max(values, key=lambda iteration: values[iteration], default=None)  # the first of equals
-        self._kept = {key: kept for key, kept in self._kept.items() if key in (*latest, best)}
+        best = sorted(values, key=lambda iteration: -values[iteration])[: self.best_kept]  # the first of equals
+        self._kept = {key: kept for key, kept in self._kept.items() if key in (*latest, *best)}
         needed = frozenset[str]().union(*(self._kept[iteration].replay for iteration in latest))
         self._processes.from_first(lambda: self._remove_others(needed))
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from metarl.callbacks import Callback
 from metarl.checkpointing import go_back_to
 from metarl.config import TrainConfig
 from metarl.errors import InputError
@@ -20,7 +21,12 @@ from metarl.tracking.tracking import name_run, tracking_mode
 from metarl.training_loop import TrainingLoop
 
 
-def train(config: TrainConfig, stop: StopRequest | None = None, processes: Processes = ONE_PROCESS) -> RunDirectory:
+def train(
+    config: TrainConfig,
+    stop: StopRequest | None = None,
+    processes: Processes = ONE_PROCESS,
+    callbacks: Sequence[Callback] = (),
+) -> RunDirectory:
     """Train a learner from the start.
 
     Progress is shown when standard error is a terminal. Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 end the run after the
@@ -31,6 +37,7 @@ def train(config: TrainConfig, stop: StopRequest | None = None, processes: Proce
         stop: receives those signals, for callers that need to know afterwards whether there was one.
         processes: those that train together; each of them calls this. Only the first one reads and writes the run
             directory.
+        callbacks: your own code in the course of the run; see ``metarl.callbacks``.
 
     Returns:
         The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.
@@ -54,7 +61,7 @@ def train(config: TrainConfig, stop: StopRequest | None = None, processes: Proce
     with locked(directory.path, processes) as lock:
         content = {**config.to_json(None if data is None else data.fingerprint), "tracking_id": tracking_id}
         processes.from_first(lambda: _begin(directory, content))
-        return TrainingLoop(config, learner, directory, data, lock).run(0, 0, stop)
+        return TrainingLoop(config, learner, directory, data, lock, callbacks).run(0, 0, stop)
 
 
 def _begin(directory: RunDirectory, config: Mapping[str, Any]) -> None:
@@ -69,6 +76,7 @@ def resume(
     redraw: Sequence[int] = (),
     stop: StopRequest | None = None,
     processes: Processes = ONE_PROCESS,
+    callbacks: Sequence[Callback] = (),
 ) -> RunDirectory:
     """Continue a run from its latest checkpoint, to the same numbers as if it had never stopped.
 
@@ -79,6 +87,7 @@ def resume(
         redraw: iterations whose tasks and episodes are drawn from other random streams, in addition to earlier ones.
         stop: as in ``train``.
         processes: as in ``train``; a different number of processes gives the same numbers up to rounding.
+        callbacks: as in ``train``.
 
     Raises:
         InputError: when the directory is not a run or is in use, or the run has that many iterations already.
@@ -105,14 +114,14 @@ def resume(
             first(lambda: directory.write_config({**before, "run": run}))
             learner = config.make_learner()
             learner.processes = processes
-            return TrainingLoop(config, learner, directory, data, lock).run(0, 0, stop)
+            return TrainingLoop(config, learner, directory, data, lock, callbacks).run(0, 0, stop)
         _, learner, done = load_run(path, device, processes=processes)
         finished = first(directory.finished_iterations)
         if done > config.run.iterations or done == finished == config.run.iterations:
             raise InputError(f"{path} has finished its {done} iterations; to train on, pass a larger --iterations")
         content = first(directory.load_checkpoint)
         first(lambda: _go_back(directory, before, content, run))
-        training = TrainingLoop(config, learner, directory, data, lock)
+        training = TrainingLoop(config, learner, directory, data, lock, callbacks)
         training.checkpoints.restore(content)
         return training.run(done, int(content["env_steps"]), stop)
 

@@ -3,10 +3,12 @@
 Every process of a run executes the same loop on its own tasks; only the first one reads and writes files.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 
+from metarl.callbacks import Callback, Training
 from metarl.checkpointing import Checkpoints, is_scheduled
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.divergence import DivergenceCheck, policy_deviation
@@ -41,6 +43,7 @@ class TrainingLoop:
         directory: of the run; only the first process reads and writes it.
         data: recorded episodes to train on; None to sample them.
         lock: on the directory.
+        callbacks: called in this order.
 
     Attributes:
         checkpoints: of the run.
@@ -53,6 +56,7 @@ class TrainingLoop:
         directory: RunDirectory,
         data: RecordedData | None,
         lock: RunLock,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.config, self.learner, self.directory, self.data, self.lock = config, learner, directory, data, lock
         self.processes = learner.processes
@@ -64,6 +68,7 @@ class TrainingLoop:
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
         self.checkpoints = Checkpoints(directory, config.run, learner, self.task_source, lock)
         self.divergence = DivergenceCheck(learner.kl_metric, self.processes.from_first(directory.read_metrics))
+        self.training, self.callbacks = Training(config, learner, directory, self.checkpoints), callbacks
         self.deviation: float | None = None  # Of the policy at the start of the last iteration.
 
     def run(self, done: int, env_steps: int, stop: StopRequest | None) -> RunDirectory:
@@ -90,19 +95,23 @@ class TrainingLoop:
     def _loop(self, done: int, env_steps: int, stop: StopRequest, tracker: Tracker) -> int:
         """Train until all iterations are done or a stop is requested; return the number done."""
         total, curve = self.run_config.iterations, None
+        self.training.iteration = done
+        self._call(lambda callback: callback.on_start(self.training))
         with progress(total, done, hidden=self.processes.rank > 0) as show:
             # A request to stop one process stops all of them after the same iteration.
-            while done < total and self.processes.all(not stop.requested):
+            while done < total and self.processes.all(not (stop.requested or self.training.stop_reason)):
                 row = self._checked(self._iterate(done, env_steps))
                 done, env_steps = done + 1, int(row["env_steps"])
                 curve, measured = self._validate_if_due(done, row)
                 score = None if curve is None else _score(curve)
+                self._call_after(done, {**row, **measured}, curve, score)
                 with self.checkpoints.writing(done):
                     if self.processes.from_first(partial(self._record, done, {**row, **measured}, score)):
                         self.checkpoints.save(done, env_steps, score)
+                        self._call(lambda callback: callback.on_checkpoint(self.training))
                 if done % COMPARED_EVERY == 0:
                     self.processes.check_equal(self.learner.state_dict)
-                tracker.log(row | measured)
+                tracker.log(row | measured | self.training.take_logged())
                 show(row)
         with self.checkpoints.writing(done):
             if self.checkpoints.latest != done:
@@ -111,7 +120,20 @@ class TrainingLoop:
                 last = curve or self._validate()
                 self.processes.from_first(lambda: self._draw(last, tracker))
         tracker.log_checkpoints(self.directory)
+        self._call(lambda callback: callback.on_end(self.training))
         return done
+
+    def _call_after(self, done: int, row: Row, curve: AdaptationCurve | None, score: float | None) -> None:
+        """Call the callbacks after an iteration, and after its validation if there was one."""
+        self.training.iteration, self.training.row = done, row
+        self._call(lambda callback: callback.on_iteration(self.training))
+        if curve is not None and score is not None:
+            self.training.validations.append(score)
+            self._call(lambda callback: callback.on_validation(self.training, curve))
+
+    def _call(self, hook: Callable[[Callback], None]) -> None:
+        for callback in self.callbacks:
+            hook(callback)
 
     def _record(self, done: int, row: Row, score: float | None) -> bool:
         """Write the row of an iteration; return whether a checkpoint is due."""

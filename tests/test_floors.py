@@ -55,6 +55,7 @@ FLOORS = [
     {
         "replay_files",
         "run_directory",
+        "callbacks",
         "checkpointing",
         "requeue",
         "run_identity",

@@ -12,6 +12,11 @@ from metarl.settings_file import config_from_file
 from tests.runs import small
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def written(text: str) -> Path:
     path = Path("experiment.yaml")
     path.write_text(text)
