@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,10 @@ class RunningEpisodes:
     @torch.no_grad()
     def act(self, observations: Tensor) -> Tensor:
         """Choose actions at observations ``[N, E, *observation]``; return them in the environments' units."""
-        actions, distribution = self._actor.act(self.working, observations, self.noise, self.deterministic)
+        return self.take(observations, *self._actor.act(self.working, observations, self.noise, self.deterministic))
+
+    def take(self, observations: Tensor, actions: Tensor, distribution: Distribution) -> Tensor:
+        """Record actions ``[N, E, *action]`` that were chosen from a distribution; return them as ``act`` does."""
         self._put("observations", observations)
         self._put("actions", actions)
         for index, tensor in enumerate(distribution.tensors()):
@@ -176,27 +179,41 @@ class RunningEpisodes:
         """Return the episodes of tasks ``[N]``, all of which have ended, each row cut off at its end."""
         assert self._final is not None, "every episode has ended"
         stored = {name: value[:, :, : int(self.step)] for name, value in self._tensors.items()}
-        ended = stored["terminated"] | stored["truncated"]
-        valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
-        inside = {  # values after an episode's end must not have any effect, not even as NaN times zero
-            name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
-            for name, value in stored.items()
-        }
-        parameters = [inside[name] for name in sorted(stored) if name.startswith("distribution_")]
-        distribution = self._distribution(*parameters)
-        return Rollout(
-            tasks=tasks,
-            observations=inside["observations"],
-            actions=inside["actions"],
-            rewards=inside["rewards"],
-            terminated=inside["terminated"],
-            truncated=inside["truncated"],
-            valid=valid,
-            final_observations=self._final,
-            log_probs=distribution.log_prob(inside["actions"]),
-            distribution=distribution,
-            success=inside.get("success"),
-        )
+        return rollout_of_steps(tasks, stored, self._distribution, self._final)
+
+
+def rollout_of_steps(
+    tasks: TensorDict, stored: Mapping[str, Tensor], kind: type[Distribution], final_observations: Tensor
+) -> Rollout:
+    """Return complete episodes of tasks ``[N]``, each cut off at its end.
+
+    Args:
+        tasks: their parameters, if known.
+        stored: ``[N, E, T, ...]`` by name: observations, actions, rewards, terminated, truncated, the tensors of the
+            distributions as ``distribution_0``, ``distribution_1`` and so on, and success if known.
+        kind: what these are the tensors of.
+        final_observations: after each episode's last step, ``[N, E, *observation]``.
+    """
+    ended = stored["terminated"] | stored["truncated"]
+    valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
+    inside = {  # values after an episode's end must not have any effect, not even as NaN times zero
+        name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0) for name, value in stored.items()
+    }
+    parameters = [inside[name] for name in sorted(stored) if name.startswith("distribution_")]
+    distribution = kind(*parameters)
+    return Rollout(
+        tasks=tasks,
+        observations=inside["observations"],
+        actions=inside["actions"],
+        rewards=inside["rewards"],
+        terminated=inside["terminated"],
+        truncated=inside["truncated"],
+        valid=valid,
+        final_observations=final_observations,
+        log_probs=distribution.log_prob(inside["actions"]),
+        distribution=distribution,
+        success=inside.get("success"),
+    )
 
 
 def join_episodes(rollouts: Sequence[Rollout]) -> Rollout:

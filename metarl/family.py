@@ -208,7 +208,7 @@ class TaskFamily(ABC):
         space = self.task_space[key]
         try:
             value = np.asarray(given, dtype=np.float64).reshape(space.shape or ())
-        except (TypeError, ValueError):
+        except (OverflowError, TypeError, ValueError):
             raise InputError(f"{self.name}: task parameter {key} = {_brief(given)} does not fit {space}") from None
         with np.errstate(over="ignore"):
             kept = value.astype(space.dtype)

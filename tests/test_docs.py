@@ -26,12 +26,13 @@ from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.main import COMMANDS, main, usage
 from metarl.experiments.commands.render import RenderOptions
+from metarl.experiments.commands.serve import ServeOptions
 from metarl.experiments.commands.show_family import ShowOptions
 from metarl.experiments.commands.train import RESUME_IF_THERE, ResumeOptions
 from metarl.experiments.learning import curve, steps_to_match, tables
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.published import MODULES
-from metarl.experiments.tools import belief_pictures, few_shot, metaworld_evaluation
+from metarl.experiments.tools import belief_pictures, few_shot, metaworld_evaluation, over_http
 from metarl.family import FAMILIES, make_family
 from metarl.family_settings import settable
 from metarl.learner import LEARNERS
@@ -53,6 +54,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "collect"): (CollectOptions,),
     ("metarl", "compare"): (CompareOptions,),
     ("metarl", "render"): (RenderOptions,),
+    ("metarl", "serve"): (ServeOptions,),
     ("metarl", "families"): (),
     ("metarl", "families", "show"): (ShowOptions,),
     ("metarl", "learners"): (),
@@ -64,6 +66,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("python", "experiments/tools/few_shot.py"): (few_shot.Options,),
     ("python", "experiments/tools/metaworld_evaluation.py"): (metaworld_evaluation.Options,),
     ("python", "experiments/tools/metrics_table.py"): (),
+    ("python", "experiments/tools/over_http.py"): (over_http.Options,),
 }
 # Registries of the names after them.
 NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {

@@ -51,8 +51,20 @@ FLOORS = [
         "vector_env",
         "views",
     },
-    {"policies", "baselines", "trust_region", "learner", "episodes", "session", "sampler", "step_graph", "task_source"},
     {
+        "policies",
+        "baselines",
+        "trust_region",
+        "learner",
+        "episodes",
+        "joint_acting",
+        "session",
+        "sampler",
+        "step_graph",
+        "task_source",
+    },
+    {
+        "client",
         "replay_files",
         "run_directory",
         "callbacks",
@@ -88,7 +100,7 @@ FLOORS = [
         "video",
     },
 ]
-FOLDERS = {"envs": 4, "agents": 4, "experiments": 5}
+FOLDERS = {"envs": 4, "agents": 4, "serving": 4, "experiments": 5}
 FRONT_DOOR = 6
 LONGEST_FILE, LONGEST_FUNCTION = 300, 40
 

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
-INSIDE = ("envs", "agents", "experiments")
+INSIDE = ("envs", "agents", "serving", "experiments")
 TOP = ("metarl", *INSIDE)
 
 
@@ -71,7 +71,12 @@ def test_the_command_is_the_command_line() -> None:
     assert callable(command.load())
 
 
+# Extras whose packages our modules import.
+IMPORTED = ("gpu", "metaworld", "minari", "serve")
+# Packages that others import for us, by a name in a setting or a URL.
+NAMED = {"psycopg", "uvloop", "httptools"}
 DISTRIBUTIONS = {
+    "prometheus_client": "prometheus-client",
     "PIL": "pillow",
     "warp": "warp-lang",
     "mujoco_warp": "mujoco-warp",
@@ -92,8 +97,8 @@ def third_party_imports() -> set[str]:
 
 def test_what_is_imported_is_what_is_declared() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    lines = [*PROJECT["project"]["dependencies"], *extras["gpu"], *extras["metaworld"], *extras["minari"]]
-    declared = {re.split(r"[>=\[]", line)[0] for line in lines}
+    lines = [*PROJECT["project"]["dependencies"], *(line for name in IMPORTED for line in extras[name])]
+    declared = {re.split(r"[>=\[]", line)[0] for line in lines} - NAMED
     assert {DISTRIBUTIONS.get(name, name) for name in third_party_imports()} == declared
 
 

@@ -13,14 +13,20 @@ from metarl.learner import LEARNERS
 from tests.runs import run_python
 
 HEAVY = {
+    "alembic",
     "av",
+    "fastapi",
+    "httpx",
     "matplotlib",
     "metaworld",
     "mujoco",
     "mujoco_warp",
     "scipy",
+    "sqlalchemy",
+    "sqlmodel",
     "stable_baselines3",
     "tensorboard",
+    "uvicorn",
     "wandb",
     "warp",
 }

@@ -1,0 +1,222 @@
+"""The database, on one connection of one thread: what is written at the same time becomes durable by one commit.
+
+A server owns its database as long as its connection lives: SQLite's file is locked exclusively, PostgreSQL holds an
+advisory lock. Both end with the process, also when it is killed.
+"""
+
+import asyncio
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from metarl.errors import InputError
+from metarl.serving.problems import NotStored
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+# The key of PostgreSQL's advisory lock: any number, the same for all servers.
+LOCK = 5_873_210_411
+# Busy is who waits for a lock that another process holds as long as it lives: there is nothing to wait for.
+PRAGMAS = ("busy_timeout=0", "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+OTHER = "another server uses it; stop that one, or give this one another --database"
+Value = TypeVar("Value")
+# A statement with the values of its parameters.
+Write = tuple[Executable, Mapping[str, Any]]
+
+
+class Database:
+    """Reads and writes of the service's tables.
+
+    Args:
+        url: as SQLAlchemy takes it, such as ``sqlite:///tasks.sqlite`` or ``postgresql+psycopg://user@host/name``.
+
+    Raises:
+        InputError: when it cannot be opened, another server has it, or a newer metarl made it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine, self._file = _engine(url)
+        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._serve, name="database", daemon=True)
+        try:
+            self._migrate()
+        except (SQLAlchemyError, NotStored) as error:
+            self._disconnect()
+            raise InputError(f"the database {self.name} cannot be used: {_reason(error)}") from None
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return make_url(self._url).render_as_string(hide_password=True)
+
+    async def write(self, *writes: Write) -> None:
+        """Write rows; they are on disk when this returns.
+
+        Raises:
+            NotStored: when they are not.
+        """
+        await asyncio.wrap_future(self._submit(_Work(writes, None)))
+
+    async def read(self, query: Callable[[Connection], Value]) -> Value:
+        """Return what a query finds.
+
+        Raises:
+            NotStored: when the database cannot be read.
+        """
+        found: Value = await asyncio.wrap_future(self._submit(_Work((), query)))
+        return found
+
+    def write_now(self, *writes: Write) -> None:
+        """Write rows, for threads without an event loop; as ``write``."""
+        self._submit(_Work(writes, None)).result()
+
+    def read_now(self, query: Callable[[Connection], Value]) -> Value:
+        """Return what a query finds, for threads without an event loop; as ``read``."""
+        found: Value = self._submit(_Work((), query)).result()
+        return found
+
+    def close(self) -> None:
+        """Finish what waits, and release the database."""
+        self._waiting.put(None)
+        self._thread.join()
+        self._engine.dispose()
+
+    def _submit(self, work: "_Work") -> "Future[Any]":
+        self._waiting.put(work)
+        return work.done
+
+    def _serve(self) -> None:
+        while True:
+            batch = [self._waiting.get()]
+            while not self._waiting.empty():
+                batch.append(self._waiting.get())
+            # One whose client has gone is not begun; from here on none can be cancelled.
+            works = [work for work in batch if work is not None and work.done.set_running_or_notify_cancel()]
+            try:
+                outcomes = self._commit(works)
+            except Exception as error:
+                self._disconnect()
+                for work in works:
+                    work.done.set_exception(NotStored(f"the database did not answer: {_reason(error)}; try again"))
+            else:
+                for work, outcome in zip(works, outcomes, strict=True):
+                    work.done.set_result(outcome)
+            if None in batch:
+                self._disconnect()
+                return
+
+    def _commit(self, works: "list[_Work]") -> list[Any]:
+        """Do everything in one transaction; return what the queries found."""
+        if self._file is not None:
+            self._file.check()
+        connection = self._connected()
+        with connection.begin():
+            rows: dict[Executable, list[Mapping[str, Any]]] = {}
+            for statement, values in (write for work in works for write in work.writes):
+                rows.setdefault(statement, []).append(values)
+            for statement, together in rows.items():
+                connection.execute(statement, together)
+            return [None if work.query is None else work.query(connection) for work in works]
+
+    def _connected(self) -> Connection:
+        """Return the connection, opened anew if it was lost.
+
+        Raises:
+            NotStored: when another server has the database by now.
+        """
+        if self._connection is None:
+            connection = self._engine.connect()
+            if connection.dialect.name == "postgresql":
+                with connection.begin():
+                    free = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK}).scalar_one()
+                if not free:
+                    connection.close()
+                    raise NotStored(OTHER)
+            self._connection = connection
+        return self._connection
+
+    def _disconnect(self) -> None:
+        """Give up the connection and its lock; the next work opens another."""
+        if self._connection is not None:
+            self._connection.invalidate()
+            self._connection.close()
+            self._connection = None
+
+    def _migrate(self) -> None:
+        """Bring the tables to this version of the schema."""
+        config = Config(attributes={})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        connection = self._connected()
+        config.attributes["connection"] = connection
+        try:
+            with connection.begin():
+                command.upgrade(config, "head")
+        except CommandError:
+            raise NotStored("a newer metarl made it; take that one, or another --database") from None
+        if self._file is not None:
+            self._file.note()
+
+
+class _Work:
+    """Rows to write or a query, and the future of its outcome."""
+
+    def __init__(self, writes: tuple[Write, ...], query: Callable[[Connection], Any] | None) -> None:
+        self.writes, self.query = writes, query
+        self.done: Future[Any] = Future()
+
+
+class _File:
+    """A database file, which must stay where it is: what is written to a removed file is lost with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._number: int | None = None
+
+    def note(self) -> None:
+        """Take the file that is there as the right one."""
+        self._number = os.stat(self._path).st_ino
+
+    def check(self) -> None:
+        """Raise ``FileNotFoundError`` when another file or none is there."""
+        if os.stat(self._path).st_ino != self._number:
+            raise FileNotFoundError(f"{self._path} was replaced by another file")
+
+
+def _engine(url: str) -> tuple[Engine, _File | None]:
+    """Return the engine of a URL, and the file of an SQLite database.
+
+    Raises:
+        InputError: when it is no URL of a database.
+    """
+    try:
+        engine = create_engine(url, poolclass=NullPool)
+    except (ArgumentError, ImportError) as error:
+        raise InputError(f"--database takes a file or a URL of SQLAlchemy ({_reason(error)})") from None
+    if engine.dialect.name != "sqlite":
+        return engine, None
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, record: Any) -> None:
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine, _File(Path(str(engine.url.database)))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what a database said."""
+    said = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    return OTHER if said == "database is locked" else (said.strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,1 @@
+"""The migrations, each from one version of the schema to the next."""

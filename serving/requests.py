@@ -1,0 +1,112 @@
+"""What a request says, checked against what its task waits for; nothing is changed here."""
+
+from torch import Tensor
+
+from metarl.rollout import Episode
+from metarl.serving import arrays
+from metarl.serving.live_task import LiveTask
+from metarl.serving.messages import ExecuteTask, Feedback, Recorded
+from metarl.serving.problems import BadRequest, OutOfOrder
+from metarl.serving.served import Served
+from metarl.spaces import is_bounded_box
+
+
+def observation(served: Served, live: LiveTask, asked: ExecuteTask) -> Tensor:
+    """Return what the next action is chosen at, ``[1, E, *observation]``.
+
+    Raises:
+        BadRequest: when the observation does not fit.
+        OutOfOrder: when it is missing or another one, or the episode has begun otherwise.
+    """
+    known = live.seen if live.pending is None else live.pending.observations
+    if live.running is None and asked.observation is None:
+        raise OutOfOrder("an episode starts with its first observation: give it to POST /execute_task")
+    for name in ("deterministic", "seed"):
+        if live.begun is not None and getattr(asked, name) not in (None, getattr(live.begun, name)):
+            raise OutOfOrder(f"this episode began with another {name}; change it at the start of the next one")
+    if asked.observation is None:
+        assert known is not None
+        return known
+    given = arrays.observations(served.observation_space, "observation", asked.observation, live.lead)
+    seen = given.to(served.device).view(1, live.episodes, *served.observation.shape)
+    if known is not None and not bool((seen == known).all()):
+        raise OutOfOrder("the episode goes on at another observation, the one that the last feedback gave")
+    return seen
+
+
+def outcome(served: Served, live: LiveTask, given: Feedback) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return rewards, terminated, truncated and the next observations, each ``[1, E, ...]``.
+
+    Raises:
+        BadRequest: when a value does not fit, or the episode would go on after the family's horizon.
+        OutOfOrder: when no action waits for its outcome.
+    """
+    if live.pending is None or live.running is None:
+        raise OutOfOrder("no action waits for its outcome: ask POST /execute_task for one first")
+    parts = (
+        arrays.numbers("reward", given.reward, live.lead),
+        arrays.flags("terminated", given.terminated, live.lead),
+        arrays.flags("truncated", given.truncated, live.lead),
+        arrays.observations(served.observation_space, "next_observation", given.next_observation, live.lead),
+    )
+    rewards, terminated, truncated, after = (
+        part.to(served.device).view(1, live.episodes, *part.shape[len(live.lead) :]) for part in parts
+    )
+    goes_on, horizon = live.running.alive & ~(terminated | truncated), served.family.horizon
+    if live.step + 1 >= horizon and bool(goes_on.any()):
+        raise BadRequest(f"step {live.step} is the last of the family's horizon of {horizon}: set truncated there")
+    return rewards, terminated, truncated, after
+
+
+def recorded_episode(served: Served, live: LiveTask, recorded: Recorded) -> Episode:
+    """Return a recorded episode, with actions in the policy's units.
+
+    Raises:
+        BadRequest: when a value does not fit, or the learner or the task takes none.
+        OutOfOrder: when an episode is running.
+    """
+    if not served.takes_recorded:
+        raise BadRequest(
+            f"{served.learner.name} adapts to its own actions only, whose probabilities it knows; ask it for them by "
+            "POST /execute_task"
+        )
+    if live.task.episodes is not None:
+        raise BadRequest("recorded episodes are taken by tasks without parallel episodes; make one")
+    if live.running is not None:
+        raise OutOfOrder("an episode is running: give the outcomes of its steps until it ends")
+    steps, horizon = len(recorded.rewards) if isinstance(recorded.rewards, list) else 0, served.family.horizon
+    if not 1 <= steps <= horizon:
+        raise BadRequest(f"recorded.rewards must be a list of 1 to {horizon} numbers, the family's horizon")
+    seen = arrays.observations(served.observation_space, "recorded.observations", recorded.observations, (steps + 1,))
+    actions = arrays.policy_actions(served.action_space, "recorded.actions", recorded.actions, (steps,))
+    rewards = arrays.numbers("recorded.rewards", recorded.rewards, (steps,))
+    return Episode(seen.numpy(), actions.numpy(), rewards.numpy(), recorded.terminated)
+
+
+def was_taken(live: LiveTask, given: Feedback) -> bool:
+    """Return whether this feedback was taken before.
+
+    Raises:
+        OutOfOrder: when it is about neither what the task waits for nor what it took last.
+    """
+    whole = given.recorded is not None
+    episode = live.round if given.episode is None else given.episode
+    step = live.step if given.step is None or whole else given.step
+    if (episode, step) == (live.round, live.step):
+        return False
+    last = live.outcome
+    if last is not None and episode == last.episode and (whole or step == last.step):
+        return True
+    raise OutOfOrder(
+        f"this is about step {step} of episode {episode}; the task is at step {live.step} of episode {live.round}"
+    )
+
+
+def env_action(served: Served, live: LiveTask) -> object:
+    """Return the pending actions as the env takes them, for JSON."""
+    assert live.pending is not None
+    space, actions = served.action_space, live.pending.choice.env_actions[0].cpu().numpy()
+    if is_bounded_box(space):
+        actions = actions.clip(space.low, space.high)  # type: ignore[attr-defined]  # scaling may miss by a rounding
+    ready = actions.astype(space.dtype)
+    return (ready if live.lead else ready[0]).tolist()

@@ -1,0 +1,129 @@
+"""The server: a run and a database, served by uvicorn until it is stopped."""
+
+import asyncio
+import hashlib
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import uvicorn
+from sqlalchemy import insert
+
+from metarl.errors import InputError
+from metarl.evaluation import load_run
+from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run_identity import run_id
+from metarl.serving.app import Limits, make_app
+from metarl.serving.catalogue import learner_of
+from metarl.serving.database import Database
+from metarl.serving.models import Service as ServiceRow
+from metarl.serving.served import Served
+from metarl.serving.service import Service
+
+# Connections that are open at a time; more are refused with 503.
+MAX_CONNECTIONS = 1024
+# Seconds that a stop waits for requests, and streams of events, to end.
+GRACE = 2
+
+
+def load_served(path: str, device: str | None, checkpoint: CheckpointChoice) -> Served:
+    """Return the learner of a run.
+
+    Raises:
+        InputError: as ``load_run``.
+    """
+    directory = RunDirectory(path)
+    config, learner, iteration = load_run(path, device, checkpoint)
+    digest = hashlib.sha256(directory.find_checkpoint(checkpoint).read_bytes()).hexdigest()
+    run = run_id(directory.read_config()["tracking_id"])
+    return Served(config, learner, config.make_family(), run, digest, iteration)
+
+
+def open_database(url: str, served: Served) -> Database:
+    """Return the database of a learner's tasks.
+
+    Raises:
+        InputError: as ``Database``, or when its tasks are of another learner.
+    """
+    database = Database(url)
+    found = database.read_now(learner_of)
+    own = (served.run, served.checkpoint)
+    if found is None:
+        row = ServiceRow(run=served.run, checkpoint=served.checkpoint)
+        database.write_now((insert(ServiceRow), row.model_dump()))
+    elif found != own:
+        database.close()
+        what = "checkpoint of this run" if found[0] == served.run else f"run, {found[0]}"
+        raise InputError(
+            f"the tasks in {database.name} were acted in by another {what}, to which their states belong; serve that "
+            "one, or give another --database"
+        )
+    return database
+
+
+def read_token(path: str | None) -> str | None:
+    """Return the token in a file, or None without a file.
+
+    Raises:
+        InputError: when the file cannot be read, or holds no token.
+    """
+    if path is None:
+        return None
+    try:
+        token = Path(path).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the token from {path}: {error}") from None
+    if not token or len(token.split()) > 1 or not token.isascii():
+        raise InputError(f"{path} must hold one line, the token, in ASCII and without spaces")
+    return token
+
+
+def serve(service: Service, limits: Limits, host: str, port: int) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        InputError: when the port cannot be had.
+    """
+    torch.set_num_threads(1)
+    config = uvicorn.Config(
+        make_app(service, limits),
+        host,
+        port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+    )
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=kind, backlog=config.backlog)
+    except OSError as error:
+        raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+    place = f"[{host}]" if kind == socket.AF_INET6 else host
+    print(f"http://{place}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
+    _Server(config, service).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of events at a signal, which would otherwise never end, and returns once all is done."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGINT and SIGTERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self._service.events.close()
+        self.should_exit = True

@@ -1,0 +1,151 @@
+"""Steps as rows of the database, and rows as the tensors that they were."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sqlalchemy import Connection, Executable, Row, insert, select, update
+from sqlalchemy import bindparam as given
+from sqlmodel import col
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.distributions import Distribution
+from metarl.episodes import rollout_of_steps
+from metarl.joint_acting import Choice
+from metarl.rollout import Episode, Rollout
+from metarl.serving.database import Write
+from metarl.serving.models import STEPS, Round, Step
+from metarl.serving.served import Form, Served, to_bytes
+
+FLAG, REWARD = Form((), torch.bool), Form((), torch.float32)
+ADD_ROUND: Executable = insert(Round)
+ADD_STEP: Executable = insert(Step)
+OUTCOME = ("rewards", "terminated", "truncated", "next_observations")
+END_STEP: Executable = (
+    update(Step)
+    .where(col(Step.task) == given("of"), col(Step.round) == given("at"), col(Step.number) == given("which"))
+    .values({name: given(f"new_{name}") for name in OUTCOME})
+)
+END = ("returns", "steps", "length", "adapts")
+END_ROUND: Executable = (
+    update(Round)
+    .where(col(Round.task) == given("of"), col(Round.number) == given("at"))
+    .values({name: given(f"new_{name}") for name in END})
+)
+
+
+def add_round(row: Round) -> Write:
+    """Return the write of a new round."""
+    return ADD_ROUND, row.model_dump()
+
+
+def add_step(task: str, round: int, number: int, observations: Tensor, choice: Choice) -> Write:
+    """Return the write of a choice ``[1, E, ...]``."""
+    shape = observations.shape[:2]
+    parts = [to_bytes(part.expand(*shape, *part.shape[2:])) for part in choice.distribution.tensors()]
+    values = {"task": task, "round": round, "number": number, "observations": to_bytes(observations)}
+    return ADD_STEP, {**values, "actions": to_bytes(choice.actions), "distribution": b"".join(parts)}
+
+
+def end_step(task: str, round: int, number: int, outcome: Sequence[Tensor]) -> Write:
+    """Return the write of a step's outcome: rewards, terminated, truncated, next observations, each ``[1, E, ...]``."""
+    values = {f"new_{name}": to_bytes(value) for name, value in zip(OUTCOME, outcome, strict=True)}
+    return END_STEP, {"of": task, "at": round, "which": number, **values}
+
+
+def end_round(row: Round) -> Write:
+    """Return the write of a round's end."""
+    return END_ROUND, {"of": row.task, "at": row.number, **{f"new_{name}": getattr(row, name) for name in END}}
+
+
+def recorded_steps(task: str, round: int, episode: Episode) -> list[Write]:
+    """Return the writes of the steps of a recorded episode."""
+    writes: list[Write] = []
+    last = len(episode.rewards) - 1
+    for number, reward in enumerate(episode.rewards):
+        values: dict[str, Any] = {
+            "observations": episode.observations[number],
+            "actions": episode.actions[number],
+            "rewards": reward,
+            "terminated": number == last and episode.terminated,
+            "truncated": number == last and not episode.terminated,
+            "next_observations": episode.observations[number + 1],
+        }
+        row = {name: to_bytes(value) for name, value in values.items()}
+        writes.append((ADD_STEP, {"task": task, "round": round, "number": number, "distribution": None, **row}))
+    return writes
+
+
+def read_steps(connection: Connection, task: str, rounds: Sequence[int]) -> dict[int, list[Row[Any]]]:
+    """Return the steps of some rounds of a task, by round, in order."""
+    found: dict[int, list[Row[Any]]] = {number: [] for number in rounds}
+    steps = select(STEPS).where(col(Step.task) == task, col(Step.round).in_(rounds))
+    for row in connection.execute(steps.order_by(col(Step.round), col(Step.number))):
+        found[row.round].append(row)
+    return found
+
+
+def observations_of(served: Served, episodes: int, step: Any) -> Tensor:
+    """Return the observations of a step, ``[1, E, *observation]``."""
+    return served.observation.read([step.observations], episodes)[:, :, 0].to(served.device)
+
+
+def next_observations_of(served: Served, episodes: int, step: Any) -> Tensor:
+    """Return the observations after a step, ``[1, E, *observation]``."""
+    return served.observation.read([step.next_observations], episodes)[:, :, 0].to(served.device)
+
+
+def choice_of(served: Served, episodes: int, step: Any) -> tuple[Tensor, Distribution]:
+    """Return the actions of a step and their distribution, tensors ``[1, E, ...]``."""
+    actions = served.action.read([step.actions], episodes)[:, :, 0].to(served.device)
+    kind, _ = served.distribution
+    parts = [part[:, :, 0].to(served.device) for part in _parameters(served, episodes, [step])]
+    return actions, kind(*parts)
+
+
+def outcome_of(served: Served, episodes: int, step: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rewards, terminated and truncated of a step, each ``[1, E]``."""
+    forms = (REWARD, FLAG, FLAG)
+    rows = (step.rewards, step.terminated, step.truncated)
+    first, second, third = (
+        form.read([row], episodes)[:, :, 0].to(served.device) for form, row in zip(forms, rows, strict=True)
+    )
+    return first, second, third
+
+
+def rollout_of(served: Served, tasks: TensorDict, episodes: int, steps: Sequence[Any]) -> Rollout:
+    """Return a complete round, ``[1, E, T, ...]``."""
+    stored = {
+        "observations": served.observation.read([step.observations for step in steps], episodes),
+        "actions": served.action.read([step.actions for step in steps], episodes),
+        "rewards": REWARD.read([step.rewards for step in steps], episodes),
+        "terminated": FLAG.read([step.terminated for step in steps], episodes),
+        "truncated": FLAG.read([step.truncated for step in steps], episodes),
+    }
+    after = served.observation.read([step.next_observations for step in steps], episodes)
+    stored = {name: value.to(served.device) for name, value in stored.items()}
+    if steps[0].distribution is None:
+        return _recorded(tasks, stored, after)
+    kind, _ = served.distribution
+    for number, part in enumerate(_parameters(served, episodes, steps)):
+        stored[f"distribution_{number}"] = part.to(served.device)
+    ends = (stored["terminated"] | stored["truncated"]).long().argmax(-1)  # the first end of each
+    final = torch.stack([after[0, row, end] for row, end in enumerate(ends[0].tolist())])
+    return rollout_of_steps(tasks, stored, kind, final.unsqueeze(0).to(served.device))
+
+
+def _recorded(tasks: TensorDict, stored: dict[str, Tensor], after: Tensor) -> Rollout:
+    whole: dict[str, Any] = {**stored, "valid": torch.ones_like(stored["terminated"])}
+    return Rollout(tasks=tasks, final_observations=after[:, :, -1].to(stored["rewards"].device), **whole)
+
+
+def _parameters(served: Served, episodes: int, steps: Sequence[Any]) -> list[Tensor]:
+    """Return the tensors of the steps' distributions, each ``[1, E, T, ...]``."""
+    _, forms = served.distribution
+    parts, start = [], 0
+    for form in forms:
+        stop = start + form.size(episodes)
+        parts.append(form.read([step.distribution[start:stop] for step in steps], episodes))
+        start = stop
+    return parts
