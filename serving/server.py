@@ -103,7 +103,9 @@ def serve(service: Service, limits: Limits, host: str, port: int) -> None:
     try:
         listener = socket.create_server((host, port), family=kind, backlog=config.backlog)
     except OSError as error:
-        raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from None
+        service.close()
+        reason = str(error.strerror).partition(" (while")[0]
+        raise InputError(f"cannot listen at {host}:{port}: {reason}; choose another --port") from None
     place = f"[{host}]" if kind == socket.AF_INET6 else host
     print(f"http://{place}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
     _Server(config, service).run([listener])

@@ -141,7 +141,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
         422,
         "maml-trpo adapts to its own actions only",
     ),
-    ("/tasks", {"parameters": {"speed": 1}}, 422, "a task has the parameters ['goal'], not ['speed']"),
+    ("/tasks", {"parameters": {"speed": 1}}, 422, "a task needs the parameters ['goal'], not ['speed']"),
     ("/tasks", {"parameters": {"goal": [9, 10**400]}}, 422, "task parameter goal"),
     ("/tasks", {"episodes": 0}, 422, "episodes: "),
     ("/tasks", {"description": "a\0b"}, 422, "description: "),

@@ -26,6 +26,10 @@ def upgrade() -> None:
         sa.Column("seed", sa.BigInteger(), nullable=False),
     )
     op.create_index("ix_task_created", "task", ["created"])
+    _create_episodes()
+
+
+def _create_episodes() -> None:
     op.create_table(
         "round",
         sa.Column("task", sa.String(), sa.ForeignKey("task.id"), primary_key=True),
