@@ -78,6 +78,7 @@ NAMED = {"psycopg", "uvloop", "httptools"}
 DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "PIL": "pillow",
+    "yaml": "pyyaml",
     "warp": "warp-lang",
     "mujoco_warp": "mujoco-warp",
     "stable_baselines3": "stable-baselines3",
