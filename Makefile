@@ -43,7 +43,7 @@ wheel: .venv/ready
 	$(PYTHON) -m venv .wheel-venv
 	.wheel-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	.wheel-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt dist/*.whl
-	cd /tmp && $(CURDIR)/.wheel-venv/bin/metarl families
+	cd /tmp && $(CURDIR)/.wheel-venv/bin/metarl families && $(CURDIR)/.wheel-venv/bin/metarl families show bandit
 	rm -rf .wheel-venv build
 
 benchmark: .venv/ready

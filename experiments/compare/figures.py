@@ -85,7 +85,10 @@ def _adaptation(comparison: Comparison) -> Picture:
     axes.set_ylabel("mean return of an episode")
     _legend(figure, comparison)
     alt = "Mean return against env steps spent on the new task, with 95 % intervals. " + _ends(comparison, intervals)
-    caption = "Mean return before adaptation (0 env steps) and after each step of it. Bands: 95 % intervals."
+    caption = (
+        "Mean return before adaptation (0 env steps) and after each step of it. Bands: 95 % intervals, which are "
+        "symmetric about the mean and so may go beyond what full knowledge reaches."
+    )
     return Picture("adaptation", figure, alt, caption)
 
 

@@ -92,8 +92,8 @@ class Browser:
         self._browser = browser
         self.said: list[str] = []
 
-    def open(self, path: Path, width: int = 1200) -> Any:
-        page = self._browser.new_page(viewport={"width": width, "height": 800})
+    def open(self, path: Path, width: int = 1200, scheme: str = "light") -> Any:
+        page = self._browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.on("request", lambda request: self._note(request.url))
@@ -126,6 +126,22 @@ def test_it_opens_in_a_browser(report: Path, browser: Browser, width: int) -> No
     assert page.evaluate("document.documentElement.scrollWidth") == width  # tables scroll in their own boxes
     shown = page.eval_on_selector_all("img", "all => all.map(one => one.getBoundingClientRect().width)")
     assert all(0 < wide <= width for wide in shown)
+    assert browser.said == []
+
+
+def brightness(color: str) -> float:
+    """Return the mean of the channels of a CSS colour, in [0, 255]."""
+    return sum(map(float, re.findall(r"[\d.]+", color)[:3])) / 3
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark_mode(report: Path, browser: Browser, scheme: str) -> None:
+    page = browser.open(report, scheme=scheme)
+    paper = brightness(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert (paper > 200) == (scheme == "light")
+    for element in ("h1", "td", "figcaption", ".note", "nav a"):
+        ink = brightness(page.eval_on_selector(element, "one => getComputedStyle(one).color"))
+        assert abs(ink - paper) > 90, element
     assert browser.said == []
 
 

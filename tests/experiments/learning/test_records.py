@@ -68,7 +68,7 @@ def test_a_comparison_has_the_order_of_its_variants(tmp_path: Path) -> None:
 
 
 def test_missing_results_name_the_command(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"learning/curve.py tiny --variants one makes them"):
+    with pytest.raises(InputError, match=r"create them with python experiments/learning/curve.py tiny --variants one"):
         read_record(tmp_path / "tiny" / "one.json")
 
 

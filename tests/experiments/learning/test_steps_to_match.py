@@ -50,7 +50,11 @@ def test_the_command_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         ("gridnav", "dqn-scratch", "no comparison is called 'gridnav'; did you mean gridnavi"),
         ("gridnavi", "dqn-scrach", "no variant of gridnavi is called 'dqn-scrach'; did you mean dqn-scratch"),
-        ("gridnavi", "dqn-scratch", "dqn-scratch.json; python experiments/learning/curve.py gridnavi --variants dqn-"),
+        (
+            "gridnavi",
+            "dqn-scratch",
+            "dqn-scratch.json; create them with python experiments/learning/curve.py gridnavi --variants",
+        ),
     ],
 )
 def test_bad_input_is_one_line(
