@@ -250,6 +250,14 @@ class RewardModel(Protocol):
         """
 
 
+@runtime_checkable
+class TaskEmbedding(Protocol):
+    """A learner that acts on a vector which describes the task; ``metarl compare`` plots it over adaptation."""
+
+    def task_embeddings(self, trials: Trials) -> Tensor:
+        """Return the vectors ``[B, L, Z]`` that describe the tasks of B trials before each of their L steps."""
+
+
 LEARNERS: Registry[type[Learner]] = Registry("learner", "metarl learners", "metarl.agents")
 LearnerT = TypeVar("LearnerT", bound=Learner)
 

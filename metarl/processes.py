@@ -183,6 +183,19 @@ class Processes(ABC):
         first = sum(counts[: self.rank])
         return slice(first, first + count), sum(counts)
 
+    def joined(self, values: Tensor) -> Tensor:
+        """Return the rows ``[n, ...]`` of all processes, in the order of the ranks: ``[total, ...]``.
+
+        Only this process's own rows have a graph. Each process may compute one and the same function of all rows: the
+        mean over processes of its gradients is its gradient.
+        """
+        rows, total = self.rows(len(values))
+        spread = values.new_zeros(total, *values.shape[1:])
+        spread[rows] = values.detach()
+        everything = self.size * self.mean(spread)
+        everything[rows] = values.detach() + self.size * (values - values.detach())
+        return everything
+
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Replace each parameter's gradient by its mean over processes; it must exist on all of them or none."""
         reached = [parameter for parameter in parameters if parameter.grad is not None]
@@ -208,6 +221,10 @@ class OneProcess(Processes):
     def counts(self, count: int) -> list[int]:
         """Return the count."""
         return [count]
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Return the rows themselves."""
+        return values
 
     def device(self, name: str) -> str:
         """Return the name."""

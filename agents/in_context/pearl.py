@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.agents.in_context.pearl_networks import Belief, OpenBelief, PearlNetworks, drawn
+from metarl.agents.in_context.pearl_networks import OpenBelief, PearlNetworks, drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.step_inputs import StepInputs
-from metarl.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.agents.in_context.task_encoders import Belief, BeliefEncoder, MetricEncoder, TaskEncoder
+from metarl.distributions import SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
 from metarl.learner import Learner, register_learner
@@ -51,7 +52,9 @@ class Pearl(Learner):
         "adaptation_kl": "mean KL divergence of the policy at the mean of the belief from the one at the prior's mean, "
         "in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
         "critic_loss": "sum of both critics' mean squared errors, in rewards squared, mean over the SAC updates",
-        "latent_kl": "mean KL divergence of the beliefs about training tasks from the prior, in nats",
+        "latent_kl": "mean KL divergence of the beliefs about training tasks from the prior, in nats, with "
+        "`task_encoder` critic",
+        "metric_loss": "loss of the metric that trains the embedding of a task, with another `task_encoder`",
         "actor_loss": "negative soft value of the policy",
         "entropy": "mean entropy of the policy, in nats, estimated from its actions",
         "replay_transitions": "transitions in the replay buffer",
@@ -70,14 +73,10 @@ class Pearl(Learner):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "observation encoder") % 2**63)
             self._inputs = inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
-        networks = PearlNetworks(
-            inputs.observation_size,
-            inputs.action_size,
-            config.latent_size,
-            config.hidden_sizes,
-            config.encode_dynamics,
-            generator(seed, "networks"),
-        )
+        stream = generator(seed, "networks")
+        encoder = make_encoder(config, inputs, stream, seed)
+        sizes = config.latent_size, inputs.observation_size, inputs.action_size, config.hidden_sizes
+        networks = PearlNetworks(encoder, *sizes, stream)
         if inputs.encoder.learned:  # then it is saved with the networks that read it
             networks.add_module("observation_encoder", inputs.encoder)
         self.networks = networks.to(device)
@@ -91,13 +90,13 @@ class Pearl(Learner):
         ]
 
     def begin(self, num_tasks: int) -> Belief:
-        """Return the prior beliefs ``[N, 1, Z]``."""
-        nothing = torch.zeros(num_tasks, 1, self.config.latent_size, device=self._device)
+        """Return the prior beliefs ``[N, 1, F]``."""
+        nothing = torch.zeros(num_tasks, 1, self.networks.encoder.size, device=self._device)
         return Belief(nothing, nothing)
 
     @torch.no_grad()
     def open(self, state: Belief, episodes: int, generator: torch.Generator, deterministic: bool = False) -> OpenBelief:
-        """Sample latent variables for the next episode of ``episodes`` trials of each task, or take their means.
+        """Infer what the next episode of ``episodes`` trials of each task is to act on.
 
         Raises:
             InputError: if the state has another number of trials.
@@ -105,12 +104,13 @@ class Pearl(Learner):
         trials = state.shift.shape[1]
         if trials not in (1, episodes):
             raise InputError(f"{trials} trials of each task need {trials} episodes, not {episodes}")
-        belief = state.posterior().map(lambda tensor: tensor.expand(-1, episodes, -1))
-        kept = None
+        belief = state.map(lambda tensor: tensor.expand(-1, episodes, -1))
+        encoder, kept = self.networks.encoder, None
         if self._updates < self.config.random_iterations:
-            shape = (*belief.mean.shape[:2], self._inputs.action_size)
+            shape = (*belief.shift.shape[:2], self._inputs.action_size)
             kept = draw_rows(torch.randn, shape, generator, device=self._device)
-        return OpenBelief(state, belief.mode() if deterministic else belief.sample(generator), kept)
+        latent = encoder.likeliest(belief) if deterministic else encoder.latents(belief, generator)
+        return OpenBelief(state, latent, kept)
 
     @torch.no_grad()
     def action_distribution(self, working: OpenBelief, observations: Tensor) -> SquashedGaussian:
@@ -123,7 +123,13 @@ class Pearl(Learner):
     def adapt(self, state: Belief, rollout: Rollout) -> Belief:
         """Add the factors of one more episode of every trial."""
         steps = self._stored(Trials.of_episode(rollout), rollout.num_tasks)
-        return state + self.networks.belief(self._encoded(steps))
+        return state + self.networks.encoder.belief(self._encoded(steps))
+
+    @torch.no_grad()
+    def task_embeddings(self, trials: Trials) -> Tensor:
+        """Return what an episode that starts with each step would act on; see ``learner.TaskEmbedding``."""
+        evidence = self.networks.encoder.evidence(self._encoded(self._stored(trials, len(trials.rewards))))
+        return self.networks.encoder.likeliest(evidence.map(lambda tensor: (tensor.cumsum(-2) - tensor)[:, 0]))
 
     def transitions(self, rollouts: Sequence[Rollout]) -> Transitions:
         """Return the steps ``[N, R, L]`` of trials without gaps, with observations as stored in the replay buffer."""
@@ -149,9 +155,10 @@ class Pearl(Learner):
         """Add the rollouts to the replay buffer, and take steps of soft actor-critic.
 
         Raises:
-            InputError: if the rollouts do not fit into the replay buffer.
+            InputError: if the rollouts do not fit into the replay buffer, or a metric has nothing to compare.
             RunError: if a gradient is NaN or infinite; the learner is then unchanged.
         """
+        self.networks.encoder.check(rollouts[0].rewards.shape[1])
         ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         moved = self.adaptation_kl(rollouts)
         self.replay.add(self.transitions(rollouts), ends, self.processes)
@@ -177,15 +184,18 @@ class Pearl(Learner):
             rollouts: rollouts of the trials' episodes, in order.
         """
         *earlier, last = rollouts
-        belief = self.begin(last.num_tasks)
+        nothing = belief = self.begin(last.num_tasks)
         for rollout in earlier:
             belief = self.adapt(belief, rollout)
-        latent = belief.posterior().mean.expand(-1, last.rewards.shape[1], -1)
+        unknown, latent = (
+            self.networks.encoder.likeliest(each).expand(-1, last.rewards.shape[1], -1) for each in (nothing, belief)
+        )
         # Each step of an episode is a transition of the task: ``[N, R * T]``, with encoded observations.
         seen = self._inputs.observations(last.observations).flatten(1, 2)
-        latents = latent.repeat_interleave(last.rewards.shape[2], 1)
-        after = self.networks.policy(seen, latents)
-        kl = after.kl(self.networks.policy(seen, torch.zeros_like(latents))) * last.valid.flatten(1)
+        before, after = (
+            self.networks.policy(seen, each.repeat_interleave(last.rewards.shape[2], 1)) for each in (unknown, latent)
+        )
+        kl = after.kl(before) * last.valid.flatten(1)
         return self.processes.mean(kl.sum()) / self.processes.mean(last.valid.sum())
 
     def _descend_often(self) -> dict[str, Tensor]:
@@ -205,18 +215,23 @@ class Pearl(Learner):
         tasks, weight, stream = self.replay.held(drawn_tasks, stream)
         weight *= self.processes.size
         steps = self._encoded(self.replay.draw_replay(tasks, config.batch_size, stream))
-        context = self._encoded(self.replay.draw_context(tasks, config.context_size, stream))
-        belief = self.networks.belief(context).posterior()
-        latent = belief.sample(stream).unsqueeze(1).expand(-1, config.batch_size, -1)
-        critic_loss, divergence = self.critic_loss(steps, latent, stream), self.divergence(belief)
-        norm = self._descend(0, weight * (critic_loss + config.kl_weight * self.temperature**2 * divergence))
+
+        def draw(contexts: int) -> Transitions:
+            return self._encoded(self.replay.draw_contexts(tasks, contexts, config.context_size, stream))
+
+        encoder = self.networks.encoder
+        inferred = encoder.inferred(draw, weight, stream, self.processes)
+        latent = inferred.latents.unsqueeze(1).expand(-1, config.batch_size, -1)
+        critic_loss = self.critic_loss(steps, latent, stream)
+        norm = self._descend(0, weight * critic_loss + inferred.loss)
         seen = steps.observations.detach()
         actor_loss, entropy = self.actor_loss(replace(steps, observations=seen), latent, stream)
         norm = norm + self._descend(1, weight * actor_loss)
         self.networks.follow(config.tau)
-        names = ("critic_loss", "latent_kl", "actor_loss", "entropy")
-        own = torch.stack([critic_loss, divergence, actor_loss, entropy]).detach()
-        return {**dict(zip(names, self.processes.mean(weight * own), strict=True)), "norm": norm}
+        names = ("critic_loss", encoder.measure, "actor_loss", "entropy")
+        own = (weight * critic_loss, inferred.measure, weight * actor_loss, weight * entropy)
+        shares = self.processes.mean(torch.stack(own).detach())
+        return {**dict(zip(names, shares, strict=True)), "norm": norm}
 
     @property
     def temperature(self) -> float:
@@ -252,12 +267,6 @@ class Pearl(Learner):
         following = self.config.discount * (1 - steps.terminated) * (values - self.temperature * log_probs)
         return steps.rewards + following
 
-    @staticmethod
-    def divergence(belief: DiagonalGaussian) -> Tensor:
-        """Return the mean over tasks of the KL divergence of beliefs ``[M, Z]`` from the prior, in nats."""
-        prior = DiagonalGaussian(torch.zeros_like(belief.mean), torch.zeros_like(belief.log_std))
-        return belief.kl(prior).mean()
-
     def actor_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the negative soft value of the policy, and its entropy; latent variables are constants."""
         actions, log_probs = drawn(self.networks.policy(steps.observations, latent.detach()), stream)
@@ -283,3 +292,12 @@ class Pearl(Learner):
         for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
+
+
+def make_encoder(config: PearlConfig, inputs: StepInputs, stream: torch.Generator, seed: int) -> TaskEncoder:
+    """Return the task encoder that the settings name."""
+    transition = (2 if config.encode_dynamics else 1) * inputs.observation_size + inputs.action_size + 1
+    sizes = transition, config.hidden_sizes, config.latent_size, config.encode_dynamics, stream
+    if config.task_encoder == "critic":
+        return BeliefEncoder(*sizes, config.kl_weight / config.reward_scale**2)
+    return MetricEncoder(*sizes, config.task_encoder, 1 / config.episodes_per_trial, seed)

@@ -1,16 +1,28 @@
 """Settings of PEARL."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.errors import InputError
-from metarl.validation import require_counts, require_layers, require_not_negative, require_positive, require_unit
+from metarl.validation import (
+    require_choice,
+    require_counts,
+    require_layers,
+    require_not_negative,
+    require_positive,
+    require_unit,
+)
+
+TaskEncoderName = Literal["critic", "contrastive", "siamese", "prototypical", "matching", "relation"]
 
 
 @dataclass(frozen=True)
 class PearlConfig(TrialConfig):
     """Settings of PEARL."""
 
+    task_encoder: TaskEncoderName = "critic"
+    """What trains the encoder of the task: the critics' loss, or a metric that tells tasks apart."""
     latent_size: int = 5
     """Number of latent variables."""
     kl_weight: float = 0.1
@@ -50,3 +62,4 @@ class PearlConfig(TrialConfig):
         require_unit(self, "discount", "tau")
         require_not_negative(self, "kl_weight", "random_iterations")
         require_layers(self, "hidden_sizes")
+        require_choice(self, "task_encoder", TaskEncoderName)

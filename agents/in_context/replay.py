@@ -202,21 +202,33 @@ class TrialReplay:
         steps = (draw_rows(torch.rand, shape, stream, device=self._device) * lengths).long()
         return self._steps(tasks.unsqueeze(-1), trials, steps, torch.ones_like(steps, dtype=torch.bool))
 
-    def draw_context(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
-        """Draw a context ``[M, C]`` for tasks in slots ``[M]``: up to ``count`` steps of one trial's first episodes.
+    def draw_contexts(self, tasks: Tensor, contexts: int, count: int, stream: torch.Generator) -> Transitions:
+        """Draw contexts ``[M, contexts, C]`` of tasks in slots ``[M]``: up to ``count`` steps of first episodes each.
 
-        The trial and the number of episodes (never all of them) are random. Steps are drawn without replacement.
+        The number of episodes (never all of them) is random, and the same in all contexts of a task. If there is more
+        than one trial, the last context is of a trial of its own, and the others are of different trials as far as
+        there are; contexts of one trial have no step in common. Steps are drawn without replacement.
         """
-        episodes = self._ends.shape[-1] - 1
+        number = self._ends.shape[1]
         trials, known = (
             draw_rows(partial(torch.randint, high), tasks.shape, stream, device=self._device)
-            for high in (self._ends.shape[1], episodes)
+            for high in (number, self._ends.shape[-1] - 1)
         )
-        lengths = self._ends[tasks, trials, known].unsqueeze(-1)
         keys = draw_rows(torch.rand, (len(tasks), self._trial_steps), stream, device=self._device)
-        keys[torch.arange(self._trial_steps, device=self._device) >= lengths] = 2.0
-        steps = keys.topk(min(count, self._trial_steps), largest=False).indices
-        return self._steps(tasks.unsqueeze(-1), trials.unsqueeze(-1), steps, steps < lengths)
+        others = max(1, number - 1)
+        shared = max(1, -(-(contexts - 1) // others))  # contexts of one trial, of whose steps each takes its share
+        most = min(count * shared, self._trial_steps) // shared * shared
+        after = torch.arange(self._trial_steps, device=self._device)
+        drawn = []
+        for context in range(contexts):
+            last = context == contexts - 1
+            trial = trials if last else (trials + 1 + context % others) % number
+            lengths = self._ends[tasks, trial, known].unsqueeze(-1)
+            order = keys.masked_fill(after >= lengths, 2.0).topk(most, largest=False).indices
+            steps = order[:, 0 if last else context // others :: shared]
+            drawn.append((trial, steps, steps < lengths))
+        trial, steps, valid = (torch.stack(parts, 1) for parts in zip(*drawn, strict=True))
+        return self._steps(tasks[:, None, None], trial.unsqueeze(-1), steps, valid)
 
     def _steps(self, tasks: Tensor, trials: Tensor, steps: Tensor, valid: Tensor) -> Transitions:
         flat = (tasks * self._rows.shape[1] + trials) * self._trial_steps + steps

@@ -1,5 +1,6 @@
 """VariBAD's networks: encoder (trials to beliefs), decoders (beliefs to predictions), policy and critic."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -70,8 +71,44 @@ class Decoder(nn.Module):
         return predictions
 
 
-class BeliefActorCritic(TrialNetwork):
-    """Policy and critic conditioned on observation and belief, without gradients into the encoder.
+class KnowingActorCritic(TrialNetwork):
+    """Policy and critic on what is inferred at each step, without gradients into what infers it."""
+
+    policy: nn.Module
+    critic: nn.Module
+    head: ActionHead
+
+    @staticmethod
+    def heads(sizes: Sequence[int], head: ActionHead) -> tuple[nn.Module, nn.Module]:
+        """Return policy and critic with layers of these sizes, of which the first is that of their inputs."""
+        policy, critic = (
+            nn.Sequential(perceptron(sizes, nn.Tanh), small_layer(sizes[-1], outputs, gain))
+            for outputs, gain in ((head.size, 0.01), (1, 1.0))
+        )
+        return policy, critic
+
+    @abstractmethod
+    def inferred(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
+        """Return the inputs of policy and critic in the next steps of B trials, and the memory after the last ones."""
+
+    def forward(
+        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
+        """Read the next steps of B trials."""
+        known, memory = self.inferred(inputs, memory, lengths)
+        return self.head(self.policy(known)), self.critic(known).squeeze(-1), memory
+
+    def known(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Return what is inferred: its network is not trained by the policy's gradient."""
+        return self.inferred(inputs, self.initial(len(inputs)), lengths)[0]
+
+    def read(self, known: Tensor, lengths: Tensor) -> tuple[ActionDistribution, Tensor]:
+        """Return action distributions and values on what is inferred."""
+        return self.head(self.policy(known)), self.critic(known).squeeze(-1)
+
+
+class BeliefActorCritic(KnowingActorCritic):
+    """Policy and critic on observation and belief.
 
     Args:
         encoder: encoder of the beliefs.
@@ -94,32 +131,14 @@ class BeliefActorCritic(TrialNetwork):
         super().__init__()
         self.encoder, self.decoders, self.head = encoder, decoders, head
         self._observation_size = observation_size
-        sizes = [observation_size + 2 * latent, *hidden_sizes]
-        self.policy, self.critic = (
-            nn.Sequential(perceptron(sizes, nn.Tanh), small_layer(sizes[-1], outputs, gain))
-            for outputs, gain in ((head.size, 0.01), (1, 1.0))
-        )
+        self.policy, self.critic = self.heads([observation_size + 2 * latent, *hidden_sizes], head)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""
         return self.encoder.memory.initial(trials)
 
-    def forward(
-        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read the next steps of B trials."""
-        known, memory = self._believed(inputs, memory, lengths)
-        return self.head(self.policy(known)), self.critic(known).squeeze(-1), memory
-
-    def known(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """Return observations and beliefs: the encoder is not trained by the policy's gradient."""
-        return self._believed(inputs, self.initial(len(inputs)), lengths)[0]
-
-    def read(self, known: Tensor, lengths: Tensor) -> tuple[ActionDistribution, Tensor]:
-        """Return action distributions and values on observations and beliefs."""
-        return self.head(self.policy(known)), self.critic(known).squeeze(-1)
-
-    def _believed(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
+    def inferred(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
+        """Return observations, and means and log variances of the beliefs."""
         with torch.no_grad():
             belief, memory = self.encoder(inputs, memory, lengths)
         return torch.cat([inputs[..., : self._observation_size], belief.mean, 2 * belief.log_std], -1), memory

@@ -10,6 +10,7 @@ from typing import Any
 from metarl.errors import InputError
 from metarl.experiments.compare.beliefs import belief_figures
 from metarl.experiments.compare.comparison import Comparison
+from metarl.experiments.compare.embeddings import embedding_figures
 from metarl.experiments.compare.figures import Picture, curve_figures, task_figures, training_figure
 from metarl.experiments.compare.html import Image, embedded, write_page
 from metarl.experiments.compare.page import make_page
@@ -63,7 +64,8 @@ class ReportFolder:
             "training": self._images([training_figure(comparison)]),
         }
         images["behaviour"], remark = self._videos(comparison) if videos else ([], "")
-        images["paths"] = self._images([*path_figures(comparison), *belief_figures(comparison)])
+        shown = [*path_figures(comparison), *belief_figures(comparison), *embedding_figures(comparison)]
+        images["paths"] = self._images(shown)
         write_page(make_page(comparison, summary, command, images, remark), self.path / PAGE)
         self._files.append(PAGE)
         for name in set(earlier) - set(self._files):

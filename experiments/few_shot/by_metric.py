@@ -8,12 +8,12 @@ error; a second network then predicts y from x and the embedding. So the regress
 import torch
 from torch import Tensor, nn
 
+from metarl.agents.in_context.task_metrics import Metric
 from metarl.experiments.few_shot.by_gradient import Predict
 from metarl.experiments.few_shot.fitting import fit
-from metarl.experiments.few_shot.metric_losses import SIZE, Metric
 from metarl.experiments.few_shot.problems import Characters, Sinusoids, Tasks
 
-STEP_SIZE = 2e-3
+SIZE, STEP_SIZE = 32, 2e-3
 
 
 def layers(inputs: int, outputs: int, hidden: int) -> nn.Sequential:

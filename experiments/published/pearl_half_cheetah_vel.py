@@ -3,9 +3,10 @@
     metarl train --published pearl-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, horizon 200, 5 tasks an iteration, 2000 steps of soft actor-critic on 16 tasks x 256 transitions,
-networks of 3 x 300 units, step size 3e-4, 5 latent variables, KL weight 0.1, reward scale 5 and 2.7 million env steps
-are the paper's. Each task is collected in 2 trials of 2 episodes: 400 steps from the prior, as in the paper, and 400
-from the belief, of which the paper takes 600. As many tasks are replayed as the paper trains on, 100.
+networks of 3 x 300 units, step size 3e-4, 5 latent variables, KL weight 1.6 (0.1, summed over 16 tasks), reward scale 5
+and 2.7 million env steps are the paper's. Each task is collected in 2 trials of 2 episodes: 400 steps from the prior,
+as in the paper, and 400 from the belief, of which the paper takes 600. As many tasks are replayed as the paper trains
+on, 100.
 """
 
 from metarl.agents.in_context.pearl_config import PearlConfig
@@ -16,6 +17,7 @@ EXPERIMENT = TrainConfig(
     "half-cheetah-vel",
     RunConfig(iterations=675, preset="0-3-h200", tasks_per_batch=5, episodes_per_task=2),
     PearlConfig(
+        kl_weight=1.6,
         hidden_sizes=(300, 300, 300),
         batch_size=256,
         updates_per_iteration=2000,

@@ -18,13 +18,14 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from metarl.agents.in_context.task_metrics import METRICS
 from metarl.errors import InputError
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.few_shot.by_gradient import GradientSettings, Predict, maml, reptile
-from metarl.experiments.few_shot.by_metric import classifier, regressor
-from metarl.experiments.few_shot.metric_losses import METRICS
+from metarl.experiments.few_shot.by_metric import SIZE, classifier, regressor
 from metarl.experiments.few_shot.problems import PROBLEMS, Characters, Sinusoids
 from metarl.files import write_whole
+from metarl.networks import tanh
 from metarl.seeding import derive_seed, generator
 from metarl.statistics import interval, mean
 
@@ -36,8 +37,10 @@ TEST_TASKS = 200
 
 BY_GRADIENT = {"maml": maml, "reptile": reptile}
 SETTINGS = {
-    ("maml", "sinusoids"): GradientSettings(inner_lr=0.01, inner_steps=1, outer_lr=3e-3, iterations=2500),
-    ("reptile", "sinusoids"): GradientSettings(inner_lr=0.01, inner_steps=10, outer_lr=1.0, iterations=600),
+    ("maml", "sinusoids"): GradientSettings(inner_lr=0.01, inner_steps=1, outer_lr=3e-3, iterations=6000),
+    ("reptile", "sinusoids"): GradientSettings(
+        inner_lr=0.02, inner_steps=32, outer_lr=1.0, iterations=3000, units=64, activation=tanh, minibatch=5
+    ),
     ("maml", "characters"): GradientSettings(inner_lr=0.4, inner_steps=1, outer_lr=3e-3, iterations=400),
     ("reptile", "characters"): GradientSettings(inner_lr=0.5, inner_steps=5, outer_lr=1.0, iterations=200),
 }
@@ -74,7 +77,7 @@ def trained(method: str, problem: str, seed: int) -> Predict:
         return BY_GRADIENT[method](task_problem, SETTINGS[method, problem], stream)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "few-shot networks", method, problem) % 2**63)
-        metric, iterations = METRICS[method](), METRIC_ITERATIONS[problem]
+        metric, iterations = METRICS[method](SIZE), METRIC_ITERATIONS[problem]
         if isinstance(task_problem, Sinusoids):
             return regressor(task_problem, metric, iterations, stream)
         assert isinstance(task_problem, Characters)

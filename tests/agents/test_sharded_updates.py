@@ -39,6 +39,7 @@ SHORT = {"episodes_per_trial": 2}
 PPO = {"epochs": 2, "normalize_observations": True}
 SMALL = {"encoder_size": 8, "model_trials": 6, "model_prefixes": 3, "model_targets": 4, "buffer_trials": 13}
 SMALL_SAC = {"hidden_size": 8, "trials_per_update": 4, "buffer_trials": 13, "updates_per_iteration": 5}
+COMPARED = {"encoder_size": 8, "hidden_sizes": (8,), "metric_updates": 3}
 IN_CONTEXT: list[Any] = [
     pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 1}, id="rl2 one minibatch"),
     # Two trials of ten in each: the process of one task has none of its own in most of them.
@@ -48,6 +49,8 @@ IN_CONTEXT: list[Any] = [
     pytest.param("hyper-rl2", {**PPO, "hidden_size": 8, "policy_sizes": (4,), "minibatches": 5}, id="hyper-rl2"),
     pytest.param("varibad", {**PPO, **SMALL, "minibatches": 5, "transition_weight": 0.5}, id="varibad"),
     pytest.param("varibad", {**PPO, **SMALL, "minibatches": 1, "model_trials": 2}, id="varibad draws from some only"),
+    pytest.param("metric", {**PPO, **COMPARED, "minibatches": 5, "metric_tasks": 3}, id="metric"),
+    pytest.param("metric", {**PPO, **COMPARED, "task_encoder": "relation", "memory": "gru"}, id="metric relation"),
     pytest.param("recurrent-sac", SMALL_SAC, id="recurrent-sac"),
 ]
 EPISODES, STEPS = 2, 6
@@ -182,9 +185,11 @@ def test_in_context_learners(name: str, settings: dict[str, Any], bounds: tuple[
     hold(found, expected)
 
 
-def test_pearls_processes_stay_equal() -> None:
+@pytest.mark.parametrize("task_encoder", ["critic", "relation"])
+def test_pearls_processes_stay_equal(task_encoder: str) -> None:
     # Which transitions it draws depends on who keeps them; what it does with them must not.
-    settings = {"updates_per_iteration": 3, "batch_size": 4, "context_size": 5, "hidden_sizes": (8,)}
+    small = {"updates_per_iteration": 3, "batch_size": 4, "context_size": 5, "hidden_sizes": (8,)}
+    settings = {**small, "task_encoder": task_encoder}
     iterations = [[rollout.map(single) for rollout in iteration_of(5, seed)] for seed in (0, 10)]
     learners = [
         TrainConfig(

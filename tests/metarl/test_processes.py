@@ -43,6 +43,26 @@ def test_moments_of_one_process_are_torchs_bit_for_bit() -> None:
     assert count == 101
 
 
+@pytest.mark.parametrize("counts", [[4], [1, 3], [2, 0, 1]])
+def test_a_function_of_all_rows_has_its_value_and_gradient_on_every_process(counts: list[int]) -> None:
+    pieces, weight = pieces_of(counts), torch.tensor([[2.0], [-1.0]], dtype=torch.float64)
+
+    def loss_of(rows: Tensor) -> Tensor:
+        return (rows @ rows.T).square().sum() + (rows @ weight).exp().sum()
+
+    def work(processes: Processes) -> tuple[Tensor, Tensor]:
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+        loss = loss_of(processes.joined(scale * pieces[processes.rank]))
+        (slope,) = torch.autograd.grad(loss, scale)
+        return loss.detach(), processes.mean(slope)
+
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    expected = loss_of(scale * torch.cat(pieces))
+    (slope,) = torch.autograd.grad(expected, scale)
+    for found in in_threads(len(counts), work):
+        torch.testing.assert_close(found, (expected.detach(), slope))
+
+
 @given(COUNTS)
 @settings(deadline=None, max_examples=20)
 def test_weighted_means_and_moments_are_those_of_all_rows(counts: list[int]) -> None:

@@ -20,9 +20,9 @@ class MemoryConfig:
     """Settings of the memory of a learner; its size is the learner's own setting."""
 
     memory: str = "gru"
-    """Memory of the trial: gru, lstm, min-gru, transformer, external, or your own as module:name."""
+    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, or your own as module:name."""
     previous_step: PreviousStep = "auto"
-    """Also read the inputs of the previous step: yes, no, or auto (yes for the transformer)."""
+    """Also read the inputs of the previous step: yes, no, or auto (yes for the transformer and set)."""
     layers: int = 2
     """Blocks of the transformer or min-gru."""
     heads: int = 4

@@ -14,6 +14,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rl2": {"hidden_size": 8},
     "hyper-rl2": {"hidden_size": 8, "policy_sizes": (4,)},
     "varibad": {"encoder_size": 8},
+    "metric": {"encoder_size": 8},
     "recurrent-sac": {"hidden_size": 8, "updates_per_iteration": 1},
     "pearl": {"hidden_sizes": (8,), "updates_per_iteration": 1, "random_iterations": 0},
 }

@@ -2,7 +2,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -10,17 +10,20 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from metarl.agents.in_context.pearl import Pearl
-from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.agents.in_context.pearl_networks import Belief, drawn
+from metarl.agents.in_context.pearl_config import PearlConfig, TaskEncoderName
+from metarl.agents.in_context.pearl_networks import drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
+from metarl.agents.in_context.task_encoders import Belief, MetricEncoder, divergence
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import DiagonalGaussian, SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.evaluation import evaluate
 from metarl.experiments.commands.collect import CollectOptions, collect
+from metarl.processes import ONE_PROCESS
 from metarl.rollout import Rollout
 from metarl.sampler import Sampler
 from metarl.training import resume, train
+from metarl.trials import Trials
 from tests.agents.by_hand import cut
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import numbers, same, tiny
@@ -94,18 +97,18 @@ def test_nothing_seen_is_the_prior() -> None:
 def test_the_divergence_from_the_prior_is_that_of_torch() -> None:
     mean, log_std = torch.randn(2, 4, 5, generator=stream()).unbind(0)
     expected = kl_divergence(Normal(mean, log_std.exp()), Normal(0.0, 1.0)).sum(-1).mean()
-    torch.testing.assert_close(Pearl.divergence(DiagonalGaussian(mean, log_std)), expected)
+    torch.testing.assert_close(divergence(DiagonalGaussian(mean, log_std)), expected)
 
 
 @pytest.mark.parametrize("encode_dynamics", [False, True])
 def test_the_encoder_multiplies_one_factor_for_each_transition_in_any_order(encode_dynamics: bool) -> None:
     learner, _ = made(encode_dynamics=encode_dynamics)
     steps = transitions(7)
-    whole = learner.networks.belief(steps)
-    shuffled = learner.networks.belief(indexed(steps, torch.tensor([3, 0, 6, 2, 5, 1, 4])))
+    whole = learner.networks.encoder.belief(steps)
+    shuffled = learner.networks.encoder.belief(indexed(steps, torch.tensor([3, 0, 6, 2, 5, 1, 4])))
     product = learner.begin(1)
     for number in range(7):
-        product = product + learner.networks.belief(indexed(steps, slice(number, number + 1)))
+        product = product + learner.networks.encoder.belief(indexed(steps, slice(number, number + 1)))
     for other in (shuffled, Belief(product.precision[0, 0], product.shift[0, 0])):
         torch.testing.assert_close(other.precision, whole.precision)
         torch.testing.assert_close(other.shift, whole.shift)
@@ -117,7 +120,7 @@ def test_what_is_no_step_has_no_factor() -> None:
     steps = transitions(7)
     padded = replace(steps, valid=torch.arange(7) < 4)
     torch.testing.assert_close(
-        learner.networks.belief(padded).shift, learner.networks.belief(indexed(steps, slice(4))).shift
+        learner.networks.encoder.belief(padded).shift, learner.networks.encoder.belief(indexed(steps, slice(4))).shift
     )
 
 
@@ -126,7 +129,7 @@ def test_the_encoder_sees_where_a_transition_leads_if_it_is_to(encode_dynamics: 
     learner, _ = made(encode_dynamics=encode_dynamics)
     steps = transitions(7)
     elsewhere = replace(steps, next_observations=steps.next_observations + 1)
-    same = torch.equal(learner.networks.belief(steps).shift, learner.networks.belief(elsewhere).shift)
+    same = torch.equal(learner.networks.encoder.belief(steps).shift, learner.networks.encoder.belief(elsewhere).shift)
     assert same != sees
 
 
@@ -135,7 +138,7 @@ def test_adapting_episode_by_episode_equals_all_at_once() -> None:
     state = learner.begin(TASKS)
     for rollout in rollouts:
         state = learner.adapt(state, rollout)
-    whole = learner.networks.belief(learner.transitions(rollouts))
+    whole = learner.networks.encoder.belief(learner.transitions(rollouts))
     torch.testing.assert_close(state.precision, whole.precision)
     torch.testing.assert_close(state.shift, whole.shift)
 
@@ -144,7 +147,7 @@ def test_a_step_of_a_recorded_episode_is_as_good_as_in_the_episode() -> None:
     learner, rollouts = learner_and_trials()
     steps = learner.transitions(rollouts[:1])
     halves = [indexed(steps, (slice(None), slice(None), part)) for part in (slice(3), slice(3, None))]
-    state = learner.networks.belief(halves[0]) + learner.networks.belief(halves[1])
+    state = learner.networks.encoder.belief(halves[0]) + learner.networks.encoder.belief(halves[1])
     torch.testing.assert_close(state.shift, learner.adapt(learner.begin(TASKS), rollouts[0]).shift)
 
 
@@ -201,7 +204,7 @@ def test_an_episode_keeps_to_its_latent_variables() -> None:
 def drawn_inputs(learner: Pearl) -> tuple[Transitions, DiagonalGaussian, Tensor]:
     """Return 8 transitions of 3 tasks, the beliefs from them, and a sample of these, with the encoder's graph."""
     steps = Transitions(**{name: value.unflatten(0, (3, 8)) for name, value in vars(transitions(24)).items()})
-    belief = learner.networks.belief(steps).posterior()
+    belief = learner.networks.encoder.belief(steps).posterior()
     return steps, belief, belief.sample(stream()).unsqueeze(1).expand(-1, 8, -1)
 
 
@@ -214,7 +217,7 @@ def test_the_encoders_gradient_comes_from_critics_and_divergence_only() -> None:
     steps, belief, latent = drawn_inputs(learner)
     networks = learner.networks
     actor_loss, entropy = learner.actor_loss(steps, latent, stream())
-    for loss in (learner.critic_loss(steps, latent, stream()), learner.divergence(belief)):
+    for loss in (learner.critic_loss(steps, latent, stream()), divergence(belief)):
         assert all(slope is not None and slope.any() for slope in slopes(loss, networks.encoder))
     for loss in (actor_loss, entropy):
         assert all(slope is None for slope in slopes(loss, networks.encoder))
@@ -228,12 +231,12 @@ def test_a_step_moves_the_encoder_down_critic_loss_and_weighted_divergence(
 ) -> None:
     learner, _ = made(kl_weight=kl_weight, reward_scale=2.0, batch_size=8)
     steps, belief, latent = drawn_inputs(learner)
-    loss = learner.critic_loss(steps, latent, stream(7)) + kl_weight / 4 * learner.divergence(belief)
+    loss = learner.critic_loss(steps, latent, stream(7)) + kl_weight / 4 * divergence(belief)
     expected = slopes(loss, learner.networks.encoder)
     monkeypatch.setattr(TrialReplay, "draw_tasks", lambda *_: torch.arange(3))
     monkeypatch.setattr(TrialReplay, "held", lambda _, tasks, given: (tasks, 1.0, given))
-    for draw in ("draw_replay", "draw_context"):
-        monkeypatch.setattr(TrialReplay, draw, lambda *_: steps)
+    monkeypatch.setattr(TrialReplay, "draw_replay", lambda *_: steps)
+    monkeypatch.setattr(TrialReplay, "draw_contexts", lambda *_: indexed(steps, (slice(None), None)))
     draws = stream()
     torch.randn(belief.mean.shape, generator=draws)  # the sample of the belief; the next ones are those of the critics
     monkeypatch.setattr(learner, "critic_loss", lambda *given: Pearl.critic_loss(learner, *given[:2], stream(7)))
@@ -321,6 +324,11 @@ def replay(tasks: int, room: int = 4) -> TrialReplay:
     return made_up
 
 
+def context(memory: TrialReplay, tasks: Tensor, count: int, draws: torch.Generator) -> Transitions:
+    """Draw one context of each task, ``[M, C]``."""
+    return indexed(memory.draw_contexts(tasks, 1, count, draws), (slice(None), 0))
+
+
 def steps_drawn(steps: Transitions) -> set[tuple[int, ...]]:
     return {tuple(row) for row in steps.observations[steps.valid].int().tolist()}
 
@@ -345,7 +353,7 @@ def test_everything_is_replayed() -> None:
 def test_a_context_is_the_first_episodes_of_one_trial_but_not_its_last() -> None:
     memory, met = replay(2), set()
     for seed in range(60):
-        steps = memory.draw_context(torch.tensor([0, 1]), 100, stream(seed))
+        steps = context(memory, torch.tensor([0, 1]), 100, stream(seed))
         for task in (0, 1):
             met.add(frozenset(steps_drawn(indexed(steps, task))))
             assert int(steps.valid[task].sum()) == len(steps_drawn(indexed(steps, task)))  # none twice
@@ -356,19 +364,40 @@ def test_a_context_is_the_first_episodes_of_one_trial_but_not_its_last() -> None
     assert met == {frozenset(steps) for steps in [*first.values(), *both.values()]}
 
 
+def test_contexts_of_a_task_are_of_different_trials_or_share_no_step() -> None:
+    lengths = ((3, 2), (4, 3))
+    for seed in range(20):
+        steps = replay(2).draw_contexts(torch.tensor([0, 1]), 3, 100, stream(seed))
+        for task in (0, 1):
+            one, two, last = (steps_drawn(indexed(steps, (task, number))) for number in range(3))
+            assert not one & two
+            trial, known = next(iter(one))[1], max(row[2] for row in one | two)
+            # The first two are of one trial, and have all of its episodes that are known; the last is of the other.
+            assert one | two == {
+                (task, trial, episode, step) for episode in range(known + 1) for step in range(lengths[trial][episode])
+            }
+            assert {row[:2] for row in last} == {(task, 1 - trial)}
+            assert {row[2] for row in last} <= set(range(known + 1))
+
+
 def test_a_context_has_no_more_steps_than_it_may() -> None:
-    counts = [replay(2).draw_context(torch.tensor([0]), 4, stream(seed)).valid.sum().item() for seed in range(30)]
+    counts = [context(replay(2), torch.tensor([0]), 4, stream(seed)).valid.sum().item() for seed in range(30)]
     assert set(counts) == {3, 4}
-    met = set.union(*(steps_drawn(replay(2).draw_context(torch.tensor([0]), 4, stream(seed))) for seed in range(60)))
+    met = set.union(*(steps_drawn(context(replay(2), torch.tensor([0]), 4, stream(seed))) for seed in range(60)))
     assert len(met) == 5 + 7  # any of the steps, not always the first ones
+
+
+def ends_of(rollouts: list[Rollout]) -> Tensor:
+    """Return where each episode of the trials ends ``[N, R, E]``."""
+    return torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
 
 
 def test_the_latest_tasks_are_remembered() -> None:
     memory = replay(tasks=10, room=4)
     assert memory.num_tasks == 4
     assert memory.num_transitions == 4 * 17
-    for draw in (memory.draw_replay, memory.draw_context):
-        steps = draw(torch.arange(4), 100, stream())
+    tasks = torch.arange(4)
+    for steps in (memory.draw_replay(tasks, 100, stream()), context(memory, tasks, 100, stream())):
         assert {row[0] for row in steps_drawn(steps)} == {6, 7, 8, 9}
 
 
@@ -423,7 +452,7 @@ def test_the_learner_replays_all_episodes_and_infers_from_all_but_the_last() -> 
     first, second, last = (rollout.env_steps for rollout in rollouts)
     assert learner.replay.num_transitions == first + second + last
     rewards = {name: {round(value, 5) for value in r.rewards[r.valid].tolist()} for name, r in enumerate(rollouts)}
-    contexts = [learner.replay.draw_context(torch.arange(TASKS), 100, stream(seed)) for seed in range(50)]
+    contexts = [context(learner.replay, torch.arange(TASKS), 100, stream(seed)) for seed in range(50)]
     met = {round(value, 5) for steps in contexts for value in steps.rewards[steps.valid].tolist()}
     assert met == rewards[0] | rewards[1]
     assert rewards[2] - met
@@ -443,7 +472,7 @@ def test_episodes_keep_to_random_actions_at_first() -> None:
 def test_metrics_are_of_the_update() -> None:
     learner, rollouts = learner_and_trials()
     metrics = learner.update(rollouts)
-    assert set(metrics) == set(Pearl.metrics)
+    assert set(metrics) == set(Pearl.metrics) - {"metric_loss"}
     assert metrics["replay_transitions"] == sum(rollout.env_steps for rollout in rollouts)
     assert metrics["critic_loss"] > 0
     assert metrics["latent_kl"] > 0
@@ -483,6 +512,62 @@ def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
     assert not torch.equal(after(1), after(2))
 
 
+METRIC_ENCODERS = [name for name in get_args(TaskEncoderName) if name != "critic"]
+
+
+@pytest.mark.parametrize("name", METRIC_ENCODERS)
+def test_a_metric_trains_the_encoder_and_nothing_else_does(name: str) -> None:
+    learner, rollouts = learner_and_trials(task_encoder=name)
+    learner.replay.add(learner.transitions(rollouts), ends_of(rollouts))
+    encoder = learner.networks.encoder
+
+    def draw(contexts: int) -> Transitions:
+        return learner.replay.draw_contexts(torch.arange(TASKS), contexts, 8, stream())
+
+    inferred = encoder.inferred(draw, 1.0, stream(), ONE_PROCESS)
+    assert not inferred.latents.requires_grad
+    for part in (encoder, learner.networks.critics, learner.networks.actor):
+        reached = [slope is not None and bool(slope.any()) for slope in slopes(inferred.loss, part)]
+        assert any(reached) == (part is encoder)
+    embedded = encoder.likeliest(encoder.belief(draw(3)))
+    assert isinstance(encoder, MetricEncoder)
+    torch.testing.assert_close(inferred.loss, encoder.metric.loss(embedded[:, :2], embedded[:, 2:]))
+
+
+def test_a_metric_needs_trials_to_compare() -> None:
+    learner, sampler = made(task_encoder="relation")
+    state = learner.begin(TASKS)
+    rollout = sampler.collect(learner, state, sampler.family.sample_tasks(TASKS, stream()), 1, 0)
+    with pytest.raises(InputError, match="task_encoder relation compares trials of one task: it needs --episodes-per-"):
+        learner.update([rollout, rollout])
+
+
+def test_some_tasks_of_a_step_are_unknown_as_in_a_first_episode() -> None:
+    learner, rollouts = learner_and_trials(task_encoder="prototypical", episodes_per_trial=4)
+    encoder = learner.networks.encoder
+    steps = indexed(learner.transitions(rollouts), (slice(1), slice(3)))
+    many = Transitions(**{name: value.repeat_interleave(2000, 0) for name, value in vars(steps).items()})
+    found = encoder.inferred(lambda contexts: many, 1.0, stream(), ONE_PROCESS).latents
+    unknown = encoder.likeliest(learner.begin(1))[0, 0]
+    known = encoder.likeliest(encoder.belief(steps))[0, 0]
+    blind = (found - unknown).abs().amax(-1) < 1e-5
+    assert blind.float().mean().item() == pytest.approx(1 / 4, abs=0.03)
+    torch.testing.assert_close(found[~blind], known.expand(int((~blind).sum()), -1))
+
+
+@pytest.mark.parametrize("name", ["critic", "contrastive", "siamese"])
+def test_a_task_is_described_before_each_step_by_the_steps_before(name: str) -> None:
+    learner, rollouts = learner_and_trials(task_encoder=name)
+    joined = Trials.of(rollouts)
+    found = learner.task_embeddings(joined)
+    state, encoder = learner.begin(TASKS), learner.networks.encoder
+    length = int(rollouts[0].valid[1, 1].sum())
+    row = SIDE_BY_SIDE + 1  # trial 1 of task 1
+    torch.testing.assert_close(found[row, 0], encoder.likeliest(state)[1, 0])
+    adapted = encoder.likeliest(learner.adapt(state, rollouts[0]))[1, 1]
+    torch.testing.assert_close(found[row, length], adapted)
+
+
 def test_it_refuses_discrete_actions() -> None:
     with pytest.raises(
         InputError, match=re.escape("pearl needs actions in a bounded Box, not in Discrete(5); use rl2")
@@ -499,6 +584,7 @@ def test_it_refuses_discrete_actions() -> None:
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
         ({"discount": 1.5}, "discount must lie in"),
         ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
+        ({"task_encoder": "cosine"}, "task_encoder must be one of critic, contrastive, .* not 'cosine'"),
         ({"hidden_sizes": (0,)}, "every hidden layer needs at least one unit"),
     ],
 )

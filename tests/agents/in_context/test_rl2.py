@@ -11,6 +11,7 @@ from metarl.agents.in_context.memories.gru import Gru
 from metarl.agents.in_context.memories.lstm import Lstm
 from metarl.agents.in_context.memories.memory import MEMORIES, TransitionReader
 from metarl.agents.in_context.memories.min_gru import MinGru
+from metarl.agents.in_context.memories.set import Set
 from metarl.agents.in_context.memories.transformer import Transformer
 from metarl.agents.in_context.rl2 import RecurrentActorCritic, Rl2, Rl2Config
 from metarl.distributions import Categorical, DiagonalGaussian
@@ -21,7 +22,7 @@ from metarl.family import make_family
 from metarl.run_directory import RunDirectory
 
 CPU = torch.device("cpu")
-KINDS = ("gru", "lstm", "min-gru", "transformer", "external")
+KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set")
 every_memory = pytest.mark.parametrize("memory", KINDS)
 
 
@@ -34,7 +35,7 @@ def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> Recurr
 def test_every_kind_of_memory_can_be_made() -> None:
     assert set(MEMORIES) == set(KINDS)
     made = [type(network_of(kind, previous_step="no").memory) for kind in KINDS]
-    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory]
+    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory, Set]
     assert isinstance(network_of("transformer").memory, TransitionReader)
 
 
@@ -75,7 +76,10 @@ def test_bounded_actions_have_gaussians_of_one_deviation(memory: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"memory": "lstn"}, r"no memory is called 'lstn'; did you mean lstm\? \(docs/rl2.md lists them\)"),
+        (
+            {"memory": "transfomer"},
+            r"no memory is called 'transfomer'; did you mean transformer\? \(docs/rl2.md lists them\)",
+        ),
         ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
         ({"layers": 0}, "layers must be at least 1, not 0"),
         ({"heads": 0}, "heads must be at least 1, not 0"),

@@ -140,7 +140,7 @@ def test_the_given_memory_stays_but_for_a_single_step_without_gradients(name: st
         assert all(torch.equal(memory[key], before[key]) for key in memory)
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "min-gru", "external"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "min-gru", "external", "set"])
 def test_the_first_step_counts_to_the_end(name: str) -> None:
     network, inputs = made(name)
     free = inputs.clone().requires_grad_()
@@ -165,7 +165,7 @@ def test_a_transition_reader_knows_the_inputs_of_the_step_before(name: str) -> N
 @pytest.mark.parametrize("previous_step", ["auto", "yes", "no"])
 def test_every_memory_can_be_given_the_step_before(name: str, previous_step: Any) -> None:
     network = make_memory(MemoryConfig(memory=name, previous_step=previous_step), INPUTS, 8)
-    given_both = previous_step == "yes" or (previous_step == "auto" and name == "transformer")
+    given_both = previous_step == "yes" or (previous_step == "auto" and name in ("transformer", "set"))
     assert isinstance(network, TransitionReader) == given_both
     outputs, _ = network(torch.randn(2, 3, INPUTS), network.initial(2))
     assert outputs.shape == (2, 3, network.size)

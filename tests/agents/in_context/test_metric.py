@@ -1,0 +1,122 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarl.agents.in_context.metric import MetricConfig, MetricLearner
+from metarl.config import RunConfig, TrainConfig
+from metarl.errors import InputError
+from metarl.evaluation import evaluate
+from metarl.rollout import Rollout
+from metarl.sampler import Sampler
+from metarl.training import resume, train
+from metarl.trials import Trials
+from tests.agents.by_hand import cut
+from tests.runs import numbers, tiny
+
+SMALL: dict[str, Any] = {"encoder_size": 8, "hidden_sizes": (8,), "metric_updates": 2}
+TASKS, SIDE_BY_SIDE = 4, 3
+
+
+def made(**settings: Any) -> tuple[MetricLearner, list[Rollout]]:
+    """Return a learner, and the rollouts of trials of two episodes, of which every second is cut short."""
+    config = TrainConfig("metric", "navigation-2d", RunConfig(horizon=6), MetricConfig(**{**SMALL, **settings}))
+    learner, sampler = config.make_learner(), Sampler(config.make_family())
+    assert isinstance(learner, MetricLearner)
+    session = sampler.session(learner, config.split().train_tasks(TASKS, 0), SIDE_BY_SIDE)
+    rollouts = [cut(sampler.run(session, 0), 4)]
+    session.adapt()
+    return learner, [*rollouts, sampler.run(session, 1)]
+
+
+def encoder_of(learner: MetricLearner) -> Tensor:
+    return torch.cat([value.detach().flatten().clone() for value in learner.network.encoder.parameters()])
+
+
+@pytest.mark.parametrize("name", ["contrastive", "prototypical"])
+def test_the_metric_trains_the_encoder_to_tell_tasks_apart(name: str) -> None:
+    learner, rollouts = made(task_encoder=name, metric_updates=30, metric_learning_rate=1e-2)
+    trials = Trials.of(rollouts)
+    # Rewards that give a task away.
+    trials = replace(trials, rewards=trials.rewards + torch.arange(TASKS).repeat_interleave(SIDE_BY_SIDE)[:, None])
+    first = learner.fit_encoder(trials, TASKS)["metric_loss"]
+    assert learner.fit_encoder(trials, TASKS)["metric_loss"] < 0.8 * first
+
+
+def test_policy_and_critic_have_no_gradient_for_the_encoder_and_the_metric_none_for_them() -> None:
+    learner, rollouts = made()
+    loss, _ = learner.loss(Trials.of(rollouts))
+    encoder, policy = list(learner.network.encoder.parameters()), list(learner.network.policy.parameters())
+    assert all(slope is None for slope in torch.autograd.grad(loss, encoder, allow_unused=True, retain_graph=True))
+    assert any(slope.any() for slope in torch.autograd.grad(loss, policy))
+    before = [value.clone() for value in policy]
+    was = encoder_of(learner)
+    learner.fit_encoder(Trials.of(rollouts), TASKS)
+    assert all(map(torch.equal, policy, before))
+    assert not torch.equal(encoder_of(learner), was)
+
+
+def test_what_is_compared_are_embeddings_of_two_trials_of_one_task() -> None:
+    learner, rollouts = made()
+    trials = Trials.of(rollouts)
+    # No trial is like another, already at its first step.
+    apart = torch.arange(TASKS * SIDE_BY_SIDE).view(-1, 1, 1) / 3
+    trials = replace(trials, observations=trials.observations + apart)
+    everything = learner.task_embeddings(trials).view(TASKS, SIDE_BY_SIDE, -1, 5)
+    rows = torch.arange(TASKS * SIDE_BY_SIDE).view(TASKS, SIDE_BY_SIDE)
+    met = set()
+    for seed in range(20):
+        support, query = learner._compared(trials, rows, torch.Generator().manual_seed(seed))
+        for task in range(TASKS):
+            own = []
+            for embeddings in (support[task], query[task]):
+                distances = (embeddings.detach().unsqueeze(1) - everything[task].flatten(0, 1)).norm(dim=-1)
+                assert (distances.amin(-1) < 1e-6).all()
+                trial = distances.argmin(-1) // everything.shape[2]
+                assert (trial == trial[0]).all()
+                own.append(int(trial[0]))
+            assert own[0] != own[1]
+            met.add(tuple(own))
+    assert len(met) == SIDE_BY_SIDE * (SIDE_BY_SIDE - 1)
+
+
+def test_a_single_trial_of_a_task_is_refused() -> None:
+    learner, rollouts = made()
+    first = [rollout.map(lambda tensor: tensor[:, :1]) for rollout in rollouts]
+    with pytest.raises(InputError, match="compares trials of one task: it needs --episodes-per-task 2 or more"):
+        learner.update(first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"task_encoder": "critic"}, "task_encoder must be one of contrastive, .* not 'critic'"),
+        ({"metric_tasks": 0}, "metric_tasks must be at least 1"),
+        ({"metric_learning_rate": 0.0}, "metric_learning_rate must be positive"),
+        ({"memory": "none"}, "none"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        MetricConfig(**settings)
+
+
+def test_a_run_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+    settings = MetricConfig(**SMALL)
+    run = {"checkpoint_every": 1}
+    train(replace(tiny("metric", tmp_path / "whole", iterations=3, **run), settings=settings))
+    train(replace(tiny("metric", tmp_path / "parts", iterations=2, **run), settings=settings))
+    resume(tmp_path / "parts", 3)
+    assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_it_learns_to_find_goals(tmp_path: Path) -> None:
+    run = RunConfig(40, horizon=20, tasks_per_batch=32, episodes_per_task=4, track="disabled", out=str(tmp_path))
+    settings = MetricConfig(learning_rate=3e-3, epochs=8, discount=0.9)
+    train(TrainConfig("metric", "navigation-2d", run, settings))
+    means = evaluate(tmp_path).returns.mean(0)
+    assert means[-1] > -6  # staying where it starts has -7.7
