@@ -1,9 +1,9 @@
 """Metric-based task inference: a policy that acts on an embedding of its trial, which is trained to tell tasks apart.
 
-An encoder with a memory maps the trial so far to an embedding. It is trained by comparison: embeddings of different
+An encoder with a memory maps the episodes so far to an embedding. It is trained by comparison: embeddings of different
 trials of one task should be alike, and those of different tasks differ (``task_metrics``). Neither rewards are
-predicted nor does a gradient of policy or critic reach it. Policy and critic act on the observation and the embedding
-and are trained with PPO over whole trials.
+predicted nor does a gradient of policy or critic reach it. Policy and critic act on the observation and on the
+embedding with which the episode started, and are trained with PPO over whole trials.
 """
 
 import copy
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, make_memory
 from metarl.agents.in_context.selected_trials import own_or_first
 from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.task_metrics import METRICS, Metric
@@ -31,7 +31,7 @@ from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_layers, require_positive
 
 MetricName = Literal["contrastive", "siamese", "prototypical", "matching", "relation"]
-# Steps of a trial that are compared: its embedding after few steps should be like that after many.
+# Steps of an episode that are compared: the embedding after few steps should be like that after many.
 PREFIXES = 2
 
 
@@ -87,6 +87,8 @@ class TaskEmbedder(nn.Module):
 class EmbeddingActorCritic(KnowingActorCritic):
     """Policy and critic on observation and embedding, without gradients into the encoder.
 
+    The embedding is that of the episodes before: what is known at an episode's first step is kept until its end.
+
     Args:
         encoder: encoder of the embeddings.
         observation_size: size of the observation, which comes first in a step's inputs.
@@ -99,18 +101,26 @@ class EmbeddingActorCritic(KnowingActorCritic):
         self, encoder: TaskEmbedder, observation_size: int, latent: int, hidden_sizes: Sequence[int], head: ActionHead
     ) -> None:
         super().__init__()
-        self.encoder, self.head, self._observation_size = encoder, head, observation_size
+        self.encoder, self.head, self._observation_size, self._latent = encoder, head, observation_size, latent
         self.policy, self.critic = self.heads([observation_size + latent, *hidden_sizes], head)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""
-        return self.encoder.memory.initial(trials)
+        memory = self.encoder.memory.initial(trials)
+        return {"embedding": self.encoder.embedding.weight.new_zeros(trials, self._latent), **memory}
 
     def inferred(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
         """Return observations and embeddings."""
+        own = {name: value for name, value in memory.items() if name != "embedding"}
         with torch.no_grad():
-            embeddings, memory = self.encoder(inputs, memory, lengths)
-        return torch.cat([inputs[..., : self._observation_size], embeddings], -1), memory
+            embeddings, own = self.encoder(inputs, own, lengths)
+        # The step in which the episode started, which may be before these steps; the flag is the last of the inputs.
+        numbers = torch.arange(inputs.shape[1], device=inputs.device)
+        start = torch.where(inputs[..., -1] > 0, numbers, -1).cummax(1).values.unsqueeze(-1)
+        here = embeddings.gather(1, start.clamp(min=0).expand_as(embeddings))
+        kept = torch.where(start < 0, memory["embedding"].unsqueeze(1), here)
+        known = torch.cat([inputs[..., : self._observation_size], kept], -1)
+        return known, {"embedding": last_steps(kept, lengths), **own}
 
 
 @register_learner
@@ -157,15 +167,19 @@ class MetricLearner(TrialPpoLearner):
             raise InputError("metric compares trials of one task: it needs --episodes-per-task 2 or more")
         return super().update(rollouts)
 
-    def _learn(self, trials: Trials, num_tasks: int) -> dict[str, Tensor | float]:
+    def _learn(self, trials: Trials, rollouts: Sequence[Rollout]) -> dict[str, Tensor | float]:
         # The policy is updated first: its likelihood ratios start at 1 only with the embeddings that it acted on.
-        return {**super()._learn(trials, num_tasks), **self.fit_encoder(trials, num_tasks)}
+        fitted = super()._learn(trials, rollouts)
+        return {**fitted, **self.fit_encoder(Trials.of_episode(rollouts[0]), rollouts[0].num_tasks)}
 
     def fit_encoder(self, trials: Trials, num_tasks: int) -> dict[str, Tensor]:
         """Minimise the metric's loss in several Adam steps, each on some of the tasks.
 
+        What is compared are first episodes, in which nothing was known of the task. Otherwise it would suffice to tell
+        where the policy went, by what it knew of the task already.
+
         Args:
-            trials: this process's trials, sorted by task.
+            trials: the first episodes of this process's trials, sorted by task.
             num_tasks: number of its tasks.
         """
         own, total = self.processes.rows(num_tasks)
@@ -198,7 +212,8 @@ class MetricLearner(TrialPpoLearner):
         chosen = trials[rows.gather(1, order).flatten()]
         with torch.no_grad():  # a learned observation encoder belongs to the policy
             inputs = self.trial_inputs(chosen)
-        embeddings, _ = self.network.encoder(inputs, self.network.initial(len(inputs)))
+        encoder = self.network.encoder
+        embeddings, _ = encoder(inputs, encoder.memory.initial(len(inputs)))
         steps = (places.flatten(0, 1) * chosen.lengths[:, None]).long()
         picked = embeddings[torch.arange(len(steps), device=self._device)[:, None], steps]
         support, query = picked.view(len(rows), 2, PREFIXES, -1).unbind(1)
@@ -218,9 +233,8 @@ class MetricLearner(TrialPpoLearner):
     @torch.no_grad()
     def task_embeddings(self, trials: Trials) -> Tensor:
         """Return the embedding that each step is acted on; see ``learner.TaskEmbedding``."""
-        initial = self.network.initial(len(trials.rewards))
-        embeddings: Tensor = self.network.encoder(self.trial_inputs(trials), initial)[0]
-        return embeddings
+        known, _ = self.network.inferred(self.trial_inputs(trials), self.network.initial(len(trials.rewards)), None)
+        return known[..., self.inputs.observation_size :]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's state and the moments of the encoder's optimiser."""

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.agents.in_context.pearl_networks import OpenBelief, PearlNetworks, drawn
+from metarl.agents.in_context.pearl_networks import OpenBelief, PearlNetworks, drawn, make_encoder
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.step_inputs import StepInputs
-from metarl.agents.in_context.task_encoders import Belief, BeliefEncoder, MetricEncoder, TaskEncoder
+from metarl.agents.in_context.task_encoders import Belief
 from metarl.distributions import SquashedGaussian
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
@@ -52,9 +52,9 @@ class Pearl(Learner):
         "adaptation_kl": "mean KL divergence of the policy at the mean of the belief from the one at the prior's mean, "
         "in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
         "critic_loss": "sum of both critics' mean squared errors, in rewards squared, mean over the SAC updates",
-        "latent_kl": "mean KL divergence of the beliefs about training tasks from the prior, in nats, with "
-        "`task_encoder` critic",
-        "metric_loss": "loss of the metric that trains the embedding of a task, with another `task_encoder`",
+        "latent_kl": "mean KL divergence of beliefs about training tasks from the prior, in nats, if `task_encoder` is "
+        "critic",
+        "metric_loss": "loss of the metric that trains the embedding of a task, if `task_encoder` is a metric",
         "actor_loss": "negative soft value of the policy",
         "entropy": "mean entropy of the policy, in nats, estimated from its actions",
         "replay_transitions": "transitions in the replay buffer",
@@ -216,8 +216,9 @@ class Pearl(Learner):
         weight *= self.processes.size
         steps = self._encoded(self.replay.draw_replay(tasks, config.batch_size, stream))
 
-        def draw(contexts: int) -> Transitions:
-            return self._encoded(self.replay.draw_contexts(tasks, contexts, config.context_size, stream))
+        def draw(contexts: int, uninformed: bool = False) -> Transitions:
+            drawn_steps = self.replay.draw_contexts(tasks, contexts, config.context_size, stream, uninformed)
+            return self._encoded(drawn_steps)
 
         encoder = self.networks.encoder
         inferred = encoder.inferred(draw, weight, stream, self.processes)
@@ -292,12 +293,3 @@ class Pearl(Learner):
         for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
-
-
-def make_encoder(config: PearlConfig, inputs: StepInputs, stream: torch.Generator, seed: int) -> TaskEncoder:
-    """Return the task encoder that the settings name."""
-    transition = (2 if config.encode_dynamics else 1) * inputs.observation_size + inputs.action_size + 1
-    sizes = transition, config.hidden_sizes, config.latent_size, config.encode_dynamics, stream
-    if config.task_encoder == "critic":
-        return BeliefEncoder(*sizes, config.kl_weight / config.reward_scale**2)
-    return MetricEncoder(*sizes, config.task_encoder, 1 / config.episodes_per_trial, seed)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.perceptrons import Perceptrons
-from metarl.agents.in_context.task_encoders import Belief, TaskEncoder
+from metarl.agents.in_context.step_inputs import StepInputs
+from metarl.agents.in_context.task_encoders import Belief, BeliefEncoder, MetricEncoder, TaskEncoder
 from metarl.distributions import SquashedGaussian
 from metarl.learner import OpenState
 from metarl.noise import draw_rows
@@ -78,3 +80,12 @@ def drawn(distribution: SquashedGaussian, stream: torch.Generator) -> tuple[Tens
     """Sample actions ``[..., A]``; return them and their log-densities ``[...]``, as functions of the parameters."""
     mean, _ = distribution.tensors()
     return distribution.of_noise(draw_rows(torch.randn, mean.shape, stream, device=mean.device, dtype=mean.dtype))
+
+
+def make_encoder(config: PearlConfig, inputs: StepInputs, stream: torch.Generator, seed: int) -> TaskEncoder:
+    """Return the task encoder that the settings name."""
+    transition = (2 if config.encode_dynamics else 1) * inputs.observation_size + inputs.action_size + 1
+    sizes = transition, config.hidden_sizes, config.latent_size, config.encode_dynamics, stream
+    if config.task_encoder == "critic":
+        return BeliefEncoder(*sizes, config.kl_weight / config.reward_scale**2)
+    return MetricEncoder(*sizes, config.task_encoder, 1 / config.episodes_per_trial, seed)

@@ -202,17 +202,26 @@ class TrialReplay:
         steps = (draw_rows(torch.rand, shape, stream, device=self._device) * lengths).long()
         return self._steps(tasks.unsqueeze(-1), trials, steps, torch.ones_like(steps, dtype=torch.bool))
 
-    def draw_contexts(self, tasks: Tensor, contexts: int, count: int, stream: torch.Generator) -> Transitions:
+    def draw_contexts(
+        self, tasks: Tensor, contexts: int, count: int, stream: torch.Generator, uninformed: bool = False
+    ) -> Transitions:
         """Draw contexts ``[M, contexts, C]`` of tasks in slots ``[M]``: up to ``count`` steps of first episodes each.
 
         The number of episodes (never all of them) is random, and the same in all contexts of a task. If there is more
         than one trial, the last context is of a trial of its own, and the others are of different trials as far as
         there are; contexts of one trial have no step in common. Steps are drawn without replacement.
+
+        Args:
+            tasks: slots of M tasks.
+            contexts: of each task.
+            count: most steps in one.
+            stream: generator of what is drawn.
+            uninformed: whether to draw from first episodes only, which were acted without knowledge of the task.
         """
         number = self._ends.shape[1]
         trials, known = (
             draw_rows(partial(torch.randint, high), tasks.shape, stream, device=self._device)
-            for high in (number, self._ends.shape[-1] - 1)
+            for high in (number, 1 if uninformed else self._ends.shape[-1] - 1)
         )
         keys = draw_rows(torch.rand, (len(tasks), self._trial_steps), stream, device=self._device)
         others = max(1, number - 1)

@@ -10,7 +10,7 @@ embedding of the belief's mean, which is trained to be alike in contexts of one 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,13 @@ class Belief:
         """Return the product of all factors and the prior, which is N(0, 1) for each number."""
         precision = 1 + self.precision
         return DiagonalGaussian(self.shift / precision, -0.5 * precision.log())
+
+
+class DrawContexts(Protocol):
+    """Draws contexts of the M tasks of a step of training; see ``TrialReplay.draw_contexts``."""
+
+    def __call__(self, contexts: int, uninformed: bool = False) -> Transitions:
+        """Return so many contexts of each task, ``[M, contexts, C]``."""
 
 
 class Inferred(NamedTuple):
@@ -118,13 +125,11 @@ class TaskEncoder(nn.Module, ABC):
         """Return what an episode with deterministic actions acts on, ``[..., Z]``."""
 
     @abstractmethod
-    def inferred(
-        self, draw: Callable[[int], Transitions], weight: float, stream: torch.Generator, processes: Processes
-    ) -> Inferred:
+    def inferred(self, draw: DrawContexts, weight: float, stream: torch.Generator, processes: Processes) -> Inferred:
         """Infer M tasks from contexts drawn for a step of training.
 
         Args:
-            draw: returns so many contexts of each task, ``[M, contexts, C]``.
+            draw: draws contexts of them.
             weight: of this process's tasks among all; see ``TrialReplay.held``.
             stream: of the step's noise.
             processes: the processes that take the step.
@@ -160,9 +165,7 @@ class BeliefEncoder(TaskEncoder):
         """Return the belief's mean."""
         return belief.posterior().mean
 
-    def inferred(
-        self, draw: Callable[[int], Transitions], weight: float, stream: torch.Generator, processes: Processes
-    ) -> Inferred:
+    def inferred(self, draw: DrawContexts, weight: float, stream: torch.Generator, processes: Processes) -> Inferred:
         """Sample the belief of one context of each task; gradients of the sample reach the encoder."""
         belief = self.belief(draw(1)).map(lambda tensor: tensor.squeeze(1)).posterior()
         latents, measure = belief.sample(stream), weight * divergence(belief)
@@ -217,18 +220,19 @@ class MetricEncoder(TaskEncoder):
         embeddings: Tensor = self.head(belief.posterior().mean)[0]
         return self.metric.compared(embeddings)
 
-    def inferred(
-        self, draw: Callable[[int], Transitions], weight: float, stream: torch.Generator, processes: Processes
-    ) -> Inferred:
-        """Compare contexts of all processes' tasks; return embeddings of the first context of each, as constants."""
-        beliefs = self.belief(draw(COMPARED))
-        embedded = self.likeliest(beliefs)
+    def inferred(self, draw: DrawContexts, weight: float, stream: torch.Generator, processes: Processes) -> Inferred:
+        """Compare contexts of all processes' tasks; return embeddings of another context of each, as constants.
+
+        What is compared are episodes that were acted without knowledge of the task. Otherwise it would suffice to tell
+        where the policy went, by what it knew of the task already.
+        """
+        embedded = self.likeliest(self.belief(draw(COMPARED, uninformed=True)))
         joined = processes.joined(embedded if weight else embedded[:0])
         loss = self.metric.loss(joined[:, :2], joined[:, 2:])
         with torch.no_grad():
             shape, device = (len(embedded), 1), embedded.device
             told = draw_rows(torch.rand, shape, stream, device=device) >= self._blind
-            latents = self.likeliest(beliefs.map(lambda tensor: tensor[:, 0] * told))
+            latents = self.likeliest(self.belief(draw(1)).map(lambda tensor: tensor[:, 0] * told))
         return Inferred(latents, loss, loss)
 
 

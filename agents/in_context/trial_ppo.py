@@ -136,7 +136,7 @@ class TrialPpoLearner(TrialLearner):
         values = [*self.network.parameters(), *self.network.buffers()]
         moved = self.adaptation_kl(rollouts[-1])
         with restored_on_error(self, self._accounts, values, self._optimizers):
-            metrics = read({"adaptation_kl": moved, **self._learn(Trials.of(rollouts), rollouts[0].num_tasks)})
+            metrics = read({"adaptation_kl": moved, **self._learn(Trials.of(rollouts), rollouts)})
             for name, what in self._norms.items():
                 if not math.isfinite(metrics[name]):
                     raise RunError(f"the update is not finite (NaN or infinity in {what})")
@@ -158,7 +158,7 @@ class TrialPpoLearner(TrialLearner):
         kl = after.kl(before) * episode.valid
         return self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum())
 
-    def _learn(self, trials: Trials, num_tasks: int) -> dict[str, Tensor | float]:
+    def _learn(self, trials: Trials, rollouts: Sequence[Rollout]) -> dict[str, Tensor | float]:
         # The critic's scale depends on the length of the longest trial, which must be that of all processes' trials.
         trials = trials.padded(max(self.processes.counts(trials.valid.shape[1])))
         (group,) = self._optimizer.param_groups

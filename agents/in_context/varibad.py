@@ -149,9 +149,9 @@ class VariBad(TrialPpoLearner):
             self.past.newest, self.past.added = before
             raise
 
-    def _learn(self, trials: Trials, num_tasks: int) -> dict[str, Tensor | float]:
+    def _learn(self, trials: Trials, rollouts: Sequence[Rollout]) -> dict[str, Tensor | float]:
         # The policy is updated first: its likelihood ratios start at 1 only with the beliefs that it acted on.
-        return {**super()._learn(trials, num_tasks), **self.fit_model(trials)}
+        return {**super()._learn(trials, rollouts), **self.fit_model(trials)}
 
     def fit_model(self, trials: Trials) -> dict[str, Tensor]:
         """Maximise the ELBO in several Adam steps, each on trials drawn from the current and past iterations."""

@@ -65,7 +65,9 @@ def test_what_is_compared_are_embeddings_of_two_trials_of_one_task() -> None:
     # No trial is like another, already at its first step.
     apart = torch.arange(TASKS * SIDE_BY_SIDE).view(-1, 1, 1) / 3
     trials = replace(trials, observations=trials.observations + apart)
-    everything = learner.task_embeddings(trials).view(TASKS, SIDE_BY_SIDE, -1, 5)
+    encoder = learner.network.encoder
+    found, _ = encoder(learner.trial_inputs(trials), encoder.memory.initial(len(trials.rewards)))
+    everything = found.detach().view(TASKS, SIDE_BY_SIDE, -1, 5)
     rows = torch.arange(TASKS * SIDE_BY_SIDE).view(TASKS, SIDE_BY_SIDE)
     met = set()
     for seed in range(20):
@@ -81,6 +83,27 @@ def test_what_is_compared_are_embeddings_of_two_trials_of_one_task() -> None:
             assert own[0] != own[1]
             met.add(tuple(own))
     assert len(met) == SIDE_BY_SIDE * (SIDE_BY_SIDE - 1)
+
+
+def test_an_episode_acts_on_what_was_known_when_it_started() -> None:
+    learner, rollouts = made()
+    trials = Trials.of(rollouts)
+    acted_on, encoder = learner.task_embeddings(trials), learner.network.encoder
+    every, _ = encoder(learner.trial_inputs(trials), encoder.memory.initial(len(trials.rewards)))
+    for trial, (embeddings, starts) in enumerate(zip(acted_on, trials.starts, strict=True)):
+        first, second = starts.nonzero().flatten().tolist()
+        assert (embeddings[first:second] == embeddings[first]).all()
+        assert (embeddings[second:] == embeddings[second]).all()
+        torch.testing.assert_close(embeddings[[first, second]], every[trial, [first, second]])
+        assert not torch.equal(embeddings[first], embeddings[second])
+
+
+def test_the_encoder_is_trained_on_first_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, rollouts = made()
+    seen: list[Trials] = []
+    monkeypatch.setattr(learner, "fit_encoder", lambda trials, tasks: seen.append(trials) or {})
+    learner._learn(Trials.of(rollouts), rollouts)
+    assert torch.equal(seen[0].rewards, rollouts[0].rewards.flatten(0, 1))
 
 
 def test_a_single_trial_of_a_task_is_refused() -> None:

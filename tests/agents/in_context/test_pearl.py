@@ -380,6 +380,12 @@ def test_contexts_of_a_task_are_of_different_trials_or_share_no_step() -> None:
             assert {row[2] for row in last} <= set(range(known + 1))
 
 
+def test_uninformed_contexts_are_of_first_episodes() -> None:
+    for seed in range(10):
+        steps = replay(2).draw_contexts(torch.tensor([0, 1]), 3, 100, stream(seed), uninformed=True)
+        assert {row[2] for row in steps_drawn(steps)} == {0}
+
+
 def test_a_context_has_no_more_steps_than_it_may() -> None:
     counts = [context(replay(2), torch.tensor([0]), 4, stream(seed)).valid.sum().item() for seed in range(30)]
     assert set(counts) == {3, 4}
@@ -521,15 +527,15 @@ def test_a_metric_trains_the_encoder_and_nothing_else_does(name: str) -> None:
     learner.replay.add(learner.transitions(rollouts), ends_of(rollouts))
     encoder = learner.networks.encoder
 
-    def draw(contexts: int) -> Transitions:
-        return learner.replay.draw_contexts(torch.arange(TASKS), contexts, 8, stream())
+    def draw(contexts: int, uninformed: bool = False) -> Transitions:
+        return learner.replay.draw_contexts(torch.arange(TASKS), contexts, 8, stream(), uninformed)
 
     inferred = encoder.inferred(draw, 1.0, stream(), ONE_PROCESS)
     assert not inferred.latents.requires_grad
     for part in (encoder, learner.networks.critics, learner.networks.actor):
         reached = [slope is not None and bool(slope.any()) for slope in slopes(inferred.loss, part)]
         assert any(reached) == (part is encoder)
-    embedded = encoder.likeliest(encoder.belief(draw(3)))
+    embedded = encoder.likeliest(encoder.belief(draw(3, uninformed=True)))
     assert isinstance(encoder, MetricEncoder)
     torch.testing.assert_close(inferred.loss, encoder.metric.loss(embedded[:, :2], embedded[:, 2:]))
 
@@ -547,7 +553,7 @@ def test_some_tasks_of_a_step_are_unknown_as_in_a_first_episode() -> None:
     encoder = learner.networks.encoder
     steps = indexed(learner.transitions(rollouts), (slice(1), slice(3)))
     many = Transitions(**{name: value.repeat_interleave(2000, 0) for name, value in vars(steps).items()})
-    found = encoder.inferred(lambda contexts: many, 1.0, stream(), ONE_PROCESS).latents
+    found = encoder.inferred(lambda contexts, uninformed=False: many, 1.0, stream(), ONE_PROCESS).latents
     unknown = encoder.likeliest(learner.begin(1))[0, 0]
     known = encoder.likeliest(encoder.belief(steps))[0, 0]
     blind = (found - unknown).abs().amax(-1) < 1e-5
