@@ -28,7 +28,8 @@ class Set(MemoryNetwork):
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
         self.size = size
-        self.factor = nn.Sequential(nn.Linear(inputs, size), nn.ReLU(), nn.Linear(size, 2 * size))
+        hidden = [nn.Linear(inputs, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU()]
+        self.factor = nn.Sequential(*hidden, nn.Linear(size, 2 * size))
         self.merged = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
 
     @classmethod
