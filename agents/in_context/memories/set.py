@@ -30,7 +30,7 @@ class Set(MemoryNetwork):
         self.size = size
         hidden = [nn.Linear(inputs, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU()]
         self.factor = nn.Sequential(*hidden, nn.Linear(size, 2 * size))
-        self.merged = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU())
+        self.merged = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size))
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
