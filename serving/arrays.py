@@ -1,11 +1,10 @@
-"""Numbers of a request as tensors: their shape, type and range are checked, and refused in one line."""
+"""Numbers of a request as arrays: their shape, type and range are checked, and refused in one line."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor
 
 from metarl.serving.problems import BadRequest
 from metarl.spaces import one_line, unit_range
@@ -13,55 +12,55 @@ from metarl.spaces import one_line, unit_range
 KINDS = {"b": "booleans", "iu": "integers", "biu": "integers", "iuf": "numbers"}
 
 
-def observations(space: spaces.Space[Any], name: str, given: Any, lead: tuple[int, ...]) -> Tensor:
+def observations(space: spaces.Space[Any], name: str, given: Any, lead: tuple[int, ...]) -> np.ndarray:
     """Return observations ``[*lead, *observation]``; floating-point ones in float32.
 
     Raises:
         BadRequest: when the shape or a value does not fit the space.
     """
-    values = _elements(space, name, given, lead)
-    return torch.as_tensor(values.astype(np.float32) if values.dtype.kind == "f" else values)
+    return _elements(space, name, given, lead)
 
 
-def policy_actions(space: spaces.Space[Any], name: str, given: Any, lead: tuple[int, ...]) -> Tensor:
+def policy_actions(space: spaces.Space[Any], name: str, given: Any, lead: tuple[int, ...]) -> np.ndarray:
     """Return actions in the env's units ``[*lead, *action]`` in those of the policy, which have one axis or none.
 
     Raises:
         BadRequest: when the shape is wrong, or one is outside the action space.
     """
     values = _elements(space, name, given, lead)
-    flat = values.reshape(-1, *(space.shape or ()))
+    flat = values.astype(space.dtype).reshape(-1, *(space.shape or ()))
     if not all(space.contains(each) for each in (flat if space.shape else [space.dtype.type(each) for each in flat])):  # type: ignore[union-attr]
         raise BadRequest(f"{name}: an action is not in the action space, {one_line(space)}")
     if isinstance(space, spaces.Box):
-        return unit_range(space)(torch.as_tensor(values)).float().flatten(len(lead))
-    shifted = torch.as_tensor(values - getattr(space, "start", 0)).long()
-    return shifted.flatten(len(lead)) if space.shape else shifted
+        units = unit_range(space)(torch.as_tensor(values)).float().numpy()
+    else:
+        units = (values - getattr(space, "start", 0)).astype(np.int64)
+    return units.reshape(*lead, -1) if space.shape else units
 
 
-def numbers(name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
+def numbers(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return finite numbers of a shape in float32.
 
     Raises:
         BadRequest: when they are anything else.
     """
-    return torch.as_tensor(_finite(name, _array(name, given, shape, "iuf"), np.float32))
+    return _finite(name, _array(name, given, shape, "iuf"))
 
 
-def flags(name: str, given: Any, shape: tuple[int, ...]) -> Tensor:
+def flags(name: str, given: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return booleans of a shape.
 
     Raises:
         BadRequest: when they are anything else.
     """
-    return torch.as_tensor(_array(name, given, shape, "b"))
+    return _array(name, given, shape, "b")
 
 
 def _elements(space: spaces.Space[Any], name: str, given: Any, lead: tuple[int, ...]) -> np.ndarray:
-    """Return elements of a space in its type; those of a Box of floating-point numbers need not be in its bounds."""
+    """Return elements of a space: floating-point ones in float32 and not held to bounds, others in the space's type."""
     shape, dtype = (*lead, *(space.shape or ())), np.dtype(space.dtype)
     if dtype.kind == "f":
-        return _finite(name, _array(name, given, shape, "iuf"), dtype)
+        return _finite(name, _array(name, given, shape, "iuf"))
     values = _array(name, given, shape, "iu" if dtype.kind in "iu" else "biu")
     low, high = _bounds(space)
     if not ((values >= low) & (values <= high)).all():
@@ -93,9 +92,10 @@ def _array(name: str, given: Any, shape: tuple[int, ...], kinds: str) -> np.ndar
     return values
 
 
-def _finite(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:
+def _finite(name: str, values: np.ndarray) -> np.ndarray:
+    """Return numbers in float32."""
     with np.errstate(over="ignore"):
-        kept = values.astype(dtype)
-        if not np.isfinite(kept.astype(np.float32)).all():
-            raise BadRequest(f"{name} has a number that is NaN, infinite or beyond float32")
+        kept = values.astype(np.float32)
+    if not np.isfinite(kept).all():
+        raise BadRequest(f"{name} has a number that is NaN, infinite or beyond float32")
     return kept

@@ -68,7 +68,7 @@ class Database:
         Raises:
             NotStored: when they are not.
         """
-        await asyncio.wrap_future(self._submit(_Work(writes, None)))
+        await self._submit(_Work(writes, None, asyncio.get_running_loop().create_future()))
 
     async def read(self, query: Callable[[Connection], Value]) -> Value:
         """Return what a query finds.
@@ -76,16 +76,16 @@ class Database:
         Raises:
             NotStored: when the database cannot be read.
         """
-        found: Value = await asyncio.wrap_future(self._submit(_Work((), query)))
+        found: Value = await self._submit(_Work((), query, asyncio.get_running_loop().create_future()))
         return found
 
     def write_now(self, *writes: Write) -> None:
         """Write rows, for threads without an event loop; as ``write``."""
-        self._submit(_Work(writes, None)).result()
+        self._submit(_Work(writes, None, Future())).result()
 
     def read_now(self, query: Callable[[Connection], Value]) -> Value:
         """Return what a query finds, for threads without an event loop; as ``read``."""
-        found: Value = self._submit(_Work((), query)).result()
+        found: Value = self._submit(_Work((), query, Future())).result()
         return found
 
     def close(self) -> None:
@@ -94,7 +94,8 @@ class Database:
         self._thread.join()
         self._engine.dispose()
 
-    def _submit(self, work: "_Work") -> "Future[Any]":
+    def _submit(self, work: "_Work") -> Any:
+        """Queue a work; return its future, of asyncio's or of threads."""
         self._waiting.put(work)
         return work.done
 
@@ -103,17 +104,14 @@ class Database:
             batch = [self._waiting.get()]
             while not self._waiting.empty():
                 batch.append(self._waiting.get())
-            # One whose client has gone is not begun; from here on none can be cancelled.
-            works = [work for work in batch if work is not None and work.done.set_running_or_notify_cancel()]
+            works = [work for work in batch if work is not None]
+            outcomes: list[Any]
             try:
                 outcomes = self._commit(works)
             except Exception as error:
                 self._disconnect()
-                for work in works:
-                    work.done.set_exception(NotStored(f"the database did not answer: {_reason(error)}; try again"))
-            else:
-                for work, outcome in zip(works, outcomes, strict=True):
-                    work.done.set_result(outcome)
+                outcomes = [NotStored(f"the database did not answer: {_reason(error)}; try again")] * len(works)
+            _deliver(list(zip((work.done for work in works), outcomes, strict=True)))
             if None in batch:
                 self._disconnect()
                 return
@@ -173,9 +171,38 @@ class Database:
 class _Work:
     """Rows to write or a query, and the future of its outcome."""
 
-    def __init__(self, writes: tuple[Write, ...], query: Callable[[Connection], Any] | None) -> None:
-        self.writes, self.query = writes, query
-        self.done: Future[Any] = Future()
+    def __init__(
+        self,
+        writes: tuple[Write, ...],
+        query: Callable[[Connection], Any] | None,
+        done: "Future[Any] | asyncio.Future[Any]",
+    ) -> None:
+        self.writes, self.query, self.done = writes, query, done
+
+
+def _deliver(outcomes: list[tuple["Future[Any] | asyncio.Future[Any]", Any]]) -> None:
+    """Set the outcomes of futures; an event loop is woken once for all of its own."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
+    for done, outcome in outcomes:
+        if isinstance(done, Future):
+            _set(done, outcome)
+        else:
+            loops.setdefault(done.get_loop(), []).append((done, outcome))
+    for loop, own in loops.items():
+        loop.call_soon_threadsafe(_set_all, own)
+
+
+def _set_all(outcomes: list[tuple["asyncio.Future[Any]", Any]]) -> None:
+    for done, outcome in outcomes:
+        if not done.cancelled():  # its client has gone
+            _set(done, outcome)
+
+
+def _set(done: "Future[Any] | asyncio.Future[Any]", outcome: Any) -> None:
+    if isinstance(outcome, NotStored):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
 
 
 class _File:

@@ -55,8 +55,7 @@ class Guard:
                 await self._app(scope, passed, counted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._metrics.requests.labels(route, status).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - began)
+            self._metrics.count(route, status, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return the status and the line with which a request is refused by its head, or None."""

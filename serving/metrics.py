@@ -21,6 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = own = CollectorRegistry()
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter("metarl_requests", "Requests", ["route", "status"], registry=own)
         self.seconds = Histogram(
             "metarl_request_seconds", "From a request to its answer", ["route"], buckets=SECONDS, registry=own
@@ -30,6 +31,14 @@ class Metrics:
         self.episodes = Counter("metarl_episodes", "Complete episodes", registry=own)
         self.rebuilt = Counter("metarl_rebuilt_tasks", "Tasks that were read back from the database", registry=own)
         self.open_tasks = Gauge("metarl_open_tasks", "Tasks in memory", registry=own)
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        if (route, status) not in self._known:
+            self._known[route, status] = self.requests.labels(route, status), self.seconds.labels(route)
+        requests, times = self._known[route, status]
+        requests.inc()
+        times.observe(seconds)
 
     def text(self) -> bytes:
         """Return all of them in Prometheus' format."""

@@ -1,5 +1,7 @@
 """What a request says, checked against what its task waits for; nothing is changed here."""
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from metarl.rollout import Episode
@@ -28,7 +30,7 @@ def observation(served: Served, live: LiveTask, asked: ExecuteTask) -> Tensor:
         assert known is not None
         return known
     given = arrays.observations(served.observation_space, "observation", asked.observation, live.lead)
-    seen = given.to(served.device).view(1, live.episodes, *served.observation.shape)
+    seen = _tensor(served, live, given)
     if known is not None and not bool((seen == known).all()):
         raise OutOfOrder("the episode goes on at another observation, the one that the last feedback gave")
     return seen
@@ -49,11 +51,9 @@ def outcome(served: Served, live: LiveTask, given: Feedback) -> tuple[Tensor, Te
         arrays.flags("truncated", given.truncated, live.lead),
         arrays.observations(served.observation_space, "next_observation", given.next_observation, live.lead),
     )
-    rewards, terminated, truncated, after = (
-        part.to(served.device).view(1, live.episodes, *part.shape[len(live.lead) :]) for part in parts
-    )
-    goes_on, horizon = live.running.alive & ~(terminated | truncated), served.family.horizon
-    if live.step + 1 >= horizon and bool(goes_on.any()):
+    rewards, terminated, truncated, after = (_tensor(served, live, part) for part in parts)
+    horizon = served.family.horizon
+    if live.step + 1 >= horizon and bool((live.running.alive & ~(terminated | truncated)).any()):
         raise BadRequest(f"step {live.step} is the last of the family's horizon of {horizon}: set truncated there")
     return rewards, terminated, truncated, after
 
@@ -80,7 +80,12 @@ def recorded_episode(served: Served, live: LiveTask, recorded: Recorded) -> Epis
     seen = arrays.observations(served.observation_space, "recorded.observations", recorded.observations, (steps + 1,))
     actions = arrays.policy_actions(served.action_space, "recorded.actions", recorded.actions, (steps,))
     rewards = arrays.numbers("recorded.rewards", recorded.rewards, (steps,))
-    return Episode(seen.numpy(), actions.numpy(), rewards.numpy(), recorded.terminated)
+    return Episode(seen, actions, rewards, recorded.terminated)
+
+
+def _tensor(served: Served, live: LiveTask, values: np.ndarray) -> Tensor:
+    """Return values of a task's episodes side by side, ``[1, E, ...]``."""
+    return torch.from_numpy(values.reshape(1, live.episodes, *values.shape[len(live.lead) :])).to(served.device)
 
 
 def was_taken(live: LiveTask, given: Feedback) -> bool:
