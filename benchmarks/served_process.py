@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from metarl.serving.app import Limits
-from metarl.serving.server import load_served, open_database, serve
+from metarl.serving.server import listen, load_served, open_database, serve
 from metarl.serving.service import Service
 
 OPEN = Limits()
@@ -46,7 +46,7 @@ class ServedProcess:
             try:
                 learner = load_served(run, None, "latest")
                 service = Service(learner, open_database(database, learner), window, open_tasks, 1000)
-                serve(service, limits, "127.0.0.1", self.port)
+                serve(service, limits, listen("127.0.0.1", self.port))
                 code = 0
             finally:
                 os._exit(code)

@@ -7,6 +7,7 @@
     adaptation_curve.png   return by adaptation step on held-out tasks
     evaluation.json        what ``metarl evaluate`` measured
     finished.json          written last: the number of iterations of the finished run
+    tasks.sqlite           tasks, episodes and steps of ``metarl serve``
     wandb/                 the W&B run, unless tracking is disabled
 
 Files are written to a temporary name and then moved, so a killed run leaves either the old file or the new one.

@@ -15,6 +15,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
 from metarl.serving import messages
+from metarl.serving.catalogue import learner_of
 from metarl.serving.guard import Guard
 from metarl.serving.problems import NotStored, Refusal
 from metarl.serving.served import Served
@@ -128,7 +129,7 @@ def _add_views(app: FastAPI, service: Service) -> None:
     @app.get("/health")
     async def show_health() -> messages.Health:
         """Say what is served, if the database answers."""
-        await service.database.write()
+        await service.database.read(learner_of)
         return messages.Health(
             status="ok",
             learner=served.learner.name,
@@ -143,7 +144,10 @@ def _add_views(app: FastAPI, service: Service) -> None:
         """Show counts and times in Prometheus' format."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/events", response_class=EventSourceResponse)
+    async def check_room() -> None:
+        service.events.check_room()
+
+    @app.get("/events", response_class=EventSourceResponse, dependencies=[Depends(check_room)])
     async def listen() -> AsyncIterable[ServerSentEvent]:
         """Tell what happens to tasks, as server-sent events."""
         async for event in service.events.listen():

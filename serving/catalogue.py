@@ -21,6 +21,11 @@ def count_tasks(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(TASKS)).scalar_one())
 
 
+def is_task(connection: Connection, task: str) -> bool:
+    """Return whether there is a task of that id."""
+    return connection.execute(select(TASKS.c.id).where(TASKS.c.id == task)).one_or_none() is not None
+
+
 def list_tasks(connection: Connection, limit: int, offset: int) -> list[TaskSummary]:
     """Return some of the tasks, the newest first."""
     chosen = connection.execute(

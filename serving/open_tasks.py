@@ -38,27 +38,39 @@ class OpenTasks:
         What fails on the way leaves it in a state that nobody knows, so it is then rebuilt for the next request; a
         refusal changed nothing.
         """
+        async with self._locked(task) as entry:
+            if entry.live is None:
+                entry.live = await self._load(task)
+            try:
+                yield entry.live
+            except (BadRequest, OutOfOrder):
+                raise
+            except BaseException:
+                entry.live = None
+                raise
+
+    @asynccontextmanager
+    async def closed(self, task: str) -> AsyncIterator[None]:
+        """Keep a task out of memory while it is deleted."""
+        async with self._locked(task) as entry:
+            entry.live = None
+            yield
+
+    def forget(self, task: str) -> None:
+        """Drop a task that is being held; the next request rebuilds it."""
+        self._entries[task].live = None
+
+    @asynccontextmanager
+    async def _locked(self, task: str) -> AsyncIterator[_Entry]:
         entry = self._entries.setdefault(task, _Entry())
         self._entries.move_to_end(task)
         entry.users += 1
         try:
             async with entry.lock:
-                if entry.live is None:
-                    entry.live = await self._load(task)
-                try:
-                    yield entry.live
-                except (BadRequest, OutOfOrder):
-                    raise
-                except BaseException:
-                    entry.live = None
-                    raise
+                yield entry
         finally:
             entry.users -= 1
             self._shrink(task if entry.live is None else None)
-
-    def forget(self, task: str) -> None:
-        """Drop a task that is being held, because it was deleted."""
-        self._entries[task].live = None
 
     def _shrink(self, empty: str | None) -> None:
         if empty is not None and empty in self._entries and not self._entries[empty].users:

@@ -81,17 +81,25 @@ def read_token(path: str | None) -> str | None:
     return token
 
 
-def serve(service: Service, limits: Limits, host: str, port: int) -> None:
-    """Serve until a signal comes.
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; 0 takes a free port.
 
     Raises:
-        InputError: when the port cannot be had.
+        InputError: when the address or the port cannot be had.
     """
+    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=kind, backlog=MAX_CONNECTIONS)
+    except OSError as error:
+        reason = str(error.strerror).partition(" (while")[0]
+        raise InputError(f"cannot listen at {host}:{port}: {reason}; choose another --port") from None
+
+
+def serve(service: Service, limits: Limits, listener: socket.socket) -> None:
+    """Serve until a signal comes."""
     torch.set_num_threads(1)
     config = uvicorn.Config(
         make_app(service, limits),
-        host,
-        port,
         loop="uvloop",
         http="httptools",
         access_log=False,
@@ -99,15 +107,6 @@ def serve(service: Service, limits: Limits, host: str, port: int) -> None:
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
     )
-    kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=kind, backlog=config.backlog)
-    except OSError as error:
-        service.close()
-        reason = str(error.strerror).partition(" (while")[0]
-        raise InputError(f"cannot listen at {host}:{port}: {reason}; choose another --port") from None
-    place = f"[{host}]" if kind == socket.AF_INET6 else host
-    print(f"http://{place}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
     _Server(config, service).run([listener])
 
 

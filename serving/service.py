@@ -103,13 +103,14 @@ class Service:
         Raises:
             Unknown: when there is no such task.
         """
-        async with self._open.hold(task):
+        async with self._open.closed(task):
+            if not await self.database.read(lambda connection: catalogue.is_task(connection, task)):
+                raise _unknown(task)
             await self.database.write(
                 (delete(Step).where(col(Step.task) == task), {}),
                 (delete(Round).where(col(Round.task) == task), {}),
                 (delete(Task).where(col(Task.id) == task), {}),
             )
-            self._open.forget(task)
         self.events.publish("deleted", task=task)
 
     async def execute(self, asked: ExecuteTask) -> Action:

@@ -59,7 +59,7 @@ def run(words: Sequence[str]) -> None:
     options = parse(ServeOptions, "metarl serve", words)
     try:
         from metarl.serving.app import Limits
-        from metarl.serving.server import load_served, open_database, read_token, serve
+        from metarl.serving.server import listen, load_served, open_database, read_token, serve
         from metarl.serving.service import Service
     except ModuleNotFoundError as error:
         raise InputError(f"metarl serve needs {error.name}: pip install 'metarl-gym[serve]'") from None
@@ -67,9 +67,12 @@ def run(words: Sequence[str]) -> None:
     if token is None and options.host not in LOOPBACK:
         raise InputError(f"whoever reaches {options.host} could use the learner: give a --token-file")
     served = load_served(options.run, options.device, options.checkpoint)
-    database = open_database(database_url(options), served)
-    service = Service(served, database, options.window / 1000, options.open_tasks, options.max_tasks)
-    serve(service, Limits(token, options.rate), options.host, options.port)
+    with listen(options.host, options.port) as listener:
+        database = open_database(database_url(options), served)
+        service = Service(served, database, options.window / 1000, options.open_tasks, options.max_tasks)
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"http://{host}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
+        serve(service, Limits(token, options.rate), listener)
 
 
 def database_url(options: ServeOptions) -> str:
