@@ -59,7 +59,7 @@ class Service:
         """Make a task.
 
         Raises:
-            BadRequest: when the parameters are not of the family.
+            BadRequest: when the parameters are not of the family, or it does not adapt when it is asked to.
             OutOfOrder: when there are too many tasks.
         """
         if asked.parameters is not None:
@@ -67,6 +67,8 @@ class Service:
                 self.served.family.make_task(asked.parameters)
             except InputError as error:
                 raise BadRequest(str(error)) from None
+        if asked.adapt_after not in (None, 1) and not self.served.learner.pools_episodes:
+            raise BadRequest(f"{self.served.learner.name} adapts after every episode; leave adapt_after out")
         if await self.database.read(catalogue.count_tasks) >= self._max_tasks:
             raise OutOfOrder(f"there are {self._max_tasks} tasks, the most that this server keeps; delete some")
         task = Task(

@@ -99,6 +99,11 @@ def test_a_recorded_episode_teaches_a_learner_with_a_memory(rl2: str, url: str) 
         known, unknown = task.act([0.0, 0.0]), server.client.task(seed=1).act([0.0, 0.0], seed=9)
         assert known.tolist() != unknown.tolist()
         assert task.state()["history"][0]["recorded"]
+        answer = server.post("/tasks", adapt_after=2)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            422,
+            "rl2 adapts after every episode; leave adapt_after out",
+        )
 
 
 def test_every_request_is_counted(maml: str, url: str) -> None:
