@@ -68,7 +68,7 @@ class TrialReplay:
     def __init__(self, transitions: int, trial_steps: int, observation_size: int, device: torch.device) -> None:
         self._transitions, self._trial_steps, self._observation_size = transitions, trial_steps, observation_size
         self._device = device
-        self.added = self._room = 0
+        self.added = self._room = self._together = 0
         # Of every task here: rows [trials, steps, 2 D + A + 2], and where in them each episode ends [trials, episodes].
         self._rows = torch.empty(0, device=device)
         self._ends = torch.empty(0, dtype=torch.int64, device=device)
@@ -126,6 +126,7 @@ class TrialReplay:
         self._allocate(self._room // total * len(rows) + min(len(rows), self._room % total))
         numbers = self.added + torch.arange(own.start, own.stop)
         self.added += total
+        self._together = total
         free = (self._numbers < self.added - self._room) | (self._numbers < 0)
         slots = self._oldest(free, len(rows))
         here = send(slots, self._device)
@@ -190,9 +191,19 @@ class TrialReplay:
         chosen = rows if len(rows) else rows.new_zeros(1)
         return slots[chosen].clamp(min=0), len(rows) / len(tasks), BatchGenerator(stream, chosen, len(tasks))
 
-    def draw_tasks(self, count: int, stream: torch.Generator) -> Tensor:
-        """Return the positions of ``count`` tasks ``[M]``, or of all if there are fewer."""
-        return torch.randperm(self.num_tasks, generator=stream, device=self._device)[:count]
+    def draw_tasks(self, count: int, stream: torch.Generator, together: bool = False) -> Tensor:
+        """Return the positions of ``count`` tasks ``[M]``, or of all if there are fewer.
+
+        Args:
+            count: number of tasks.
+            stream: generator of what is drawn.
+            together: whether to draw them from one random iteration, with as many tasks as the last one.
+        """
+        if not together:
+            return torch.randperm(self.num_tasks, generator=stream, device=self._device)[:count]
+        age = torch.randint(self.num_tasks // self._together, (), generator=stream, device=self._device)
+        order = torch.randperm(self._together, generator=stream, device=self._device)[:count]
+        return (self.added - (age + 1) * self._together + order) % self._room
 
     def draw_replay(self, tasks: Tensor, count: int, stream: torch.Generator) -> Transitions:
         """Draw steps ``[M, count]`` of all trials of the tasks in slots ``[M]``, with replacement."""

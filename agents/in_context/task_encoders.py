@@ -90,9 +90,11 @@ class TaskEncoder(nn.Module, ABC):
 
     Attributes:
         measure: name of the metric in ``Inferred``.
+        together: whether the tasks of a step of training are to be of one iteration.
     """
 
     measure: ClassVar[str]
+    together: ClassVar[bool] = False
 
     def __init__(
         self, inputs: int, hidden_sizes: Sequence[int], size: int, dynamics: bool, stream: torch.Generator
@@ -184,6 +186,7 @@ class MetricEncoder(TaskEncoder):
     """
 
     measure = "metric_loss"
+    together = True  # tasks of different iterations could be told apart by the policy that met them
 
     def __init__(
         self,

@@ -65,8 +65,8 @@ VARIBAD, PEARL_SPARSE = _shortened(varibad_gridnavi.EXPERIMENT, 400), pearl_spar
 PEARL_NAVIGATION = dataclasses.replace(
     pearl_sparse_point.EXPERIMENT.settings, episodes_per_trial=3, discount=0.95, reward_scale=20.0, random_iterations=5
 )
-# 40 trials of 300 steps; a metric compares the trials of a task.
-NAVIGATION_PAIRS = RunConfig(iterations=25, preset="maml", tasks_per_batch=20, episodes_per_task=2)
+# 80 trials of 300 steps: a metric compares two trials of each task, and many tasks of an iteration.
+NAVIGATION_PAIRS = RunConfig(iterations=14, preset="maml", tasks_per_batch=40, episodes_per_task=2)
 PEARL_METRIC = PearlConfig(
     task_encoder="contrastive",
     episodes_per_trial=3,
@@ -75,7 +75,7 @@ PEARL_METRIC = PearlConfig(
     discount=0.95,
     reward_scale=20.0,
     tau=0.02,
-    updates_per_iteration=150,
+    updates_per_iteration=200,
     tasks_per_update=32,
     batch_size=16,
 )
@@ -187,7 +187,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             steps=2,
             evaluations=5,
         ),
-        "pearl-contrastive": Variant(TrainConfig("pearl", "navigation-2d", NAVIGATION_PAIRS, PEARL_METRIC), 2, 5),
+        "pearl-contrastive": Variant(TrainConfig("pearl", "navigation-2d", NAVIGATION_PAIRS, PEARL_METRIC), 2, 4),
     },
     # Trained on episodes of its own, and on recorded ones without an environment step.
     "navigation-2d-recorded": {

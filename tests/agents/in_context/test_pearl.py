@@ -412,6 +412,14 @@ def test_tasks_are_drawn_without_replacement() -> None:
     assert len(replay(4).draw_tasks(2, stream()).unique()) == 2
 
 
+def test_tasks_that_are_drawn_together_are_of_one_iteration() -> None:
+    memory, met = replay(10, room=7), set()  # the oldest of the seven tasks is alone
+    for seed in range(30):
+        slots, _, _ = memory.held(memory.draw_tasks(5, stream(seed), together=True), stream())
+        met.add(frozenset(row[0] for row in steps_drawn(memory.draw_replay(slots, 50, stream()))))
+    assert met == {frozenset({4, 5}), frozenset({6, 7}), frozenset({8, 9})}
+
+
 def contents(memory: TrialReplay) -> dict[str, Tensor]:
     """Return all that a replay remembers, in the order of its slots."""
     return memory.draw_replay(torch.arange(memory.num_tasks), 200, stream()).__dict__
