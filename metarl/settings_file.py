@@ -74,4 +74,4 @@ def _checked(config_class: type, given: Mapping[str, Any], section: str, path: s
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([section, *map(str, first["loc"])])
-        raise InputError(f"{path}: {where} = {first['input']!r} does not fit ({first['msg']})") from None
+        raise InputError(f"{path}: {where} = {first['input']!r} is invalid ({first['msg']})") from None

@@ -65,7 +65,7 @@ def test_values_take_the_types_of_their_fields() -> None:
     ("given", "message"),
     [
         ({"max_velocty": 2.0}, "half-cheetah-vel has no setting 'max_velocty'; it has .*'max_velocity'"),
-        ({"max_velocity": "fast"}, "half-cheetah-vel: max_velocity = 'fast' does not fit"),
+        ({"max_velocity": "fast"}, "half-cheetah-vel: max_velocity = 'fast' is invalid"),
         ({"horizon": 3}, "half-cheetah-vel: a run cannot set horizon; it is --horizon"),
     ],
 )

@@ -257,7 +257,7 @@ def test_families_are_listed_without_the_package(
 ) -> None:
     monkeypatch.setitem(sys.modules, "metaworld", None)
     assert main(["families"]) == 0
-    assert "metaworld-ml45  (metarl/MetaWorldML45-v0)" in capsys.readouterr().out
+    assert "metaworld-ml45 " in capsys.readouterr().out
 
 
 def test_welds_are_written_to_as_the_package_means_it() -> None:

@@ -238,7 +238,7 @@ def test_a_job_that_is_queued_again_runs_the_same_command(capsys: pytest.Capture
 
 
 def test_help_explains_how_a_job_is_queued_again(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "With--resume-if-there,arunthatisin--outalreadyisresumed" in help_of(
+    assert "With--resume-if-there,arunthatalreadyexistsin--outisresumed" in help_of(
         ["train", "maml-trpo", "bandit"], capsys
     )
 
