@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from metarl.serving.service import Service
 MAX_CONNECTIONS = 1024
 # Seconds that a stop waits for requests, and streams of events, to end.
 GRACE = 2
+# Seconds after which a thread that computes gives way to the one that answers; Python's own 5 ms add up in an answer.
+SWITCH = 0.0005
 
 
 def load_served(path: str, device: str | None, checkpoint: CheckpointChoice) -> Served:
@@ -98,6 +101,7 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(service: Service, limits: Limits, listener: socket.socket) -> None:
     """Serve until a signal comes."""
     torch.set_num_threads(1)
+    sys.setswitchinterval(SWITCH)
     config = uvicorn.Config(
         make_app(service, limits),
         loop="uvloop",
