@@ -75,13 +75,6 @@ class LiveTask:
         """The task's parameters ``[1]``, if they are known."""
         return self.session.tasks
 
-    @property
-    def waiting_for(self) -> str:
-        """What is to come next: observation, action or feedback."""
-        if self.pending is not None:
-            return "feedback"
-        return "observation" if self.running is None else "action"
-
     def start(self, seed: int | None, deterministic: bool) -> Round:
         """Start a round; return its row."""
         drawn = derive_seed(self.task.seed, "episode", self.round) if seed is None else seed
