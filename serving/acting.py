@@ -34,6 +34,7 @@ class Acting:
     def __init__(self, served: Served, window: float, metrics: Metrics) -> None:
         self._served, self._window, self._metrics = served, window, metrics
         self._thread = torch_thread("acting")
+        self._thread.submit(lambda: served.width).result()  # tried here, so that the first request need not wait for it
         self._waiting: list[_Asked] = []
         self._busy = False
 
