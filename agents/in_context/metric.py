@@ -31,8 +31,6 @@ from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_layers, require_positive
 
 MetricName = Literal["contrastive", "siamese", "prototypical", "matching", "relation"]
-# Steps of an episode that are compared: the embedding after few steps should be like that after many.
-PREFIXES = 2
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,9 @@ class MetricLearner(TrialPpoLearner):
     def _learn(self, trials: Trials, rollouts: Sequence[Rollout]) -> dict[str, Tensor | float]:
         # The policy is updated first: its likelihood ratios start at 1 only with the embeddings that it acted on.
         fitted = super()._learn(trials, rollouts)
-        return {**fitted, **self.fit_encoder(Trials.of_episode(rollouts[0]), rollouts[0].num_tasks)}
+        read = rollouts[0].rewards.shape[2] + 1  # the first episode, and the step in which its embedding is acted on
+        begun = Trials(**{name: value[:, :read] for name, value in vars(trials).items()})
+        return {**fitted, **self.fit_encoder(begun, rollouts[0].num_tasks)}
 
     def fit_encoder(self, trials: Trials, num_tasks: int) -> dict[str, Tensor]:
         """Minimise the metric's loss in several Adam steps, each on some of the tasks.
@@ -179,7 +179,7 @@ class MetricLearner(TrialPpoLearner):
         where the policy went, by what it knew of the task already.
 
         Args:
-            trials: the first episodes of this process's trials, sorted by task.
+            trials: the first episode and the step after it, or more, of this process's trials, sorted by task.
             num_tasks: number of its tasks.
         """
         own, total = self.processes.rows(num_tasks)
@@ -200,7 +200,7 @@ class MetricLearner(TrialPpoLearner):
         return {"metric_loss": self.processes.mean(means[0]), "metric_gradient_norm": means[1]}
 
     def _compared(self, trials: Trials, rows: Tensor, noise: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return embeddings ``[M, PREFIXES, Z]`` at random steps of two trials of each of M tasks.
+        """Return embeddings ``[M, 2, Z]`` of two trials of each of M tasks: in the first episode, and right after it.
 
         Args:
             trials: all trials.
@@ -208,15 +208,16 @@ class MetricLearner(TrialPpoLearner):
             noise: of M rows; drawn on the CPU, as are the tasks.
         """
         order = send(draw_rows(torch.rand, rows.shape, noise).argsort(1)[:, :2], self._device)
-        places = send(draw_rows(torch.rand, (len(rows), 2, PREFIXES), noise), self._device)
+        places = send(draw_rows(torch.rand, (len(rows), 2, 1), noise), self._device)
         chosen = trials[rows.gather(1, order).flatten()]
         with torch.no_grad():  # a learned observation encoder belongs to the policy
             inputs = self.trial_inputs(chosen)
         encoder = self.network.encoder
         embeddings, _ = encoder(inputs, encoder.memory.initial(len(inputs)))
-        steps = (places.flatten(0, 1) * chosen.lengths[:, None]).long()
+        first = ((chosen.starts.cumsum(1) == 1) & chosen.valid).sum(1, keepdim=True)
+        steps = torch.cat([(places.flatten(0, 1) * first).long(), first.clamp(max=inputs.shape[1] - 1)], 1)
         picked = embeddings[torch.arange(len(steps), device=self._device)[:, None], steps]
-        support, query = picked.view(len(rows), 2, PREFIXES, -1).unbind(1)
+        support, query = picked.view(len(rows), 2, 2, -1).unbind(1)
         return support, query
 
     def _encoder_step(self, loss: Tensor) -> Tensor:
