@@ -5,10 +5,11 @@ the same callbacks to ``metarl.resume``.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from metarl.checkpointing import Checkpoints
 from metarl.config import TrainConfig
+from metarl.errors import InputError
 from metarl.evaluation import AdaptationCurve
 from metarl.learner import Learner
 from metarl.metrics import VALIDATION
@@ -73,6 +74,13 @@ class Callback:
 
     def on_end(self, training: Training) -> None:
         """Called when the run is complete or was stopped, but not when it failed."""
+
+
+def check_callbacks(callbacks: Sequence[object]) -> None:
+    """Raise ``InputError`` for something that is not a callback, such as a class that was not instantiated."""
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise InputError(f"{each!r} is not a callback; pass instances of subclasses of metarl.Callback")
 
 
 class EarlyStopping(Callback):

@@ -19,6 +19,7 @@ from metarl.config_file import (
     refuse_changes,
     refuse_old_numbers,
     refuse_unknown,
+    refuse_unknown_settings,
     warn_of_other_versions,
 )
 from metarl.errors import InputError
@@ -227,8 +228,8 @@ class TrainConfig:
             learner, family = (TypeAdapter(str).validate_python(content[name]) for name in ("learner", "family"))
             config_class = LEARNERS.find(learner).config_class
             recorded = {**content["run"], "device": processes.device(device or content["run"]["device"])}
-            _refuse_unknown_settings(RunConfig, recorded, "run.")
-            _refuse_unknown_settings(config_class, content["settings"], "settings.")
+            refuse_unknown_settings(RunConfig, recorded, "run.")
+            refuse_unknown_settings(config_class, content["settings"], "settings.")
             run = TypeAdapter(RunConfig).validate_python(recorded)
             settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
             given = content.get("family_overrides", {})  # older runs have no overrides
@@ -270,16 +271,6 @@ def _sizes_that_fit(learner: str) -> Iterator[None]:
         if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
             raise InputError(f"{learner} with these settings does not fit in memory; choose smaller sizes") from None
         raise
-
-
-def _refuse_unknown_settings(kind: type, content: dict[str, Any], where: str) -> None:
-    """Raise ``InputError`` for an entry that is not a field of the dataclass or of nested dataclasses."""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    refuse_unknown(content, fields, where)
-    for name, value in content.items():
-        default = fields[name].default_factory
-        if isinstance(value, dict) and isinstance(default, type) and dataclasses.is_dataclass(default):
-            _refuse_unknown_settings(default, value, f"{where}{name}.")
 
 
 def resolve_device(name: str) -> torch.device:

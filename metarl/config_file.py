@@ -1,5 +1,6 @@
 """Checks of config.json: no unknown entries, and no changes since the run was started."""
 
+import dataclasses
 import difflib
 import hashlib
 import json
@@ -50,6 +51,16 @@ def refuse_unknown(
             near = difflib.get_close_matches(str(name), known, 1, 0.5)
             hint = f"; did you mean {where}{near[0]}" if near else ""
             raise InputError(f"{file} has an unknown entry {where + str(name)!r}{hint}")
+
+
+def refuse_unknown_settings(kind: type, content: Mapping[str, Any], where: str, file: str = "config.json") -> None:
+    """Raise ``InputError`` for an entry that is not a field of a dataclass or of the dataclasses nested in it."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    refuse_unknown(content, fields, where, file)
+    for name, value in content.items():
+        default = fields[name].default_factory
+        if isinstance(value, dict) and isinstance(default, type) and dataclasses.is_dataclass(default):
+            refuse_unknown_settings(default, value, f"{where}{name}.", file)
 
 
 def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:

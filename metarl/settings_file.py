@@ -8,7 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.config import RunConfig, TrainConfig
-from metarl.config_file import ADDED, HASHED, refuse_unknown
+from metarl.config_file import ADDED, HASHED, refuse_unknown, refuse_unknown_settings
 from metarl.errors import InputError
 from metarl.learner import LEARNERS
 
@@ -67,8 +67,7 @@ def _section(content: Mapping[str, Any], name: str, path: str | Path) -> dict[st
 
 def _checked(config_class: type, given: Mapping[str, Any], section: str, path: str | Path) -> Any:
     """Return settings as their dataclass; those left out have their defaults."""
-    known = [str(name) for name in config_class.__dataclass_fields__]  # type: ignore[attr-defined]
-    refuse_unknown(given, known, f"{section}.", str(path))
+    refuse_unknown_settings(config_class, given, f"{section}.", str(path))
     try:
         return TypeAdapter(config_class).validate_python(dict(given))
     except ValidationError as error:

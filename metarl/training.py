@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.callbacks import Callback
+from metarl.callbacks import Callback, check_callbacks
 from metarl.checkpointing import go_back_to
 from metarl.config import TrainConfig
 from metarl.errors import InputError
@@ -47,6 +47,7 @@ def train(
             trained by so many processes.
         RunError: when sampling, an update or writing fails; the run directory holds the run up to that point.
     """
+    check_callbacks(callbacks)
     _check_processes(config, processes)
     device = processes.device(config.run.device)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, device=device))
@@ -93,6 +94,7 @@ def resume(
         InputError: when the directory is not a run or is in use, or the run has that many iterations already.
         RunError: as in ``train``.
     """
+    check_callbacks(callbacks)
     directory = RunDirectory(path)
     first = processes.from_first
     first(directory.read_config)

@@ -19,7 +19,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.numpy_env import TaskEnv, gymnasium_info
-from metarl.spaces import features, flat_box
+from metarl.spaces import features, flat_box, require_actions, require_observations
 from metarl.validation import require_count
 from metarl.vector_env import Info, TaskVectorEnv
 
@@ -27,7 +27,13 @@ SAME_TASK = {"new_task": False}
 
 
 def trial_space(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> spaces.Box:
-    """Return the space of a trial's observations: observation, last action, last reward and start flag, flattened."""
+    """Return the space of a trial's observations: observation, last action, last reward and start flag, flattened.
+
+    Raises:
+        InputError: for a space whose elements do not have a fixed size.
+    """
+    require_observations(observation_space)
+    require_actions(action_space)
     reward, start = spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(0.0, 1.0, (1,))
     return flat_box(spaces.Tuple((observation_space, action_space, reward, start)))
 

@@ -136,6 +136,12 @@ def test_the_best_checkpoints_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [iteration_of(path) for path in RunDirectory("run").checkpoint_files()] == [1, 3, 4, 6, 7, 8]
 
 
+def test_what_is_no_callback_is_refused_before_anything_is_written() -> None:
+    with pytest.raises(InputError, match="is not a callback; pass instances of subclasses"):
+        train(small("run"), callbacks=[StopAt])  # type: ignore[list-item]
+    assert not Path("run").exists()
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -64,6 +64,10 @@ def test_a_runs_own_config_is_read_without_its_directory(dump: object) -> None:
         ("learner: rl2\nfamily: bandit\nrun: {iterations: many}", r"run\.iterations = 'many' is invalid"),
         ("learner: rl2\nfamily: bandit\nrun: {iterations: 0}", "iterations must be at least 1, not 0"),
         ("learner: rl2\nfamily: bandit\nsettings: {discount: high}", r"settings\.discount = 'high' is invalid"),
+        (
+            "learner: maml-trpo\nfamily: bandit\nsettings: {trust_region: {max_lk: 0.1}}",
+            r"unknown entry 'settings\.trust_region\.max_lk'; did you mean settings\.trust_region\.max_kl",
+        ),
         ("learner: rl2\nfamily: bandit\nsettings: 3", "settings must hold settings, not 3"),
         ("learner: rl2\nfamily: bandit\nfamily_overrides: {legs: 3}", "bandit has no setting 'legs'"),
         ("- 3", "must hold entries such as learner: maml-trpo, not list"),

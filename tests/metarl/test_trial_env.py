@@ -134,6 +134,14 @@ def test_a_trial_has_at_least_one_episode(wrong: int) -> None:
         TrialVectorEnv(make_family("bandit"), 2, wrong)
 
 
+@pytest.mark.parametrize("space", [gymnasium.spaces.Text(5), gymnasium.spaces.Sequence(gymnasium.spaces.Discrete(2))])
+def test_spaces_without_a_fixed_size_are_refused(space: gymnasium.Space[Any]) -> None:
+    env: Any = Counter()
+    env.observation_space = space
+    with pytest.raises(InputError, match=type(space).__name__):
+        TrialEnv(env, 2)
+
+
 def test_a_batch_says_which_autoreset_modes_it_has() -> None:
     with pytest.raises(InputError, match="NEXT_STEP or DISABLED"):
         TrialVectorEnv(make_family("bandit"), 2, 2, AutoresetMode.SAME_STEP)
