@@ -1,1 +1,1 @@
-"""Adaptation as a service: ``metarl serve`` lets a trained learner adapt to whoever calls it over HTTP."""
+"""Adaptation as a service: ``metarl serve`` makes a trained learner act and adapt over HTTP."""

@@ -26,7 +26,7 @@ LINES = (
     ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),
     ("compare", "RUN RUN ... [options]", "evaluate several runs and write a report with figures and statistics"),
     ("render", "RUN [options]", "record an episode before and after adaptation as a video"),
-    ("serve", "RUN [options]", "let a trained learner adapt to whoever calls it over HTTP"),
+    ("serve", "RUN [options]", "serve a trained learner that acts and adapts over HTTP"),
     ("families", "", "list the task families"),
     ("families", "show FAMILY [options]", "describe one of them; --render FILE.png renders some of its tasks"),
     ("learners", "", "list the learners"),

@@ -1,4 +1,4 @@
-"""``metarl serve``: a trained learner adapts to whoever calls it over HTTP."""
+"""``metarl serve``: serve a trained learner that acts and adapts over HTTP."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def run(words: Sequence[str]) -> None:
         raise InputError(f"metarl serve needs {error.name}: pip install 'metarl-gym[serve]'") from None
     token = read_token(options.token_file)
     if token is None and options.host not in LOOPBACK:
-        raise InputError(f"whoever reaches {options.host} could use the learner: give a --token-file")
+        raise InputError(f"anyone who reaches {options.host} could use the learner: pass a --token-file")
     served = load_served(options.run, options.device, options.checkpoint)
     with listen(options.host, options.port) as listener:
         database = open_database(database_url(options), served)

@@ -10,7 +10,7 @@ from metarl.errors import InputError
 from metarl.experiments.commands.serve import ServeOptions, database_url, run
 
 REFUSED = [
-    (["--host", "0.0.0.0"], "whoever reaches 0.0.0.0 could use the learner: give a --token-file"),
+    (["--host", "0.0.0.0"], "anyone who reaches 0.0.0.0 could use the learner: pass a --token-file"),
     (["--port", "70000"], r"port must lie in \[0, 65535\], not 70000"),
     (["--open-tasks", "0"], "open_tasks must be at least 1, not 0"),
     (["--window", "-1"], "window must be 0 or more, not -1"),
