@@ -21,6 +21,7 @@ from metarl.statistics import (
     Interval,
     Scores,
     Statistic,
+    conditional_value_at_risk,
     interquartile_mean,
     interval,
     mean,
@@ -59,12 +60,12 @@ class World:
         noise = self.noise * self.draw(stream, repetitions, seeds, task_effects.shape[-1])
         return own + self.tasks * task_effects + noise
 
-    def iqm(self, task_effects: Scores | None = None) -> float:
-        """Return the interquartile mean over very many seeds, on very many tasks or the given ones."""
+    def truth(self, statistic: Statistic = IQM, task_effects: Scores | None = None) -> float:
+        """Return a statistic over very many seeds, on very many tasks or the given ones."""
         stream, found = np.random.default_rng(0), []
         for _ in range(20):
             effects = self.draw(stream, 1, 2000) if task_effects is None else task_effects
-            found.append(IQM(self.scores(stream, 1, 2000, effects)))
+            found.append(statistic(self.scores(stream, 1, 2000, effects)))
         return float(np.mean(found))
 
 
@@ -106,7 +107,7 @@ def one_axis(repetitions: int, resamples: int) -> Iterator[Line]:
 def both_axes(repetitions: int, resamples: int) -> Iterator[Line]:
     """Interquartile means: what would other seeds score on other tasks?"""
     for world in (World(1, 1), World(0.3, 2), World(0, 0), World(1, 1, exponential=True)):
-        truth = world.iqm()
+        truth = world.truth()
         for seeds, tasks in SIZES:
             stream = np.random.default_rng(seeds * tasks)
             scores = world.scores(stream, repetitions, seeds, world.draw(stream, repetitions, 1, tasks))
@@ -131,7 +132,21 @@ def same_tasks(repetitions: int, resamples: int) -> Iterator[Line]:
                 "percentile, seeds": percentiles(IQM, scores, resamples, seeds=True),
                 "stratified": stratified_bootstrap(IQM, scores, resamples=resamples),
             }
-            yield f"{world}, {seeds} x {tasks}", world.iqm(effects), found
+            yield f"{world}, {seeds} x {tasks}", world.truth(task_effects=effects), found
+
+
+def worst_tasks(repetitions: int, resamples: int) -> Iterator[Line]:
+    """CVaR at level 0.95: what would other seeds score on the worst of other tasks?"""
+    for world in (World(0.3, 1, 0.3), World(1, 1, 0.3), World(0.3, 1, 0.3, exponential=True)):
+        truth = world.truth(conditional_value_at_risk)
+        for seeds, tasks in [(3, 40), (3, 100), (5, 200)]:
+            stream = np.random.default_rng(seeds * tasks)
+            scores = world.scores(stream, repetitions, seeds, world.draw(stream, repetitions, 1, tasks))
+            found = {
+                "interval": interval(conditional_value_at_risk, scores),
+                "percentile, both": percentiles(conditional_value_at_risk, scores, resamples, seeds=True, tasks=True),
+            }
+            yield f"{world}, {seeds} x {tasks}", truth, found
 
 
 def above_threshold(repetitions: int, resamples: int) -> Iterator[Line]:
@@ -167,7 +182,9 @@ def improvement(repetitions: int, _: int) -> Iterator[Line]:
             yield f"probability {truth:.3f}, {seeds} x {tasks}", truth, found
 
 
-TABLES = {table.__name__: table for table in (one_axis, both_axes, same_tasks, above_threshold, improvement)}
+TABLES = {
+    table.__name__: table for table in (one_axis, both_axes, same_tasks, worst_tasks, above_threshold, improvement)
+}
 
 
 def held(found: Interval, truth: float | Scores) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from metarl import metrics_file
 from metarl.checkpoint_format import decode, encode
 from metarl.errors import InputError
 from metarl.files import make_folder, write_json, write_whole
+from metarl.hub import local_path
 from metarl.lock import is_lock_file
 
 FORMAT = "metarl run 2"
@@ -35,16 +36,18 @@ class RunDirectory:
     """The directory of one run.
 
     Args:
-        path: path of the directory, which need not exist yet; a leading ``~`` is the home directory.
+        path: path of the directory, which need not exist yet; a leading ``~`` is the home directory. The name of a
+            published run, ``hub:NAME`` or ``hub:OWNER/NAME``, is that of its copy, which is made first.
 
     Raises:
-        InputError: if it is not a valid path.
+        InputError: if it is not a valid path, or there is no published run of that name.
+        RunError: if a published run cannot be downloaded, or is damaged.
     """
 
     def __init__(self, path: Path | str) -> None:
         if "\0" in str(path):
             raise InputError(f"{str(path)!r} cannot be a directory: it holds a NUL byte; choose another --out")
-        self.path = Path(path).expanduser()
+        self.path = local_path(path)
         self.checkpoints = self.path / "checkpoints"
         self.replay = self.path / "replay"
         self.metrics = self.path / "metrics.csv"

@@ -25,6 +25,7 @@ from metarl.experiments.commands.collect import CollectOptions
 from metarl.experiments.commands.compare import CompareOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.main import COMMANDS, main, usage
+from metarl.experiments.commands.push import PushOptions
 from metarl.experiments.commands.render import RenderOptions
 from metarl.experiments.commands.serve import ServeOptions
 from metarl.experiments.commands.show_family import ShowOptions
@@ -50,6 +51,9 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "train", "--resume"): (ResumeOptions,),
     ("metarl", "runs"): (),
     ("metarl", "evaluate"): (EvaluateOptions,),
+    ("metarl", "reproduce"): (),
+    ("metarl", "hub"): (),
+    ("metarl", "push"): (PushOptions,),
     ("metarl", "check"): (CheckOptions,),
     ("metarl", "collect"): (CollectOptions,),
     ("metarl", "compare"): (CompareOptions,),

@@ -19,6 +19,7 @@ FLOORS = [
         "rollback",
         "checkpoint_format",
         "files",
+        "hub",
         "graphs",
         "listing",
         "lock",

@@ -6,6 +6,7 @@ from metarl.config import TrainConfig
 from metarl.evaluation import AdaptationCurve
 from metarl.references import Reference
 from metarl.run_directory import RunDirectory
+from metarl.statistics import conditional_value_at_risk
 
 # Maximum number of steps shown in the table.
 MOST_ROWS = 12
@@ -14,15 +15,17 @@ MOST_ROWS = 12
 def adaptation_table(curve: AdaptationCurve, reference: Reference | None = None) -> str:
     """Return the table of returns before adaptation, after each step, and the difference, with 95 % intervals.
 
+    The last column but success is the mean of the worst 5 % of tasks.
     If there are many steps, some are shown, evenly spaced. In-context learners have a row for the return of the whole
     trial. If the family defines success, the success rate has its own column. Reference returns come last.
     """
     last = curve.returns.shape[1] - 1
-    header = f"{'':<20}{'env steps per task':>20}{'mean return':>14}   {'95 % interval over tasks':<26}"
-    lines = [header + ("" if curve.success is None else "success")]
+    header = f"{'':<20}{'env steps per task':>20}{'mean return':>14}   "
+    header += f"{'95 % interval over tasks':<26}{'CVaR 0.95':>10}"
+    lines = [header + ("" if curve.success is None else "   success")]
     for step in sorted({round(step) for step in np.linspace(0, last, min(last + 1, MOST_ROWS))}):
         name, spent = f"after step {step}" if step else "before adaptation", f"{curve.env_steps[step]:,.0f}"
-        rate = "" if curve.success is None else f"{100 * curve.success[:, step].mean():.1f} %"
+        rate = "" if curve.success is None else f"   {100 * curve.success[:, step].mean():.1f} %"
         lines.append(_row(curve, name, spent, curve.returns[:, step]) + rate)
     if last:
         lines.append(_row(curve, "difference", f"{curve.env_steps[-1]:,.0f}", curve.gains, "+"))
@@ -35,7 +38,8 @@ def adaptation_table(curve: AdaptationCurve, reference: Reference | None = None)
 def _row(curve: AdaptationCurve, name: str, spent: str, values: np.ndarray, sign: str = "") -> str:
     low, high = curve.interval(values)
     interval = f"[{low:z.2f}, {high:z.2f}]"
-    return f"{name:<20}{spent:>20}{values.mean():>{sign}z14.2f}   {interval:<26}"
+    worst = conditional_value_at_risk(values[None]).item()
+    return f"{name:<20}{spent:>20}{values.mean():>{sign}z14.2f}   {interval:<26}{worst:>z10.2f}"
 
 
 def describe_training(directory: RunDirectory, config: TrainConfig, iteration: int) -> str:

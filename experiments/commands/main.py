@@ -18,10 +18,13 @@ from metarl.registry import find_by_name
 LINES = (
     ("train", "LEARNER FAMILY [options]", "train a meta-policy       (--help after both names explains every option)"),
     ("train", "--published NAME [options]", "reproduce a published experiment, or list them if no name is given"),
+    ("reproduce", "[FOLDER]", "list the published experiments, what each costs, and how far their runs are"),
     ("train", "--config FILE [options]", "train what a YAML or JSON file describes, such as a run's config.json"),
     ("train", "--resume RUN", "continue a run that was stopped"),
     ("runs", "[FOLDER]", "list the runs in a folder (runs by default): state, progress, returns, size"),
     ("evaluate", "RUN [options]", "adapt to held-out tasks and measure the returns"),
+    ("hub", "", "list the trained runs that come with metarl: metarl evaluate hub:NAME"),
+    ("push", "RUN OWNER/NAME [options]", "publish a run on the Hugging Face Hub, for everybody's hub:OWNER/NAME"),
     ("check", "RUN [options]", "verify every file of a run, and reproduce its evaluations"),
     ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),
     ("compare", "RUN RUN ... [options]", "evaluate several runs and write a report with figures and statistics"),

@@ -12,7 +12,7 @@ from metarl.evaluation import load_run
 from metarl.experiments.commands.parsing import parse
 from metarl.family import TaskFamily
 from metarl.recording import record_run, task_text
-from metarl.run_directory import CheckpointChoice
+from metarl.run_directory import CheckpointChoice, RunDirectory
 from metarl.video import check_video_path, write_video
 
 
@@ -52,7 +52,7 @@ def render(options: RenderOptions) -> str:
         InputError: if the directory is not a run, the task is not in the family, the file name has another extension,
             counts are invalid, or this machine cannot render.
     """
-    out = Path(options.run) / "adaptation.mp4" if options.out is None else Path(options.out)
+    out = RunDirectory(options.run).path / "adaptation.mp4" if options.out is None else Path(options.out)
     config, learner, iteration = load_run(options.run, options.device, options.checkpoint)
     check_video_path(out)
     family, split = config.make_family(), config.split()

@@ -13,6 +13,7 @@ from metarl.experiments.compare.runs import Run
 from metarl.experiments.compare.statistics import (
     BEATS,
     BEFORE,
+    CVAR,
     GAIN,
     GAP,
     IQM,
@@ -123,8 +124,8 @@ def _intervals(comparison: Comparison) -> str:
 
 def _reading(comparison: Comparison) -> Iterator[str]:
     yield (
-        "Mean return with its 95 % interval; below it the interquartile mean (IQM) and the env steps used on a task. "
-        "Gain: after the last step minus before."
+        "Mean return with its 95 % interval; below it the interquartile mean (IQM), the mean of the worst 5 % of "
+        "tasks (CVaR), and the env steps used on a task. Gain: after the last step minus before."
     )
     if any(not entry.runs[0].learner.pools_episodes for entry in comparison.entries):
         yield "For a learner with a memory, the steps are the trial's episodes, one after the other."
@@ -170,7 +171,8 @@ def _returns(summary: Summary, entry: Entry) -> list[Cell]:
         if mean is None:
             cells.append(NONE)
             continue
-        below = [f"IQM {_with_interval(summary.find(entry, stage, IQM))}"]
+        also = {"IQM": IQM, "CVaR": CVAR}
+        below = [f"{name} {_with_interval(summary.find(entry, stage, which))}" for name, which in also.items()]
         below += [f"success {_with_interval(success)}"] if success else []
         cells.append(Cell(_with_interval(mean), [*below, _cost(mean)]))
     gain = summary.find(entry, GAIN, MEAN)

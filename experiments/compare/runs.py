@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from metarl.config import TrainConfig
@@ -12,7 +11,7 @@ from metarl.errors import InputError
 from metarl.evaluation import load_run
 from metarl.family import TaskFamily
 from metarl.learner import Learner
-from metarl.run_directory import CheckpointChoice
+from metarl.run_directory import CheckpointChoice, RunDirectory
 
 # Settings of a run that affect the trained learner; the others affect where it ran and on which tasks.
 TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task", "task_source", "train_tasks", "plr")
@@ -51,7 +50,7 @@ def read_runs(paths: Sequence[str], device: str | None = None, checkpoint: Check
     """
     if not paths:
         raise InputError("compare needs the directories of the runs, one or more")
-    resolved = [Path(path).resolve() for path in paths]
+    resolved = [RunDirectory(path).path.resolve() for path in paths]
     for number, path in enumerate(resolved):
         if path in resolved[:number]:
             raise InputError(f"{paths[number]} is given twice; give each run once")

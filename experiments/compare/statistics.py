@@ -10,6 +10,7 @@ from metarl.references import Reference
 from metarl.statistics import (
     Interval,
     Over,
+    conditional_value_at_risk,
     interquartile_mean,
     interval,
     mean,
@@ -21,7 +22,7 @@ from metarl.statistics import (
 
 # Stages of the measurements. A gain is the difference between last and before.
 BEFORE, TRAINING, LAST, GAIN = "before", "as in training", "last", "gain"
-MEAN, IQM, SUCCESS = "mean return", "IQM return", "success"
+MEAN, IQM, CVAR, SUCCESS = "mean return", "IQM return", "CVaR 0.95", "success"
 SCORE, SCORE_IQM, GAP, BEATS = "mean score", "IQM score", "optimality gap", "probability of improvement"
 # Profiles start at this percentile of all scores, because a few very low ones would compress the rest.
 THRESHOLDS, FEWEST = 61, 2
@@ -102,6 +103,7 @@ def _measures(entry: Entry, reference: Reference | None, over: Over) -> Iterator
         returns = entry.returns[..., step]
         yield _measure(entry, stage, step, MEAN, interval(mean, returns, over=over))
         yield _measure(entry, stage, step, IQM, interval(interquartile_mean, returns, over=over))
+        yield _measure(entry, stage, step, CVAR, interval(conditional_value_at_risk, returns, over=over))
         if entry.success is not None:
             rates = share_interval(mean, entry.success[..., step], over=over)
             yield _measure(entry, stage, step, SUCCESS, rates)

@@ -5,12 +5,15 @@ The name of an experiment is its file's in kebab case: ``metarl train --publishe
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 from metarl.config import TrainConfig
 from metarl.registry import find_by_name
 
 MODULES = {module.name.replace("_", "-"): f"{__name__}.{module.name}" for module in iter_modules(__path__)}
+# Env steps and minutes of the processor's time of a seed of each, from benchmarks/published_costs.py.
+COSTS = Path(__file__).with_name("costs.json")
 
 
 @dataclass(frozen=True)

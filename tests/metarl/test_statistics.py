@@ -13,6 +13,7 @@ from metarl.statistics import (
     Over,
     Scores,
     Statistic,
+    conditional_value_at_risk,
     interquartile_mean,
     interval,
     mean,
@@ -26,7 +27,7 @@ from metarl.statistics import (
 )
 
 LOCATIONS = [mean, median, interquartile_mean]
-SMOOTH = [mean, interquartile_mean, optimality_gap]
+SMOOTH = [mean, interquartile_mean, conditional_value_at_risk, optimality_gap]
 VALUES = st.floats(-100, 100, allow_nan=False, width=16)  # few digits, so that there are ties
 SHAPES = st.tuples(st.integers(2, 5), st.integers(2, 6))
 
@@ -50,10 +51,18 @@ def pairs(draw: st.DrawFn) -> tuple[Scores, Scores]:
 SCORES = np.array([[0.0, 1.0, 2.0, 9.0], [4.0, 1.0, 0.0, 11.0]])
 
 
+def test_the_tail_is_the_worst_twentieth_of_a_seeds_tasks() -> None:
+    scores = np.arange(50.0)[::-1]
+    assert conditional_value_at_risk([scores[:40]]) == pytest.approx((10 + 11) / 2)
+    assert conditional_value_at_risk([scores]) == pytest.approx((0 + 1 + 0.5 * 2) / 2.5)
+    assert conditional_value_at_risk([scores, scores + 10]) == pytest.approx((0 + 1 + 0.5 * 2) / 2.5 + 5)
+
+
 def test_statistics_by_hand() -> None:
     assert mean(SCORES) == 28 / 8
     assert median(SCORES) == 1.5  # of the tasks' means 2, 1, 1, 10
     assert interquartile_mean(SCORES) == 2.0  # of 1, 1, 2, 4: 0, 0 and 9, 11 are left out
+    assert conditional_value_at_risk(SCORES) == 0.0  # fewer than 20 tasks: each seed's worst
     assert optimality_gap(SCORES) == 2 / 8  # two scores are 1 short of 1
     assert optimality_gap(SCORES, target=2.0) == 6 / 8
     assert optimality_gap(SCORES, target=-1.0) == 0
@@ -219,7 +228,7 @@ def test_the_ends_of_a_shares_interval_are_wilsons(hits: Scores) -> None:
 
 def test_axes_in_front_are_kept() -> None:
     scores = np.random.default_rng(0).normal(size=(2, 3, 4, 5))
-    for statistic in (mean, median, interquartile_mean, optimality_gap):
+    for statistic in (median, *SMOOTH):
         assert statistic(scores)[1, 2] == statistic(scores[1, 2])
     for function in (interval, share_interval, partial(stratified_bootstrap, resamples=50)):
         whole, part = function(mean, scores > 0), function(mean, scores[1, 2] > 0)
@@ -316,7 +325,7 @@ def test_a_stratified_bootstrap_misses_the_luck_that_a_seed_shares_between_tasks
     ],
 )
 def test_scores_must_be_a_matrix_of_finite_numbers(scores: list[list[float]], message: str) -> None:
-    for statistic in (mean, median, interquartile_mean, optimality_gap):
+    for statistic in (median, *SMOOTH):
         with pytest.raises(InputError) as caught:
             statistic(scores)
         assert str(caught.value) == message

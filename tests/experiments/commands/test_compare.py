@@ -21,7 +21,14 @@ from metarl.experiments.compare.runs import group_runs, read_runs
 from metarl.experiments.compare.statistics import summarize
 from metarl.family import FAMILIES
 from metarl.pictures import SIDE
-from metarl.statistics import interquartile_mean, interval, mean, probability_of_improvement, share_interval
+from metarl.statistics import (
+    conditional_value_at_risk,
+    interquartile_mean,
+    interval,
+    mean,
+    probability_of_improvement,
+    share_interval,
+)
 from tests.experiments.compared import trained
 
 NAVIGATION = {"horizon": 5}
@@ -102,6 +109,7 @@ def test_the_statistics_are_those_of_the_matrices(four: tuple[str, ...], report:
         ("maml-trpo", "before", "mean return"): interval(mean, ours[..., 0]),
         ("maml-trpo", "as in training", "IQM return"): interval(interquartile_mean, ours[..., 1]),
         ("maml-trpo", "last", "mean return"): interval(mean, ours[..., 2]),
+        ("maml-trpo", "last", "CVaR 0.95"): interval(conditional_value_at_risk, ours[..., 2]),
         ("maml-trpo", "gain", "IQM return"): interval(interquartile_mean, ours[..., 2] - ours[..., 0]),
         ("random", "last", "probability of improvement"): share_interval(
             probability_of_improvement, others[..., 2], ours[..., 2]

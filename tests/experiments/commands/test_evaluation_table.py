@@ -31,15 +31,15 @@ EQUAL = [[-38.4, -17.0, -12.5], [-38.4, -17.0, -12.5]]
 
 def test_a_table_holds_the_return_before_and_after_each_step_and_the_difference() -> None:
     assert rows(EQUAL) == [
-        ["before", "adaptation", "0", "-38.40", "-38.40", "-38.40"],
-        ["after", "step", "1", "2", "000", "-17.00", "-17.00", "-17.00"],
-        ["after", "step", "2", "4", "000", "-12.50", "-12.50", "-12.50"],
-        ["difference", "4", "000", "+25.90", "25.90", "25.90"],
+        ["before", "adaptation", "0", "-38.40", "-38.40", "-38.40", "-38.40"],
+        ["after", "step", "1", "2", "000", "-17.00", "-17.00", "-17.00", "-17.00"],
+        ["after", "step", "2", "4", "000", "-12.50", "-12.50", "-12.50", "-12.50"],
+        ["difference", "4", "000", "+25.90", "25.90", "25.90", "25.90"],
     ]
 
 
 def test_a_loss_by_adaptation_has_its_sign() -> None:
-    assert rows([[1.0, 0.5], [1.0, 0.5]])[-1] == ["difference", "2", "000", "-0.50", "-0.50", "-0.50"]
+    assert rows([[1.0, 0.5], [1.0, 0.5]])[-1] == ["difference", "2", "000", "-0.50", "-0.50", "-0.50", "-0.50"]
 
 
 def test_without_adaptation_there_is_no_difference() -> None:
@@ -48,7 +48,12 @@ def test_without_adaptation_there_is_no_difference() -> None:
 
 def test_the_difference_has_an_interval_of_its_own() -> None:
     # Tasks differ by 100, their gains by nothing: paired, the gain is certain.
-    assert rows([[0.0, 1.0], [100.0, 101.0]])[-1][-2:] == ["1.00", "1.00"]
+    assert rows([[0.0, 1.0], [100.0, 101.0]])[-1][-3:-1] == ["1.00", "1.00"]
+
+
+def test_the_last_column_is_the_mean_of_the_worst_twentieth_of_the_tasks() -> None:
+    (row,) = rows([[float(task)] for task in range(40)])
+    assert row[-1] == "0.50"  # of tasks 0 and 1
 
 
 def test_columns_stand_under_each_other() -> None:
@@ -60,7 +65,7 @@ def test_success_has_a_column_where_it_is_known() -> None:
     known = dataclasses.replace(curve(EQUAL), success=np.array([[0.0, 0.5, 1.0], [0.0, 1.0, 1.0]]))
     lines = adaptation_table(known).splitlines()
     assert lines[0].endswith("success")
-    assert [line.split("]")[1].strip() for line in lines[1:]] == ["0.0 %", "75.0 %", "100.0 %", ""]
+    assert [line.split("]")[1].split()[1:] for line in lines[1:]] == [["0.0", "%"], ["75.0", "%"], ["100.0", "%"], []]
     assert "success" not in adaptation_table(curve(EQUAL))
 
 

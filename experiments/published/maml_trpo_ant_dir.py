@@ -1,0 +1,18 @@
+"""MAML-TRPO on AntDir, forward and backward, as in Finn et al. 2017, section 5.3 and appendix A.2.
+
+    metarl train --published maml-trpo-ant-dir --seed 1
+
+40 tasks, forward or backward, x 40 episodes x 200 steps, one inner step of size 0.1, TRPO with maximum KL 0.01 and 500
+iterations are the paper's (up to 320 million env steps). The policy is 64-64 tanh, as in the field since, where the
+paper's was 100-100 ReLU.
+"""
+
+from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.config import RunConfig, TrainConfig
+
+EXPERIMENT = TrainConfig(
+    "maml-trpo",
+    "ant-dir",
+    RunConfig(iterations=500, preset="maml", tasks_per_batch=40, episodes_per_task=40),
+    MamlTrpoConfig(inner_lr=0.1),
+)
