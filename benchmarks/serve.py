@@ -4,15 +4,17 @@
     python -m benchmarks.serve
 
 Each of wrk's connections has a task of its own on half-cheetah-vel: it asks for an action, gives the step's outcome,
-and so on, episode after episode; every answer is on the disk before it is sent, and tasks adapt as in training, here
-after 20 episodes of 20 steps. Some rounds are paced: a step of the world takes 100 ms. In the others it takes none, and
-64 requests are always waiting. For each window (the milliseconds for which the first request waits for others to share
-its forward pass), actions a second are printed, and the times of all requests, actions and outcomes alike.
+and so on, episode after episode; every answer is on the disk before it is sent, and tasks adapt after 5 to 10 episodes
+of 20 steps. Some rounds are paced: a step of the world takes 80 ms, and the tasks do not start together. In the others
+it takes none, and 64 requests are always waiting. For each window (the milliseconds for which the first request waits
+for others to share its forward pass), actions a second are printed, the times of all requests, actions and outcomes
+alike, and the processor time of the server and of the generator, which shares its cores, for an action and its outcome.
 """
 
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,7 @@ from metarl.training import train
 
 SERVE = [sys.executable, "-m", "metarl.experiments.commands.main", "serve"]
 RESULTS = Path(__file__).parent / "results" / "serve.json"
-HORIZON, STEP_MS = 20, 100
+HORIZON, STEP_MS = 20, 80
 # Each thread of wrk has one connection, and acts in one task.
 SCRIPT = """
 local tasks, number = {%(tasks)s}, 0
@@ -46,10 +48,14 @@ end
 
 function init(args)
   step, acting = 0, true
+  math.randomseed(tonumber(string.sub(task, 1, 8), 16))
+  first = math.random(0, %(think)d)
 end
 
 function delay()
-  return acting and %(think)d or 0
+  local pause = acting and (first or %(think)d) or 0
+  first = nil
+  return pause
 end
 
 function request()
@@ -93,7 +99,7 @@ def measure(run: str, folder: Path, tasks: int, seconds: int, window: float, thi
     assert server.stdout is not None
     url = server.stdout.readline().split()[0]
     with Client(url) as client:
-        ids = [client.task().id for _ in range(tasks)]
+        ids = [client.task(adapt_after=5 + number % 6).id for number in range(tasks)]
     words = {
         "tasks": ", ".join(f'"{task}"' for task in ids),
         "observation": json.dumps(np.linspace(-1, 1, 17).round(4).tolist()),
@@ -103,10 +109,10 @@ def measure(run: str, folder: Path, tasks: int, seconds: int, window: float, thi
     }
     script = folder / "load.lua"
     script.write_text(SCRIPT % words)
-    began = processor_seconds(server.pid)
+    began, before = processor_seconds(server.pid), generator_seconds()
     command = ["wrk", f"-t{tasks}", f"-c{tasks}", f"-d{seconds}s", "-s", str(script), url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    spent = processor_seconds(server.pid) - began
+    spent, own = processor_seconds(server.pid) - began, generator_seconds() - before
     metrics = httpx.get(f"{url}/metrics").text
     server.terminate()
     server.wait()
@@ -114,6 +120,7 @@ def measure(run: str, folder: Path, tasks: int, seconds: int, window: float, thi
     actions = found["requests"] / 2
     found |= {"window": window, "think": think}
     found |= {"actions_per_second": actions / found["seconds"], "server_cpu_ms": 1000 * spent / actions}
+    found["generator_cpu_ms"] = 1000 * own / actions
     passes = {key: value(metrics, f"metarl_tasks_per_pass_{key}") for key in ("sum", "count")}
     assert found["failures"] + found["timeouts"] == 0, said
     return found | {
@@ -131,6 +138,12 @@ def processor_seconds(pid: int) -> float:
     """Return what a process has used of the processor."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def generator_seconds() -> float:
+    """Return what the load generators that have ended used of the processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -165,12 +178,14 @@ def table(path: Path = RESULTS) -> str:
         "p99, ms",
         "tasks per pass",
         "CPU per action, ms",
+        "generator's",
     )
-    keys = ("think", "window", "actions_per_second", "p50", "p99", "tasks_per_pass", "server_cpu_ms")
-    formats = ("d", "g", ".0f", ".1f", ".1f", ".1f", ".2f")
+    keys = ("think", "window", "actions_per_second", "p50", "p99", "tasks_per_pass")
+    times = ("server_cpu_ms", "generator_cpu_ms")
+    formats = ("d", "g", ".0f", ".1f", ".1f", ".1f", ".2f", ".2f")
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
     for row in rows:
-        cells = [format(row[key], kind) for key, kind in zip(keys, formats, strict=True)]
+        cells = [format(row[key], kind) for key, kind in zip(keys + times, formats, strict=True)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,4 +1,8 @@
-"""Acting for many tasks at once: what is asked within a short window is answered by one forward pass."""
+"""Acting for many tasks at once: what is asked within a short window is answered by one forward pass.
+
+A thread of its own would have to win the interpreter's lock back from the event loop after each of torch's operations,
+which takes longer than a small pass. So only passes that would hold up other requests have one.
+"""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +16,9 @@ from metarl.joint_acting import Choice, act_together
 from metarl.serving.metrics import Metrics
 from metarl.serving.served import Served
 
+# Seconds that a pass may hold up other requests.
+QUICK = 0.005
+
 
 @dataclass
 class _Asked:
@@ -21,7 +28,7 @@ class _Asked:
 
 
 class Acting:
-    """Collects what is asked and answers it together, in a thread of its own.
+    """Collects what is asked and answers it together.
 
     The first one waits for ``window`` seconds; who comes while a pass is computed is in the next one.
 
@@ -33,8 +40,11 @@ class Acting:
 
     def __init__(self, served: Served, window: float, metrics: Metrics) -> None:
         self._served, self._window, self._metrics = served, window, metrics
-        self._thread = torch_thread("acting")
-        self._thread.submit(lambda: served.width).result()  # tried here, so that the first request need not wait for it
+        thread = torch_thread("acting")
+        # Tried here, so that the first request need not wait for it.
+        self._thread = thread if thread.submit(lambda: served.pass_seconds).result() > QUICK else None
+        if self._thread is None:
+            thread.shutdown()
         self._waiting: list[_Asked] = []
         self._busy = False
 
@@ -50,27 +60,34 @@ class Acting:
 
     def close(self) -> None:
         """End the thread."""
-        self._thread.shutdown()
+        if self._thread is not None:
+            self._thread.shutdown()
 
     def _begin(self) -> None:
         batch, self._waiting = self._waiting, []
         self._metrics.batch.observe(len(batch))
+        if self._thread is None:
+            self._answer(batch, self._act(batch))
+            return
         work = asyncio.get_running_loop().run_in_executor(self._thread, self._act, batch)
-        work.add_done_callback(lambda done: self._answer(batch, done))
+        work.add_done_callback(lambda done: self._answer(batch, done.result()))
 
-    def _act(self, batch: list[_Asked]) -> list[Choice]:
+    def _act(self, batch: list[_Asked]) -> list[Choice] | Exception:
+        """Return the choices, or the error with which all of these requests end."""
         running, observations = [each.running for each in batch], [each.observations for each in batch]
-        return act_together(self._served.learner, running, observations, self._served.width)
+        try:
+            return act_together(self._served.learner, running, observations, self._served.width)
+        except Exception as error:
+            return error
 
-    def _answer(self, batch: list[_Asked], done: "asyncio.Future[list[Choice]]") -> None:
-        error = done.exception()
+    def _answer(self, batch: list[_Asked], found: list[Choice] | Exception) -> None:
         for number, each in enumerate(batch):
             if each.answer.cancelled():
                 continue
-            if error is not None:
-                each.answer.set_exception(error)
+            if isinstance(found, Exception):
+                each.answer.set_exception(found)
             else:
-                each.answer.set_result(done.result()[number])
+                each.answer.set_result(found[number])
         if self._waiting:
             self._begin()
         else:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from metarl.serving import messages
 from metarl.serving.catalogue import learner_of
+from metarl.serving.direct import Direct, Shortcut
 from metarl.serving.guard import Guard
 from metarl.serving.problems import NotStored, Refusal
 from metarl.serving.served import Served
@@ -52,7 +53,7 @@ class Limits:
     rate: int = 5000
 
 
-def make_app(service: Service, limits: Limits) -> FastAPI:
+def make_app(service: Service, limits: Limits) -> Guard:
     """Return the application; it closes the service at its end."""
 
     @asynccontextmanager
@@ -72,15 +73,14 @@ def make_app(service: Service, limits: Limits) -> FastAPI:
         dependencies=secured,
     )
     _add_tasks(app, service)
+    steps = _add_steps(app, service)
     _add_views(app, service)
     app.add_exception_handler(Refusal, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_form)
     app.add_exception_handler(HTTPException, _refuse_plainly)
+    direct = Shortcut(app, steps, refusal)
     largest = largest_body(service.served)
-    app.add_middleware(
-        Guard, metrics=service.metrics, token=limits.token, open_paths=OPEN_PATHS, rate=limits.rate, largest=largest
-    )
-    return app
+    return Guard(direct, service.metrics, limits.token, OPEN_PATHS, limits.rate, largest)
 
 
 def largest_body(served: Served) -> int:
@@ -112,6 +112,10 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
         """Delete a task with all of its episodes."""
         await service.remove(task)
 
+
+def _add_steps(app: FastAPI, service: Service) -> list[Direct]:
+    """Add the routes of every step; return them."""
+
     @app.post("/execute_task")
     async def execute_a_task(asked: messages.ExecuteTask) -> messages.Action:
         """Ask for the action at an observation; asked again before feedback, the answer is the same."""
@@ -121,6 +125,8 @@ def _add_tasks(app: FastAPI, service: Service) -> None:
     async def give_feedback(given: messages.Feedback) -> messages.Outcome:
         """Give the outcome of the last action, or a whole recorded episode; the learner adapts when it is time."""
         return await service.feedback(given)
+
+    return [Direct("/execute_task", execute_a_task), Direct("/feedback", give_feedback)]
 
 
 def _add_views(app: FastAPI, service: Service) -> None:
@@ -158,10 +164,15 @@ def _add_views(app: FastAPI, service: Service) -> None:
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Content-Security-Policy": CONTENT})
 
 
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refusal)
+def refusal(error: Refusal) -> JSONResponse:
+    """Return the answer that refuses a request."""
     later = {"Retry-After": "1"} if isinstance(error, NotStored) else None
     return JSONResponse({"detail": str(error)}, error.status, later)
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return refusal(error)
 
 
 async def _refuse_form(request: Request, error: Exception) -> JSONResponse:

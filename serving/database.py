@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Executable, create_engine, event, make_url, text
+from sqlalchemy import ClauseElement, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -30,8 +30,10 @@ LOCK = 5_873_210_411
 PRAGMAS = ("busy_timeout=0", "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 OTHER = "another server uses it; stop that one, or give this one another --database"
 Value = TypeVar("Value")
-# A statement with the values of its parameters.
-Write = tuple[Executable, Mapping[str, Any]]
+# A statement with the values of its parameters; those that are not given are NULL.
+Write = tuple[ClauseElement, Mapping[str, Any]]
+# A statement as the driver takes it, and what brings the values into the driver's form.
+Prepared = tuple[str, Callable[[Mapping[str, Any]], Any]]
 
 
 class Database:
@@ -49,6 +51,7 @@ class Database:
         self._engine, self._file = _engine(url)
         self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
+        self._prepared: dict[ClauseElement, Prepared] = {}
         self._thread = threading.Thread(target=self._serve, name="database", daemon=True)
         try:
             self._migrate()
@@ -122,11 +125,14 @@ class Database:
             self._file.check()
         connection = self._connected()
         with connection.begin():
-            rows: dict[Executable, list[Mapping[str, Any]]] = {}
+            rows: dict[ClauseElement, list[Mapping[str, Any]]] = {}
             for statement, values in (write for work in works for write in work.writes):
                 rows.setdefault(statement, []).append(values)
             for statement, together in rows.items():
-                connection.execute(statement, together)
+                if statement not in self._prepared:
+                    self._prepared[statement] = _prepare(statement, self._engine)
+                sql, pick = self._prepared[statement]
+                connection.exec_driver_sql(sql, [pick(values) for values in together])
             return [None if work.query is None else work.query(connection) for work in works]
 
     def _connected(self) -> Connection:
@@ -241,6 +247,16 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine, _File(Path(str(engine.url.database)))
+
+
+def _prepare(statement: ClauseElement, engine: Engine) -> Prepared:
+    """Compile a statement once: SQLAlchemy would look up and process it anew for each commit."""
+    compiled = statement.compile(dialect=engine.dialect)
+    order: list[str] | None = getattr(compiled, "positiontup", None)
+    if order is not None:
+        return compiled.string, lambda values: tuple(map(values.get, order))
+    names = list(compiled.params)
+    return compiled.string, lambda values: {name: values.get(name) for name in names}
 
 
 def _reason(error: BaseException) -> str:

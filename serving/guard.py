@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from metarl.serving.direct import repeated
 from metarl.serving.metrics import Metrics
 
 # Seconds in which the body of a request must arrive.
@@ -102,12 +103,7 @@ class Guard:
                     more = message.get("more_body", False)
         except TimeoutError:
             return 408, f"the body did not arrive within {PATIENCE:.0f} seconds"
-        whole: list[Message] = [{"type": "http.request", "body": b"".join(pieces), "more_body": False}]
-
-        async def again() -> Message:
-            return whole.pop() if whole else await receive()
-
-        return again
+        return repeated({"type": "http.request", "body": b"".join(pieces), "more_body": False}, receive)
 
 
 async def _answer(send: Send, status: int, line: str) -> None:

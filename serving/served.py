@@ -1,5 +1,6 @@
 """The learner that is served: how it acts, when it adapts, and what its steps look like in the database."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,6 +108,19 @@ class Served:
         """Rows of a forward pass: one task after the other where a row's place in a pass would change its bits."""
         examples = torch.stack([self._sample() for _ in range(WIDTH)])
         return WIDTH if rows_agree(self.learner, examples) else 1
+
+    @cached_property
+    def pass_seconds(self) -> float:
+        """Seconds of a forward pass: the shortest of three."""
+        working = self.learner.open(self.learner.begin(self.width), 1, torch.Generator(self.device))
+        seen = torch.stack([self._sample() for _ in range(self.width)])[:, None]
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            with torch.no_grad():
+                self.learner.action_distribution(working, seen)
+            times.append(time.perf_counter() - began)
+        return min(times)
 
     @cached_property
     def _example(self) -> Distribution:

@@ -9,8 +9,7 @@ import secrets
 import uuid
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, insert
-from sqlmodel import col
+from sqlalchemy import Connection, insert
 from torch import Tensor
 
 from metarl.errors import InputError
@@ -22,7 +21,7 @@ from metarl.serving.events import Events
 from metarl.serving.live_task import LiveTask, Pending, end_of
 from metarl.serving.messages import Action, ExecuteTask, Feedback, NewTask, Outcome, Recorded, TaskState, TaskSummary
 from metarl.serving.metrics import Metrics
-from metarl.serving.models import Round, Step, Task
+from metarl.serving.models import Round, Task
 from metarl.serving.open_tasks import OpenTasks
 from metarl.serving.problems import BadRequest, OutOfOrder, Unknown
 from metarl.serving.served import Served
@@ -108,11 +107,7 @@ class Service:
         async with self._open.closed(task):
             if not await self.database.read(lambda connection: catalogue.is_task(connection, task)):
                 raise _unknown(task)
-            await self.database.write(
-                (delete(Step).where(col(Step.task) == task), {}),
-                (delete(Round).where(col(Round.task) == task), {}),
-                (delete(Task).where(col(Task.id) == task), {}),
-            )
+            await self.database.write(*stored.remove(task))
         self.events.publish("deleted", task=task)
 
     async def execute(self, asked: ExecuteTask) -> Action:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sqlalchemy import Connection, Executable, Row, insert, select, update
+from sqlalchemy import ClauseElement, Connection, Row, delete, insert, select, update
 from sqlalchemy import bindparam as given
 from sqlmodel import col
 from tensordict import TensorDict
@@ -15,23 +15,29 @@ from metarl.episodes import rollout_of_steps
 from metarl.joint_acting import Choice
 from metarl.rollout import Episode, Rollout
 from metarl.serving.database import Write
-from metarl.serving.models import STEPS, Round, Step
+from metarl.serving.models import STEPS, Round, Step, Task
 from metarl.serving.served import Form, Served, to_bytes
 
 FLAG, REWARD = Form((), torch.bool), Form((), torch.float32)
-ADD_ROUND: Executable = insert(Round)
-ADD_STEP: Executable = insert(Step)
+ADD_ROUND: ClauseElement = insert(Round)
+ADD_STEP: ClauseElement = insert(Step)
 OUTCOME = ("rewards", "terminated", "truncated", "next_observations")
-END_STEP: Executable = (
+END_STEP: ClauseElement = (
     update(Step)
     .where(col(Step.task) == given("of"), col(Step.round) == given("at"), col(Step.number) == given("which"))
     .values({name: given(f"new_{name}") for name in OUTCOME})
 )
 END = ("returns", "steps", "length", "adapts")
-END_ROUND: Executable = (
+END_ROUND: ClauseElement = (
     update(Round)
     .where(col(Round.task) == given("of"), col(Round.number) == given("at"))
     .values({name: given(f"new_{name}") for name in END})
+)
+
+REMOVE: tuple[ClauseElement, ...] = (
+    delete(Step).where(col(Step.task) == given("of")),
+    delete(Round).where(col(Round.task) == given("of")),
+    delete(Task).where(col(Task.id) == given("of")),
 )
 
 
@@ -75,6 +81,11 @@ def recorded_steps(task: str, round: int, episode: Episode) -> list[Write]:
         row = {name: to_bytes(value) for name, value in values.items()}
         writes.append((ADD_STEP, {"task": task, "round": round, "number": number, "distribution": None, **row}))
     return writes
+
+
+def remove(task: str) -> list[Write]:
+    """Return the writes that delete a task with all of its rounds."""
+    return [(statement, {"of": task}) for statement in REMOVE]
 
 
 def read_steps(connection: Connection, task: str, rounds: Sequence[int]) -> dict[int, list[Row[Any]]]:

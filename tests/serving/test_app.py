@@ -1,5 +1,6 @@
 """The routes: a task's whole life, and what is refused on the way, with status and line."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,17 @@ def test_an_episode_goes_on_as_it_began(content: dict[str, Any], line: str, serv
     answers.append(server.post("/execute_task", task=task, **content))
     assert [answer.status_code for answer in answers] == [409, 409]
     assert all(line in answer.json()["detail"] for answer in answers)
+
+
+def test_a_step_is_answered_alike_with_and_without_the_framework(server: Server) -> None:
+    answers = []
+    for kind in ("application/json", "application/json; charset=utf-8"):
+        task = server.client.task(seed=1).id
+        for path, content in (("/execute_task", {"task": task, "observation": [0, 0]}), ("/feedback", outcome(task))):
+            answer = server.http.post(path, content=json.dumps(content), headers={"content-type": kind})
+            answers.append((answer.status_code, answer.text.replace(task, ""), answer.headers["content-type"]))
+    assert answers[:2] == answers[2:]
+    assert answers[0][0] == 200
 
 
 def test_json_that_is_none_is_refused(server: Server) -> None:

@@ -6,17 +6,23 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, insert, text
 
 from benchmarks.served_process import free_port
+from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
+from metarl.joint_acting import Choice
+from metarl.rollout import Episode
+from metarl.serving import stored
 from metarl.serving.database import Database
-from metarl.serving.models import METADATA
+from metarl.serving.models import METADATA, Round, Task
 from metarl.serving.server import load_served, open_database
-from tests.serving.serving import Server, lived, other, same, served
+from tests.serving.serving import UNKNOWN, Server, lived, other, same, served
 from tests.serving.test_rebuilding import make_env
 
 BINARIES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
@@ -86,6 +92,23 @@ def test_tasks_outlive_their_server(any_url: str, maml: str, url: str) -> None:
         assert len(server.client.tasks()) == 2
         again.delete()
         assert [each["id"] for each in server.client.tasks()] == [whole.id]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_steps_with_and_without_an_outcome_share_a_commit(any_url: str, order: int) -> None:
+    task = Task(id=UNKNOWN, created="", description="", adapt_after=1, seed=0)
+    row = Round(task=task.id, number=0, seed=0, deterministic=False, recorded=True)
+    recorded = stored.recorded_steps(task.id, 0, Episode(np.zeros((2, 1)), np.zeros((1, 1)), np.ones(1), True))
+    one = torch.zeros(1, 1, 1)
+    begun = stored.add_step(task.id, 0, 1, one, Choice(one, DiagonalGaussian(one, one), one))
+    database = Database(any_url)
+    try:
+        database.write_now((insert(Task), task.model_dump()), stored.add_round(row))
+        database.write_now(*[*recorded, begun][::order])
+        steps = database.read_now(lambda found: stored.read_steps(found, task.id, [0]))[0]
+        assert [step.rewards is None for step in steps] == [False, True]
+    finally:
+        database.close()
 
 
 def test_migrations_make_the_tables_of_the_models(any_url: str) -> None:
