@@ -22,6 +22,8 @@ from metarl.transfer import reading_is_free
 
 # Fields of a rollout that have an entry for every step, besides the distribution.
 PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs")
+# Fields that some families report of a step, in its info.
+OF_THE_FAMILY = ("success", "best_actions")
 
 
 class RunningEpisodes:
@@ -95,7 +97,7 @@ class RunningEpisodes:
         rewards: Tensor,
         terminated: Tensor,
         truncated: Tensor,
-        success: Tensor | None = None,
+        **known: Tensor,
     ) -> None:
         """Record the outcome of a step.
 
@@ -104,14 +106,13 @@ class RunningEpisodes:
             rewards: float32 ``[N, E]``.
             terminated: bool ``[N, E]``.
             truncated: bool ``[N, E]``.
-            success: bool ``[N, E]``, whether it met the task's goal, where the family says so.
+            known: what else the family says of the step, ``[N, E, ...]``; see ``OF_THE_FAMILY``.
         """
         ended = (terminated | truncated) & self.alive
         self._actor.observe(self.working, self._actions, rewards, ended)
-        for name, value in (("rewards", rewards), ("terminated", terminated), ("truncated", truncated)):
+        outcome = {"rewards": rewards, "terminated": terminated, "truncated": truncated, **known}
+        for name, value in outcome.items():
             self._put(name, value)
-        if success is not None:
-            self._put("success", success)
         if not reading_is_free(self._device) or ended.any():
             self._end(ended, observations)
         self.step += 1
@@ -190,7 +191,7 @@ def rollout_of_steps(
     Args:
         tasks: their parameters, if known.
         stored: ``[N, E, T, ...]`` by name: observations, actions, rewards, terminated, truncated, the tensors of the
-            distributions as ``distribution_0``, ``distribution_1`` and so on, and success if known.
+            distributions as ``distribution_0``, ``distribution_1`` and so on, and ``OF_THE_FAMILY`` if known.
         kind: what these are the tensors of.
         final_observations: after each episode's last step, ``[N, E, *observation]``.
     """
@@ -212,14 +213,14 @@ def rollout_of_steps(
         final_observations=final_observations,
         log_probs=distribution.log_prob(inside["actions"]),
         distribution=distribution,
-        success=inside.get("success"),
+        **{name: inside[name] for name in OF_THE_FAMILY if name in inside},
     )
 
 
 def join_episodes(rollouts: Sequence[Rollout]) -> Rollout:
     """Join rollouts of the same tasks into one, along the episode axis.
 
-    Rows are as long as the longest, with zeros after an episode's end. ``success`` is dropped.
+    Rows are as long as the longest, with zeros after an episode's end. ``OF_THE_FAMILY`` is dropped.
     """
     steps = max(rollout.rewards.shape[2] for rollout in rollouts)
     joined = {name: join_steps([getattr(rollout, name) for rollout in rollouts], steps, 1) for name in PER_STEP}

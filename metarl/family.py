@@ -33,9 +33,9 @@ Source = Literal["train", "validation", "test", "ood"]
 class Transition(NamedTuple):
     """The outcome of a step, without the next observation.
 
-    Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B]``, ``truncated`` bool
-    ``[B]``: whether the world truncated its episode before the horizon, None if it never does. After the step that ends
-    an episode, the end may be reported again until the world is reset.
+    Shapes: ``rewards`` float32 ``[B]``, ``terminated`` bool ``[B]``, each entry of ``info`` ``[B, ...]``, ``truncated``
+    bool ``[B]``: whether the world truncated its episode before the horizon, None if it never does. After the step that
+    ends an episode, the end may be reported again until the world is reset.
     """
 
     rewards: Tensor

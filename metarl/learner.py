@@ -100,6 +100,9 @@ class Learner(Actor):
             its own, which continues in the next rollout.
         learns_from_recorded: whether ``update`` accepts episodes recorded with another policy, without its
             probabilities.
+        needs_recorded: whether there is nothing to learn from its own episodes; the command line then requires --data.
+        stride: rounds of a recorded learning history from one episode of a trial to the next; None to combine recorded
+            episodes at random.
         baseline: whether it is a baseline, which is the job type of tracked runs.
         label_settings: names of settings that are always part of the learner's label in a comparison, such as a
             variant.
@@ -118,6 +121,8 @@ class Learner(Actor):
     evaluation_steps: int = 3
     pools_episodes: ClassVar[bool] = True
     learns_from_recorded: ClassVar[bool] = False
+    needs_recorded: ClassVar[bool] = False
+    stride: int | None = None
     baseline: ClassVar[bool] = False
     label_settings: ClassVar[Sequence[str]] = ()
     metrics: ClassVar[Mapping[str, str]] = {}

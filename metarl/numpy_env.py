@@ -163,7 +163,7 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
         """Step with one action; return observation, reward, terminated, truncated, info (the family's own terms)."""
         batch = torch.from_numpy(np.asarray(action, self.action_space.dtype)[None])
         rewards, terminated, truncated, info = self._worlds.advance(batch)
-        terms = {key: value.item() for key, value in info.items()}
+        terms = {key: value.item() if value.ndim == 1 else value[0].numpy() for key, value in info.items()}
         seen = self._worlds.observe().numpy()[0]
         return seen, rewards.item(), terminated.item(), truncated.item(), terms  # type: ignore[return-value]
 

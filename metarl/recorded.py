@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.episodes import OF_THE_FAMILY
 from metarl.errors import InputError
 from metarl.family import TaskFamily
 from metarl.files import make_folder, write_json
@@ -44,6 +45,8 @@ class Description:
         split_hash: hash of the split; None if unknown, in which case held-out tasks cannot be detected.
         settings: settings of the family.
         made_by: how the episodes were recorded, in readable form.
+        rounds: number of rounds that a task's episodes are from, between which the learner adapted; those of a round
+            come one after another, and the i-th of each round belong to one history. 1 if their order means nothing.
     """
 
     family: str
@@ -53,6 +56,7 @@ class Description:
     split_hash: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     made_by: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 1
 
     @classmethod
     def of(cls, family: TaskFamily, **known: Any) -> "Description":
@@ -124,11 +128,19 @@ class RecordedData:
             )
 
     def draw(
-        self, tasks: int, episodes: int, rollouts: int, seed: int, iteration: int, rows: slice = slice(None)
+        self,
+        tasks: int,
+        episodes: int,
+        rollouts: int,
+        seed: int,
+        iteration: int,
+        rows: slice = slice(None),
+        stride: int | None = None,
     ) -> list[Rollout]:
         """Return rollouts of one iteration of training.
 
-        All tasks are used equally often, reshuffled in each epoch; episodes are drawn without replacement.
+        All tasks are used equally often, reshuffled in each epoch; episodes are drawn without replacement, or, with a
+        stride, as parts of learning histories, with replacement.
 
         Args:
             tasks: number of tasks; some are repeated if there are fewer.
@@ -137,16 +149,12 @@ class RecordedData:
             seed: seed of the run.
             iteration: counted from 0.
             rows: which of the tasks are wanted, by default all.
+            stride: rounds of a history from one rollout to the next; None to combine episodes at random.
 
         Raises:
-            InputError: if there are too few episodes per task.
+            InputError: if there are too few episodes per task, or rounds in its histories.
         """
-        total, available = self.rollout.rewards.shape[:2]
-        if episodes * rollouts > available:
-            raise InputError(
-                f"{self.path} has {available} episodes of each task, but an iteration needs {rollouts} x {episodes}; "
-                f"use --episodes-per-task {available // rollouts or 1} or fewer, or fewer --episodes-per-trial"
-            )
+        total = self.rollout.num_tasks
         positions = torch.arange(iteration * tasks, (iteration + 1) * tasks)
         orders = {
             turn: torch.randperm(total, generator=generator(seed, "recorded tasks", turn))
@@ -154,8 +162,36 @@ class RecordedData:
         }
         numbers = torch.stack([orders[position // total][position % total] for position in positions.tolist()])
         stream = generator(seed, "recorded episodes", iteration)
-        columns = torch.rand(tasks, available, generator=stream).argsort(-1)[:, : episodes * rollouts]
+        shape = tasks, episodes, rollouts
+        columns = self._any(shape, stream) if stride is None else self._histories(shape, stride, stream)
         return [self._part(numbers[rows], chosen[rows]) for chosen in torch.split(columns, episodes, 1)]
+
+    def _any(self, shape: tuple[int, int, int], stream: torch.Generator) -> Tensor:
+        """Return different episodes of each task, ``[tasks, rollouts * episodes]``."""
+        tasks, episodes, rollouts = shape
+        available = self.rollout.rewards.shape[1]
+        if episodes * rollouts > available:
+            raise InputError(
+                f"{self.path} has {available} episodes of each task, but an iteration needs {rollouts} x {episodes}; "
+                f"use --episodes-per-task {available // rollouts or 1} or fewer, or fewer --episodes-per-trial"
+            )
+        return torch.rand(tasks, available, generator=stream).argsort(-1)[:, : episodes * rollouts]
+
+    def _histories(self, shape: tuple[int, int, int], stride: int, stream: torch.Generator) -> Tensor:
+        """Return parts of histories, ``[tasks, rollouts * episodes]``: each a random one, from a random round on."""
+        tasks, episodes, rollouts = shape
+        rounds, length = self.description.rounds, stride * (rollouts - 1) + 1
+        if length > rounds:
+            raise InputError(
+                f"{self.path} has learning histories of {rounds} rounds, but {rollouts} episodes with a stride of "
+                f"{stride} need {length}; use fewer --episodes-per-trial or a smaller --stride, or record more rounds "
+                "with metarl collect --steps"
+            )
+        together = self.rollout.rewards.shape[1] // rounds
+        histories = torch.randint(together, (tasks, 1, episodes), generator=stream)
+        first = torch.randint(rounds - length + 1, (tasks, 1, episodes), generator=stream)
+        wanted = first + stride * torch.arange(rollouts).view(1, -1, 1)
+        return (wanted * together + histories).flatten(1)
 
     def _part(self, rows: Tensor, columns: Tensor) -> Rollout:
         """Return the episodes ``columns`` ``[n, E]`` of the tasks ``rows`` ``[n]``."""
@@ -259,4 +295,4 @@ def _joined(rollouts: Sequence[Rollout], axis: int) -> dict[str, Any]:
 
 def _recorded_steps(rollout: Rollout) -> list[str]:
     """Return the names of the tensors ``[N, M, T, ...]`` that are recorded."""
-    return [*STEPS, "success"] if rollout.success is not None else [*STEPS]
+    return [*STEPS, *(name for name in OF_THE_FAMILY if getattr(rollout, name) is not None)]

@@ -69,6 +69,7 @@ class Rollout:
         log_probs: ``[N, E, T]``, of the actions at sampling time; None if the policy is unknown.
         distribution: action distributions of the policy that acted, with tensors ``[N, E, T, A]``; None if unknown.
         success: bool ``[N, E, T]``, whether the step was a success; None if unknown.
+        best_actions: ``[N, E, T, *action]``, the best actions given the task (``metarl.solved``); None if unknown.
     """
 
     tasks: TensorDict
@@ -82,6 +83,7 @@ class Rollout:
     log_probs: Tensor | None = None
     distribution: Distribution | None = None
     success: Tensor | None = None
+    best_actions: Tensor | None = None
 
     @classmethod
     def from_episodes(cls, episodes: Sequence[Sequence[Episode]], tasks: TensorDict | None = None) -> "Rollout":

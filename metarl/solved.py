@@ -9,6 +9,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.errors import InputError
+from metarl.family import FAMILIES, TaskFamily
 from metarl.tensor_family import State, TensorFamily
 
 
@@ -33,6 +35,22 @@ class SolvedFamily(TensorFamily):
             plan: what ``plan`` returned for the episode.
             remaining: steps left in the episode, int64 ``[B]``, at least 1.
         """
+
+
+def require_solved(family: TaskFamily, what: str) -> SolvedFamily:
+    """Return a family whose best actions are known.
+
+    Args:
+        family: any family.
+        what: what somebody does with them, for the message, such as ``optimal acts``.
+
+    Raises:
+        InputError: if they are not known.
+    """
+    if isinstance(family, SolvedFamily):
+        return family
+    known = ", ".join(name for name, each in FAMILIES.items() if issubclass(each, SolvedFamily))
+    raise InputError(f"{what} in families whose best actions are known ({known}), not in {family.name}")
 
 
 def planned_actions(plan: Tensor, remaining: Tensor, positions: Tensor) -> Tensor:

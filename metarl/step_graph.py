@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from metarl.episodes import RunningEpisodes
+from metarl.episodes import OF_THE_FAMILY, RunningEpisodes
 from metarl.graphs import RECORDERS, Graph
 from metarl.noise import source
 from metarl.vector_env import TaskVectorEnv
@@ -19,13 +19,11 @@ class StepLoop:
         """Take one step from observations ``[B, ...]``; return those after it."""
         actions = self._running.act(self._rows(observations))
         observations, rewards, terminated, truncated, info = self._env.step(actions.flatten(0, 1))
-        self._running.record(
-            self._rows(observations),
-            self._rows(rewards),
-            self._rows(terminated),
-            self._rows(truncated),
-            self._rows(info["success"].bool()) if "success" in info else None,
-        )
+        outcome = [self._rows(values) for values in (observations, rewards, terminated, truncated)]
+        known = {name: self._rows(info[name]) for name in OF_THE_FAMILY if name in info}
+        if "success" in known:  # some worlds report it as a number
+            known["success"] = known["success"].bool()
+        self._running.record(*outcome, **known)
         return observations
 
     def _rows(self, values: Tensor) -> Tensor:

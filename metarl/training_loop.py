@@ -201,7 +201,7 @@ class TrainingLoop:
         run, count = self.run_config, self.learner.inner_steps + 1
         shard = self.processes.shard(run.tasks_per_batch)
         wanted = run.tasks_per_batch, run.episodes_per_task, count
-        return data.draw(*wanted, self._seed(iteration), iteration, shard.rows)
+        return data.draw(*wanted, self._seed(iteration), iteration, shard.rows, self.learner.stride)
 
     def _seed(self, iteration: int) -> int:
         """Return the seed of an iteration's tasks and episodes: the run's, or another one after ``--redraw``."""

@@ -46,9 +46,10 @@ class Trials:
         """
         if len({rollout.rewards.shape[:2] for rollout in rollouts}) != 1:
             raise ValueError("the rollouts of trials must have the same numbers of tasks and episodes")
-        names = [field.name for field in fields(cls)]
         pieces = [_steps(rollout) for rollout in rollouts]
-        joined = {name: torch.cat([piece[name] for piece in pieces], 2).flatten(0, 1) for name in names}
+        joined = {
+            field.name: torch.cat([piece[field.name] for piece in pieces], 2).flatten(0, 1) for field in fields(cls)
+        }
         shortest, longest = torch.stack(joined["valid"].sum(-1).aminmax()).tolist()
         if shortest < joined["valid"].shape[1]:
             order = (~joined["valid"]).byte().argsort(dim=-1, stable=True)[:, :longest]
@@ -59,7 +60,8 @@ class Trials:
     @classmethod
     def of_episode(cls, rollout: Rollout) -> Self:
         """Return one episode of each trial, which has no gaps: as ``of``, but with as many steps as the rollout."""
-        return cls(**{name: value.flatten(0, 1) for name, value in _steps(rollout).items()})
+        steps = _steps(rollout)
+        return cls(**{field.name: steps[field.name].flatten(0, 1) for field in fields(cls)})
 
     @property
     def lengths(self) -> Tensor:
@@ -83,6 +85,13 @@ class Trials:
         return type(self)(**{name: value[rows] for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class LabelledTrials(Trials):
+    """Trials of which the best actions ``[B, L, *action]`` are known."""
+
+    best_actions: Tensor
+
+
 def _steps(rollout: Rollout) -> dict[str, Tensor]:
     starts = torch.zeros_like(rollout.valid)
     starts[:, :, 0] = True
@@ -92,4 +101,6 @@ def _steps(rollout: Rollout) -> dict[str, Tensor]:
     log_probs = torch.full_like(rollout.rewards, torch.nan) if rollout.log_probs is None else rollout.log_probs
     names = ("observations", "actions", "rewards", "terminated", "valid")
     own = {name: getattr(rollout, name) for name in names}
+    if rollout.best_actions is not None:
+        own["best_actions"] = rollout.best_actions
     return {**own, "log_probs": log_probs, "next_observations": following, "starts": starts}

@@ -139,7 +139,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
 
         Returns:
             Observations ``[B, ...]``, rewards (float32), terminated and truncated (bool) ``[B]``, never both true at
-            once, and info: the family's own terms, ``[B]`` each.
+            once, and info: the family's own terms, ``[B, ...]`` each.
         """
         actions = torch.as_tensor(actions, device=self.device, dtype=self._action_dtype)
         outcome = self.advance(actions)
@@ -203,7 +203,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         if self._worth_restarting(waiting):
             self._restart(waiting)
             rewards, terminated, truncated = (part.masked_fill(waiting, 0) for part in (rewards, terminated, truncated))
-            info = {name: values.masked_fill(waiting, 0) for name, values in info.items()}
+            info = {name: values.masked_fill(_beside(waiting, values), 0) for name, values in info.items()}
         self._ended = terminated | truncated
         return rewards, terminated, truncated, info
 
@@ -228,6 +228,11 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
         self._dynamics.reset(self._tasks, mask, self.generator)
         self._elapsed.masked_fill_(mask, 0)
         self._ended = self._ended & ~mask
+
+
+def _beside(mask: Tensor, values: Tensor) -> Tensor:
+    """Return a mask ``[B]`` in a shape that broadcasts against values ``[B, ...]``."""
+    return mask.view(-1, *[1] * (values.ndim - 1))
 
 
 def _check_render_mode(family: TaskFamily, render_mode: str | None) -> None:

@@ -1,8 +1,8 @@
 """Views: families with the worlds and tasks of another family, but different observations.
 
 A learner uses a family through the view that its ``Learner.view`` returns. ``InformedFamily`` adds the task to the
-observations, ``AdvisedFamily`` observes the best actions. Views can be nested; ``TaskFamily.base`` is always the family
-itself.
+observations, ``AdvisedFamily`` observes the best actions, ``LabelledFamily`` only reports them. Views can be nested;
+``TaskFamily.base`` is always the family itself.
 """
 
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.family import Dynamics, Part, TaskFamily, Transition
-from metarl.positions import Map
+from metarl.positions import Map, Staying
 from metarl.references import Reference
-from metarl.solved import SolvedFamily
-from metarl.spaces import feature_space, features, unit_space
+from metarl.solved import SolvedFamily, require_solved
+from metarl.spaces import Values, feature_space, features, unit_space
 from metarl.tensor_family import State, TensorFamily
 from metarl.transfer import send
 
@@ -193,15 +193,10 @@ class InformedDynamics(Dynamics):
 
 
 @dataclass(frozen=True)
-class AdvisedFamily(FamilyView, TensorFamily):
-    """A solved family whose observations are the best actions."""
+class PlannedFamily(FamilyView, TensorFamily):
+    """A solved family that plans each episode."""
 
     family: SolvedFamily
-
-    @property
-    def observation_space(self) -> spaces.Space[Any]:
-        """The space of a policy's actions."""
-        return unit_space(self.family.action_space)
 
     def initial_state(self, tasks: TensorDict, generator: torch.Generator) -> State:
         """Start like the family, and plan the episode."""
@@ -216,13 +211,72 @@ class AdvisedFamily(FamilyView, TensorFamily):
         following, outcome = self.family.transition(state, actions, tasks, generator)
         return {**state, **following, REMAINING: state[REMAINING] - 1}, outcome
 
-    def observation(self, state: State) -> Tensor:
+    def best_actions(self, state: State) -> Tensor:
         """Return the best actions ``[B, *action]``; after the last step, those with one step left."""
         return self.family.best_actions(state, state[PLAN], state[REMAINING].clamp(min=1))
 
     def picture(self, state: State, task: TensorDict) -> np.ndarray:
         """Render a world like the family."""
         return self.family.picture(state, task)
+
+
+@dataclass(frozen=True)
+class AdvisedFamily(PlannedFamily):
+    """A solved family whose observations are the best actions."""
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """The space of a policy's actions."""
+        return unit_space(self.family.action_space)
+
+    def observation(self, state: State) -> Tensor:
+        """Return the best actions ``[B, *action]``."""
+        return self.best_actions(state)
+
+
+@dataclass(frozen=True)
+class LabelledFamily(PlannedFamily):
+    """A solved family whose info contains the best action of each step, as ``best_actions``, for supervised learning.
+
+    A policy does not see it.
+    """
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """As in the underlying family."""
+        return self.family.observation_space
+
+    def observation(self, state: State) -> Values:
+        """Observe like the family."""
+        return self.family.observation(state)
+
+    def transition(
+        self, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator
+    ) -> tuple[State, Transition]:
+        """Step like the family, and report the actions that would have been best."""
+        following, outcome = super().transition(state, actions, tasks, generator)
+        return following, outcome._replace(info={**outcome.info, "best_actions": self.best_actions(state)})
+
+    def positions(self, observations: Tensor) -> Tensor | None:
+        """Return the underlying family's positions."""
+        return self.family.positions(observations)
+
+    def staying(self) -> Staying | None:
+        """Return the underlying family's transitions of staying."""
+        return self.family.staying()
+
+
+def labelled(family: TaskFamily, what: str) -> LabelledFamily:
+    """Return a family with the best action of each step in its info.
+
+    Args:
+        family: a solved family, or one that has been labelled.
+        what: as in ``solved.require_solved``.
+
+    Raises:
+        InputError: if the best actions are not known.
+    """
+    return family if isinstance(family, LabelledFamily) else LabelledFamily(require_solved(family, what))
 
 
 def task_features(space: spaces.Dict, tasks: TensorDict) -> Tensor:

@@ -9,9 +9,9 @@ from torch import Tensor
 from metarl.agents.baselines.random_policy import Unlearning
 from metarl.distributions import Distribution
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily
+from metarl.family import TaskFamily
 from metarl.learner import OpenState, register_learner
-from metarl.solved import SolvedFamily
+from metarl.solved import require_solved
 from metarl.views import AdvisedFamily
 
 
@@ -65,10 +65,7 @@ class OptimalPolicy(Unlearning):
         Raises:
             InputError: for a family whose best actions are not known.
         """
-        if not isinstance(family, SolvedFamily):
-            known = ", ".join(name for name, each in FAMILIES.items() if issubclass(each, SolvedFamily))
-            raise InputError(f"optimal acts in families whose best actions are known ({known}), not in {family.name}")
-        return AdvisedFamily(family)
+        return AdvisedFamily(require_solved(family, "optimal acts"))
 
     def action_distribution(self, working: OpenState[None], observations: Tensor) -> Certain:
         """Return the best actions, which are the observations, with probability 1."""

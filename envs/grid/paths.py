@@ -10,6 +10,9 @@ from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, GridFamily,
 from metarl.solved import SolvedFamily, planned_actions
 from metarl.tensor_family import State
 
+# Weight of rewards after the end of an episode: less than any difference between returns, in 1000 steps.
+AFTERWARDS = 1e-3
+
 
 @dataclass(frozen=True)
 class GoalGrid(GridFamily, SolvedFamily):
@@ -22,19 +25,21 @@ class GoalGrid(GridFamily, SolvedFamily):
     def plan(self, state: State, tasks: TensorDict) -> Tensor:
         """Return the best move from each cell by backward induction, uint8 ``[B, T, cells]``.
 
-        Row t is for t + 1 remaining steps. Among moves of equal value it is the first.
+        Row t is for t + 1 remaining steps. Moves of equal value are compared by what would follow if the episode were
+        longer, so they lead to the goal also where there is no time left; then it is the first.
         """
         here = torch.arange(self.hand, device=state["cell"].device)
         ahead = neighbours(self.size, here.device).view(-1, len(MOVES))
         held = self.walls(state)[:, ahead].bool()
         reached = torch.where(held, here[:, None], ahead).flatten(1)
         worth = torch.zeros(len(tasks), self.hand, device=here.device)
-        moves = []
-        for goal in reversed(self.goal_path(state)):
-            worth = worth + torch.where(here == goal[:, None], GOAL_REWARD, STEP_REWARD)
+        moves, path = [], self.goal_path(state)
+        longer = [(path[-1], AFTERWARDS)] * self.horizon
+        for goal, weight in [*longer, *((goal, 1.0) for goal in reversed(path))]:
+            worth = worth + weight * torch.where(here == goal[:, None], GOAL_REWARD, STEP_REWARD)
             worth, best = worth.gather(1, reached).view(len(tasks), -1, len(MOVES)).max(-1)
             moves.append(best.byte())
-        return torch.stack(moves, 1)
+        return torch.stack(moves[self.horizon :], 1)
 
     def best_actions(self, state: State, plan: Tensor, remaining: Tensor) -> Tensor:
         """Return the planned moves ``[B]``."""

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 from tensordict import TensorDict
 
-from metarl.config import TrainConfig, resolve_device
+from metarl.config import resolve_device
 from metarl.evaluation import load_run
 from metarl.experiments.commands.parsing import parse
 from metarl.family import Part
@@ -17,7 +17,8 @@ from metarl.rollout import Rollout
 from metarl.run_directory import CheckpointChoice
 from metarl.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.validation import require_count, require_counts
+from metarl.validation import require_count, require_counts, require_not_negative
+from metarl.views import labelled
 
 TASKS_PER_SHARD = 20
 
@@ -34,6 +35,10 @@ class CollectOptions:
     """Number of tasks; a finite family may have fewer."""
     episodes: int | None = None
     """Episodes per task before each adaptation step and after the last one; by default as in the training run."""
+    steps: int | None = None
+    """Adaptation steps, which make the episodes of a task a learning history; by default as many as in training."""
+    best_actions: bool = False
+    """Also record the best action of each step, in families where it is known."""
     part: Part = "train"
     """Part of the split that the tasks are from; training accepts only train."""
     policy: Literal["latest", "best", "random"] = "latest"
@@ -47,6 +52,8 @@ class CollectOptions:
         require_counts(self, "tasks")
         if self.episodes is not None:
             require_count("episodes", self.episodes)
+        if self.steps is not None:
+            require_not_negative(self, "steps")
 
 
 def run(words: Sequence[str]) -> None:
@@ -62,7 +69,13 @@ def collect(options: CollectOptions) -> str:
     """
     checkpoint: CheckpointChoice = "best" if options.policy == "best" else "latest"
     config, learner, iteration = load_run(options.run, options.device, checkpoint)
-    split = config.split()
+    family, split = config.make_family(), config.split()
+    if options.best_actions:
+        family = labelled(family, "metarl collect --best-actions works")
+    steps = learner.inner_steps if options.steps is None else options.steps
+    if options.policy == "random":
+        random = LEARNERS["random"]
+        learner = random(family, random.config_class(), options.seed, resolve_device(config.run.device))
     made_by = {
         "run": options.run,
         "policy": options.policy,
@@ -72,11 +85,11 @@ def collect(options: CollectOptions) -> str:
         "split_seed": config.run.split_seed,
         "seed": options.seed,
     }
-    description = Description.of(
-        config.make_family(), part=options.part, split_hash=split.fingerprint(), made_by=made_by
-    )
+    known = {"part": options.part, "split_hash": split.fingerprint(), "made_by": made_by, "rounds": steps + 1}
     tasks = split.held_out_tasks(options.part, options.tasks)
-    save_recorded(options.out, description, _shards(config, learner, tasks, options))
+    episodes = config.run.episodes_per_task if options.episodes is None else options.episodes
+    shards = _shards(Sampler(family, config.run.device), learner, tasks, (steps, episodes), options)
+    save_recorded(options.out, Description.of(family, **known), shards)
     rollout = load_recorded(options.out).rollout
     episodes = rollout.rewards.shape[1]
     return (
@@ -85,19 +98,15 @@ def collect(options: CollectOptions) -> str:
     )
 
 
-def _shards(config: TrainConfig, learner: Learner, tasks: TensorDict, options: CollectOptions) -> Iterator[Rollout]:
-    """Sample the episodes, one group of tasks after another."""
-    sampler = Sampler(config.make_family(), config.run.device)
-    episodes = config.run.episodes_per_task if options.episodes is None else options.episodes
-    adaptations = learner.inner_steps
-    if options.policy == "random":
-        random = LEARNERS["random"]
-        device = resolve_device(config.run.device)
-        learner = random(config.make_family(), random.config_class(), options.seed, device)
+def _shards(
+    sampler: Sampler, learner: Learner, tasks: TensorDict, counts: tuple[int, int], options: CollectOptions
+) -> Iterator[Rollout]:
+    """Sample the episodes, one group of tasks after another; the counts are those of steps and episodes."""
+    steps, episodes = counts
     for number, group in enumerate(tasks.split(TASKS_PER_SHARD)):
         state = learner.begin(len(group))
         rollouts: list[Rollout] = []
-        for step in range(adaptations + 1):
+        for step in range(steps + 1):
             if step > 0:
                 state = learner.adapt(state, rollouts[-1])
             seed = derive_seed(options.seed, "recorded", options.part, number, step)

@@ -61,7 +61,7 @@ def run(words: Sequence[str]) -> None:
     """
     if _asks_for_help(words):
         run_on(words, ONE_PROCESS, StopRequest())
-    elif not several_seeds(words, config_of):
+    elif not several_seeds(words, _trainable):
         run_on_devices("train", words, run_on)
 
 
@@ -86,7 +86,22 @@ def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> Non
         if _asks_for_help(words):
             return
     begin = train_or_resume if RESUME_IF_THERE in options or restarted() else train
-    report(begin(config_of(words), stop, processes), processes, stop)
+    report(begin(_trainable(words), stop, processes), processes, stop)
+
+
+def _trainable(words: Sequence[str]) -> TrainConfig:
+    """Return the training that the words name, if it has what its learner learns from.
+
+    Raises:
+        InputError: as ``config_of``, and if recorded episodes are missing.
+    """
+    config = config_of(words)
+    if config.learner_class.needs_recorded and config.run.data is None:
+        raise InputError(
+            f"{config.learner} learns from the recorded episodes of another learner: record them with metarl collect, "
+            "and pass their folder as --data"
+        )
+    return config
 
 
 def config_of(words: Sequence[str]) -> TrainConfig:
