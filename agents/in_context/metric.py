@@ -30,7 +30,7 @@ from metarl.transfer import send
 from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_layers, require_positive
 
-MetricName = Literal["contrastive", "siamese", "prototypical", "matching", "relation"]
+MetricName = Literal["contrastive", "siamese", "prototypical", "matching", "relation", "focal"]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from metarl.validation import (
     require_unit,
 )
 
-TaskEncoderName = Literal["critic", "contrastive", "siamese", "prototypical", "matching", "relation"]
+TaskEncoderName = Literal["critic", "contrastive", "siamese", "prototypical", "matching", "relation", "focal"]
 
 
 @dataclass(frozen=True)

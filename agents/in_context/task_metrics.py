@@ -63,13 +63,11 @@ def by_class(values: Tensor, support: Tensor) -> Tensor:
     return values.view(*values.shape[:-1], *support.shape[-3:-1])
 
 
-class Siamese(Metric):
-    """Pairs: the same class should lie together, another at least a margin away (Hadsell, Chopra, LeCun 2006).
+class Pairs(Metric):
+    """Distances of pairs of a query and a support example: of one class they are drawn together, of two apart.
 
-    y d² + (1 - y) max(0, m - d)² for each pair of a query and a support example; y is 1 if they are of one class.
+    y d² + (1 - y) f(d²) for each pair; y is 1 if they are of one class.
     """
-
-    margin = 1.0
 
     def scores(self, support: Tensor, query: Tensor) -> Tensor:
         """Return minus the mean squared distance from a class's examples."""
@@ -78,14 +76,38 @@ class Siamese(Metric):
     def loss(self, support: Tensor, query: Tensor) -> Tensor:
         """Return the mean over pairs of one class, plus that over pairs of two."""
         squares, same = by_class(self._squares(support, query), support), same_class(support, query)
-        # The root's slope is infinite at 0.
-        short = (self.margin - squares.clamp(min=1e-12).sqrt()).clamp(min=0).square()
         # One of the N classes is a query's own; with a single one there are no other pairs.
         number = squares.shape[-2]
-        return number * (same * squares).mean() + number / max(1, number - 1) * ((1 - same) * short).mean()
+        apart = (1 - same) * self.repulsion(squares)
+        return number * (same * squares).mean() + number / max(1, number - 1) * apart.mean()
+
+    @abstractmethod
+    def repulsion(self, squares: Tensor) -> Tensor:
+        """Return the loss f of pairs of two classes, given their squared distances."""
 
     def _squares(self, support: Tensor, query: Tensor) -> Tensor:
         return square_distances(query.flatten(-3, -2), support.flatten(-3, -2))
+
+
+class Siamese(Pairs):
+    """Pairs of two classes should be at least a margin m apart (Hadsell, Chopra, LeCun 2006): max(0, m - d)²."""
+
+    margin = 1.0
+
+    def repulsion(self, squares: Tensor) -> Tensor:
+        """Return the squares of what is missing to the margin."""
+        # The root's slope is infinite at 0.
+        return (self.margin - squares.clamp(min=1e-12).sqrt()).clamp(min=0).square()
+
+
+class Focal(Pairs):
+    """Pairs of two classes repel each other at any distance (Li, Yang, Luo 2021, equation 13): 1 / (d² + ε)."""
+
+    softness = 0.1
+
+    def repulsion(self, squares: Tensor) -> Tensor:
+        """Return an inverse square."""
+        return 1 / (squares + self.softness)
 
 
 class Prototypical(Metric):
@@ -168,4 +190,5 @@ METRICS: dict[str, type[Metric]] = {
     "matching": Matching,
     "relation": Relation,
     "contrastive": Contrastive,
+    "focal": Focal,
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.in_context.task_metrics import METRICS, Contrastive, Matching, Prototypical, Relation, Siamese
+from metarl.agents.in_context.task_metrics import METRICS, Contrastive, Focal, Matching, Prototypical, Relation, Siamese
 
 SIZE = 8
 
@@ -26,6 +26,12 @@ def test_siamese_pairs() -> None:
     other = [1 - 0.9, 0.0, 0.0, 0.0]  # short of a margin of 1: only 0.1 and 1 are closer; 1.4 and 0.4 are just there
     expected = sum(same) / 4 + sum(short**2 for short in other) / 4
     assert Siamese(1).loss(SUPPORT, QUERY).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_focals_pairs() -> None:
+    same = [0.1**2, 0.3**2, 0.4**2, 0.6**2]
+    other = [1 / (distance**2 + 0.1) for distance in (0.9, 1.9, 1.4, 1.0)]  # of 0.1 from 1 and 2, of 1.4 from 0 and 0.4
+    assert Focal(1).loss(SUPPORT, QUERY).item() == pytest.approx(sum(same) / 4 + sum(other) / 4, rel=1e-5)
 
 
 def test_prototypes() -> None:
