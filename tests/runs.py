@@ -39,6 +39,8 @@ LITTLE_WORK: dict[str, Any] = {
     "tasks_per_update": 2,
     "updates_per_iteration": 2,
 }
+# Learners that choose among a few actions, and the one that observes the best of them.
+CHOOSING = ("dqn", "bandit-rule", "optimal")
 SMALL = ["--tasks-per-batch", "2", "--episodes-per-task", "3", "--track", "disabled"]
 SMALL += ["--hidden-sizes", "8", "--cg-iterations", "2"]
 
@@ -164,7 +166,7 @@ def little_work(name: str) -> Any:
 
 def tiny(name: str, out: Path | str, **run: Any) -> TrainConfig:
     """Return a run of any learner of two small iterations, in a family of positions in a plane that it acts in."""
-    family = "gridnavi" if name in ("dqn", "optimal") else "navigation-2d"
+    family = "gridnavi" if name in CHOOSING else "navigation-2d"
     shared = {"iterations": 2, "tasks_per_batch": 2, "episodes_per_task": 2, "horizon": 6, "track": "disabled"}
     return TrainConfig(name, family, RunConfig(**{**shared, **run}, out=str(out)), little_work(name))
 

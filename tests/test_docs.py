@@ -81,7 +81,8 @@ NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
     ("python", "experiments/learning/steps_to_match.py"): (COMPARISONS,),
 }
 # The page of each learner, and of what several of them share.
-LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl", "recurrent-sac")
+LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl", "recurrent-sac", "dpt")
+LEARNER_PAGES += ("algorithm-distillation",)
 SETTINGS = [(LEARNERS[name].config_class, name) for name in LEARNER_PAGES]
 SETTINGS += [(LEARNERS["metric"].config_class, "metric-task-inference")]
 SETTINGS += [(TrustRegionConfig, "maml-trpo"), (GradientConfig, "adaptation"), (AdamConfig, "adaptation")]

@@ -59,8 +59,12 @@ WAITS = {
     "metric": 2,
     "pearl": 2,
     "recurrent-sac": 3,
+    "focal": 2,
+    "dpt": 2,
+    "algorithm-distillation": 2,
     "random": 0,
     "optimal": 0,
+    "bandit-rule": 0,
 }
 SB3 = ["ppo", "a2c", "dqn", "sac"]
 LEARNED = [*(name for name in WAITS if name != "rl2"), *(f"rl2 {memory}" for memory in MEMORIES)]
@@ -80,7 +84,9 @@ def small(name: str, family: TaskFamily, device: str) -> Learner:
 
 def fits(name: str, family: TaskFamily) -> bool:
     """Return whether a learner acts in a family."""
-    return name not in (("pearl", "sac") if isinstance(family.action_space, Discrete) else ("dqn",))
+    if isinstance(family.action_space, Discrete):
+        return name not in ("pearl", "focal", "sac")
+    return name not in ("dqn", "bandit-rule")
 
 
 class Iteration:
@@ -127,7 +133,7 @@ def test_every_learner_is_listed_here() -> None:
 @pytest.mark.parametrize("name", LEARNED)
 def test_an_iteration_is_that_of_the_cpu_and_waits_where_it_must(name: str, kind: str) -> None:
     family = make_family(kind, horizon=HORIZON)
-    if not fits(name, family) or (name == "optimal" and kind == "key-and-door"):
+    if not fits(name, family) or (name in ("optimal", "dpt") and kind == "key-and-door"):
         pytest.skip(f"{name} does not act there")
     ours, _ = on_both(name, family)
     # One look at whether all is well, when the collection is done.
@@ -191,12 +197,13 @@ ACTING = [
     "metric",
     "pearl",
     "recurrent-sac",
+    "dpt",
     "random",
     *(f"rl2 {memory}" for memory in MEMORIES),
 ]
 # Each learner in a family, one in each kind of observations, and each family with the least to compute beside it.
 GRAPHS = [(name, "sparse-point") for name in ACTING]
-GRAPHS += [("rl2 gru", "tabular-mdp"), ("rl2 gru", "gridnavi-image")]
+GRAPHS += [("rl2 gru", "tabular-mdp"), ("rl2 gru", "gridnavi-image"), ("bandit-rule", "bandit")]
 GRAPHS += [("random", kind) for kind in TORCH if kind != "sparse-point"]
 
 

@@ -17,7 +17,7 @@ from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.agents.in_context.varibad import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
-from metarl.experiments.learning import metaworld_comparisons
+from metarl.experiments.learning import metaworld_comparisons, recorded_comparisons
 from metarl.experiments.learning.variant import Recording, Variant
 from metarl.experiments.published import (
     dqn_gridnavi,
@@ -127,6 +127,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "bandit",
         ),
     },
+    "bandit-short": recorded_comparisons.BANDIT,
     "tabular-mdp": {
         "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
         "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
@@ -220,6 +221,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "recurrent-sac": _in_context(
             "recurrent-sac", GRIDNAVI_OFF_POLICY, RecurrentSacConfig(updates_per_iteration=40, **FOUR_EPISODES)
         ),
+        **recorded_comparisons.gridnavi("varibad"),
     },
     # The published protocol: evaluation on the training goals.
     "gridnavi-shared": {
@@ -228,6 +230,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "rl2-external": _in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
         "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
         "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
+        **recorded_comparisons.gridnavi("varibad-shared"),
     },
     # The tasks of gridnavi, observed as small images; rl2 there observes two numbers.
     "gridnavi-image": {

@@ -108,7 +108,14 @@ class Job:
         recording = self.variant.recording
         if recording is None:
             return None
-        return {"config": plain_settings(recording.config), "tasks": recording.tasks, "episodes": recording.episodes}
+        settings = {
+            "config": plain_settings(recording.config),
+            "tasks": recording.tasks,
+            "episodes": recording.episodes,
+        }
+        if recording.steps is not None:
+            settings["steps"] = recording.steps
+        return settings | ({"best_actions": True} if recording.best_actions else {})
 
     def check(self, seeds: tuple[int, ...]) -> None:
         """Check that existing results and runs have the same settings.
@@ -178,7 +185,8 @@ class Job:
         _train_to(directory, config, _iterations(directory), config.run.iterations)
         if data.exists():  # it was stopped while it recorded
             shutil.rmtree(data)
-        options = CollectOptions(str(directory.path), str(data), recording.tasks, recording.episodes, seed=seed)
+        given = recording.tasks, recording.episodes, recording.steps, recording.best_actions
+        options = CollectOptions(str(directory.path), str(data), *given, seed=seed)
         print(collect(options), flush=True)
 
     def _measured(self) -> list[SeedRun]:

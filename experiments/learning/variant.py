@@ -21,11 +21,15 @@ class Recording:
         config: the other run; it gets the variant's seed.
         tasks: number of training tasks.
         episodes: of each task, before and after each adaptation.
+        steps: adaptation steps, which make the episodes learning histories; None for as many as in training.
+        best_actions: whether to record the best actions as well.
     """
 
     config: TrainConfig
     tasks: int
     episodes: int
+    steps: int | None = None
+    best_actions: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def smallest(name: str) -> TaskFamily:
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=", ".join)
 every_learner = pytest.mark.parametrize("name", LEARNERS)
 every_one_that_learns = pytest.mark.parametrize(
-    "name", [name for name in LEARNERS if name not in ("random", "optimal")]
+    "name", [name for name in LEARNERS if name not in ("random", "optimal", "bandit-rule")]
 )
 
 
@@ -55,7 +55,7 @@ def any_spaces(name: str, kind: tuple[str, str]) -> AnySpaces:
 
 def plane(name: str) -> TaskFamily:
     """Return a family of positions in a plane whose actions the learner takes."""
-    return smallest("gridnavi" if name == "dqn" else "navigation-2d")
+    return smallest("gridnavi" if name in ("dqn", "bandit-rule") else "navigation-2d")
 
 
 def act(

@@ -35,7 +35,7 @@ def meets(name: str, family: AnySpaces) -> None:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_every_learner_meets_every_observation(name: str) -> None:
     for space in OBSERVATIONS.values():
-        meets(name, AnySpaces(space, MOVE if name == "dqn" else PLANE))
+        meets(name, AnySpaces(space, MOVE if name in ("dqn", "bandit-rule") else PLANE))
 
 
 @pytest.mark.parametrize("name", LEARNERS)

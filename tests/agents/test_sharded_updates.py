@@ -52,6 +52,8 @@ IN_CONTEXT: list[Any] = [
     pytest.param("metric", {**PPO, **COMPARED, "minibatches": 5, "metric_tasks": 3}, id="metric"),
     pytest.param("metric", {**PPO, **COMPARED, "task_encoder": "relation", "memory": "gru"}, id="metric relation"),
     pytest.param("recurrent-sac", SMALL_SAC, id="recurrent-sac"),
+    pytest.param("dpt", {"hidden_size": 8, "minibatches": 5, "epochs": 2}, id="dpt"),
+    pytest.param("algorithm-distillation", {"hidden_size": 8, "minibatches": 5}, id="algorithm-distillation"),
 ]
 EPISODES, STEPS = 2, 6
 
@@ -89,7 +91,8 @@ def iteration_of(tasks: int, seed: int) -> list[Rollout]:
         valid[::2, 0, 4:] = False
         valid[-1, :, 3:] = False
         likely = DiagonalGaussian(torch.zeros_like(rollout.actions), torch.zeros_like(rollout.actions))
-        rollout = replace(rollout, distribution=likely, log_probs=likely.log_prob(rollout.actions))
+        known = {"log_probs": likely.log_prob(rollout.actions), "best_actions": rollout.actions.flip(-1)}
+        rollout = replace(rollout, distribution=likely, **known)
         kept = {
             name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
             for name, value in vars(rollout).items()

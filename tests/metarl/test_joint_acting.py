@@ -11,7 +11,8 @@ from metarl.learner import Learner
 from metarl.session import Session
 from tests.runs import tiny
 
-CAPTURABLE = ("maml-trpo", "reptile", "rl2", "hyper-rl2", "varibad", "pearl", "recurrent-sac", "random", "optimal")
+CAPTURABLE = ("maml-trpo", "reptile", "rl2", "hyper-rl2", "varibad", "pearl", "recurrent-sac", "dpt", "random")
+CAPTURABLE += ("optimal", "bandit-rule")
 SESSIONS = WIDTH + 3
 
 

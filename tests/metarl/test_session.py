@@ -25,7 +25,7 @@ from metarl.seeding import derive_seed, generator
 from metarl.session import Session
 from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
-from tests.runs import same, small
+from tests.runs import CHOOSING, same, small
 
 CPU = torch.device("cpu")
 HORIZON = 6
@@ -36,7 +36,7 @@ LITTLE_WORK = {"updates_per_iteration": 2, "model_updates": 1, "hidden_sizes": (
 
 def make(name: str) -> tuple[Learner, TaskFamily, TensorDict]:
     """Return an untrained learner, a family as it meets it, and one task."""
-    family = make_family("gridnavi" if name in ("dqn", "optimal") else "navigation-2d", horizon=HORIZON)
+    family = make_family("gridnavi" if name in CHOOSING else "navigation-2d", horizon=HORIZON)
     learner = LEARNERS[name]
     names = {field.name for field in dataclasses.fields(learner.config_class)}
     config = learner.config_class(**{key: value for key, value in LITTLE_WORK.items() if key in names})

@@ -135,9 +135,13 @@ class TransitionReader(MemoryNetwork):
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
         """Read the next steps of B trials."""
         own = {name: value for name, value in memory.items() if name != "previous"}
-        before = torch.cat([memory["previous"].unsqueeze(1), inputs[:, :-1]], 1)
-        outputs, own = self.memory(torch.cat([inputs, before], -1), own, lengths)
+        outputs, own = self.memory(self.transitions(inputs, memory), own, lengths)
         return outputs, {"previous": last_steps(inputs, lengths), **own}
+
+    def transitions(self, inputs: Tensor, memory: Memory) -> Tensor:
+        """Return each step's inputs ``[B, L, D]`` with those of the step before, ``[B, L, 2 D]``."""
+        before = torch.cat([memory["previous"].unsqueeze(1), inputs[:, :-1]], 1)
+        return torch.cat([inputs, before], -1)
 
 
 def make_memory(config: MemoryConfig, inputs: int, size: int) -> MemoryNetwork:
