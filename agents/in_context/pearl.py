@@ -66,7 +66,8 @@ class Pearl(Learner):
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
         require_actions(family.action_space)
         if not is_bounded_box(family.action_space):
-            raise InputError(f"{self.name} needs actions in a bounded Box, not in {one_line(family.action_space)}; use rl2")
+            space = one_line(family.action_space)
+            raise InputError(f"{self.name} needs actions in a bounded Box, not in {space}; use rl2")
         self.config = config
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
         self._device, self._seed, self._updates = device, seed, 0
