@@ -102,7 +102,7 @@ class HyperRl2(TrialPpoLearner):
     """A memory that generates the policy's weights, trained with PPO over whole trials."""
 
     name: ClassVar[str] = "hyper-rl2"
-    numbers: ClassVar[int] = 2  # 2: the critic knows the remaining share of the trial
+    numbers: ClassVar[int] = 3  # 3: the critic knows how much of its own trial may be ahead
     config_class: ClassVar[type] = HyperRl2Config
     config: HyperRl2Config
 

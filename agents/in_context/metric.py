@@ -126,6 +126,7 @@ class MetricLearner(TrialPpoLearner):
     """A policy on an embedding of its trial, which is learned by comparing trials."""
 
     name: ClassVar[str] = "metric"
+    numbers: ClassVar[int] = 2  # 2: the critic knows how much of its own trial may be ahead
     config_class: ClassVar[type] = MetricConfig
     config: MetricConfig
     metrics: ClassVar[Mapping[str, str]] = {

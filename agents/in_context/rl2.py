@@ -63,7 +63,7 @@ class Rl2(TrialPpoLearner):
     """A policy that adapts through its memory of the trial, trained with PPO over whole trials."""
 
     name: ClassVar[str] = "rl2"
-    numbers: ClassVar[int] = 2  # 2: the critic knows the remaining share of the trial
+    numbers: ClassVar[int] = 3  # 3: the critic knows how much of its own trial may be ahead
     config_class: ClassVar[type] = Rl2Config
     config: Rl2Config
 

@@ -6,7 +6,7 @@ it, and estimates advantages with the values that it has just computed.
 
 A policy with a memory does not observe time, and need not know how much of the trial is left; but near its end less is
 to come, and values must account for that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied by the
-fraction of the trial's discounted steps that is still ahead, which need not be learned.
+fraction of the trial's discounted steps that may still be ahead, which need not be learned.
 
 With several processes a minibatch is one of the trials of all of them: the permutation is drawn over the trials of all
 processes, numbered in the order of the ranks, and each process takes its own trials of each minibatch.
@@ -27,7 +27,7 @@ from metarl.agents.in_context.selected_trials import lengths_read, own_or_first,
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialNetwork
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
-from metarl.returns import discount_matrix, discounted_returns, generalized_advantages
+from metarl.returns import discounted_returns, generalized_advantages
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
 from metarl.seeding import generator
@@ -64,6 +64,8 @@ class TrialPpoConfig(TrialConfig):
     """Normalise the advantages of a minibatch to mean 0 and standard deviation 1."""
     normalize_observations: bool = False
     """Normalise observations to mean 0 and standard deviation 1 over the training so far."""
+    scale_values: bool = True
+    """Multiply the critic's outputs by the share of the trial that may still be ahead."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +110,7 @@ class TrialPpoLearner(TrialLearner):
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
         self._optimizers = [self._optimizer]
         self._updates, self._mean_square = 0, no_square(device)
+        self._horizon = family.horizon
 
     def _require_unlearned_encoder(self) -> None:
         if self.inputs.encoder.learned:
@@ -159,8 +162,6 @@ class TrialPpoLearner(TrialLearner):
         return self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum())
 
     def _learn(self, trials: Trials, rollouts: Sequence[Rollout]) -> dict[str, Tensor | float]:
-        # The critic's scale depends on the length of the longest trial, which must be that of all processes' trials.
-        trials = trials.padded(max(self.processes.counts(trials.valid.shape[1])))
         (group,) = self._optimizer.param_groups
         group["lr"] = learning_rate = self.learning_rate
         self._updates += 1
@@ -221,7 +222,8 @@ class TrialPpoLearner(TrialLearner):
             return (values * weights).sum()
 
         distribution, values = self.network.read(self.known(trials) if known is None else known, lengths_read(trials))
-        values = values * share_ahead(trials, config.discount)
+        if config.scale_values:
+            values = values * share_ahead(trials, config.discount, config.episodes_per_trial, self._horizon)
         # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
         advantages = self.advantages(trials, values.detach())
         targets = advantages + values.detach()
@@ -282,7 +284,15 @@ def root_or_one(square: Tensor) -> Tensor:
     return torch.where(square > 0, square.sqrt(), 1.0)
 
 
-def share_ahead(trials: Trials, discount: float) -> Tensor:
-    """Return the fraction of the longest trial's discounted steps that is ahead at each step, ``[L]``, 1 at first."""
-    ahead = discount_matrix(trials.rewards.shape[1], discount, trials.rewards).sum(0)
-    return ahead / ahead[0]
+def share_ahead(trials: Trials, discount: float, episodes: int, horizon: int) -> Tensor:
+    """Return the fraction of a trial's discounted steps that may still be ahead at each step, ``[B, L]``, 1 at first.
+
+    A trial may have so many episodes of ``horizon`` steps each; the steps that an episode did not take are gone.
+    """
+    steps = torch.arange(trials.starts.shape[1], device=trials.starts.device)
+    begun = (trials.starts * steps).cummax(-1).values
+    later = episodes - trials.starts.cumsum(-1)
+    ahead = ((later + 1) * horizon - (steps - begun)).clamp(min=0).to(trials.rewards.dtype)
+    if discount == 1:
+        return ahead / (episodes * horizon)
+    return (1 - discount**ahead) / (1 - discount ** (episodes * horizon))

@@ -91,7 +91,7 @@ class VariBad(TrialPpoLearner):
     """A policy conditioned on a belief about its task, which is learned by a variational autoencoder of trials."""
 
     name: ClassVar[str] = "varibad"
-    numbers: ClassVar[int] = 2  # 2: the critic knows the remaining share of the trial
+    numbers: ClassVar[int] = 3  # 3: the critic knows how much of its own trial may be ahead
     config_class: ClassVar[type] = VariBadConfig
     config: VariBadConfig
     metrics: ClassVar[Mapping[str, str]] = {

@@ -49,6 +49,11 @@ def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str
     return Variant(TrainConfig(learner, family, run, settings), settings.episodes_per_trial - 1, evaluations=10)
 
 
+def _also_on_training_tasks(variants: dict[str, Variant]) -> dict[str, Variant]:
+    """Return the variants, evaluated on training tasks as well."""
+    return {label: dataclasses.replace(variant, on_training_tasks=True) for label, variant in variants.items()}
+
+
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_trpo_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
 GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
 # 256 trials of 60 steps per iteration.
@@ -195,34 +200,36 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "pearl": Variant(PEARL_SHORT, 2, 5),
         "pearl-recorded": Variant(PEARL_SHORT, 2, 5, recording=Recording(RANDOM_SHORT, tasks=100, episodes=12)),
     },
-    "gridnavi": {
-        "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
-        "maml-ppo": Variant(TrainConfig("maml-ppo", "gridnavi", GRIDNAVI, MamlPpoConfig(inner_lr=1.0)), 3, 10),
-        "reptile": Variant(
-            TrainConfig(
-                "reptile",
-                "gridnavi",
-                GRIDNAVI,
-                ReptileConfig(inner_optimizer="sgd", inner_lr=1.0, inner_epochs=1, inner_steps=3),
+    "gridnavi": _also_on_training_tasks(
+        {
+            "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
+            "maml-ppo": Variant(TrainConfig("maml-ppo", "gridnavi", GRIDNAVI, MamlPpoConfig(inner_lr=1.0)), 3, 10),
+            "reptile": Variant(
+                TrainConfig(
+                    "reptile",
+                    "gridnavi",
+                    GRIDNAVI,
+                    ReptileConfig(inner_optimizer="sgd", inner_lr=1.0, inner_epochs=1, inner_steps=3),
+                ),
+                3,
+                10,
             ),
-            3,
-            10,
-        ),
-        # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
-        "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
-        "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
-        "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
-        # The steps are the later episodes of a trial of four episodes.
-        "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
-        "rl2-transformer": _in_context("rl2", GRIDNAVI_100, TRANSFORMER),
-        "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
-        "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
-        "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
-        "recurrent-sac": _in_context(
-            "recurrent-sac", GRIDNAVI_OFF_POLICY, RecurrentSacConfig(updates_per_iteration=40, **FOUR_EPISODES)
-        ),
-        **recorded_comparisons.gridnavi("varibad"),
-    },
+            # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
+            "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
+            "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
+            "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
+            # The steps are the later episodes of a trial of four episodes.
+            "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
+            "rl2-transformer": _in_context("rl2", GRIDNAVI_100, TRANSFORMER),
+            "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
+            "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
+            "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
+            "recurrent-sac": _in_context(
+                "recurrent-sac", GRIDNAVI_OFF_POLICY, RecurrentSacConfig(updates_per_iteration=40, **FOUR_EPISODES)
+            ),
+            **recorded_comparisons.gridnavi("varibad"),
+        }
+    ),
     # The published protocol: evaluation on the training goals.
     "gridnavi-shared": {
         "rl2": _in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),

@@ -235,7 +235,8 @@ def _measure_stage(
     before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
     seconds = _train_to(directory, config, done, stop)
     curve = evaluate(directory.path, tasks, variant.steps)
-    trained_on = evaluate(directory.path, tasks, variant.steps, part="train") if variant.protocol else None
+    seen = variant.protocol or variant.on_training_tasks
+    trained_on = evaluate(directory.path, tasks, variant.steps, part="train") if seen else None
     point = point_after(directory, stop, curve, None if before is None else before + seconds, trained_on)
     versions = directory.read_config()["versions"]
     returns = rounded(curve.returns[:, variant.columns].tolist())

@@ -38,6 +38,7 @@ def point_after(
         success=_mean_success(curve),
         training_cpu_seconds=rounded(seconds),
         training_success=_mean_success(trained_on),
+        training_returns=None if trained_on is None else rounded(trained_on.returns.mean(0).tolist()),
     )
 
 

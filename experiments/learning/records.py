@@ -29,6 +29,7 @@ class Point:
         training_cpu_seconds: CPU seconds of training before it; None if training was interrupted between two
             evaluations.
         training_success: success rates on training tasks, if the comparison is about success.
+        training_returns: mean returns over training tasks, if they were measured.
     """
 
     iteration: int
@@ -38,6 +39,7 @@ class Point:
     success: list[float] | None
     training_cpu_seconds: float | None
     training_success: list[float] | None = None
+    training_returns: list[float] | None = None
 
 
 @dataclass(frozen=True)

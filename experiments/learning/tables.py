@@ -21,9 +21,12 @@ from metarl.files import write_whole
 from metarl.statistics import interquartile_mean, interval, mean
 
 MARKERS = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
-HEADER = """\
-| variant | training of a seed | adaptation steps | env steps on the task | return | gain | return of each seed |
-|---|---|---|---|---|---|---|"""
+HEADER = [
+    *("variant", "training of a seed", "adaptation steps", "env steps on the task"),
+    *("return", "gain", "return of each seed"),
+]
+TRAINING = "training tasks"
+MOST_TASKS = 8  # of which each has a column of its own
 SUCCESS_HEADER = """\
 | variant | training of a seed | steps | env steps on the task | success | IQM | each seed | training tasks | return |
 |---|---|---|---|---|---|---|---|---|"""
@@ -53,6 +56,8 @@ def results_of(name: str, results: Path) -> str:
     parts = [f"![{name}: {_measure(records)} against training and against adaptation](results/{name}.png)"]
     parts.append(f"{tasks} test tasks. {_references(name)}".strip())
     parts.append(results_table(records))
+    if by_task := task_table(records):
+        parts.append(by_task)
     if protocol := protocol_table(records):
         parts.append(protocol)
     for label, record in records.items():
@@ -68,7 +73,25 @@ def results_table(records: Mapping[str, Record]) -> str:
         return "\n".join(
             [SUCCESS_HEADER, *(row for label, record in records.items() for row in _success(label, record))]
         )
-    return "\n".join([HEADER, *(row for label, record in records.items() for row in _rows(label, record))])
+    trained = any(run.points[-1].training_returns for record in records.values() for run in record.runs)
+    header = [*HEADER, TRAINING] if trained else HEADER
+    rows = (row for label, record in records.items() for row in _rows(label, record, trained))
+    return "\n".join([_row(*header), f"|{'---|' * len(header)}", *rows])
+
+
+def task_table(records: Mapping[str, Record]) -> str:
+    """Return a Markdown table of the last returns on each test task, if these are the same few; else nothing."""
+    tasks = next(iter(records.values())).tasks
+    if not tasks or len(tasks) > MOST_TASKS or any(record.tasks != tasks for record in records.values()):
+        return ""
+    names = (", ".join(f"{key} {value}" for key, value in task.items()) for task in tasks)
+    head = ["Return after the last step on each test task, mean over seeds (of each seed):\n", _row("variant", *names)]
+    rows = []
+    for label, record in records.items():
+        returns = record.returns(record.columns[-1])
+        cells = (f"{task.mean():z.2f} ({', '.join(f'{seed:z.1f}' for seed in task)})" for task in returns.T)
+        rows.append(_row(label, *cells))
+    return "\n".join([*head, f"|{'---|' * (len(tasks) + 1)}", *rows])
 
 
 def protocol_table(records: Mapping[str, Record]) -> str:
@@ -104,15 +127,18 @@ def _success(label: str, record: Record) -> Iterator[str]:
         first = ["", ""]
 
 
-def _rows(label: str, record: Record) -> Iterator[str]:
+def _rows(label: str, record: Record, trained: bool) -> Iterator[str]:
     first = [label, _training(record)]
     for step in _steps(record):
         returns = record.returns(step)
         gain = _with_interval(returns - record.returns(0), "+") if step else ""
-        yield _row(*first, str(step), f"{record.spent[step]:,.0f}", _with_interval(returns), gain, _seeds(returns))
+        known = [run.points[-1].training_returns for run in record.runs]
+        seen = [f"{np.mean([returns[step] for returns in known if returns]):z.2f}" if any(known) else ""] * trained
+        cells = [f"{record.spent[step]:,.0f}", _with_interval(returns), gain, _seeds(returns), *seen]
+        yield _row(*first, str(step), *cells)
         first = ["", ""]
     if (totals := record.totals) is not None:
-        yield _row("", "", "whole trial", "", _with_interval(totals), "", _seeds(totals))
+        yield _row("", "", "whole trial", "", _with_interval(totals), "", _seeds(totals), *[""] * trained)
 
 
 def _row(*cells: str) -> str:

@@ -43,6 +43,7 @@ class Variant:
         protocol: measures success rates of a finished run, given its directory: ``all``, and by environment. With it
             the comparison is of success rates: they are also measured on training tasks, and plotted.
         recording: recorded data for training without environment steps; None if it samples.
+        on_training_tasks: whether returns on training tasks are measured as well.
 
     Raises:
         InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.
@@ -53,6 +54,7 @@ class Variant:
     evaluations: int
     protocol: Callable[[Path], dict[str, float]] | None = None
     recording: Recording | None = None
+    on_training_tasks: bool = False
 
     def __post_init__(self) -> None:
         iterations = self.config.run.iterations

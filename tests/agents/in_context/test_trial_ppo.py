@@ -170,22 +170,39 @@ def values_of(learner: Any, trials: Trials) -> Tensor:
     with torch.no_grad():
         memory = learner.network.initial(len(trials.rewards))
         _, rates, _ = learner.network(learner.trial_inputs(trials), memory, trials.lengths)
-    return rates * share_ahead(trials, learner.config.discount)
+    return rates * share_ahead(trials, learner.config.discount, learner.config.episodes_per_trial, EchoFamily().horizon)
 
 
-@pytest.mark.parametrize(
-    ("discount", "expected"),
-    [(0.5, [1.0, 1.75 / 1.875, 1.5 / 1.875, 1 / 1.875]), (1.0, [1.0, 0.75, 0.5, 0.25]), (0.0, [1.0, 1.0, 1.0, 1.0])],
-)
-def test_less_of_a_trial_is_ahead_at_each_step(discount: float, expected: list[float]) -> None:
-    torch.testing.assert_close(share_ahead(trials_by_hand(True), discount), torch.tensor(expected))
+@pytest.mark.parametrize("discount", [0.0, 0.5, 1.0])
+def test_less_of_a_trial_may_be_ahead_at_each_step(discount: float) -> None:
+    # Two episodes of at most three steps: 6 and 5 may be ahead in the first, which ends early; 3 and 2 in the second.
+    sums = [sum(discount**step for step in range(ahead)) for ahead in (6, 5, 3, 2)]
+    expected = torch.tensor([[each / sums[0] for each in sums]])
+    torch.testing.assert_close(share_ahead(trials_by_hand(True), discount, 2, 3), expected)
+
+
+def test_other_trials_do_not_matter_for_what_is_ahead() -> None:
+    short = trials_by_hand(True)
+    torch.testing.assert_close(share_ahead(short.padded(9), 0.9, 2, 3)[:, :3], share_ahead(short, 0.9, 2, 3)[:, :3])
+
+
+def test_the_critics_outputs_are_values_without_the_switch() -> None:
+    scaled, rollouts = made(value_weight=1.0)
+    plain, _ = made(value_weight=1.0, scale_values=False)
+    trials = Trials.of(rollouts)
+    losses = [learner.loss(trials)[1]["value_loss"].item() for learner in (scaled, plain)]
+    assert losses[0] != losses[1]
+    with torch.no_grad():
+        _, outputs, _ = plain.network(plain.trial_inputs(trials), plain.network.initial(len(trials.rewards)))
+        errors = plain.advantages(trials, outputs)[trials.valid]
+    assert losses[1] == pytest.approx(errors.square().mean().item(), rel=1e-4)
 
 
 def test_a_reward_that_never_changes_needs_one_number_of_the_critic() -> None:
     # Whatever the step, its return is the same multiple of the share that is ahead.
     trials = replace(trials_by_hand(True), rewards=torch.full((1, 4), 3.0), valid=torch.ones(1, 4, dtype=torch.bool))
     returns = discounted_returns(trials.rewards, trials.valid, 0.9)
-    ratios = returns / share_ahead(trials, 0.9)
+    ratios = returns / share_ahead(replace(trials, starts=torch.arange(4)[None] == 0), 0.9, 1, 4)
     torch.testing.assert_close(ratios, ratios[:, :1].expand(1, 4))
 
 

@@ -4,7 +4,15 @@ from pathlib import Path
 
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.records import write
-from metarl.experiments.learning.tables import Options, fill_page, results_of, results_table, run
+from metarl.experiments.learning.tables import (
+    MOST_TASKS,
+    Options,
+    fill_page,
+    results_of,
+    results_table,
+    run,
+    task_table,
+)
 from tests.experiments.records import point, record, seed_run
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +51,21 @@ def test_a_table_has_rows_before_after_training_length_and_after_all_steps() -> 
 def test_a_learner_of_trials_has_the_return_of_a_trial() -> None:
     trials = record(seed_run(1, [point(4, [1, 2, 3])], of_trials=True), inner_steps=2)
     assert cells(results_table({"one": trials}))[-1] == ["", "", "whole trial", "", "6.00 [6.00, 6.00]", "", "6.00"]
+
+
+def test_returns_on_training_tasks_have_a_column_where_they_are_known() -> None:
+    trained = dataclasses.replace(point(4, [-4, -2, -1]), training_returns=[-3.0, -1.0, 0.5])
+    found = cells(results_table({"one": CURVE, "other": record(seed_run(1, [trained]))}))
+    assert [row[-1] for row in found] == ["", "", "", "-3.00", "-1.00", "0.50"]
+    assert all(len(row) == 8 for row in found)
+
+
+def test_few_test_tasks_have_a_column_each() -> None:
+    runs = [seed_run(seed, [point(4, [-4, last])]) for seed, last in ((1, -2), (2, -1))]
+    assert cells(task_table({"one": record(*runs)}).split("\n\n")[1]) == [["one", *["-1.50 (-2.0, -1.0)"] * 2]]
+    many = seed_run(1, [point(4, [-4, -2])], tasks=MOST_TASKS + 1)
+    assert task_table({"one": record(many)}) == ""
+    assert task_table({"one": record(*runs), "other": record(seed_run(1, [point(4, [-4, -2])], tasks=3))}) == ""
 
 
 def test_a_comparison_about_success_has_it_on_test_and_training_tasks_and_by_the_protocol(tmp_path: Path) -> None:
