@@ -34,7 +34,8 @@ types: .venv/ready
 	$(BIN)/mypy benchmarks
 
 docs: .venv/ready
-	$(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+	$(BIN)/python -m pytest -m site tests/test_site.py
 
 # The built wheel, in an environment of its own, must run the command.
 wheel: .venv/ready

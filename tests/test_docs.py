@@ -27,9 +27,10 @@ from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.main import COMMANDS, main, usage
 from metarl.experiments.commands.push import PushOptions
 from metarl.experiments.commands.render import RenderOptions
+from metarl.experiments.commands.seeds import SEEDS
 from metarl.experiments.commands.serve import ServeOptions
 from metarl.experiments.commands.show_family import ShowOptions
-from metarl.experiments.commands.train import RESUME_IF_THERE, ResumeOptions
+from metarl.experiments.commands.train import FROM, RESUME_IF_THERE, ResumeOptions
 from metarl.experiments.learning import curve, steps_to_match, tables
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.published import MODULES
@@ -38,11 +39,19 @@ from metarl.family import FAMILIES, make_family
 from metarl.family_settings import settable
 from metarl.learner import LEARNERS
 from metarl.task_source import TASK_SOURCES, PlrConfig
+from metarl.tracking.labels import RunLabels
 from metarl.trust_region import TrustRegionConfig
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")] if path.exists())
-TRAIN_CONFIGS = (RunConfig, PlrConfig, TrustRegionConfig, *(learner.config_class for learner in LEARNERS.values()))
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+TRAIN_CONFIGS = (
+    RunConfig,
+    PlrConfig,
+    RunLabels,
+    TrustRegionConfig,
+    *(learner.config_class for learner in LEARNERS.values()),
+)
 # The commands of the manual, by their first words, with the dataclasses that hold their options.
 OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "train"): TRAIN_CONFIGS,
@@ -62,6 +71,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "families"): (),
     ("metarl", "families", "show"): (ShowOptions,),
     ("metarl", "learners"): (),
+    ("metarl", "completion"): (),
     ("python", "experiments/learning/curve.py"): (curve.Options,),
     ("python", "experiments/learning/steps_to_match.py"): (steps_to_match.Options,),
     ("python", "experiments/learning/tables.py"): (tables.Options,),
@@ -72,6 +82,8 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("python", "experiments/tools/metrics_table.py"): (),
     ("python", "experiments/tools/over_http.py"): (over_http.Options,),
 }
+# Options of ``metarl train`` that are no settings of a run.
+LAUNCHING = {RESUME_IF_THERE, FROM, SEEDS, "--devices", "--max-restarts"}
 # Registries of the names after them.
 NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
     ("metarl", "train"): (LEARNERS, FAMILIES),
@@ -81,15 +93,15 @@ NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
     ("python", "experiments/learning/steps_to_match.py"): (COMPARISONS,),
 }
 # The page of each learner, and of what several of them share.
-LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl", "recurrent-sac", "dpt")
-LEARNER_PAGES += ("algorithm-distillation",)
+LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl", "recurrent-sac", "dqn")
+LEARNER_PAGES += ("dpt", "algorithm-distillation")
 SETTINGS = [(LEARNERS[name].config_class, name) for name in LEARNER_PAGES]
 SETTINGS += [(LEARNERS["metric"].config_class, "metric-task-inference")]
 SETTINGS += [(TrustRegionConfig, "maml-trpo"), (GradientConfig, "adaptation"), (AdamConfig, "adaptation")]
 
 
 def page_id(page: Path) -> str:
-    return page.stem
+    return str(page.relative_to(ROOT).with_suffix(""))
 
 
 def text(name: str) -> str:
@@ -194,7 +206,7 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         if known == ("metarl", "train"):  # a family that the page itself defines has the fields of its parent
             family = FAMILIES.get(words[3], GymnasiumFamily)
             given -= {f"--family.{name.replace('_', '-')}" for name in settable(family)}
-        given.discard(RESUME_IF_THERE)
+        given -= LAUNCHING
         assert given <= options(*OPTIONS[known]), f"{command}: unknown {sorted(given - options(*OPTIONS[known]))}"
 
 
@@ -212,7 +224,7 @@ def test_every_command_of_metarl_is_checked() -> None:
 
 
 def test_the_manual_shows_the_usage() -> None:
-    assert f"```text\n{usage()}\n```" in text("index")
+    assert f"```text\n{usage()}\n```" in text("command-line")
 
 
 @pytest.mark.parametrize(("config", "page"), SETTINGS)
@@ -257,14 +269,27 @@ def test_tables_of_benchmarks_are_those_of_the_committed_files(page: Path) -> No
 
 def test_every_page_is_in_the_table_of_contents() -> None:
     listed = re.findall(r"^ +- .*: (.*\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    notebooks = [path.with_suffix(".md") for path in DOCS.glob("*.ipynb")]
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in [*DOCS.rglob("*.md"), *notebooks])
 
 
 def test_pictures_are_small_and_shown() -> None:
-    shown = re.findall(r"!\[[^]]+\]\((?:docs/)?(pictures/[^)]*)\)", "\n".join(page.read_text() for page in PAGES))
-    files = list((ROOT / "docs" / "pictures").iterdir())
-    assert sorted(set(shown)) == sorted(f"pictures/{path.name}" for path in files)
-    assert max(path.stat().st_size for path in files) < 150_000
+    shown = re.findall(r"!\[[^]]+\]\([./]*(?:docs/)?(pictures/[^)]*)\)", "\n".join(page.read_text() for page in PAGES))
+    files = list((DOCS / "pictures").rglob("*.*"))
+    assert sorted(set(shown)) == sorted(str(path.relative_to(DOCS)) for path in files)
+    sizes = {path.name: path.stat().st_size for path in files}
+    assert sizes.pop("cheetah.webp") < 1_500_000  # the one on the front page
+    assert max(sizes.values()) < 150_000
+
+
+def test_the_gallery_shows_every_family() -> None:
+    shown = re.findall(r"!\[([\w-]+): [^]]+\]\(pictures/gallery/([\w-]+)\.webp\)", text("gallery"))
+    assert sorted(shown) == sorted((name, name) for name in FAMILIES)
+
+
+def test_every_learner_has_a_page() -> None:
+    listed = re.findall(r"^\| (`.*?) \|.*\]\([\w-]+\.md\) \|$", text("learners"), re.MULTILINE)
+    assert sorted(re.findall(r"`([\w-]+)`", " ".join(listed))) == sorted(LEARNERS)
 
 
 @pytest.mark.parametrize("page", metaworld_sampling.PAGES, ids=lambda page: page.name)

@@ -58,6 +58,7 @@ FLOORS = [
         "trust_region",
         "learner",
         "episodes",
+        "export",
         "joint_acting",
         "session",
         "sampler",
@@ -66,6 +67,7 @@ FLOORS = [
     },
     {
         "client",
+        "warm_start",
         "replay_files",
         "run_directory",
         "callbacks",
@@ -88,6 +90,7 @@ FLOORS = [
         "divergence",
         "tensor_files",
         "tracking",
+        "tracking.labels",
         "tracking.tensorboard_tracker",
         "tracking.tracker",
         "tracking.tracking",

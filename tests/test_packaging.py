@@ -72,9 +72,9 @@ def test_the_command_is_the_command_line() -> None:
 
 
 # Extras whose packages our modules import.
-IMPORTED = ("gpu", "metaworld", "minari", "serve")
+IMPORTED = ("docs", "gpu", "metaworld", "minari", "serve")
 # Packages that others import for us, by a name in a setting or a URL.
-NAMED = {"psycopg", "uvloop", "httptools"}
+NAMED = {"psycopg", "uvloop", "httptools", "ipykernel", "mkdocs-material", "mkdocstrings"}
 DISTRIBUTIONS = {
     "prometheus_client": "prometheus-client",
     "PIL": "pillow",

@@ -25,7 +25,7 @@ class RenderOptions:
     task: tuple[str, ...] = ()
     """All parameters of the task: velocity=1.7, or goal=0.3,-0.2; by default the first held-out test task."""
     out: str | None = None
-    """Video file, .mp4 or .gif; by default adaptation.mp4 in the run directory."""
+    """Video file, .mp4, .gif or .webp; by default adaptation.mp4 in the run directory."""
     steps: int = 1
     """Adaptation steps."""
     episodes: int | None = None

@@ -1,5 +1,6 @@
 """``metarl families show``: describe and render a task family."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
@@ -59,14 +60,26 @@ def show_family(options: ShowOptions) -> str:
 
 def draw_tasks(family: TaskFamily, count: int, seed: int) -> np.ndarray:
     """Return a picture uint8 ``[H, W, 3]`` of ``count`` tasks side by side, each at the start of an episode."""
-    tasks = family.sample_tasks(count, generator(seed, "picture"))
+    tasks = picture_tasks(family, count, seed)
+    frames = start_frames(family, tasks, seed)
+    return side_by_side([captioned(frame, _lines(tasks[row])) for row, frame in enumerate(frames)])
+
+
+def picture_tasks(family: TaskFamily, count: int, seed: int) -> TensorDict:
+    """Return the tasks ``[count]`` of a picture."""
+    return family.sample_tasks(count, generator(seed, "picture"))
+
+
+def start_frames(family: TaskFamily, tasks: TensorDict, seed: int) -> Sequence[np.ndarray]:
+    """Return a frame uint8 ``[H, W, 3]`` of each task, at the start of an episode."""
+    count = len(tasks)
     envs = TaskVectorEnv(family, count, autoreset_mode=AutoresetMode.DISABLED, render_mode="rgb_array")
     envs.set_tasks(tasks)
     envs.reset(seed=seed)
     frames = envs.render()
     envs.close()
     assert frames is not None
-    return side_by_side([captioned(frame, _lines(tasks[row])) for row, frame in enumerate(frames)])
+    return frames
 
 
 def _lines(task: TensorDict) -> list[str]:

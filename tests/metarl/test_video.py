@@ -64,6 +64,26 @@ def test_a_gif_plays_back_what_was_written(tmp_path: Path) -> None:
     assert durations == [50] * 5 + [1000]
 
 
+def test_a_webp_plays_back_what_was_written(tmp_path: Path) -> None:
+    frames = moving_square()
+    write_video(frames, tmp_path / "square.webp", 20)
+    with Image.open(tmp_path / "square.webp") as file:
+        assert (file.n_frames, file.size, file.info["loop"]) == (6, (64, 48), 0)  # type: ignore[attr-defined]
+        durations = []
+        for number, frame in enumerate(frames):
+            file.seek(number)
+            file.load()
+            durations.append(file.info["duration"])
+            assert np.abs(np.asarray(file.convert("RGB")).astype(int) - frame).mean() < 6  # lossy
+    assert durations == [50] * 5 + [1000]
+
+
+def test_a_single_frame_is_a_picture_at_rest(tmp_path: Path) -> None:
+    write_video(moving_square(1), tmp_path / "square.webp", 20)
+    with Image.open(tmp_path / "square.webp") as file:
+        assert not file.is_animated  # type: ignore[attr-defined]
+
+
 def test_a_gif_is_no_faster_than_browsers_are(tmp_path: Path) -> None:
     write_video(moving_square(), tmp_path / "square.gif", 125)
     with Image.open(tmp_path / "square.gif") as file:
@@ -81,9 +101,7 @@ def test_a_gif_of_many_colours_is_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["square.avi", "square", "mp4", "square.mp4.png"])
 def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
     for attempt in (check_video_path, lambda path: write_video(moving_square(), path, 20)):
-        with pytest.raises(
-            InputError, match=r"an .mp4 or a .gif file; give --out a name with that ending, not .*" + name
-        ):
+        with pytest.raises(InputError, match=r"an .mp4, .gif or .webp file; give --out a name .*" + name):
             attempt(tmp_path / name)
 
 
