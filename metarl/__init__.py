@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from metarl.config import RunConfig, TrainConfig
     from metarl.errors import InputError, MetarlError, RunError
     from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run, load_session
+    from metarl.export import export_policy
     from metarl.family import make_family
     from metarl.sampler import Sampler
     from metarl.session import Session
@@ -58,6 +59,7 @@ _HOMES = {
     "check_learner": "checks.learners",
     "config_from_file": "settings_file",
     "evaluate": "evaluation",
+    "export_policy": "export",
     "load_run": "evaluation",
     "load_session": "evaluation",
     "make_family": "family",
@@ -88,6 +90,7 @@ __all__ = [
     "check_learner",
     "config_from_file",
     "evaluate",
+    "export_policy",
     "load_run",
     "load_session",
     "make_family",

@@ -4,6 +4,7 @@ They are called in every process of a run, with the same rows. What a callback c
 the same callbacks to ``metarl.resume``.
 """
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +16,8 @@ from metarl.learner import Learner
 from metarl.metrics import VALIDATION
 from metarl.run_directory import RunDirectory
 from metarl.validation import require_count, require_positive
+
+LOGGER = logging.getLogger("metarl")
 
 
 class Training:
@@ -74,6 +77,37 @@ class Callback:
 
     def on_end(self, training: Training) -> None:
         """Called when the run is complete or was stopped, but not when it failed."""
+
+
+class Logged(Callback):
+    """Writes the course of a run to the logger ``metarl``: iterations and checkpoints as DEBUG, the rest as INFO."""
+
+    def on_start(self, training: Training) -> None:
+        """Log which run begins or continues."""
+        config = training.config
+        LOGGER.info(
+            "%s on %s (%s): iteration %d of %d, in %s",
+            *(config.learner, config.family, config.preset),
+            *(training.iteration, config.run.iterations, training.directory.path),
+        )
+
+    def on_iteration(self, training: Training) -> None:
+        """Log the returns of an iteration."""
+        before, after = (training.row[name] for name in ("return_before", "return_after"))
+        LOGGER.debug("iteration %d: return %.4g before, %.4g after adaptation", training.iteration, before, after)
+
+    def on_validation(self, training: Training, curve: AdaptationCurve) -> None:
+        """Log the return on validation tasks."""
+        LOGGER.info("iteration %d: validation return %.4g", training.iteration, training.validations[-1])
+
+    def on_checkpoint(self, training: Training) -> None:
+        """Log which checkpoint was written."""
+        LOGGER.debug("iteration %d: checkpoint written", training.iteration)
+
+    def on_end(self, training: Training) -> None:
+        """Log how the run ended."""
+        reason = "" if training.stop_reason is None else f": {training.stop_reason}"
+        LOGGER.info("ended after %d iterations%s", training.iteration, reason)
 
 
 def check_callbacks(callbacks: Sequence[object]) -> None:

@@ -31,6 +31,7 @@ from metarl.references import Reference
 from metarl.registry import own_name
 from metarl.splits import TaskSplit
 from metarl.task_source import TASK_SOURCES, PlrConfig
+from metarl.tracking.labels import RunLabels
 from metarl.validation import require_counts, require_not_negative
 
 # What torch reports for a tensor that is too large.
@@ -86,6 +87,10 @@ class RunConfig:
     environment that would recur on every resume. An iteration given twice is drawn in yet another way."""
     group: str | None = None
     """W&B group and name of the experiment; by default LEARNER-FAMILY-PRESET, which groups the seeds."""
+    labels: RunLabels = dataclasses.field(default_factory=RunLabels)
+    """Project, account, tags and notes in W&B."""
+    start_from: str | None = None
+    """Run whose trained learner this one starts with; --from is short for it."""
 
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")

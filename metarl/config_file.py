@@ -14,7 +14,7 @@ from metarl.native import instructions
 
 # Settings of a run that may change when it is resumed.
 CHANGEABLE = (
-    *("iterations", "device", "out", "data", "track", "group"),
+    *("iterations", "device", "out", "data", "track", "group", "labels"),
     *("checkpoint_every", "checkpoint_minutes", "redraw"),
 )
 # What determines a run's results: its settings; the machine and the recorded episodes they were used with.

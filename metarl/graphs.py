@@ -50,6 +50,13 @@ def tensors_of(state: Any) -> list[Tensor]:
     return [tensor for _, part in _parts(state) for tensor in tensors_of(part)]
 
 
+def paths_of(state: Any, path: str = "") -> list[str]:
+    """Return a name for each of ``tensors_of``: where it is in the state, such as ``trial.memory.hidden``."""
+    if isinstance(state, Tensor):
+        return [path]
+    return [found for name, part in _parts(state) for found in paths_of(part, f"{path}.{name}".lstrip("."))]
+
+
 def copy_of(state: Any) -> Any:
     """Return a state with the same values in memory of its own."""
     if isinstance(state, Tensor):

@@ -194,6 +194,15 @@ class Learner(Actor):
             A distribution whose tensors are ``[N, E, ...]`` or broadcastable to that.
         """
 
+    def remember(self, working: Any, actions: Tensor, rewards: Tensor) -> None:
+        """Keep what the next step's action depends on; a part of ``observe``, which an exported policy has too.
+
+        Args:
+            working: the open state.
+            actions: the last actions ``[N, E, *action]``.
+            rewards: ``[N, E]``.
+        """
+
     @abstractmethod
     def adapt(self, state: Any, rollout: Rollout) -> Any:
         """Return the state after learning from a rollout of the tasks, collected in ``state`` or recorded elsewhere."""

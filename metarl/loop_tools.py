@@ -1,5 +1,6 @@
 """Tools of the training loop: timing of its parts, handling of stop signals, and a progress bar."""
 
+import os
 import signal
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Any, Self
 import torch
 from tqdm import tqdm
 
+# Set in the environment by --quiet, so that processes which are started meanwhile are quiet, too.
+QUIET = "METARL_QUIET"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -96,8 +99,10 @@ class StopRequest:
 
 @contextmanager
 def progress(total: int, done: int, hidden: bool = False) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Show returns, speed and remaining time, unless hidden or standard error is not a terminal."""
-    with tqdm(total=total, initial=done, disable=hidden or None, unit="it", dynamic_ncols=True) as bar:
+    """Show returns, speed and remaining time, unless hidden, quiet or standard error is not a terminal."""
+    with tqdm(
+        total=total, initial=done, disable=hidden or QUIET in os.environ or None, unit="it", dynamic_ncols=True
+    ) as bar:
 
         def show(row: dict[str, float]) -> None:
             speed, before, after = (row[key] for key in ("env_steps_per_second", "return_before", "return_after"))

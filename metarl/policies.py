@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metarl.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
 from metarl.errors import InputError
-from metarl.networks import ACTIVATIONS, init_mlp, mlp
+from metarl.networks import find_activation, init_mlp, mlp
 from metarl.spaces import features, one_line, require_actions, require_observations
 from metarl.validation import require_sizes
 
@@ -40,7 +40,7 @@ class Policy(ABC):
             ``spaces.features``.
         outputs: size of the last layer.
         hidden_sizes: units of the hidden layers.
-        activation: ``tanh`` or ``relu``.
+        activation: see ``networks.find_activation``.
         context_size: size of the parameter ``context``, an additional input, which ``init_params`` leaves out.
 
     Raises:
@@ -57,12 +57,10 @@ class Policy(ABC):
     ) -> None:
         require_observations(observation_space)
         require_sizes("hidden_sizes", hidden_sizes)
-        if activation not in ACTIVATIONS:
-            raise InputError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {activation!r}")
         self._space = observation_space
         self._sizes = [spaces.flatdim(observation_space) + context_size, *hidden_sizes, outputs]
         self._require_small()
-        self._activation = ACTIVATIONS[activation]
+        self._activation = find_activation(activation)
 
     def init_params(self, generator: torch.Generator) -> TensorDict:
         """Draw initial parameters, un-stacked, on the generator's device."""
@@ -185,7 +183,7 @@ def make_policy(
         observation_space: Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of them.
         action_space: Box, Discrete, MultiDiscrete or MultiBinary.
         hidden_sizes: units of the hidden layers.
-        activation: ``tanh`` or ``relu``.
+        activation: see ``networks.find_activation``.
         kind: ``auto``, or a required kind of policy.
         context_size: size of the context parameter.
 

@@ -58,6 +58,8 @@ class Session:
     Attributes:
         learner: the one that acts.
         ended: whether no episode is running.
+        family: the task family or environment, for its spaces.
+        shape: N and E.
         shard: the N tasks among those of all processes.
 
     Args:
@@ -87,8 +89,8 @@ class Session:
         require_count("tasks", count)
         require_count("episodes", episodes)
         self.learner = learner
-        self._family, self._seed, self._device = family, seed, torch.device(device)
-        self._shape = (count, episodes)
+        self.family, self._seed, self._device = family, seed, torch.device(device)
+        self.shape = (count, episodes)
         self.shard = shard or Shard(0, count, count)
         self._plain = tasks is None
         if self._plain and episodes > 1:
@@ -105,7 +107,7 @@ class Session:
         Raises:
             InputError: when there are not N of them.
         """
-        count = self._shape[0]
+        count = self.shape[0]
         if tasks is not None and len(tasks) != count:
             raise InputError(f"this session has {count} tasks, but parameters of {len(tasks)} were given")
         self._tasks = (TensorDict({}, [count]) if tasks is None else tasks).to(self._device, non_blocking=True)
@@ -153,13 +155,13 @@ class Session:
         self._running = RunningEpisodes(
             self.learner,
             self._state,
-            self._family.action_space,
+            self.family.action_space,
             self.shard,
-            self._shape[1],
+            self.shape[1],
             stream,
             deterministic,
             self._device,
-            getattr(self._family, "horizon", FIRST_CAPACITY),
+            getattr(self.family, "horizon", FIRST_CAPACITY),
         )
         return self._running
 
@@ -264,34 +266,34 @@ class Session:
 
     def _require_fitting(self, rollout: Rollout) -> None:
         count, episodes = rollout.rewards.shape[:2]
-        if count != self._shape[0]:
-            raise InputError(f"this session has {self._shape[0]} tasks, but the rollout has {count}")
-        if not self.learner.pools_episodes and episodes != self._shape[1]:
+        if count != self.shape[0]:
+            raise InputError(f"this session has {self.shape[0]} tasks, but the rollout has {count}")
+        if not self.learner.pools_episodes and episodes != self.shape[1]:
             raise InputError(
-                f"{self.learner.name} adapts to one episode of each trial: this session has {self._shape[1]} trials of "
+                f"{self.learner.name} adapts to one episode of each trial: this session has {self.shape[1]} trials of "
                 f"each task, but the rollout has {episodes}"
             )
 
     def _observations(self, observations: Any) -> Tensor:
         """Return observations as a tensor ``[N, E, *observation]``; floating-point ones in float32."""
-        space = self._family.observation_space
+        space = self.family.observation_space
         values = torch.as_tensor(observations if isinstance(observations, Tensor) else np.asarray(observations))
-        expected = (*(() if self._plain else self._shape), *(space.shape or ()))
+        expected = (*(() if self._plain else self.shape), *(space.shape or ()))
         if tuple(values.shape) != expected:
             raise InputError(f"observations must have the shape {list(expected)}, not {list(values.shape)}")
         values = values.float() if values.is_floating_point() else values
-        return values.to(self._device).view(*self._shape, *(space.shape or ()))
+        return values.to(self._device).view(*self.shape, *(space.shape or ()))
 
     def _numbers(self, name: str, given: Any) -> Tensor:
         values = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given))
-        expected = () if self._plain else self._shape
+        expected = () if self._plain else self.shape
         if tuple(values.shape) != expected:
             raise InputError(f"{name} must have the shape {list(expected)}, not {list(values.shape)}")
-        return values.to(self._device).view(self._shape)
+        return values.to(self._device).view(self.shape)
 
     def _answer(self, actions: np.ndarray) -> Any:
         """Return actions ``[N, E, *action]`` in the environments' dtype and bounds."""
-        space = self._family.action_space
+        space = self.family.action_space
         if isinstance(space, spaces.Box) and is_bounded_box(space):
             actions = actions.clip(space.low, space.high)  # scaling may exceed a bound by a rounding error
         ready = actions.astype(space.dtype)

@@ -10,6 +10,7 @@ from metarl.checkpointing import go_back_to
 from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.evaluation import load_run
+from metarl.learner import Learner
 from metarl.lock import locked
 from metarl.loop_tools import StopRequest
 from metarl.processes import ONE_PROCESS, Processes
@@ -19,6 +20,7 @@ from metarl.run_identity import tracking_id_of
 from metarl.runtime import set_torch_threads
 from metarl.tracking.tracking import name_run, tracking_mode
 from metarl.training_loop import TrainingLoop
+from metarl.warm_start import start_from
 
 
 def train(
@@ -51,8 +53,7 @@ def train(
     _check_processes(config, processes)
     device = processes.device(config.run.device)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, device=device))
-    learner = config.make_learner()
-    learner.processes = processes
+    learner = _new_learner(config, processes)
     config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
     tracking_mode(config.run.track)
     out, tracking_id = processes.from_first(lambda: name_run(config))
@@ -63,6 +64,15 @@ def train(
         content = {**config.to_json(None if data is None else data.fingerprint), "tracking_id": tracking_id}
         processes.from_first(lambda: _begin(directory, content))
         return TrainingLoop(config, learner, directory, data, lock, callbacks).run(0, 0, stop)
+
+
+def _new_learner(config: TrainConfig, processes: Processes) -> Learner:
+    """Return the learner with which a run starts."""
+    learner = config.make_learner()
+    learner.processes = processes
+    if config.run.start_from is not None:
+        start_from(learner, config.run.start_from)
+    return learner
 
 
 def _begin(directory: RunDirectory, config: Mapping[str, Any]) -> None:
@@ -114,8 +124,7 @@ def resume(
         killed_at_once = not first(lambda: directory.checkpoint_files() or directory.read_metrics())
         if killed_at_once:
             first(lambda: directory.write_config({**before, "run": run}))
-            learner = config.make_learner()
-            learner.processes = processes
+            learner = _new_learner(config, processes)
             return TrainingLoop(config, learner, directory, data, lock, callbacks).run(0, 0, stop)
         _, learner, done = load_run(path, device, processes=processes)
         finished = first(directory.finished_iterations)

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from metarl.callbacks import Callback, Training
+from metarl.callbacks import Callback, Logged, Training
 from metarl.checkpointing import Checkpoints, is_scheduled
 from metarl.config import RunConfig, TrainConfig, resolve_device
 from metarl.divergence import DivergenceCheck, policy_deviation
@@ -68,7 +68,8 @@ class TrainingLoop:
         self.watch = Stopwatch(resolve_device(config.run.device), "sampling", "adaptation", "update")
         self.checkpoints = Checkpoints(directory, config.run, learner, self.task_source, lock)
         self.divergence = DivergenceCheck(learner.kl_metric, self.processes.from_first(directory.read_metrics))
-        self.training, self.callbacks = Training(config, learner, directory, self.checkpoints), callbacks
+        self.training = Training(config, learner, directory, self.checkpoints)
+        self.callbacks = [Logged(), *callbacks]
         self.deviation: float | None = None  # Of the policy at the start of the last iteration.
 
     def run(self, done: int, env_steps: int, stop: StopRequest | None) -> RunDirectory:

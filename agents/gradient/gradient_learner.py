@@ -52,7 +52,7 @@ class PolicyConfig:
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the policy's hidden layers."""
     activation: str = "tanh"
-    """Activation between layers: tanh or relu."""
+    """Activation between layers: tanh, relu, another function of torch.nn.functional, or your own as module:name."""
     policy: PolicyKind = "auto"
     """Action distribution; auto selects the one that fits the action space."""
 

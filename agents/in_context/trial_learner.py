@@ -167,11 +167,15 @@ class TrialLearner(Learner):
 
     def observe(self, working: OpenTrial, actions: Tensor, rewards: Tensor, ended: Tensor) -> None:
         """Keep the actions and rewards for the next step's inputs, and the trials whose episode has ended."""
+        self.remember(working, actions, rewards)
+        if not reading_is_free(self._device) or ended.any():
+            working.close(ended)
+
+    def remember(self, working: OpenTrial, actions: Tensor, rewards: Tensor) -> None:
+        """Keep the actions and rewards for the next step's inputs."""
         working.trial.actions.copy_(self.inputs.actions(actions))
         working.trial.rewards.copy_(rewards)
         working.trial.starts.zero_()
-        if not reading_is_free(self._device) or ended.any():
-            working.close(ended)
 
     def close(self, working: OpenTrial, rollout: Rollout) -> Trial:
         """Return the trials after their episodes, with the memory updated while acting."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from metarl.experiments.commands.parsing import guarded
+from metarl.experiments.commands.parsing import guarded, silence
 from metarl.listing import listed_families, listed_learners
 from metarl.registry import find_by_name
 
@@ -33,7 +33,10 @@ LINES = (
     ("families", "", "list the task families"),
     ("families", "show FAMILY [options]", "describe one of them; --render FILE.png renders some of its tasks"),
     ("learners", "", "list the learners"),
+    ("completion", "SHELL", "print a script that completes all of this in bash, zsh or fish"),
 )
+# Before or after the name of any command: no progress bar, and nothing printed but errors.
+QUIET = "--quiet"
 COMMANDS = {command: f"metarl.experiments.commands.{command}" for command, _, _ in LINES}
 
 
@@ -54,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"metarl {version('metarl-gym')}")
         return 0
-    return guarded(lambda: _call(words[0], words[1:]))
+    if QUIET not in words:
+        return guarded(lambda: _call(words[0], words[1:]))
+    with silence():
+        others = [word for word in words if word != QUIET]
+        return guarded(lambda: _call(others[0], others[1:]))
 
 
 def _call(command: str, words: list[str]) -> None:

@@ -3,8 +3,8 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from typing import TypeVar
 
@@ -32,6 +32,23 @@ def guarded(command: Callable[[], None]) -> int:
         print("metarl: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Let nothing but errors be printed, here and by the processes that are started meanwhile."""
+    sys.stdout.flush()
+    kept, before = os.dup(1), os.environ.get("METARL_QUIET")
+    os.environ["METARL_QUIET"] = before or "1"
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
+        os.dup2(nothing.fileno(), 1)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            if before is None:
+                del os.environ["METARL_QUIET"]
 
 
 def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -> Options:

@@ -27,6 +27,8 @@ from metarl.training import resume, train
 PUBLISHED = "--published"
 CONFIG = "--config"
 RESUME_IF_THERE = "--resume-if-there"
+# A short name, which no field can have, as ``from`` is a word of Python.
+FROM, START_FROM = "--from", "--start-from"
 HELP_OF_OTHERS = (
     f"With {RESUME_IF_THERE}, a run that already exists in --out is resumed, or left as it is if it is finished; use "
     "this in jobs that may be requeued.\n\n"
@@ -188,7 +190,8 @@ def parse_train(defaults: TrainConfig, command: str, words: Sequence[str], descr
     ]
     options = make_dataclass("Options", fields, frozen=True)
     options.__doc__ = f"{description or f'Train {defaults.learner} on {defaults.family}.'}\n\n{HELP_OF_OTHERS}"
-    parsed: Any = parse(options, command, [word for word in words if word != RESUME_IF_THERE])
+    given = [START_FROM + word.removeprefix(FROM) if word.split("=")[0] == FROM else word for word in words]
+    parsed: Any = parse(options, command, [word for word in given if word != RESUME_IF_THERE])
     overrides = {name: value for name, value in vars(parsed.family).items() if value is not None}
     return TrainConfig(defaults.learner, defaults.family, parsed.run, parsed.settings, overrides)
 

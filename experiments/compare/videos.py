@@ -1,7 +1,7 @@
 """The videos of a comparison: each learner's episodes of the first task before and after adaptation."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metarl.experiments.compare.comparison import Comparison, Entry
@@ -38,7 +38,7 @@ def record_video(comparison: Comparison, entry: Entry, folder: Path) -> Video:
         protocol.deterministic,
         shown=(0, entry.last),
     )
-    frames = recording.frames()
+    frames = replace(recording, title=f"{entry.label} on {recording.title}").frames()
     stride = math.ceil(len(frames) / MOST_FRAMES)
     kept = [*range(0, len(frames) - 1, stride), len(frames) - 1]
     name = f"behaviour-{slug(entry.label)}.gif"

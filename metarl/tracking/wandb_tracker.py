@@ -9,8 +9,7 @@ from metarl.evaluation import AdaptationCurve
 from metarl.metrics import METRICS, curve_rows, task_table, tracked_row
 from metarl.metrics_file import MetricsRow
 from metarl.run_directory import CheckpointChoice, RunDirectory
-
-PROJECT = "metarl"
+from metarl.tracking.labels import RunLabels
 
 
 class WandbTracker:
@@ -39,9 +38,15 @@ class WandbTracker:
     ) -> None:
         import wandb
 
+        # Evaluations of older runs have no such entry.
+        labels = RunLabels(**config["run"].get("labels", {}))
+
         def start(chosen: str) -> Any:
             return wandb.init(
-                project=PROJECT,
+                project=labels.project,
+                entity=labels.entity,
+                tags=labels.tags or None,
+                notes=labels.notes,
                 dir=directory.resolve(),  # W&B's own process keeps its initial working directory
                 mode=chosen,  # type: ignore[arg-type]
                 config=dict(config),

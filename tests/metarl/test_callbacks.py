@@ -153,3 +153,18 @@ def test_what_is_no_callback_is_refused_before_anything_is_written() -> None:
 def test_settings_that_make_no_sense_are_refused(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_run_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG", logger="metarl"):
+        train(small("run", iterations=2, validate_every=2, checkpoint_every=2), callbacks=[StopAt(2)])
+    found = [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records]
+    assert found[0] == ("INFO", "maml-trpo on bandit (k5)")
+    assert found[1:] == [
+        ("DEBUG", "iteration 1"),
+        ("DEBUG", "iteration 2"),
+        ("INFO", "iteration 2"),
+        ("DEBUG", "iteration 2"),
+        ("INFO", "ended after 2 iterations"),
+    ]
+    assert caplog.messages[-1] == "ended after 2 iterations: enough"

@@ -48,7 +48,7 @@ ROOT = Path(__file__).parents[3]
         ("train maml-trpo bandit --discount 2", "discount must lie in [0, 1], not 2.0"),
         ("train maml-trpo bandit --max-kl -1", "max_kl"),
         ("train maml-trpo bandit --hidden-sizes 0", "every hidden layer needs at least one unit"),
-        ("train maml-trpo bandit --activation sine", "activation must be one of tanh, relu"),
+        ("train maml-trpo bandit --activation sine", "activation must be tanh, relu, another elementwise"),
         ("train maml-trpo bandit --validate-every -1", "validate_every must be 0 or more, not -1"),
         ("train maml-trpo bandit --device toaster", "unknown device 'toaster'"),
         ("train maml-trpo bandit --device cuda:99", "there is no CUDA device 'cuda:99'"),
@@ -130,3 +130,14 @@ def test_usage_version_listings_and_misspelt_names_need_no_torch() -> None:
     assert (ended.returncode, ended.stderr.count("\n")) == (0, 3), ended.stderr
     assert f"metarl {metarl.__version__}" in ended.stdout
     assert "metarl train LEARNER FAMILY [options]" in ended.stdout
+
+
+@pytest.mark.parametrize("words", [["--quiet", "families"], ["families", "--quiet"], ["train", "x", "y", "--quiet"]])
+def test_quiet_prints_nothing_but_errors(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    expected = 2 if "train" in words else 0
+    assert main(words) == expected
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert ("no learner is called 'x'" in printed.err) == bool(expected)
+    assert main(["learners"]) == 0  # the next command prints again
+    assert "maml-trpo" in capfd.readouterr().out

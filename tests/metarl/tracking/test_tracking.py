@@ -21,6 +21,7 @@ from metarl.figures import draw_adaptation_curve
 from metarl.learner import LEARNERS
 from metarl.metrics import METRICS
 from metarl.run_directory import RunDirectory
+from metarl.tracking.labels import RunLabels
 from metarl.tracking.tracker import NoTracker
 from metarl.tracking.tracking import make_tracker, where_tracked
 from metarl.tracking.wandb_files import offline_run, records
@@ -93,7 +94,8 @@ class Recorded:
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorded]:
     """Return a real offline run, and its run file, read back."""
     path = tmp_path_factory.mktemp("tracking") / "run"
-    train(small(path, "navigation-2d", horizon=5, iterations=2, track="offline", seed=3))
+    labels = RunLabels(project="robots", entity="us", tags=("first", "tiny"), notes="a test")
+    train(small(path, "navigation-2d", horizon=5, iterations=2, track="offline", seed=3, labels=labels))
     return path, Recorded(path)
 
 
@@ -133,7 +135,14 @@ def test_it_holds_what_openrlbenchmark_asks_for(tracked: tuple[Path, Recorded]) 
 
 def test_it_holds_group_and_job_type(tracked: tuple[Path, Recorded]) -> None:
     (run,) = tracked[1].of("run")
-    assert (run.run_group, run.job_type, run.project) == ("maml-trpo-navigation-2d-maml", "train", "metarl")
+    assert (run.run_group, run.job_type) == ("maml-trpo-navigation-2d-maml", "train")
+
+
+def test_it_holds_what_the_user_says_about_it(tracked: tuple[Path, Recorded], peaked: tuple[Path, Recorded]) -> None:
+    (run,) = tracked[1].of("run")
+    assert (run.project, run.entity, list(run.tags), run.notes) == ("robots", "us", ["first", "tiny"], "a test")
+    (run,) = peaked[1].of("run")
+    assert (run.project, list(run.tags), run.notes) == ("metarl", [], "")
 
 
 def test_every_key_is_one_that_the_manual_explains(
