@@ -72,10 +72,11 @@ def test_the_command_is_the_command_line() -> None:
 
 
 # Extras whose packages our modules import.
-IMPORTED = ("docs", "gpu", "metaworld", "minari", "serve")
+IMPORTED = ("docs", "gpu", "hub", "metaworld", "minari", "serve")
 # Packages that others import for us, by a name in a setting or a URL.
 NAMED = {"psycopg", "uvloop", "httptools", "ipykernel", "mkdocs-material", "mkdocstrings"}
 DISTRIBUTIONS = {
+    "huggingface_hub": "huggingface-hub",
     "prometheus_client": "prometheus-client",
     "PIL": "pillow",
     "yaml": "pyyaml",

@@ -112,7 +112,8 @@ def _fish() -> str:
     test $argv[1] = '*' -o (count $given) = $argv[1]; and test $argv[2] = '*' -o "$given[2]" = $argv[2]
     and test $argv[3] = '*' -o "$given[3]" = $argv[3]
 end"""
-    rules, earlier = [function], []
+    rules = [function]
+    earlier: list[tuple[str, str | None]] = []
     for (command, word, count), words in places():
         place = f"__metarl_at '{count or '*'}' '{command or '*'}' '{word or '*'}'"
         # Only a place of the same command, or of all, can fit as well.

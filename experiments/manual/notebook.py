@@ -17,7 +17,7 @@ def executed(path: Path) -> NotebookNode:
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell raises.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook: NotebookNode = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     with TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
@@ -27,4 +27,4 @@ def executed(path: Path) -> NotebookNode:
 
 if __name__ == "__main__":
     for path in DOCS.glob("*.ipynb"):
-        nbformat.write(executed(path), path)
+        nbformat.write(executed(path), path)  # type: ignore[no-untyped-call]
