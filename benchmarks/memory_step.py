@@ -35,7 +35,7 @@ from metarl.agents.in_context.memories.gru import Gru
 from metarl.agents.in_context.memories.memory import MEMORIES, Memory, last_steps, register_memory
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig
-from metarl.agents.in_context.varibad import VariBadConfig
+from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.learner import Learner
 from metarl.rollout import Rollout

@@ -13,20 +13,27 @@ are trained with PPO over whole trials, whose gradient stops at the belief.
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
+from metarl.agents.in_context.memories.memory import make_memory
 from metarl.agents.in_context.past_trials import PastTrials
 from metarl.agents.in_context.step_inputs import ActionHead
-from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner, no_square, root_or_one
-from metarl.agents.in_context.varibad_networks import BeliefActorCritic, Decoder, Encoder, perceptron
+from metarl.agents.in_context.trial_ppo import TrialPpoLearner, no_square, root_or_one
+from metarl.agents.in_context.varibad_config import VariBadConfig
+from metarl.agents.in_context.varibad_networks import (
+    BeliefActorCritic,
+    Decoder,
+    Encoder,
+    PolicyInputs,
+    parameters_of,
+    perceptron,
+)
 from metarl.distributions import DiagonalGaussian
-from metarl.errors import InputError, RunError
+from metarl.errors import RunError
 from metarl.family import TaskFamily
 from metarl.learner import register_learner
 from metarl.noise import draw_rows
@@ -34,56 +41,9 @@ from metarl.replay import Replay
 from metarl.rollout import Rollout
 from metarl.seeding import generator
 from metarl.trials import Trials
-from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
 
-RewardInputs = Literal["transition", "next-observation"]
 # Number of belief samples over which decoded rewards are averaged.
 BELIEF_SAMPLES = 200
-
-
-@dataclass(frozen=True)
-class VariBadConfig(MemoryConfig, TrialPpoConfig):
-    """Settings of VariBAD."""
-
-    discount: float = 0.95
-    """Discount of rewards, per step of the trial."""
-    hidden_sizes: tuple[int, ...] = (32, 32)
-    """Units of the hidden layers of policy and critic."""
-    encoder_size: int = 64
-    """Units of the encoder's memory, and of the layer that embeds a step's inputs."""
-    latent_size: int = 5
-    """Number of latent variables that describe a task."""
-    decoder_sizes: tuple[int, ...] = (32, 32)
-    """Units of the hidden layers of each decoder."""
-    reward_inputs: RewardInputs = "transition"
-    """Inputs of the reward decoder: transition (observation, action, next observation) or next-observation."""
-    transition_weight: float = 0.0
-    """Weight of the likelihood of next observations; 0 disables their decoder."""
-    kl_weight: float = 1.0
-    """Weight of the KL divergence between consecutive beliefs."""
-    model_learning_rate: float = 2e-3
-    """Step size of Adam for encoder and decoders."""
-    model_updates: int = 4
-    """Adam steps on encoder and decoders per iteration."""
-    model_trials: int = 64
-    """Trials per Adam step, drawn from the current and past iterations."""
-    model_prefixes: int = 8
-    """Steps per trial at which the belief is decoded."""
-    model_targets: int = 32
-    """Steps per trial that are predicted from each of these beliefs."""
-    buffer_trials: int = 2000
-    """Number of newest trials to keep."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_counts(self, "encoder_size", "latent_size", "model_updates", "model_trials")
-        require_counts(self, "model_prefixes", "model_targets", "buffer_trials")
-        require_positive(self, "model_learning_rate")
-        require_not_negative(self, "transition_weight", "kl_weight")
-        self.check_memory(self.encoder_size)
-        if not self.decoder_sizes:
-            raise InputError("decoder_sizes must name at least one layer")
-        require_choice(self, "reward_inputs", RewardInputs)
 
 
 @register_learner
@@ -128,8 +88,11 @@ class VariBad(TrialPpoLearner):
         embedding = perceptron([self.inputs.size, config.encoder_size], nn.ReLU)
         memory = make_memory(config, config.encoder_size, config.encoder_size)
         encoder = Encoder(embedding, memory, config.latent_size)
+        sizes = seen, 2 * config.latent_size
+        embeddings = config.policy_observation_size, config.policy_belief_size
+        inputs = PolicyInputs(sizes, embeddings, config.normalize_beliefs)
         head = ActionHead(family.action_space)
-        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), seen, config.latent_size, config.hidden_sizes, head)
+        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), inputs, config.hidden_sizes, head)
 
     @property
     def reward_scale(self) -> Tensor:
@@ -151,7 +114,11 @@ class VariBad(TrialPpoLearner):
 
     def _learn(self, trials: Trials, rollouts: Sequence[Rollout]) -> dict[str, Tensor | float]:
         # The policy is updated first: its likelihood ratios start at 1 only with the beliefs that it acted on.
-        return {**super()._learn(trials, rollouts), **self.fit_model(trials)}
+        metrics = super()._learn(trials, rollouts)
+        if (scale := self.network.policy_inputs.scale) is not None:
+            with torch.no_grad():
+                scale.update(parameters_of(self.beliefs(trials)), trials.valid, self.processes)
+        return {**metrics, **self.fit_model(trials)}
 
     def fit_model(self, trials: Trials) -> dict[str, Tensor]:
         """Maximise the ELBO in several Adam steps, each on trials drawn from the current and past iterations."""

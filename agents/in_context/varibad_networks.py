@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
+from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.distributions import DiagonalGaussian
@@ -87,6 +88,10 @@ class KnowingActorCritic(TrialNetwork):
         )
         return policy, critic
 
+    def embedded(self, known: Tensor) -> Tensor:
+        """Return what the layers of policy and critic read of what is inferred; by default all of it."""
+        return known
+
     @abstractmethod
     def inferred(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
         """Return the inputs of policy and critic in the next steps of B trials, and the memory after the last ones."""
@@ -96,15 +101,46 @@ class KnowingActorCritic(TrialNetwork):
     ) -> tuple[ActionDistribution, Tensor, Memory]:
         """Read the next steps of B trials."""
         known, memory = self.inferred(inputs, memory, lengths)
-        return self.head(self.policy(known)), self.critic(known).squeeze(-1), memory
+        return *self.read(known, lengths), memory
 
     def known(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Return what is inferred: its network is not trained by the policy's gradient."""
         return self.inferred(inputs, self.initial(len(inputs)), lengths)[0]
 
-    def read(self, known: Tensor, lengths: Tensor) -> tuple[ActionDistribution, Tensor]:
+    def read(self, known: Tensor, lengths: Tensor | None) -> tuple[ActionDistribution, Tensor]:
         """Return action distributions and values on what is inferred."""
-        return self.head(self.policy(known)), self.critic(known).squeeze(-1)
+        read = self.embedded(known)
+        return self.head(self.policy(read)), self.critic(read).squeeze(-1)
+
+
+class PolicyInputs(nn.Module):
+    """What policy and critic read: the observation and the belief's parameters, with an embedding of each if wanted.
+
+    Args:
+        sizes: numbers of an observation and of a belief's parameters.
+        embeddings: units of the layer that embeds each; 0 for none.
+        normalized: whether to normalise the belief's parameters.
+
+    Attributes:
+        observation_size: size of the observation, which comes first.
+        size: of what is read.
+        scale: normalisation of the belief's parameters, if there is one.
+    """
+
+    def __init__(self, sizes: tuple[int, int], embeddings: tuple[int, int], normalized: bool) -> None:
+        super().__init__()
+        self.observation_size = sizes[0]
+        self.size = sum(units or size for size, units in zip(sizes, embeddings, strict=True))
+        self.layers = nn.ModuleList(
+            perceptron([size, units], nn.Tanh) if units else nn.Identity()
+            for size, units in zip(sizes, embeddings, strict=True)
+        )
+        self.scale = ObservationScale(sizes[1]) if normalized else None
+
+    def forward(self, known: Tensor) -> Tensor:
+        """Return what is read ``[B, L, size]`` of observations with the parameters of beliefs ``[B, L, D]``."""
+        parts = torch.tensor_split(known, [self.observation_size], -1)
+        return torch.cat([layer(part) for layer, part in zip(self.layers, parts, strict=True)], -1)
 
 
 class BeliefActorCritic(KnowingActorCritic):
@@ -113,8 +149,7 @@ class BeliefActorCritic(KnowingActorCritic):
     Args:
         encoder: encoder of the beliefs.
         decoders: decoders used only for training the encoder.
-        observation_size: size of the observation, which comes first in a step's inputs.
-        latent: number of latent variables.
+        inputs: what policy and critic read.
         hidden_sizes: units of the hidden layers of policy and critic.
         head: head of the action distributions.
     """
@@ -123,22 +158,33 @@ class BeliefActorCritic(KnowingActorCritic):
         self,
         encoder: Encoder,
         decoders: nn.ModuleDict,
-        observation_size: int,
-        latent: int,
+        inputs: PolicyInputs,
         hidden_sizes: Sequence[int],
         head: ActionHead,
     ) -> None:
         super().__init__()
-        self.encoder, self.decoders, self.head = encoder, decoders, head
-        self._observation_size = observation_size
-        self.policy, self.critic = self.heads([observation_size + 2 * latent, *hidden_sizes], head)
+        self.encoder, self.decoders, self.policy_inputs, self.head = encoder, decoders, inputs, head
+        self.policy, self.critic = self.heads([inputs.size, *hidden_sizes], head)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""
         return self.encoder.memory.initial(trials)
 
+    def embedded(self, known: Tensor) -> Tensor:
+        """Return observations and beliefs, with an embedding of each if wanted."""
+        read: Tensor = self.policy_inputs(known)
+        return read
+
     def inferred(self, inputs: Tensor, memory: Memory, lengths: Tensor | None) -> tuple[Tensor, Memory]:
-        """Return observations, and means and log variances of the beliefs."""
+        """Return observations, and means and log variances of the beliefs, normalised if wanted."""
         with torch.no_grad():
             belief, memory = self.encoder(inputs, memory, lengths)
-        return torch.cat([inputs[..., : self._observation_size], belief.mean, 2 * belief.log_std], -1), memory
+            parameters = parameters_of(belief)
+            if self.policy_inputs.scale is not None:
+                parameters = self.policy_inputs.scale(parameters)
+        return torch.cat([inputs[..., : self.policy_inputs.observation_size], parameters], -1), memory
+
+
+def parameters_of(belief: DiagonalGaussian) -> Tensor:
+    """Return means and log variances ``[..., 2 * latent]`` of beliefs."""
+    return torch.cat([belief.mean, 2 * belief.log_std], -1)

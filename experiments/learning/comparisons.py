@@ -15,7 +15,7 @@ from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.recurrent_sac import RecurrentSacConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.trial_learner import TrialConfig
-from metarl.agents.in_context.varibad import VariBadConfig
+from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.learning import metaworld_comparisons, recorded_comparisons
 from metarl.experiments.learning.variant import Recording, Variant

@@ -8,7 +8,7 @@ paper's; all goals are met in training, as there. The paper trains for 2e7 env s
 256, and 550 iterations are 8.4e6 env steps. The rest is our own. With ``--preset varibad`` test goals are held out.
 """
 
-from metarl.agents.in_context.varibad import VariBadConfig
+from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(

@@ -49,6 +49,9 @@ IN_CONTEXT: list[Any] = [
     pytest.param("hyper-rl2", {**PPO, "hidden_size": 8, "policy_sizes": (4,), "minibatches": 5}, id="hyper-rl2"),
     pytest.param("varibad", {**PPO, **SMALL, "minibatches": 5, "transition_weight": 0.5}, id="varibad"),
     pytest.param("varibad", {**PPO, **SMALL, "minibatches": 1, "model_trials": 2}, id="varibad draws from some only"),
+    pytest.param(
+        "varibad", {**PPO, **SMALL, "policy_belief_size": 4, "normalize_beliefs": True}, id="varibad normalised"
+    ),
     pytest.param("metric", {**PPO, **COMPARED, "minibatches": 5, "metric_tasks": 3}, id="metric"),
     pytest.param("metric", {**PPO, **COMPARED, "task_encoder": "relation", "memory": "gru"}, id="metric relation"),
     pytest.param("recurrent-sac", SMALL_SAC, id="recurrent-sac"),

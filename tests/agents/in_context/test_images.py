@@ -15,7 +15,8 @@ from metarl.agents.in_context.pearl import Pearl
 from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_ppo import TrialPpoLearner
-from metarl.agents.in_context.varibad import VariBad, VariBadConfig
+from metarl.agents.in_context.varibad import VariBad
+from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.envs.basic.navigation import Navigation2D
 from metarl.envs.grid.gridnavi_image import GridNaviImage
 from metarl.errors import InputError

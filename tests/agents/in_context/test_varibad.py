@@ -10,7 +10,8 @@ from torch.distributions import Normal, kl_divergence
 
 from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.past_trials import PastTrials, join_newest
-from metarl.agents.in_context.varibad import VariBad, VariBadConfig, drawn_steps
+from metarl.agents.in_context.varibad import VariBad, drawn_steps
+from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.agents.in_context.varibad_networks import Decoder
 from metarl.config import RunConfig, TrainConfig
 from metarl.distributions import Categorical
@@ -160,6 +161,36 @@ def test_policy_and_critic_see_observation_mean_and_log_variance() -> None:
     assert isinstance(distribution, Categorical)
     torch.testing.assert_close(distribution.logits, learner.network.policy(known))
     torch.testing.assert_close(values, learner.network.critic(known).squeeze(-1))
+
+
+EMBEDDED: dict[str, Any] = {"policy_observation_size": 3, "policy_belief_size": 4, "normalize_beliefs": True}
+
+
+def test_embeddings_of_observation_and_belief_are_apart_and_learn_from_the_policy() -> None:
+    learner, trials = learner_and_trials(**EMBEDDED)
+    network = learner.network
+    seen, belief = torch.randn(2, 3, 2), torch.randn(2, 3, 10)
+    read = network.embedded(torch.cat([seen, belief], -1))
+    assert read.shape == (2, 3, 7)
+    torch.testing.assert_close(network.embedded(torch.cat([seen, 0 * belief], -1))[..., :3], read[..., :3])
+    torch.testing.assert_close(network.embedded(torch.cat([0 * seen, belief], -1))[..., 3:], read[..., 3:])
+    learner.loss(trials)[0].backward()  # type: ignore[no-untyped-call]
+    assert all(slope is not None and slope.any() for slope in gradients(network.policy_inputs))
+    assert all(slope is None for slope in gradients(network.encoder))
+
+
+def test_normalised_beliefs_have_the_moments_of_the_training_so_far_and_ratios_start_at_one() -> None:
+    chosen = config(**EMBEDDED, epochs=1, minibatches=1)
+    learner = made(chosen)
+    rollouts = collected(learner, chosen)
+    trials = Trials.of(rollouts)
+    belief = learner.beliefs(trials).map(lambda tensor: tensor[trials.valid])
+    assert learner.update(rollouts)["clip_fraction"] == 0
+    scale = learner.network.policy_inputs.scale
+    assert scale is not None
+    torch.testing.assert_close(scale.mean, torch.cat([belief.mean, 2 * belief.log_std], -1).mean(0))
+    again = collected(learner, chosen, seed=1)
+    assert learner.update(again)["clip_fraction"] == 0
 
 
 def test_the_divergence_is_of_each_belief_from_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
