@@ -38,7 +38,7 @@ def run(out: Path) -> None:
     report(resume(cheetah, iterations + FURTHER, stop=stop), ONE_PROCESS, stop)
     evaluate(cheetah)
     print(flush=True)
-    main(["render", str(cheetah)])  # where there is no OpenGL, its line says what to install
+    main(["render", str(cheetah), "--steps", "3"])  # where there is no OpenGL, its line says what to install
 
 
 def announce(what: str) -> None:

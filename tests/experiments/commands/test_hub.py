@@ -121,12 +121,28 @@ def test_a_hub_that_refuses_or_is_gone_is_one_line(
     assert capsys.readouterr().err.startswith("metarl: hub:me/bandit cannot be downloaded: ")
 
 
-def test_shipped_runs_are_listed_and_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shipped_runs()
+def test_shipped_runs_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["hub"]) == 0
     shown = capsys.readouterr().out
-    for name, folder in shipped_runs().items():
-        assert f"hub:{name}" in shown
-        assert main(["check", f"hub:{name}"]) == 0
-        evaluation = json.loads((folder / "evaluation.json").read_text())
-        assert evaluation["iteration"] == RunDirectory(folder).load_checkpoint()["iteration"]
+    assert (
+        "hub:maml-trpo-navigation-2d\n  maml-trpo on navigation-2d (maml), seed 1, 100 iterations: return -37.2"
+        in shown
+    )
+    assert [line for line in shown.splitlines() if line.startswith("hub:")] == [
+        f"hub:{name}" for name in shipped_runs()
+    ]
+
+
+@pytest.mark.parametrize("name", shipped_runs())
+def test_a_shipped_run_is_whole_and_of_one_state(name: str) -> None:
+    directory = RunDirectory(f"hub:{name}")
+    _, learner, iteration = metarl.load_run(directory.path)
+    evaluation = json.loads(directory.evaluation.read_text())
+    assert evaluation["iteration"] == iteration == len(directory.read_metrics())
+    assert learner.name == evaluation["learner"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped_runs())
+def test_the_evaluation_of_a_shipped_run_reproduces(name: str) -> None:
+    assert main(["check", f"hub:{name}"]) == 0
