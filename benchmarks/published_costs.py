@@ -1,9 +1,10 @@
 """What one seed of each published experiment costs: env steps, and minutes of the processor's time.
 
-    python benchmarks/published_costs.py [NAME ...]
+    python -m benchmarks.published_costs [NAME ...]
 
-Each is trained for a few iterations with one torch thread; their mean, without the first, times the number of
-iterations is written to experiments/published/costs.json, which ``metarl reproduce`` reads.
+Each is trained for a few iterations with one torch thread, and off-policy learners with few of their updates; the mean
+without the first, extrapolated to all updates and iterations, is written to experiments/published/costs.json, which
+``metarl reproduce`` reads. Env steps are those of an untrained policy, whose episodes may be shorter.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import tempfile
 import time
 
 from metarl.callbacks import Callback, Training
+from metarl.config import TrainConfig
 from metarl.experiments.published import COSTS, MODULES, find_published
 from metarl.runtime import single_torch_thread
 from metarl.training import train
 
 ITERATIONS = 3
+FEW = 10
 
 
 class Clock(Callback):
@@ -37,13 +40,23 @@ class Clock(Callback):
 
 def measure(name: str) -> tuple[int, float]:
     """Return env steps and minutes of the whole experiment."""
-    config, clock = find_published(name).config, Clock()
+    config = find_published(name).config
+    updates = getattr(config.settings, "updates_per_iteration", FEW)
+    steps, seconds = iteration(config)
+    if updates > FEW:  # the time of an update from the difference between few and twice as many
+        seconds += (updates - FEW) / FEW * (iteration(config, 2)[1] - seconds)
+    return round(steps * config.run.iterations), round(seconds * config.run.iterations / 60, 1)
+
+
+def iteration(config: TrainConfig, times: int = 1) -> tuple[float, float]:
+    """Return env steps and seconds of an iteration, with at most ``times * FEW`` updates of an off-policy learner."""
+    clock, settings = Clock(), config.settings
+    if getattr(settings, "updates_per_iteration", 0) > FEW:
+        settings = dataclasses.replace(settings, updates_per_iteration=times * FEW)
     with tempfile.TemporaryDirectory() as folder, single_torch_thread():
         run = dataclasses.replace(config.run, out=f"{folder}/run", track="disabled")
-        train(dataclasses.replace(config, run=run), callbacks=[clock])
-    seconds = (clock.seconds[-1] - clock.seconds[0]) / (ITERATIONS - 1)
-    iterations = config.run.iterations
-    return round(clock.env_steps / ITERATIONS * iterations), round(seconds * iterations / 60, 1)
+        train(dataclasses.replace(config, run=run, settings=settings), callbacks=[clock])
+    return clock.env_steps / ITERATIONS, (clock.seconds[-1] - clock.seconds[0]) / (ITERATIONS - 1)
 
 
 def main() -> None:
