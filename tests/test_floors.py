@@ -43,6 +43,7 @@ FLOORS = [
         "make_env",
         "networks",
         "numpy_env",
+        "optimizers",
         "replay",
         "solved",
         "spaces",

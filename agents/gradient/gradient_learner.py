@@ -24,6 +24,7 @@ from metarl.agents.gradient.adaptation import (
 )
 from metarl.distributions import Distribution
 from metarl.family import TaskFamily
+from metarl.optimizers import OptimizerConfig, make_optimizer
 from metarl.params import leaf, names, per_task, tensors
 from metarl.policies import CONTEXT, PolicyKind, make_policy
 from metarl.returns import per_task_mean
@@ -92,11 +93,11 @@ class GradientConfig(PolicyConfig):
 
 
 @dataclass(frozen=True)
-class AdamConfig(GradientConfig):
-    """Settings of a gradient-based learner with Adam in the outer loop."""
+class AdamConfig(OptimizerConfig, GradientConfig):
+    """Settings of a gradient-based learner with Adam, or another optimiser, in the outer loop."""
 
     outer_lr: float = 1e-3
-    """Step size of Adam on the meta-parameters."""
+    """Step size of the optimiser on the meta-parameters."""
     anneal_iterations: int = 0
     """Updates over which outer_lr decays linearly to 0; 0 keeps it constant."""
     max_gradient_norm: float = 0.0
@@ -226,7 +227,7 @@ class GradientLearner(PolicyLearner):
 
 
 class AdamLearner(GradientLearner):
-    """A gradient-based learner with Adam in the outer loop.
+    """A gradient-based learner with Adam, or another optimiser, in the outer loop.
 
     Attributes:
         updates: number of updates so far.
@@ -237,10 +238,10 @@ class AdamLearner(GradientLearner):
     def __init__(self, family: TaskFamily, config: AdamConfig, seed: int, device: torch.device) -> None:
         super().__init__(family, config, seed, device)
         self.updates = 0
-        self._optimizer = torch.optim.Adam(tensors(self.params), lr=config.outer_lr, maximize=True)
+        self._optimizer = make_optimizer(config.optimizer, tensors(self.params), config.outer_lr)
 
     def ascend(self, slopes: TensorDict) -> Tensor:
-        """Take one Adam step along the meta-gradient; return its norm ``[]`` before clipping.
+        """Take one step of the optimiser along the meta-gradient; return its norm ``[]`` before clipping.
 
         The norm is not checked: the caller checks it, and undoes the step if it is not finite.
 
@@ -252,7 +253,7 @@ class AdamLearner(GradientLearner):
         largest = self.config.max_gradient_norm
         share = (largest / norm.double()).clamp(max=1) if largest else 1.0
         for value, slope in zip(tensors(self.params), means, strict=True):
-            value.grad = share * slope
+            value.grad = -share * slope  # optimisers descend
         (group,) = self._optimizer.param_groups
         group["lr"] = annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
         self._optimizer.step()

@@ -27,6 +27,7 @@ from metarl.agents.in_context.selected_trials import lengths_read, own_or_first,
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialNetwork
 from metarl.errors import InputError, RunError
 from metarl.family import TaskFamily
+from metarl.optimizers import OptimizerConfig, make_optimizer
 from metarl.returns import discounted_returns, generalized_advantages
 from metarl.rollback import restored_on_error
 from metarl.rollout import Rollout
@@ -37,7 +38,7 @@ from metarl.validation import require_counts, require_not_negative, require_posi
 
 
 @dataclass(frozen=True)
-class TrialPpoConfig(TrialConfig):
+class TrialPpoConfig(OptimizerConfig, TrialConfig):
     """Settings of proximal policy optimisation over trials."""
 
     discount: float = 0.99
@@ -45,7 +46,7 @@ class TrialPpoConfig(TrialConfig):
     gae_lambda: float = 0.95
     """Lambda of the generalised advantage estimate."""
     learning_rate: float = 1e-3
-    """Step size of Adam."""
+    """Step size of the optimiser."""
     anneal_iterations: int = 0
     """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
     epochs: int = 4
@@ -107,7 +108,8 @@ class TrialPpoLearner(TrialLearner):
             self._require_unlearned_encoder()
             self.inputs.scale = ObservationScale(self.inputs.observation_size).to(device)
             self.network.add_module("observation_scale", self.inputs.scale)
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+        parameters, lr = self.network.parameters(), config.learning_rate
+        self._optimizer = make_optimizer(config.optimizer, parameters, lr, eps=1e-5, fused=True)
         self._optimizers = [self._optimizer]
         self._updates, self._mean_square = 0, no_square(device)
         self._horizon = family.horizon
