@@ -64,7 +64,7 @@ def main() -> None:
 
 def table(path: Path = RESULTS) -> str:
     """Return what was measured as a Markdown table."""
-    lines = ["| numbers of an observation | samples | primal | now |", "|---|---|---|---|"]
+    lines = ["| entries of an observation | samples | primal | now |", "|---|---|---|---|"]
     for row in json.loads(path.read_text())["rows"]:
         cells = [f"{row[form][0]:.3f} s, {row[form][1]:.0f} MB" if form in row else "-" for form in ("primal", "now")]
         lines.append(f"| {row['size']} | {row['samples']} | {' | '.join(cells)} |")
