@@ -110,7 +110,8 @@ class Pearl(Learner):
         if self._updates < self.config.random_iterations:
             shape = (*belief.shift.shape[:2], self._inputs.action_size)
             kept = draw_rows(torch.randn, shape, generator, device=self._device)
-        latent = encoder.likeliest(belief) if deterministic else encoder.latents(belief, generator)
+        likeliest = deterministic and self.config.deterministic_latent
+        latent = encoder.likeliest(belief) if likeliest else encoder.latents(belief, generator)
         return OpenBelief(state, latent, kept)
 
     @torch.no_grad()

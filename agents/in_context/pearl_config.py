@@ -49,6 +49,8 @@ class PearlConfig(TrialConfig):
     """Transitions per task in an SAC update."""
     replay_size: int = 500_000
     """Capacity of the replay buffer, in transitions."""
+    deterministic_latent: bool = True
+    """With deterministic actions, act on the belief's mean; otherwise on a sample of it, as with sampled actions."""
     random_iterations: int = 0
     """Initial iterations in which every episode repeats one random action, with noise."""
 

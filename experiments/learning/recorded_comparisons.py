@@ -56,7 +56,6 @@ BANDIT = {
         3,
         recording=Recording(_random("bandit", "k5"), tasks=10_000, episodes=40, best_actions=True),
     ),
-    "dpt-own": Variant(TrainConfig("dpt", "bandit", BANDIT_RUN, DptConfig(shuffle=False, **PULLING)), PULLS - 1, 3),
     # 10,000 histories of UCB1.
     "algorithm-distillation": Variant(
         TrainConfig("algorithm-distillation", "bandit", BANDIT_RUN, AlgorithmDistillationConfig(**PULLING)),
@@ -72,14 +71,12 @@ def gridnavi(preset: str) -> dict[str, Variant]:
     run = RunConfig(iterations=80, preset=preset, tasks_per_batch=16, episodes_per_task=8)
     dpt = DptConfig(episodes_per_trial=4, anneal_iterations=run.iterations, **SMALL)
     distillation = AlgorithmDistillationConfig(episodes_per_trial=7, anneal_iterations=run.iterations, **SMALL)
-    own = dataclasses.replace(dpt, shuffle=False)
     # Histories of DQN from scratch: 7 rounds of 20 episodes, between which it learns from 300 env steps.
     dqn = dataclasses.replace(ONCE, preset=preset, episodes_per_task=20)
     histories = Recording(TrainConfig("dqn", "gridnavi", dqn, DqnConfig(variant="scratch")), 100, 20, steps=6)
     walks = Recording(_random("gridnavi", preset), tasks=100, episodes=400, best_actions=True)
     return {
         "dpt": Variant(TrainConfig("dpt", "gridnavi", run, dpt), 3, 2, recording=walks),
-        "dpt-own": Variant(TrainConfig("dpt", "gridnavi", run, own), 3, 2),
         "algorithm-distillation": Variant(
             TrainConfig("algorithm-distillation", "gridnavi", run, distillation), 6, 2, recording=histories
         ),

@@ -177,6 +177,10 @@ def test_every_trial_draws_its_own_sample_of_the_belief() -> None:
     torch.testing.assert_close(latent.mean((0, 1)), torch.full((5,), 2.0), atol=0.02, rtol=0)
     torch.testing.assert_close(latent.std((0, 1)), torch.full((5,), 0.5), atol=0.02, rtol=0)
     assert torch.equal(learner.open(belief, 3, stream(), deterministic=True).latent, torch.full((1, 3, 5), 2.0))
+    sampling, _ = made(deterministic_latent=False)
+    drawn = [sampling.open(belief, 3, stream(), deterministic).latent for deterministic in (True, False)]
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0], torch.full((1, 3, 5), 2.0))
 
 
 def test_an_episode_keeps_to_its_latent_variables() -> None:
