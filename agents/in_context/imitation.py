@@ -36,7 +36,8 @@ class ImitationConfig(MemoryConfig, TrialConfig):
     """Settings of imitation in context."""
 
     memory: str = "transformer"
-    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, or your own as module:name."""
+    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, splagger, or your own as
+    module:name."""
     hidden_size: int = 64
     """Units of the memory."""
     learning_rate: float = 1e-3

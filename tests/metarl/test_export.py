@@ -19,7 +19,7 @@ from metarl.session import Session
 from tests.metarl.test_session import make
 
 CPU = torch.device("cpu")
-MEMORIES = ("gru", "lstm", "min-gru", "transformer", "external", "set")
+MEMORIES = ("gru", "lstm", "min-gru", "transformer", "external", "set", "splagger")
 EXPORTED = [name for name, learner in LEARNERS.items() if learner.capturable and not learner.baseline]
 SOURCES = EXPORTED + [f"rl2 {name}" for name in MEMORIES[1:]]
 # A memory that belongs to the actor, and one that is kept for an episode.

@@ -20,7 +20,8 @@ class MemoryConfig:
     """Settings of the memory of a learner; its size is the learner's own setting."""
 
     memory: str = "gru"
-    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, or your own as module:name."""
+    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, splagger, or your own as
+    module:name."""
     previous_step: PreviousStep = "auto"
     """Also read the inputs of the previous step: yes, no, or auto (yes for the transformer and set)."""
     layers: int = 2

@@ -12,6 +12,7 @@ from metarl.agents.in_context.memories.lstm import Lstm
 from metarl.agents.in_context.memories.memory import MEMORIES, TransitionReader
 from metarl.agents.in_context.memories.min_gru import MinGru
 from metarl.agents.in_context.memories.set import Set
+from metarl.agents.in_context.memories.splagger import SplAgger
 from metarl.agents.in_context.memories.transformer import Transformer
 from metarl.agents.in_context.rl2 import RecurrentActorCritic, Rl2, Rl2Config
 from metarl.distributions import Categorical, DiagonalGaussian
@@ -22,7 +23,7 @@ from metarl.family import make_family
 from metarl.run_directory import RunDirectory
 
 CPU = torch.device("cpu")
-KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set")
+KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set", "splagger")
 every_memory = pytest.mark.parametrize("memory", KINDS)
 
 
@@ -35,7 +36,7 @@ def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> Recurr
 def test_every_kind_of_memory_can_be_made() -> None:
     assert set(MEMORIES) == set(KINDS)
     made = [type(network_of(kind, previous_step="no").memory) for kind in KINDS]
-    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory, Set]
+    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory, Set, SplAgger]
     assert isinstance(network_of("transformer").memory, TransitionReader)
 
 

@@ -11,6 +11,7 @@ from metarl.agents.in_context.memories.lstm import Lstm
 from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork, TransitionReader
 from metarl.agents.in_context.memories.min_gru import MinGru
 from metarl.agents.in_context.memories.set import Set
+from metarl.agents.in_context.memories.splagger import SplAgger
 from metarl.agents.in_context.memories.transformer import Transformer
 
 TRIALS, STEPS, INPUTS = 4, 17, 3
@@ -23,6 +24,7 @@ NETWORKS: dict[str, Callable[[], MemoryNetwork]] = {
     "transformer of a short window": lambda: Transformer(INPUTS, 8, layers=2, heads=2, window=WINDOW),
     "external": lambda: ExternalMemory(INPUTS, 6, slots=4, width=5),
     "set": lambda: Set(INPUTS, 6),
+    "splagger": lambda: SplAgger(INPUTS, 6),
     "gru that reads transitions": lambda: TransitionReader(Gru(2 * INPUTS, 6), INPUTS),
     "transformer that reads transitions": lambda: TransitionReader(
         Transformer(2 * INPUTS, 8, layers=2, heads=2, window=WINDOW), INPUTS
