@@ -64,6 +64,7 @@ class Reader:
 def reader() -> Iterator[Reader]:
     if CHROMIUM is None:
         pytest.skip("needs Chromium: apt-get install chromium")
+    assert SITE.exists(), "make docs builds the manual first"
     playwright = pytest.importorskip("playwright.sync_api")
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(SITE)))
     Thread(target=server.serve_forever, daemon=True).start()

@@ -75,11 +75,11 @@ def _train_options(learner: str | None) -> list[str]:
 
 
 def _command_options(module: str) -> list[str]:
-    """Return the options of the first dataclass that a command's module defines."""
+    """Return the options of a command: the fields of the dataclass ``...Options`` that its module defines, if any."""
     name = f"metarl.experiments.commands.{module}"
-    found = [value for value in vars(import_module(name)).values() if getattr(value, "__module__", None) == name]
-    kinds = [value for value in found if isinstance(value, type) and dataclasses.is_dataclass(value)]
-    return _options(kinds[0]) if kinds and module not in ("runs", "train") else []
+    own = [value for value in vars(import_module(name)).values() if getattr(value, "__module__", None) == name]
+    kinds = [value for value in own if getattr(value, "__name__", "").endswith("Options") and module != "train"]
+    return [option for kind in kinds for option in _options(kind)]
 
 
 def _options(kind: Any) -> list[str]:

@@ -32,6 +32,7 @@ from metarl.statistics import (
 from tests.experiments.compared import trained
 
 NAVIGATION = {"horizon": 5}
+TITLE = 24  # height of the line above the episodes of a video
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,9 @@ def test_the_files_of_a_report(report: Path) -> None:
     assert set(contents(report)) == files | {"index.html", "results.csv", "summary.csv", "comparison.json"}
     with Image.open(report / "behaviour-random.gif") as film:
         assert film.width == 2 * SIDE + 8  # before adaptation and after its last step, side by side
+    films = (Image.open(report / f"behaviour-{learner}.gif").convert("RGB") for learner in ("maml-trpo", "random"))
+    titles = [np.asarray(film)[:TITLE] for film in films]
+    assert (titles[0] != titles[1]).any()  # the first line names the learner; the task is the same
 
 
 def test_the_terminal_says_what_was_compared(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
