@@ -40,8 +40,8 @@ def functional(learner: MamlTrpo, support: Episodes, query: Episodes) -> tuple[O
     def outputs(vector: Tensor) -> tuple[Tensor, ...]:
         params = unflatten(vector, like)
         stacked = {name: params[name].expand(TASKS, *params[name].shape) for name in names(params)}
-        slopes = torch.func.grad(objective)(stacked)
-        adapted = TensorDict({name: stacked[name] + inner_lr * slopes[name] for name in stacked}, [TASKS])
+        gradients = torch.func.grad(objective)(stacked)
+        adapted = TensorDict({name: stacked[name] + inner_lr * gradients[name] for name in stacked}, [TASKS])
         return learner.policy.distribution(adapted, query.rollout.observations).tensors()
 
     return outputs, flatten(like)
@@ -71,11 +71,11 @@ def jvp_then_vjp(learner: MamlTrpo, support: Episodes, query: Episodes) -> Produ
     outputs, point = functional(learner, support, query)
     values, pullback, *_ = torch.func.vjp(outputs, point)
     fixed = tuple(value.detach() for value in values)
-    slope = torch.func.grad(lambda moving: mean_kl(learner, query, fixed, moving))
+    gradient = torch.func.grad(lambda moving: mean_kl(learner, query, fixed, moving))
 
     def product(vector: Tensor) -> Tensor:
         pushed = torch.func.jvp(outputs, (point,), (vector,))[1]
-        pulled: Tensor = pullback(torch.func.jvp(slope, (fixed,), (pushed,))[1])[0]
+        pulled: Tensor = pullback(torch.func.jvp(gradient, (fixed,), (pushed,))[1])[0]
         return pulled
 
     return product
@@ -87,8 +87,8 @@ def inner_hessians(learner: MamlTrpo, support: Episodes, query: Episodes) -> Pro
     stacked = leaf(learner.params.expand(TASKS))
     policy = learner.policy
     objective = surrogate(policy.distribution(stacked, support.rollout.observations), support).sum()
-    slopes = torch.autograd.grad(objective, tensors(stacked), create_graph=True)
-    moved = [value + inner_lr * slope for value, slope in zip(tensors(stacked), slopes, strict=True)]
+    gradients = torch.autograd.grad(objective, tensors(stacked), create_graph=True)
+    moved = [value + inner_lr * each for value, each in zip(tensors(stacked), gradients, strict=True)]
     adapted = TensorDict(
         {name: value.detach().requires_grad_() for name, value in zip(names(stacked), moved, strict=True)}, [TASKS]
     )
@@ -97,7 +97,7 @@ def inner_hessians(learner: MamlTrpo, support: Episodes, query: Episodes) -> Pro
     kl_slopes = torch.autograd.grad(kl, tensors(adapted), create_graph=True)
 
     def through_adaptation(vectors: list[Tensor]) -> list[Tensor]:
-        bent = torch.autograd.grad(slopes, tensors(stacked), vectors, retain_graph=True)
+        bent = torch.autograd.grad(gradients, tensors(stacked), vectors, retain_graph=True)
         return [vector + inner_lr * change for vector, change in zip(vectors, bent, strict=True)]
 
     def product(vector: Tensor) -> Tensor:

@@ -200,8 +200,8 @@ def inner_step(
     moving = [name for name in names(params) if not name.startswith(STEP_SIZE)] if adapted is None else list(adapted)
     # The tasks' parameters are separate, so the gradient of the sum is each task's own.
     value = objective(policy.distribution(params, episodes.rollout.observations), episodes).sum()
-    slopes = gradient(value, params.select(*moving), create_graph)
-    stepped = {name: params[name] + inner_lr * _scaled(params, name, slopes[name]) for name in moving}
+    gradients = gradient(value, params.select(*moving), create_graph)
+    stepped = {name: params[name] + inner_lr * _scaled(params, name, gradients[name]) for name in moving}
     return TensorDict({**{name: params[name] for name in names(params)}, **stepped}, params.batch_size)
 
 

@@ -240,20 +240,20 @@ class AdamLearner(GradientLearner):
         self.updates = 0
         self._optimizer = make_optimizer(config.optimizer, tensors(self.params), config.outer_lr)
 
-    def ascend(self, slopes: TensorDict) -> Tensor:
+    def ascend(self, gradients: TensorDict) -> Tensor:
         """Take one step of the optimiser along the meta-gradient; return its norm ``[]`` before clipping.
 
         The norm is not checked: the caller checks it, and undoes the step if it is not finite.
 
         Args:
-            slopes: the meta-gradient of this process's tasks; the step is along the mean over processes.
+            gradients: the meta-gradient of this process's tasks; the step is along the mean over processes.
         """
-        means = self.processes.means([slope.detach() for slope in tensors(slopes)])
-        norm: Tensor = torch.cat([slope.reshape(-1) for slope in means]).norm()
+        means = self.processes.means([each.detach() for each in tensors(gradients)])
+        norm: Tensor = torch.cat([each.reshape(-1) for each in means]).norm()
         largest = self.config.max_gradient_norm
         share = (largest / norm.double()).clamp(max=1) if largest else 1.0
-        for value, slope in zip(tensors(self.params), means, strict=True):
-            value.grad = -share * slope  # optimisers descend
+        for value, direction in zip(tensors(self.params), means, strict=True):
+            value.grad = -share * direction  # optimisers descend
         (group,) = self._optimizer.param_groups
         group["lr"] = annealed(self.config.outer_lr, self.updates, self.config.anneal_iterations)
         self._optimizer.step()

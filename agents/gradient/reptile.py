@@ -121,9 +121,9 @@ class Reptile(PolicyLearner):
             optimizer.load_state_dict(copy.deepcopy(state.moments))
         for _ in range(config.inner_epochs):
             # The tasks' parameters are separate, so the gradient of the sum is each task's own.
-            slopes = gradient(self.objective(params, episodes).sum(), params)
-            for value, slope in zip(tensors(params), tensors(slopes), strict=True):
-                value.grad = slope
+            gradients = gradient(self.objective(params, episodes).sum(), params)
+            for value, direction in zip(tensors(params), tensors(gradients), strict=True):
+                value.grad = direction
             optimizer.step()
         return Inner(cast(TensorDict, params.detach()), optimizer.state_dict())
 

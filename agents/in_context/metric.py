@@ -227,8 +227,8 @@ class MetricLearner(TrialPpoLearner):
         self._encoder_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(parameters)
-        slopes = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(slopes)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         self._encoder_optimizer.step()
         return norm
 

@@ -245,11 +245,11 @@ class Pearl(Learner):
         """Take one step of an optimiser; return the gradient's norm."""
         optimizer = self._optimizers[which]
         params = optimizer.param_groups[0]["params"]
-        slopes = self.processes.means(torch.autograd.grad(loss, params, materialize_grads=True))
-        for value, slope in zip(params, slopes, strict=True):
-            value.grad = slope
+        gradients = self.processes.means(torch.autograd.grad(loss, params, materialize_grads=True))
+        for value, direction in zip(params, gradients, strict=True):
+            value.grad = direction
         optimizer.step()
-        return nn.utils.get_total_norm(slopes)
+        return nn.utils.get_total_norm(gradients)
 
     def critic_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> Tensor:
         """Return the mean squared error of both critics against the targets, summed over the two.

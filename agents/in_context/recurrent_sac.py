@@ -180,15 +180,15 @@ class RecurrentSac(TrialLearner):
         critic_loss, actor_loss, entropy = self.losses(trials, noise)
         temperature = network.log_temperature.exp()
         surplus = entropy.detach() - network.actions.target_entropy
-        slopes = self.processes.means(
+        gradients = self.processes.means(
             [
                 *torch.autograd.grad(critic_loss, self._critics),
                 *torch.autograd.grad(actor_loss, self._actor),
                 *torch.autograd.grad(temperature * surplus, [network.log_temperature]),
             ]
         )
-        for value, slope in zip(self._trained, slopes, strict=True):
-            value.grad = slope
+        for value, direction in zip(self._trained, gradients, strict=True):
+            value.grad = direction
         self._optimizer.step()
         network.follow(self.config.tau)
         names = ("critic_loss", "actor_loss", "entropy")
@@ -196,7 +196,7 @@ class RecurrentSac(TrialLearner):
         return {
             **dict(zip(names, shares, strict=True)),
             "temperature": temperature.detach(),
-            "gradient_norm": torch.nn.utils.get_total_norm(slopes),
+            "gradient_norm": torch.nn.utils.get_total_norm(gradients),
         }
 
     def losses(self, trials: Trials, noise: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -143,8 +143,8 @@ class VariBad(TrialPpoLearner):
         self._model_optimizer.zero_grad()
         (-bound).backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._model.parameters())
-        slopes = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(slopes)
+        gradients = [parameter.grad for parameter in self._model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         self._model_optimizer.step()
         return norm
 

@@ -57,8 +57,8 @@ class Network:
         for inputs, targets in batches:
             own = per_task(self.params, len(inputs)) if own is None else own
             loss = self._problem.loss(self.outputs(own, inputs), targets).sum()
-            slopes = gradient(loss, own, create_graph=graph)
-            moved = {name: own[name] - self._settings.inner_lr * slopes[name] for name in names(own)}
+            gradients = gradient(loss, own, create_graph=graph)
+            moved = {name: own[name] - self._settings.inner_lr * gradients[name] for name in names(own)}
             own = TensorDict(moved, own.batch_size)
         assert own is not None, "there is at least one step"
         return own

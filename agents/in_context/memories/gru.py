@@ -44,6 +44,6 @@ class Gru(MemoryNetwork):
         elif inputs.is_cuda:
             outputs, _ = self.gru(inputs, hidden.unsqueeze(0))
         else:
-            fitting = compiled if compiled.reads(inputs, self.size) else recurrence
+            fitting = compiled if compiled.supports(inputs, self.size) else recurrence
             outputs = fitting.read_gru(inputs, hidden, self.gru)
         return outputs, {"hidden": last_steps(outputs, lengths)}

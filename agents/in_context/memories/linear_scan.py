@@ -1,9 +1,9 @@
 """Linear recurrences ``h_t = a_t * h_{t-1} + b_t``, many steps at a time.
 
-The steps are cut into about √L chunks of √L steps. All chunks are read side by side from zero, which takes √L steps in
-a row; then what each chunk hands on to the next is found in another √L; then every step adds its share of what its
-chunk was given. There are only products and sums, no quotients and no logarithms: with factors in [0, 1] nothing can
-overflow, and a factor of 0 forgets exactly.
+The steps are divided into about √L chunks of √L steps. The recurrence is computed from zero in all chunks in parallel,
+which takes √L sequential steps; then the state at the start of each chunk, in another √L; then the effect of that state
+on every step of the chunk. There are only products and sums, no quotients and no logarithms: with factors in [0, 1]
+nothing can overflow, and a factor of 0 forgets exactly.
 """
 
 import math
@@ -16,10 +16,10 @@ from torch.nn.functional import pad
 
 
 class LinearScan(torch.autograd.Function):
-    """All ``h_t`` ``[B, L, H]`` from factors a and terms b ``[B, L, H]``, and the h before them ``[B, H]``.
+    """All ``h_t`` ``[B, L, H]`` from factors a and terms b ``[B, L, H]``, and the initial h ``[B, H]``.
 
-    The gradient by the terms obeys the same recurrence backwards in time, ``g_t = a_{t+1} * g_{t+1} + d_t`` with d the
-    gradient by each h alone.
+    The gradients of the terms follow the same recurrence backwards in time, ``g_t = a_{t+1} * g_{t+1} + d_t``, where
+    d_t is the gradient of h_t as an output.
     """
 
     @staticmethod
@@ -31,11 +31,11 @@ class LinearScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of factors, terms, and what was before them."""
+    def backward(ctx: Any, grad_outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of factors, terms and the initial state."""
         factors, found, before = ctx.saved_tensors
         following = torch.cat([factors[:, 1:], torch.zeros_like(factors[:, :1])], 1)
-        totals = scan(following.flip(1), slopes.flip(1), torch.zeros_like(before)).flip(1)
+        totals = scan(following.flip(1), grad_outputs.flip(1), torch.zeros_like(before)).flip(1)
         earlier = torch.cat([before.unsqueeze(1), found[:, :-1]], 1)
         return totals * earlier, totals, totals[:, 0] * factors[:, 0]
 

@@ -40,6 +40,6 @@ class Lstm(MemoryNetwork):
         if inputs.shape[1] == 1:
             hidden, cell = lstm_cell(inputs[:, 0], state, *self.lstm.parameters())
             return hidden.unsqueeze(1), {"hidden": hidden, "cell": cell}
-        fitting = compiled if compiled.reads(inputs, self.size) else recurrence
+        fitting = compiled if compiled.supports(inputs, self.size) else recurrence
         outputs, cells = fitting.read_lstm(inputs, *state, self.lstm)
         return outputs, {"hidden": last_steps(outputs, lengths), "cell": last_steps(cells, lengths)}

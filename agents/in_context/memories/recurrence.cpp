@@ -1,10 +1,10 @@
-// Gated recurrent units and long short-term memory over whole trials, forwards and backwards.
+// Forward and backward passes of a GRU and an LSTM over whole trials.
 //
-// Trials are worked on in blocks of ROWS, each from its first step to its last, so that a block's gates stay in a core's
-// cache. What the backward pass needs is kept as the loops meet it: [block][step][row][...], where a chunk of steps is
-// one matrix of consecutive rows. The rows of a last block that is not full hold zeros, and change nothing.
+// Trials are processed in blocks of ROWS, each from its first step to its last, so that a block's gates stay in a core's
+// cache. What the backward pass needs is saved in the order of the loops, [block][step][row][...], so that a chunk of
+// steps is one matrix with consecutive rows. Missing rows of the last block are zero and have no effect.
 //
-// A step's inputs are followed by a 1, so the last row of the inputs' weights is the bias.
+// A 1 is appended to a step's inputs, so the last row of the input weights is the bias.
 
 #include <algorithm>
 #include <cstdint>
@@ -12,12 +12,12 @@
 namespace {
 
 #ifdef __AVX512F__
-constexpr int WIDTH = 16, VECTORS = 3;  // numbers of a vector; vectors of a row in a tile, which keeps 8 times as many
+constexpr int WIDTH = 16, VECTORS = 3;  // floats per vector; vectors per row of a tile of 8 rows
 #else
 constexpr int WIDTH = 8, VECTORS = 1;
 #endif
 constexpr int ROWS = 8;
-constexpr int CHUNK = 8;  // steps whose shares of the weights' gradients are one matrix product
+constexpr int CHUNK = 8;  // steps whose contributions to the weight gradients are one matrix product
 
 typedef float Vector __attribute__((vector_size(4 * WIDTH)));
 typedef float Unaligned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
@@ -28,7 +28,7 @@ inline void store(float* to, Vector values) { *reinterpret_cast<Unaligned*>(to) 
 
 // exp(x) for |x| < 88, to 2 units in the last place: 2^n exp(r) with |r| < 0.35, by a polynomial (Cephes' expf).
 inline Vector exponential(Vector x) {
-    const Vector rounder = Vector{} + 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
+    const Vector rounder = Vector{} + 12582912.0f;  // adding 1.5 * 2^23 rounds to an integer
     const Vector whole = (x * 1.44269504088896341f + rounder) - rounder;
     const Vector rest = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
     Vector sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -40,7 +40,8 @@ inline Vector exponential(Vector x) {
     return sum * (Vector)((__builtin_convertvector(whole, Integers) + 127) << 23);
 }
 
-// 1 + exp(-x), whose inverse is the sigmoid. Beyond 30 that is 0 or 1 up to 1e-13, and two of these can be multiplied.
+// 1 + exp(-x), the reciprocal of the sigmoid. x is clamped to 30, where the sigmoid is 0 or 1 within 1e-13, so that the
+// product of two of these does not overflow.
 inline Vector one_plus(Vector x) {
     const Vector far = Vector{} + 30.0f;
     x = x > far ? far : x;  // NaN stays NaN
@@ -50,12 +51,12 @@ inline Vector one_plus(Vector x) {
 
 inline Vector tanh_of(Vector x) { return 2.0f / one_plus(2.0f * x) - 1.0f; }
 
-// Two sigmoids for one division.
+// Two sigmoids with one division.
 inline void sigmoids(Vector& x, Vector& y) {
-    const Vector of_x = one_plus(x), of_y = one_plus(y);
-    const Vector inverse = 1.0f / (of_x * of_y);
-    x = inverse * of_y;
-    y = inverse * of_x;
+    const Vector one_plus_x = one_plus(x), one_plus_y = one_plus(y);
+    const Vector inverse = 1.0f / (one_plus_x * one_plus_y);
+    x = inverse * one_plus_y;
+    y = inverse * one_plus_x;
 }
 
 // A matrix whose entry (i, k) is at data[i * row + k * column].
@@ -66,7 +67,7 @@ struct Left {
 
 template <int HEIGHT, int BREADTH>
 inline void tile(Left a, const float* b, int64_t b_row, int depth, float* out, int64_t out_row) {
-    Vector sums[HEIGHT][BREADTH] = {};  // added to ``out`` at the end: sums of sums round less than one long sum
+    Vector sums[HEIGHT][BREADTH] = {};  // added to ``out`` at the end, because nested sums have smaller rounding errors
     for (int k = 0; k < depth; ++k) {
         Vector factors[BREADTH];
         for (int j = 0; j < BREADTH; ++j) factors[j] = load(b + k * b_row + j * WIDTH);
@@ -96,18 +97,18 @@ void add_product(
 
 }  // namespace
 
-// Both passes over B trials of L steps, with inputs of D numbers and H units, H a multiple of WIDTH. What torch knows is
-// [B, ...]; what is kept for the backward pass is by block, and the last of its axes is given in [].
+// Arguments of both passes over B trials of L steps, with D inputs and H units, H a multiple of WIDTH. torch's tensors
+// are [B, ...]; those saved for the backward pass are in blocks, and only the size of their last axis is given.
 struct Trials {
-    int64_t trials, steps, entries, size, padded;  // padded: P, which is D rounded up to a multiple of WIDTH
+    int64_t trials, steps, entries, size, padded;  // padded: P, D rounded up to a multiple of WIDTH
     const float *inputs, *hidden, *cell;           // [B, L, D], [B, H]
-    const float *weight_in, *weight, *bias;        // [D + 1, G], [H, G]; the candidate's bias [H] of gated units
-    float *entered, *states, *cells, *gates;       // [D + 1], [H] and [H] before every step and after the last, [4 H]
+    const float *weight_in, *weight, *bias;        // [D + 1, G], [H, G]; the GRU candidate's recurrent bias [H]
+    float *entered, *states, *cells, *gates;       // [D + 1], [H] and [H] before each step and after the last, [4 H]
     float *outputs, *cell_outputs;                 // [B, L, H]
-    const float *slopes, *cell_slopes;             // [B, L, H]
+    const float *grad_outputs, *grad_cell_outputs;             // [B, L, H]
     const float *back_in, *back;                   // [G, P], [G, H]
-    float *of_inputs;                              // [B, L, P], or null
-    float *of_hidden, *of_cell;                    // [blocks, ROWS, H], zeros at first
+    float *grad_inputs;                              // [B, L, P], or null
+    float *grad_hidden, *grad_cell;                    // [blocks, ROWS, H], initially zero
 };
 
 namespace {
@@ -126,28 +127,28 @@ struct Block {
     float* cells(int64_t step) const { return all.cells + (first * (steps + 1) + step * ROWS) * size; }
     float* gates(int64_t step) const { return all.gates + (first * steps + step * ROWS) * 4 * size; }
 
-    // The step of the first of the block's trials, in what torch knows.
+    // A step of the block's first trial in one of torch's tensors.
     template <typename Number>
-    Number* of_torch(Number* trials, int64_t step, int64_t width) const {
+    Number* first_row(Number* trials, int64_t step, int64_t width) const {
         return trials + (first * steps + step) * width;
     }
 
-    // Copy a step of rows to what torch knows.
+    // Copy the rows of a step to one of torch's tensors.
     void give(const float* rows, int64_t width, float* trials, int64_t step) const {
-        float* to = of_torch(trials, step, width);
+        float* to = first_row(trials, step, width);
         for (int64_t row = 0; row < count; ++row) std::copy_n(rows + row * width, width, to + row * steps * width);
     }
 
-    // Copy states from torch to the first step.
+    // Copy initial states from torch to the first step.
     void begin(const float* from, float* rows) const {
         std::copy_n(from + first * size, count * size, rows);
         std::fill(rows + count * size, rows + ROWS * size, 0.0f);
     }
 
-    // Write a step's inputs, and 1 after them.
+    // Write a step's inputs, followed by a 1.
     void enter(int64_t step) const {
         float* row = entered(step);
-        const float* from = of_torch(all.inputs, step, entries - 1);
+        const float* from = first_row(all.inputs, step, entries - 1);
         for (int64_t i = 0; i < ROWS; ++i, row += entries, from += steps * (entries - 1)) {
             if (i < count)
                 std::copy_n(from, entries - 1, row);
@@ -157,19 +158,19 @@ struct Block {
         }
     }
 
-    // Add the gradients by a step's outputs to those of what follows it.
-    void add_slopes(const float* slopes, int64_t step, float* rows) const {
-        const float* from = of_torch(slopes, step, size);
+    // Add the gradients of a step's outputs to those that come from later steps.
+    void add_gradients(const float* grad_outputs, int64_t step, float* rows) const {
+        const float* from = first_row(grad_outputs, step, size);
         for (int64_t row = 0; row < count; ++row, rows += size, from += steps * size)
             for (int64_t unit = 0; unit < size; unit += WIDTH) store(rows + unit, load(rows + unit) + load(from + unit));
     }
 
-    // Write the gradients by a step's inputs, given those by the sums of its gates.
-    void give_inputs(const float* changes, int64_t gates, int64_t step, float* room) const {
-        if (!all.of_inputs) return;
-        std::fill_n(room, ROWS * all.padded, 0.0f);
-        add_product({changes, 4 * size, 1}, all.back_in, all.padded, ROWS, gates, all.padded, room, all.padded);
-        give(room, all.padded, all.of_inputs, step);
+    // Write the gradients of a step's inputs, given those of its gates before activation.
+    void give_inputs(const float* grad_gates, int64_t gates, int64_t step, float* workspace) const {
+        if (!all.grad_inputs) return;
+        std::fill_n(workspace, ROWS * all.padded, 0.0f);
+        add_product({grad_gates, 4 * size, 1}, all.back_in, all.padded, ROWS, gates, all.padded, workspace, all.padded);
+        give(workspace, all.padded, all.grad_inputs, step);
     }
 };
 
@@ -192,21 +193,23 @@ void gru_step(const Block& block, int64_t step) {
     }
 }
 
-// Write the gradients by the sums of a step's gates; ``total`` becomes what gets past the gates to the units before.
-void gru_step_back(const Block& block, int64_t step, float* total, float* changes) {
+// Write the gradients of a step's gates before activation; ``total`` becomes the part of the gradient that reaches the
+// previous state directly.
+void gru_step_back(const Block& block, int64_t step, float* total, float* grad_gates) {
     const int64_t size = block.size;
-    for (int64_t row = 0; row < ROWS; ++row, total += size, changes += 4 * size) {
+    for (int64_t row = 0; row < ROWS; ++row, total += size, grad_gates += 4 * size) {
         const float* gate = block.gates(step) + row * 4 * size;
         const float* before = block.states(step) + row * size;
         for (int64_t unit = 0; unit < size; unit += WIDTH) {
             const Vector recurrent = load(gate + unit), reset = load(gate + size + unit);
             const Vector update = load(gate + 2 * size + unit), candidate = load(gate + 3 * size + unit);
             const Vector all = load(total + unit), kept = all * update, rest = all - kept;
-            const Vector of_candidate = rest * (1.0f - candidate * candidate), of_recurrent = of_candidate * reset;
-            store(changes + unit, of_recurrent);
-            store(changes + size + unit, of_recurrent * (1.0f - reset) * recurrent);
-            store(changes + 2 * size + unit, rest * update * (load(before + unit) - candidate));
-            store(changes + 3 * size + unit, of_candidate);
+            const Vector grad_candidate = rest * (1.0f - candidate * candidate);
+            const Vector grad_recurrent = grad_candidate * reset;
+            store(grad_gates + unit, grad_recurrent);
+            store(grad_gates + size + unit, grad_recurrent * (1.0f - reset) * recurrent);
+            store(grad_gates + 2 * size + unit, rest * update * (load(before + unit) - candidate));
+            store(grad_gates + 3 * size + unit, grad_candidate);
             store(total + unit, kept);
         }
     }
@@ -234,22 +237,22 @@ void lstm_step(const Block& block, int64_t step) {
     }
 }
 
-// As ``gru_step_back``; nothing gets past the gates but to the cells before.
-void lstm_step_back(const Block& block, int64_t step, float* total, float* cell_total, float* changes) {
+// As ``gru_step_back``; only the cells have a direct path to the previous step.
+void lstm_step_back(const Block& block, int64_t step, float* total, float* cell_total, float* grad_gates) {
     const int64_t size = block.size;
-    for (int64_t row = 0; row < ROWS; ++row, total += size, cell_total += size, changes += 4 * size) {
+    for (int64_t row = 0; row < ROWS; ++row, total += size, cell_total += size, grad_gates += 4 * size) {
         const float* gate = block.gates(step) + row * 4 * size;
         const float *kept = block.cells(step) + row * size, *now = block.cells(step + 1) + row * size;
         for (int64_t unit = 0; unit < size; unit += WIDTH) {
             const Vector write = load(gate + unit), forget = load(gate + size + unit);
             const Vector candidate = load(gate + 2 * size + unit), output = load(gate + 3 * size + unit);
             const Vector squashed = tanh_of(load(now + unit)), all = load(total + unit);
-            const Vector of_cell = load(cell_total + unit) + all * output * (1.0f - squashed * squashed);
-            store(changes + unit, of_cell * candidate * write * (1.0f - write));
-            store(changes + size + unit, of_cell * load(kept + unit) * forget * (1.0f - forget));
-            store(changes + 2 * size + unit, of_cell * write * (1.0f - candidate * candidate));
-            store(changes + 3 * size + unit, all * squashed * output * (1.0f - output));
-            store(cell_total + unit, of_cell * forget);
+            const Vector grad_cell = load(cell_total + unit) + all * output * (1.0f - squashed * squashed);
+            store(grad_gates + unit, grad_cell * candidate * write * (1.0f - write));
+            store(grad_gates + size + unit, grad_cell * load(kept + unit) * forget * (1.0f - forget));
+            store(grad_gates + 2 * size + unit, grad_cell * write * (1.0f - candidate * candidate));
+            store(grad_gates + 3 * size + unit, all * squashed * output * (1.0f - output));
+            store(cell_total + unit, grad_cell * forget);
             store(total + unit, Vector{});
         }
     }
@@ -259,10 +262,10 @@ void lstm_step_back(const Block& block, int64_t step, float* total, float* cell_
 
 extern "C" {
 
-// Numbers of ``room`` that a backward pass needs.
-int64_t room(int64_t size, int64_t padded) { return ROWS * (CHUNK * 4 * size + padded); }
+// Size of the workspace of a backward pass.
+int64_t workspace(int64_t size, int64_t padded) { return ROWS * (CHUNK * 4 * size + padded); }
 
-// A step's gates [4 H] are: what the last units bring to the candidate, the reset gate, the update gate, the candidate.
+// A step's gates [4 H] are the candidate's recurrent term, reset gate, update gate and candidate.
 void gru(const Trials* all, int64_t first, int64_t last) {
     for (; first < last; ++first) {
         const Block block(*all, first);
@@ -284,36 +287,40 @@ void gru(const Trials* all, int64_t first, int64_t last) {
     }
 }
 
-// Adds to ``of_weight`` [H, 3 H] and ``of_weight_in`` [D + 1, 4 H], whose last row is of both biases.
-void gru_back(const Trials* all, int64_t first, int64_t last, float* of_weight, float* of_weight_in, float* room) {
+// Add to ``grad_weight`` [H, 3 H] and ``grad_weight_in`` [D + 1, 4 H], whose last row is for both biases.
+void gru_back(
+    const Trials* all, int64_t first, int64_t last, float* grad_weight, float* grad_weight_in, float* workspace
+) {
     for (; first < last; ++first) {
         const Block block(*all, first);
         const int64_t size = block.size, entries = block.entries;
-        float* total = all->of_hidden + block.first * size;
+        float* total = all->grad_hidden + block.first * size;
         for (int64_t end = block.steps, start; end > 0; end = start) {
             start = std::max<int64_t>(0, end - CHUNK);
             for (int64_t step = end - 1; step >= start; --step) {
-                float* changes = room + (step - start) * ROWS * 4 * size;
-                block.add_slopes(all->slopes, step, total);
-                gru_step_back(block, step, total, changes);
-                add_product({changes, 4 * size, 1}, all->back, size, ROWS, 3 * size, size, total, size);
-                block.give_inputs(changes + size, 3 * size, step, room + ROWS * CHUNK * 4 * size);
+                float* grad_gates = workspace + (step - start) * ROWS * 4 * size;
+                block.add_gradients(all->grad_outputs, step, total);
+                gru_step_back(block, step, total, grad_gates);
+                add_product({grad_gates, 4 * size, 1}, all->back, size, ROWS, 3 * size, size, total, size);
+                block.give_inputs(grad_gates + size, 3 * size, step, workspace + ROWS * CHUNK * 4 * size);
             }
             const int64_t depth = (end - start) * ROWS;
             const float* entered = block.entered(start);
-            add_product({block.states(start), 1, size}, room, 4 * size, size, depth, 3 * size, of_weight, 3 * size);
+            const Left before{block.states(start), 1, size};
+            add_product(before, workspace, 4 * size, size, depth, 3 * size, grad_weight, 3 * size);
             add_product(
-                {entered, 1, entries}, room + size, 4 * size, entries - 1, depth, 3 * size, of_weight_in + size, 4 * size
+                {entered, 1, entries}, workspace + size, 4 * size, entries - 1, depth, 3 * size, grad_weight_in + size,
+                4 * size
             );
             add_product(
-                {entered + entries - 1, 1, entries}, room, 4 * size, 1, depth, 4 * size,
-                of_weight_in + (entries - 1) * 4 * size, 4 * size
+                {entered + entries - 1, 1, entries}, workspace, 4 * size, 1, depth, 4 * size,
+                grad_weight_in + (entries - 1) * 4 * size, 4 * size
             );
         }
     }
 }
 
-// A step's gates are torch's: input gate, forget gate, candidate, output gate.
+// A step's gates are in torch's order: input gate, forget gate, candidate, output gate.
 void lstm(const Trials* all, int64_t first, int64_t last) {
     for (; first < last; ++first) {
         const Block block(*all, first);
@@ -334,27 +341,28 @@ void lstm(const Trials* all, int64_t first, int64_t last) {
     }
 }
 
-// Adds to ``of_weight`` [H, 4 H] and ``of_weight_in`` [D + 1, 4 H], whose last row is of the bias.
-void lstm_back(const Trials* all, int64_t first, int64_t last, float* of_weight, float* of_weight_in, float* room) {
+// Add to ``grad_weight`` [H, 4 H] and ``grad_weight_in`` [D + 1, 4 H], whose last row is for the bias.
+void lstm_back(
+    const Trials* all, int64_t first, int64_t last, float* grad_weight, float* grad_weight_in, float* workspace
+) {
     for (; first < last; ++first) {
         const Block block(*all, first);
         const int64_t size = block.size, entries = block.entries;
-        float *total = all->of_hidden + block.first * size, *cell_total = all->of_cell + block.first * size;
+        float *total = all->grad_hidden + block.first * size, *cell_total = all->grad_cell + block.first * size;
         for (int64_t end = block.steps, start; end > 0; end = start) {
             start = std::max<int64_t>(0, end - CHUNK);
             for (int64_t step = end - 1; step >= start; --step) {
-                float* changes = room + (step - start) * ROWS * 4 * size;
-                block.add_slopes(all->slopes, step, total);
-                block.add_slopes(all->cell_slopes, step, cell_total);
-                lstm_step_back(block, step, total, cell_total, changes);
-                add_product({changes, 4 * size, 1}, all->back, size, ROWS, 4 * size, size, total, size);
-                block.give_inputs(changes, 4 * size, step, room + ROWS * CHUNK * 4 * size);
+                float* grad_gates = workspace + (step - start) * ROWS * 4 * size;
+                block.add_gradients(all->grad_outputs, step, total);
+                block.add_gradients(all->grad_cell_outputs, step, cell_total);
+                lstm_step_back(block, step, total, cell_total, grad_gates);
+                add_product({grad_gates, 4 * size, 1}, all->back, size, ROWS, 4 * size, size, total, size);
+                block.give_inputs(grad_gates, 4 * size, step, workspace + ROWS * CHUNK * 4 * size);
             }
             const int64_t depth = (end - start) * ROWS;
-            add_product({block.states(start), 1, size}, room, 4 * size, size, depth, 4 * size, of_weight, 4 * size);
-            add_product(
-                {block.entered(start), 1, entries}, room, 4 * size, entries, depth, 4 * size, of_weight_in, 4 * size
-            );
+            const Left before{block.states(start), 1, size}, entered{block.entered(start), 1, entries};
+            add_product(before, workspace, 4 * size, size, depth, 4 * size, grad_weight, 4 * size);
+            add_product(entered, workspace, 4 * size, entries, depth, 4 * size, grad_weight_in, 4 * size);
         }
     }
 }

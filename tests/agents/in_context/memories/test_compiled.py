@@ -13,7 +13,7 @@ from metarl.agents.in_context.memories import compiled
 from metarl.agents.in_context.memories.compiled import CompiledGru, CompiledLstm
 from metarl.agents.in_context.memories.recurrence import GruSequence, LstmSequence
 
-pytestmark = pytest.mark.skipif(not compiled.reads(torch.zeros(1), 16), reason="nothing is compiled on this machine")
+pytestmark = pytest.mark.skipif(not compiled.supports(torch.zeros(1), 16), reason="nothing is compiled on this machine")
 
 Drawn = tuple[Tensor, list[Tensor], list[Tensor]]
 
