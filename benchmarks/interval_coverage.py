@@ -187,7 +187,7 @@ TABLES = {
 }
 
 
-def held(found: Interval, truth: float | Scores) -> tuple[float, float]:
+def coverage(found: Interval, truth: float | Scores) -> tuple[float, float]:
     """Return the coverage of the intervals in percent, and their mean length."""
     inside = (found.low <= truth) & (truth <= found.high)
     return round(100 * float(inside.mean()), 1), round(float((found.high - found.low).mean()), 3)
@@ -207,7 +207,7 @@ def main() -> None:
         print(f"\n{table.__doc__}")
         record[name] = {}
         for label, truth, found in table(options.repetitions, options.resamples):
-            record[name][label] = {kind: held(each, truth) for kind, each in found.items()}
+            record[name][label] = {kind: coverage(each, truth) for kind, each in found.items()}
             cells = [f"{kind} {share:.1f} ({length:.2f})" for kind, (share, length) in record[name][label].items()]
             print(f"{label:<48}" + "   ".join(cells), flush=True)
     shape = {"repetitions": options.repetitions, "resamples": options.resamples}

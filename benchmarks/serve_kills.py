@@ -30,7 +30,7 @@ from metarl.training import train
 FORKED = get_context("fork")
 LEARNERS = ("maml-trpo", "rl2")
 PATIENCE = 120.0
-# What a client saw of an episode: actions, what feedback answered, and the history that the server told at last.
+# What a client saw of an episode: actions, what feedback answered, and the task's history at the end.
 Seen = list[Any]
 
 
@@ -54,8 +54,8 @@ def drive(url: str, run: str, number: int, episodes: int, stop: Event | None = N
                 ended = outcome.ended
                 episode.append((np.asarray(action).tolist(), outcome.returns, outcome.adaptation_steps))
             seen.append(episode)
-        told = [each["returns"][0] for each in task.state()["history"]]
-    assert told == [episode[-1][1][0] for episode in seen], "an episode that was answered is not there"
+        returns = [each["returns"][0] for each in task.state()["history"]]
+    assert returns == [episode[-1][1][0] for episode in seen], "an episode that was answered is not there"
     return seen
 
 

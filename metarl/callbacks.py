@@ -179,5 +179,5 @@ class KeepBest(Callback):
         self.count = count
 
     def on_start(self, training: Training) -> None:
-        """Tell the checkpoints of the run."""
+        """Set how many of the best checkpoints the run keeps."""
         training.checkpoints.best_kept = self.count

@@ -103,8 +103,8 @@ def trust_region_step(
 
     Source: Schulman et al. 2015, appendix C. All that is passed in is the same on every process, so all decide alike.
 
-    The line search looks at a candidate before it tries the next. That costs nothing on the CPU. A GPU would stand
-    still meanwhile, so there it tries 1, 2, 4, ... candidates between two looks: an update that is accepted at once
+    The line search looks at a candidate before it tries the next. That costs nothing on the CPU. A GPU would idle
+    meanwhile, so there it tries 1, 2, 4, ... candidates between two looks: an update that is accepted at once
     waits once and evaluates one candidate, a rejected one waits four times for fifteen.
 
     Args:

@@ -65,23 +65,23 @@ MODULE = _Module()
 
 
 class PretendTensor(torch.Tensor):
-    """A tensor of the device; ``held`` has its values and shares its memory with views of it."""
+    """A tensor of the device; ``content`` has its values and shares its memory with views of it."""
 
-    held: Tensor
+    content: Tensor
 
     @staticmethod
-    def __new__(cls, held: Tensor) -> "PretendTensor":
-        layout = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
-        made: PretendTensor = torch.Tensor._make_wrapper_subclass(cls, held.size(), device=device(), **layout)  # type: ignore[attr-defined]
-        made.held = held
+    def __new__(cls, content: Tensor) -> "PretendTensor":
+        layout = {"strides": content.stride(), "storage_offset": content.storage_offset(), "dtype": content.dtype}
+        made: PretendTensor = torch.Tensor._make_wrapper_subclass(cls, content.size(), device=device(), **layout)  # type: ignore[attr-defined]
+        made.content = content
         return made
 
     def __repr__(self, *, tensor_contents: object = None) -> str:
-        return f"PretendTensor({self.held})"
+        return f"PretendTensor({self.content})"
 
     def untyped_storage(self) -> torch.UntypedStorage:
         """Return the memory of the values."""
-        return self.held.untyped_storage()
+        return self.content.untyped_storage()
 
     def tolist(self) -> Any:
         """Return the values, which are copied to the host."""
@@ -153,7 +153,7 @@ class Graph:
             self._before.setdefault(storage._cdata, (storage, storage.clone()))
 
     def put_back(self) -> None:
-        """Give outside memory what it held before the recording."""
+        """Give outside memory what it contained before the recording."""
         for storage, before in self._before.values():
             storage.copy_(before)
         self._before.clear()
@@ -268,11 +268,11 @@ class PretendDevice(TorchDispatchMode):
         plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
         compute = SUBSTITUTES.get(func, func)
         if self._graph is not None and func._schema.is_mutable:
-            self._graph.keep([leaf.held for leaf in ours])
+            self._graph.keep([leaf.content for leaf in ours])
         result = compute(*plain_args, **plain_kwargs)
         if self._graph is not None and here:
             self._graph.add(compute, plain_args, plain_kwargs, result)
-        known = {id(leaf.held): leaf for leaf in ours}
+        known = {id(leaf.content): leaf for leaf in ours}
 
         def wrapped(leaf: Any) -> Any:
             if not isinstance(leaf, Tensor) or not here:
@@ -335,7 +335,7 @@ def _ours(leaf: Any) -> bool:
 
 def _plain(leaf: Any) -> Any:
     if isinstance(leaf, PretendTensor):
-        return leaf.held
+        return leaf.content
     return torch.device("cpu") if isinstance(leaf, torch.device) and is_here(leaf) else leaf
 
 

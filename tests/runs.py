@@ -180,7 +180,7 @@ def copy_learner(learner: Learner, other: Learner) -> None:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two nested states hold the same bits."""
+    """Return whether two nested states hold the same bits."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):

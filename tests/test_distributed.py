@@ -1,6 +1,6 @@
 """Several processes, which are real ones over gloo, give one process's numbers, for every learner.
 
-What is left between them is the order of summation: numbers are held to 1e-3 of each other after three iterations,
+What is left between them is the order of summation: numbers must be within 1e-3 of each other after three iterations,
 parameters to 1e-4, in float32. Between processes parameters are equal bit for bit, which ``train`` itself checks.
 """
 

@@ -228,7 +228,7 @@ def test_the_manual_shows_the_usage() -> None:
 
 
 @pytest.mark.parametrize(("config", "page"), SETTINGS)
-def test_settings_stand_in_the_manual_with_their_defaults(config: type, page: str) -> None:
+def test_settings_are_in_the_manual_with_their_defaults(config: type, page: str) -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text(page).split("## Metrics")[0], re.MULTILINE))
     for field in dataclasses.fields(config):
         if field.name != "trust_region":
@@ -236,7 +236,7 @@ def test_settings_stand_in_the_manual_with_their_defaults(config: type, page: st
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_families_stand_in_the_manual_with_their_presets(name: str) -> None:
+def test_families_are_in_the_manual_with_their_presets(name: str) -> None:
     family, rows = FAMILIES[name], preset_table(sections()[name])
     assert f"| `{name}` | `{family.env_id}` |" in text("families")
     assert [row["preset"] for row in rows] == [f"`{preset}`" for preset in family.presets]
@@ -248,7 +248,7 @@ def test_families_stand_in_the_manual_with_their_presets(name: str) -> None:
         assert set(family.presets[preset]) <= set(shown)  # what a preset sets is shown
 
 
-def test_the_files_and_keys_that_a_run_leaves_stand_in_the_manual(
+def test_the_files_and_keys_that_a_run_leaves_are_in_the_manual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")

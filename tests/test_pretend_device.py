@@ -236,11 +236,11 @@ class PretendSim:
         self._there.outside(lambda: self._sim.step(substeps))
 
     def restart(self, mask: Any, qpos: Any, qvel: Any) -> None:
-        self._there.outside(lambda: self._sim.restart(mask.held, qpos.held, qvel.held))
+        self._there.outside(lambda: self._sim.restart(mask.content, qpos.content, qvel.content))
 
     def set_fields(self, mask: Any, fields: Any) -> None:
-        given = {name: value.held for name, value in fields.items()}
-        self._there.outside(lambda: self._sim.set_fields(mask.held, given))
+        given = {name: value.content for name, value in fields.items()}
+        self._there.outside(lambda: self._sim.set_fields(mask.content, given))
 
     def unstable(self) -> torch.Tensor:
         return PretendTensor(self._sim._unstable).clone()

@@ -1,4 +1,4 @@
-"""Metric-based task inference: a policy that acts on an embedding of its trial, which is trained to tell tasks apart.
+"""Metric-based task inference: a policy that acts on an embedding of its trial, which is trained to distinguish tasks.
 
 An encoder with a memory maps the episodes so far to an embedding. It is trained by comparison: embeddings of different
 trials of one task should be alike, and those of different tasks differ (``task_metrics``). Neither rewards are
@@ -176,8 +176,8 @@ class MetricLearner(TrialPpoLearner):
     def fit_encoder(self, trials: Trials, num_tasks: int) -> dict[str, Tensor]:
         """Minimise the metric's loss in several Adam steps, each on some of the tasks.
 
-        What is compared are first episodes, in which nothing was known of the task. Otherwise it would suffice to tell
-        where the policy went, by what it knew of the task already.
+        Only first episodes are compared, in which the policy knew nothing of the task. Otherwise it would be enough to
+        recognise where the policy went because of what it already knew.
 
         Args:
             trials: the first episode and the step after it, or more, of this process's trials, sorted by task.

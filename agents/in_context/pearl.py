@@ -214,7 +214,7 @@ class Pearl(Learner):
         """Take one step of each optimiser; return metrics, and ``norm``, which is finite if the gradients were."""
         config = self.config
         drawn_tasks = self.replay.draw_tasks(config.tasks_per_update, stream, self.networks.encoder.together)
-        tasks, weight, stream = self.replay.held(drawn_tasks, stream)
+        tasks, weight, stream = self.replay.local_slots(drawn_tasks, stream)
         weight *= self.processes.size
         steps = self._encoded(self.replay.draw_replay(tasks, config.batch_size, stream))
 

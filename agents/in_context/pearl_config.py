@@ -22,7 +22,7 @@ class PearlConfig(TrialConfig):
     """Settings of PEARL."""
 
     task_encoder: TaskEncoderName = "critic"
-    """What trains the encoder of the task: the critics' loss, or a metric that tells tasks apart."""
+    """What trains the encoder of the task: the critics' loss, or a metric that distinguishes tasks."""
     latent_size: int = 5
     """Number of latent variables."""
     kl_weight: float = 0.1

@@ -92,9 +92,9 @@ class TrialReplay:
     @property
     def num_transitions(self) -> Tensor:
         """Number of transitions in this process's part of the buffer, ``[]``."""
-        return self._ends[send(self._held(), self._device), :, -1].sum()
+        return self._ends[send(self._occupied(), self._device), :, -1].sum()
 
-    def _held(self) -> Tensor:
+    def _occupied(self) -> Tensor:
         """Return the slots of the tasks that are remembered here, on the CPU."""
         return (self._numbers >= max(0, self.added - self._room)).nonzero().squeeze(1)
 
@@ -169,13 +169,13 @@ class TrialReplay:
             self._numbers = torch.cat([self._numbers, self._numbers.new_full((more,), -1)])
 
     def _find_slots(self) -> None:
-        held = self._held()
+        occupied = self._occupied()
         slots = self._numbers.new_full((self._room,), -1)
-        slots[self._numbers[held] % self._room] = held
+        slots[self._numbers[occupied] % self._room] = occupied
         self._slots = send(slots, self._device)
-        self._complete = len(held) == self.num_tasks
+        self._complete = len(occupied) == self.num_tasks
 
-    def held(self, tasks: Tensor, stream: torch.Generator) -> tuple[Tensor, float, torch.Generator]:
+    def local_slots(self, tasks: Tensor, stream: torch.Generator) -> tuple[Tensor, float, torch.Generator]:
         """Return the slots of those tasks that are kept here, their share of all, and their part of a step's noise.
 
         A process that keeps none of them gets one slot, to take part in exchanges with; its share is 0.

@@ -132,7 +132,7 @@ class TaskEncoder(nn.Module, ABC):
 
         Args:
             draw: draws contexts of them.
-            weight: of this process's tasks among all; see ``TrialReplay.held``.
+            weight: of this process's tasks among all; see ``TrialReplay.local_slots``.
             stream: of the step's noise.
             processes: the processes that take the step.
         """
@@ -175,18 +175,18 @@ class BeliefEncoder(TaskEncoder):
 
 
 class MetricEncoder(TaskEncoder):
-    """An embedding of the evidence, trained to tell tasks apart.
+    """An embedding of the evidence, trained to distinguish tasks.
 
     Args:
         name: of the metric, in ``METRICS``.
         latent_size: number Z of an embedding.
-        blind: share of the tasks of a step of which policy and critics are told nothing, as in the first of a trial's
-            episodes.
+        blind: share of the tasks of a step about which policy and critics get no information, as in a trial's first
+            episode.
         seed: of the metric's own initial weights; the others are those of ``TaskEncoder``.
     """
 
     measure = "metric_loss"
-    together = True  # tasks of different iterations could be told apart by the policy that met them
+    together = True  # the policies that collected different iterations would distinguish their tasks
 
     def __init__(
         self,
@@ -226,16 +226,16 @@ class MetricEncoder(TaskEncoder):
     def inferred(self, draw: DrawContexts, weight: float, stream: torch.Generator, processes: Processes) -> Inferred:
         """Compare contexts of all processes' tasks; return embeddings of another context of each, as constants.
 
-        What is compared are episodes that were acted without knowledge of the task. Otherwise it would suffice to tell
-        where the policy went, by what it knew of the task already.
+        Only episodes acted without knowledge of the task are compared. Otherwise it would be enough to recognise where
+        the policy went because of what it already knew.
         """
         embedded = self.likeliest(self.belief(draw(COMPARED, uninformed=True)))
         joined = processes.joined(embedded if weight else embedded[:0])
         loss = self.metric.loss(joined[:, :2], joined[:, 2:])
         with torch.no_grad():
             shape, device = (len(embedded), 1), embedded.device
-            told = draw_rows(torch.rand, shape, stream, device=device) >= self._blind
-            latents = self.likeliest(self.belief(draw(1)).map(lambda tensor: tensor[:, 0] * told))
+            informed = draw_rows(torch.rand, shape, stream, device=device) >= self._blind
+            latents = self.likeliest(self.belief(draw(1)).map(lambda tensor: tensor[:, 0] * informed))
         return Inferred(latents, loss, loss)
 
 

@@ -1,4 +1,4 @@
-"""A key, a door that it opens, and a goal behind it."""
+"""A key, a door that it opens, and a goal in the other room."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

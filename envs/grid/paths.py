@@ -30,8 +30,8 @@ class GoalGrid(GridFamily, SolvedFamily):
         """
         here = torch.arange(self.hand, device=state["cell"].device)
         ahead = neighbours(self.size, here.device).view(-1, len(MOVES))
-        held = self.walls(state)[:, ahead].bool()
-        reached = torch.where(held, here[:, None], ahead).flatten(1)
+        blocked = self.walls(state)[:, ahead].bool()
+        reached = torch.where(blocked, here[:, None], ahead).flatten(1)
         worth = torch.zeros(len(tasks), self.hand, device=here.device)
         moves, path = [], self.goal_path(state)
         longer = [(path[-1], AFTERWARDS)] * self.horizon

@@ -1,4 +1,4 @@
-"""How learners with a task embedding (``learner.TaskEmbedding``) come to tell tasks apart, step by step."""
+"""How learners with a task embedding (``learner.TaskEmbedding``) come to distinguish tasks, step by step."""
 
 from collections.abc import Sequence
 
@@ -45,13 +45,13 @@ def _draw(comparison: Comparison, entry: Entry, names: Sequence[str], numbers: n
     figure = make_figure(places, shown, numbers, names)
     figure.suptitle(entry.label, x=0.02, ha="left", fontsize=10, fontweight="bold")
     readouts = [linear_readout(each, numbers) for each in embeddings]
-    told = ", ".join(f"{value:.2f}" for value in readouts)
+    shares = ", ".join(f"{value:.2f}" for value in readouts)
     what = f"{entry.label}: the embedding of each task after {', '.join(map(str, shown))} adaptation steps"
     alt = f"{what}, coloured by {' and '.join(names)}."
     caption = (
         f"{what}, seed {entry.runs[0].config.run.seed}, along the two principal components of the last ones, which "
         f"hold {share:.0%} of their variance. A linear readout of the parameters, fitted to the other tasks, explains "
-        f"these shares of their variance: {told}."
+        f"these shares of their variance: {shares}."
     )
     return Picture(f"embeddings-{slug(entry.label)}", figure, alt, caption)
 

@@ -51,9 +51,9 @@ def round_over_http(task: RemoteTask, env: TaskVectorEnv, seed: int) -> float:
     actions = task.act(observations, seed=seed)
     while True:
         observations, rewards, terminated, truncated, _ = env.step(torch.as_tensor(actions))
-        told = task.feedback(rewards, terminated, truncated, observations)
-        if told.ended:
-            return float(torch.tensor([told.returns]).mean(1))
+        answer = task.feedback(rewards, terminated, truncated, observations)
+        if answer.ended:
+            return float(torch.tensor([answer.returns]).mean(1))
         actions = task.act()
 
 

@@ -38,7 +38,7 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "multi-binary": spaces.MultiBinary(3),
     "image": spaces.Box(0, 255, (9, 7, 3), np.uint8),
     "channels first": spaces.Box(0, 255, (1, 8, 8), np.uint8),
-    "dict": spaces.Dict({"near": PLANE, "held": spaces.Discrete(3, start=1), "map": spaces.MultiBinary((2, 2))}),
+    "dict": spaces.Dict({"near": PLANE, "carried": spaces.Discrete(3, start=1), "map": spaces.MultiBinary((2, 2))}),
     "tuple": spaces.Tuple([spaces.Box(-1.0, 1.0, (), np.float64), spaces.Dict({"inner": spaces.Discrete(2)})]),
 }
 ACTIONS: dict[str, spaces.Space[Any]] = {

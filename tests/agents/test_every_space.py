@@ -64,7 +64,7 @@ def test_what_no_policy_acts_in_is_refused_with_the_spaces_that_can_be_used(name
 @pytest.mark.parametrize("name", ["maml-trpo", "rl2", "ppo", "pearl", "random"])
 def test_what_no_learner_observes_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"no learner can observe Text.*; use a Box"):
-        trained(name, AnySpaces(spaces.Dict({"told": spaces.Text(3)}), PLANE))
+        trained(name, AnySpaces(spaces.Dict({"text": spaces.Text(3)}), PLANE))
 
 
 def test_refusals_are_the_exception() -> None:

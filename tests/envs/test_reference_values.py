@@ -75,8 +75,8 @@ def choosing(chosen: Tensor, actions: int) -> Categorical:
     ("arms", "pulls", "published", "slack"), [(10, 100, 49.9, 0.5), (5, 100, 49.9, 0.5), (5, 10, 5.0, 0.1)]
 )
 def test_bandit_at_random(arms: int, pulls: int, published: float, slack: float) -> None:
-    # Half of the pulls pay. The published means are those of 1000 simulated tasks: totals of 100 pulls deviate by 10
-    # (k = 10) to 14 (k = 5), those of 10 pulls by 2, which leaves errors of 0.3 to 0.5, and 0.06.
+    # Half of the pulls are rewarded. The published means are those of 1000 simulated tasks: totals of 100 pulls have
+    # standard deviations of 10 (k = 10) to 14 (k = 5), those of 10 pulls of 2: standard errors of 0.3 to 0.5, and 0.06.
     family = Bandit(arms=arms)
     found = totals(family, lambda seen, _: at_random(seen, arms), drawn(family, 5000), pulls, deterministic=False)
     assert_mean(found, pulls / 2)

@@ -117,7 +117,7 @@ def test_another_tasks_data_leave_a_tasks_advantages_bit_for_bit_alone_above_the
 @pytest.mark.parametrize(("scale", "shift"), [(4.0, 0.0), (1.0, 10.0), (0.25, -0.1)])
 def test_scale_and_shift_of_a_tasks_rewards_hardly_change_its_advantages(scale: float, shift: float) -> None:
     # Undiscounted, a shift adds a multiple of the steps that are left, which the baseline's t/100 and 1 take up, but
-    # for the ridge: that leaves 0.0084 behind a shift of ten deviations, and in proportion behind others.
+    # for the ridge: that leaves an error of 0.0084 for a shift of ten deviations, and in proportion for others.
     rollout = made_up_rollout(episodes=8, steps=20)
     changed = with_second_task(rollout, rewards=scale * rollout.rewards[1] + shift)
     one, other = advantages(rollout, discount=1.0), advantages(changed, discount=1.0)
@@ -145,7 +145,7 @@ def test_advantages_are_baseline_gae_and_normalisation_in_turn() -> None:
     features = linear_features(rollout.observations, torch.arange(6))
     returns = discounted_returns(rollout.rewards, rollout.valid, 0.9)
     baseline = LinearBaseline.fit(features, returns, rollout.valid)
-    # Six steps are behind the final observation: its time is 6.
+    # Six steps precede the final observation: its time is 6.
     final = baseline(linear_features(rollout.final_observations, torch.full((2, 3), 6)))
     raw = generalized_advantages(
         rollout.rewards, baseline(features), final, rollout.terminated, rollout.valid, 0.9, 0.95

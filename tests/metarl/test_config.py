@@ -145,7 +145,7 @@ def test_the_refusal_is_one_line() -> None:
 
 
 def test_a_changed_split_is_refused() -> None:
-    # With other tasks behind the same names, what was held out may have been trained on.
+    # With other tasks under the same names, what was held out may have been trained on.
     with pytest.raises(InputError, match=r"the task split of .* has changed since the run was started"):
         TrainConfig.from_json(changed(split_hash="0123456789abcdef"))
 

@@ -56,7 +56,7 @@ def test_returns_by_hand() -> None:
 
 
 def test_returns_stop_at_the_end_of_the_episode() -> None:
-    # Two steps: 2, 1 + 2/2 = 2; nothing behind them.
+    # Two steps: 2, 1 + 2/2 = 2; nothing follows.
     found = discounted_returns(episode(1, 2, GARBAGE, GARBAGE), inside(2, 4), 0.5)
     assert found.flatten().tolist() == [2.0, 2.0, 0.0, 0.0]
 
@@ -70,13 +70,13 @@ def test_zero_discount_leaves_the_rewards() -> None:
 
 
 def test_advantages_of_a_truncated_episode_at_lambda_one() -> None:
-    # The final value 2 stands in for what would have come: returns 3 + 2/2 = 4, 2 + 4/2 = 4, 1 + 4/2 = 3;
+    # The final value 2 replaces the later rewards: returns 3 + 2/2 = 4, 2 + 4/2 = 4, 1 + 4/2 = 3;
     # less the values: 3 - ½, 4 - 1, 4 - 1½.
     assert worked_advantages(None, 1.0) == pytest.approx([2.5, 3.0, 2.5])
 
 
 def test_advantages_of_a_terminated_episode_at_lambda_one() -> None:
-    # Nothing comes behind: returns 3, 2 + 3/2 = 3½, 1 + 3½/2 = 2¾; less the values.
+    # Nothing follows: returns 3, 2 + 3/2 = 3½, 1 + 3½/2 = 2¾; less the values.
     assert worked_advantages(2, 1.0) == pytest.approx([2.25, 2.5, 1.5])
 
 
@@ -251,7 +251,7 @@ def test_a_nan_of_one_task_reaches_all() -> None:
 
 
 def test_equal_advantages_normalise_to_zero() -> None:
-    # As on a bandit that always pays: no deviation to divide by, and no NaN.
+    # As on a bandit that always gives a reward: no deviation to divide by, and no NaN.
     found = normalize_per_task(torch.ones(1, 4, 1), torch.ones(1, 4, 1, dtype=torch.bool))
     assert found.flatten().tolist() == [0.0] * 4
 

@@ -10,7 +10,7 @@ from tests.fakes import made_up_rollout
 
 
 def shortened(rollout: Rollout, length: int) -> Rollout:
-    """Cut all episodes to ``length`` steps, and put garbage behind."""
+    """Cut all episodes to ``length`` steps, and put garbage after them."""
     valid, rewards = rollout.valid.clone(), rollout.rewards.clone()
     valid[..., length:] = False
     rewards[..., length:] = 1e6

@@ -161,7 +161,7 @@ def test_valid_ends_with_the_step_that_ended_the_episode() -> None:
 
 
 def test_terminated_is_marked_once() -> None:
-    # A world that is stepped on behind its end stays terminated, but that is no business of the rollout's.
+    # A world that is stepped after its end stays terminated, but the rollout must not contain that.
     terminated = collect(lifetimes=[1, 3, 9]).terminated
     assert terminated[:, 0].int().tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
 
@@ -311,7 +311,7 @@ def test_discrete_actions_keep_their_type_and_shape() -> None:
 
 
 def test_the_fake_rollout_has_the_shapes_of_a_real_one() -> None:
-    # Other tests stand on it.
+    # Other tests rely on it.
     fake, real = made_up_rollout(3, 2, 4), collect()
     assert all(a.shape[:3] == b.shape[:3] for a, b in zip(tensors(fake), tensors(real), strict=True) if a.ndim > 3)
 

@@ -15,13 +15,13 @@ FIELDS = ("observations", "actions", "rewards", "log_probs", "terminated")
 
 
 def collected(lifetimes: list[int], seed: int, episodes: int = 2, horizon: int = 4) -> Rollout:
-    """Return episodes that end after their task's lifetime; observations tell task, steps taken, and the episode."""
+    """Return episodes that end after their task's lifetime; observations are task, steps taken, and episode."""
     family, tasks = EchoFamily(horizon), echo_tasks([10.0 * (task + 1) for task in range(len(lifetimes))], lifetimes)
     return Sampler(family).collect(NoisyActor(), None, tasks, episodes, seed)
 
 
 def episode(rollout: Rollout, task: int, number: int, name: str) -> Tensor:
-    """Return the steps of one episode, without what stands behind them."""
+    """Return the steps of one episode, without the padding."""
     values: Tensor = getattr(rollout, name)
     return values[task, number, rollout.valid[task, number]]
 

@@ -79,7 +79,7 @@ def test_conjugate_gradient_leaves_its_target_alone() -> None:
 
 def test_the_full_step_reaches_the_edge_of_the_trust_region() -> None:
     # Natural gradient C⁻¹ g = (1, ¼), of length gᵀ C⁻¹ g = 1.25 in C's metric; scaled by √(2 · 0.01 / 1.25).
-    # KL there is 0.01 but for rounding and damping, so a KL told as slightly less accepts the first candidate.
+    # KL there is 0.01 but for rounding and damping, so a KL reported as slightly less accepts the first candidate.
     step = quadratic_step(CONFIG, torch.tensor([1.0, 1.0]), hidden_kl=0.999)
     expected = torch.tensor([1.0, 0.25]) * math.sqrt(0.02 / 1.25)
     torch.testing.assert_close(step.point, expected, rtol=1e-4, atol=0)

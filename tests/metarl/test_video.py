@@ -39,7 +39,7 @@ def test_an_mp4_is_of_the_kind_that_browsers_play(tmp_path: Path, fps: float) ->
         stream = file.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert float(stream.average_rate or 0) == pytest.approx(fps, rel=1e-3)
-    # What says where the frames are stands before them, so that a page can begin to play.
+    # The index of the frames comes first, so that a page can start playing before it has the whole file.
     content = (tmp_path / "square.mp4").read_bytes()
     assert content.index(b"moov") < content.index(b"mdat")
 

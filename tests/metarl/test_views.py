@@ -121,7 +121,7 @@ def test_a_world_shows_the_task_of_its_episode_until_the_next_begins() -> None:
     env.set_tasks(echo_tasks([300, 400], [3, 3]))
     still = torch.zeros(2, 2)
     shown = [env.step(still)[0][:, 0].tolist() for _ in range(3)]
-    # The plain observation tells the identity, too: the view must agree with it at every step.
+    # The plain observation contains the identity, too: the view must agree with it at every step.
     assert shown == [[300, 200], [300, 200], [300, 400]]
     seen = env.step(still)[0]
     torch.testing.assert_close(seen[:, 3], seen[:, 0] / 500 - 1)

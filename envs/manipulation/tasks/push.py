@@ -40,8 +40,8 @@ def push_around_wall(scene: Scene) -> tuple[Tensor, Tensor]:
     grasp = caging_reward(scene, obj, radius=0.015, reach=0.01, height=0.005)
     held = (scene.tcp_to_object < 0.02) & (scene.opening > 0)
     before = 1 + 4 * near(lateral, RADIUS, margin)
-    behind = 5 + 3 * near(distance, RADIUS, initial_distance(scene))
-    reward = 2 * grasp + torch.where(held, torch.where(obj[:, 1] > 0.75, behind, before), 0)
+    after = 5 + 3 * near(distance, RADIUS, initial_distance(scene))
+    reward = 2 * grasp + torch.where(held, torch.where(obj[:, 1] > 0.75, after, before), 0)
     return reward.masked_fill(distance < RADIUS, 10), distance <= 0.07
 
 

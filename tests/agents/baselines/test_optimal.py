@@ -125,7 +125,7 @@ def test_no_policy_of_an_mdp_is_worth_more() -> None:
 
 
 def test_the_last_step_of_an_mdp_is_greedy_and_the_one_before_is_not() -> None:
-    # From state 0 the first action pays 1 and stays, the second pays 0 and leads to state 1, which pays 10.
+    # From state 0 the first action gives 1 and stays, the second gives 0 and leads to state 1, which gives 10.
     transitions = [[[1, 0], [0, 1]], [[0, 1], [0, 1]]]
     family = TabularMDP(states=2, actions=2, horizon=2)
     task = family.make_task({"means": [[1, 0], [10, 9]], "transitions": transitions})

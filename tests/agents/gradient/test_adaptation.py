@@ -1,6 +1,6 @@
-"""The meta-gradient is held against finite differences on MDPs that are small enough to enumerate.
+"""The meta-gradient is compared with finite differences on MDPs that are small enough to enumerate.
 
-An episode stands for one trajectory and carries its probability in its advantage, so that a "sampled" mean is the
+An episode represents one trajectory and carries its probability in its advantage, so that a "sampled" mean is the
 expectation itself and every identity holds to rounding.
 """
 
@@ -177,7 +177,7 @@ class Tree:
     baseline = torch.randn(TASKS, STATES, dtype=torch.float64, generator=torch.Generator().manual_seed(1))[:, states]
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """Return log pi of each action that was taken, ``[..., 32, 3]``; 0 behind the end."""
+        """Return log pi of each action that was taken, ``[..., 32, 3]``; 0 after the end."""
         return logits.log_softmax(-1)[..., self.states, self.actions] * self.valid
 
     def chances(self, logits: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class Tree:
 
     def episodes(self, params: TensorDict, shift: Tensor | float = 0.0) -> Episodes:
         """Return the trajectories with their chances under ``params`` ``[N]``, and returns-to-go less ``shift``."""
-        # The surrogates' mean divides by the valid steps. Their numbers behind an end must not count.
+        # The surrogates' mean divides by the valid steps. Values after an end must not count.
         weights = self.valid.sum() * self.chances(params["logits"]).detach().unsqueeze(-1)
         advantages = torch.where(self.valid, weights * (self.to_go - shift), 1e3)
         shape = (TASKS, *self.states.shape)

@@ -132,7 +132,7 @@ def in_turn(rollout: Rollout, *values: float) -> Tensor:
 
 
 def test_ratios_count_up_to_the_clip() -> None:
-    # With clip 0.3: 2 A counts as 1.3 A for A > 0, 0.5 A as 0.7 A for A < 0; 2 A for A < 0 and 0.5 A for A > 0 stand.
+    # With clip range 0.3, 2 A becomes 1.3 A for A > 0 and 0.5 A becomes 0.7 A for A < 0; the others are not clipped.
     learner, rollouts = made(clip_range=0.3)
     gain = learner.episodes(rollouts[-1]).advantages
     ratios = in_turn(rollouts[-1], 2.0, 0.5, 1.2, 0.8, 1.0)

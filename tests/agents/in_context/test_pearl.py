@@ -238,7 +238,7 @@ def test_a_step_moves_the_encoder_down_critic_loss_and_weighted_divergence(
     loss = learner.critic_loss(steps, latent, stream(7)) + kl_weight / 4 * divergence(belief)
     expected = slopes(loss, learner.networks.encoder)
     monkeypatch.setattr(TrialReplay, "draw_tasks", lambda *_: torch.arange(3))
-    monkeypatch.setattr(TrialReplay, "held", lambda _, tasks, given: (tasks, 1.0, given))
+    monkeypatch.setattr(TrialReplay, "local_slots", lambda _, tasks, given: (tasks, 1.0, given))
     monkeypatch.setattr(TrialReplay, "draw_replay", lambda *_: steps)
     monkeypatch.setattr(TrialReplay, "draw_contexts", lambda *_: indexed(steps, (slice(None), None)))
     draws = stream()
@@ -419,7 +419,7 @@ def test_tasks_are_drawn_without_replacement() -> None:
 def test_tasks_that_are_drawn_together_are_of_one_iteration() -> None:
     memory, met = replay(10, room=7), set()  # the oldest of the seven tasks is alone
     for seed in range(30):
-        slots, _, _ = memory.held(memory.draw_tasks(5, stream(seed), together=True), stream())
+        slots, _, _ = memory.local_slots(memory.draw_tasks(5, stream(seed), together=True), stream())
         met.add(frozenset(row[0] for row in steps_drawn(memory.draw_replay(slots, 50, stream()))))
     assert met == {frozenset({4, 5}), frozenset({6, 7}), frozenset({8, 9})}
 

@@ -68,7 +68,7 @@ def flat(learner: Rl2) -> list[Any]:
 
 
 def trials_by_hand(terminated: bool) -> Trials:
-    """Return one trial of two episodes, of two steps and one, and a step behind it that is none."""
+    """Return one trial of two episodes, of two steps and one, and a padding step after them."""
     ends = torch.tensor([[False, terminated, terminated, False]])
     return Trials(
         observations=torch.zeros(1, 4, 3),
@@ -101,7 +101,7 @@ def test_advantages_are_in_units_of_the_scale_of_returns() -> None:
 
 
 def test_the_scale_of_returns_is_the_root_of_their_mean_square_over_all_updates() -> None:
-    # Every step of a task pays its number: with discount 0 the squares of the returns are those of the rewards.
+    # Every reward is the task's number, and with discount 0 the squares of the returns are those of the rewards.
     learner, rollouts = made(discount=0.0)
     assert learner.return_scale == 1.0
     expected = (3 * 1 * 1 + 3 * 3 * 4 + 3 * 4 * 9) / (3 * (1 + 3 + 4))

@@ -229,12 +229,12 @@ def certain(learner: VariBad, mean: float, deviation: float) -> None:
 def test_the_bound_of_beliefs_without_doubt_is_worked_out_by_hand(
     kl_weight: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two trials of 2 and 4 steps that pay 3 and 1 at each; every belief is N(2, 1e-6^2) in each of its numbers.
+    # Two trials of 2 and 4 steps with rewards 3 and 1 at each; every belief is N(2, 1e-6^2) in each of its numbers.
     learner, trials = in_float64(monkeypatch, latent_size=3, kl_weight=kl_weight)
     certain(learner, 2.0, 1e-6)
     valid = torch.tensor([[True, True, False, False], [True] * 4])
-    pays = torch.tensor([[3.0], [1.0]]).double() * valid
-    two = replace(Trials(**{name: value[:2, :4] for name, value in vars(trials).items()}), rewards=pays, valid=valid)
+    rewards = torch.tensor([[3.0], [1.0]]).double() * valid
+    two = replace(Trials(**{name: value[:2, :4] for name, value in vars(trials).items()}), rewards=rewards, valid=valid)
     learner._mean_square_reward = torch.tensor(4.0)
     # In units of 2: errors 2 - 3/2 = 1/2 at 2 steps, 2 - 1/2 = 3/2 at 4 steps.
     likelihood = (-0.5 * 2 * 0.5**2 - 0.5 * 4 * 1.5**2) / 2
@@ -284,7 +284,7 @@ def fitted(learner: VariBad, trials: Trials, updates: int) -> list[dict[str, flo
 
 
 def test_the_model_learns_to_tell_tasks_by_their_rewards() -> None:
-    # Tasks that pay 1 or -1 at all 8 steps: one who has seen no reward errs by 1, so the mean can fall to 1/8.
+    # Tasks with reward 1 or -1 at all 8 steps: before the first reward the error is 1, so the mean can fall to 1/8.
     settings: dict[str, Any] = {
         "encoder_size": 16,
         "model_learning_rate": 0.01,
@@ -298,8 +298,8 @@ def test_the_model_learns_to_tell_tasks_by_their_rewards() -> None:
     assert fitted(learner, trials, 3)[-1]["reward_error"] < 0.25
     latents = learner.beliefs(trials).mean[:, -1:]
     seen, acted = trials.observations[:, :1], trials.actions[:, :1]
-    told = learner.predicted_rewards(latents, seen, acted, seen)[:, 0, 0]
-    torch.testing.assert_close(told, signs, rtol=0, atol=0.3)
+    predicted = learner.predicted_rewards(latents, seen, acted, seen)[:, 0, 0]
+    torch.testing.assert_close(predicted, signs, rtol=0, atol=0.3)
 
 
 def test_next_observations_are_decoded_where_they_count() -> None:
@@ -314,15 +314,15 @@ def test_by_default_they_are_not() -> None:
     assert "transition_error" not in learner.elbo(trials, stream())[1]
 
 
-@pytest.mark.parametrize(("told", "heeded"), [("transition", True), ("next-observation", False)])
-def test_what_rewards_are_decoded_from(told: str, heeded: bool) -> None:
-    learner, trials = learner_and_trials(reward_inputs=told)
+@pytest.mark.parametrize(("inputs", "expected"), [("transition", True), ("next-observation", False)])
+def test_what_rewards_are_decoded_from(inputs: str, expected: bool) -> None:
+    learner, trials = learner_and_trials(reward_inputs=inputs)
     latents = learner.beliefs(trials).mean
     seen, acted = trials.observations, trials.actions
     one, two = (learner.predicted_rewards(latents, seen, each, seen) for each in (acted, (acted + 1) % 5))
     three, four = (learner.predicted_rewards(latents, each, acted, seen) for each in (seen, seen + 1))
-    assert torch.equal(one, two) != heeded
-    assert torch.equal(three, four) != heeded
+    assert torch.equal(one, two) != expected
+    assert torch.equal(three, four) != expected
     assert not torch.equal(one, learner.predicted_rewards(latents, seen, acted, seen + 1))
 
 
@@ -428,7 +428,7 @@ def test_rewards_are_decoded_in_units_of_their_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"latent_size": 0}, "latent_size must be at least 1, not 0"),
         ({"buffer_trials": 0}, "buffer_trials must be at least 1, not 0"),
@@ -438,6 +438,6 @@ def test_rewards_are_decoded_in_units_of_their_size() -> None:
         ({"reward_inputs": "state"}, "reward_inputs must be one of transition, next-observation, not 'state'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         VariBadConfig(**settings)

@@ -72,7 +72,7 @@ def test_transitions_follow_their_probabilities() -> None:
 
 
 def test_worlds_have_tasks_and_states_of_their_own() -> None:
-    # In world w action a of state s leads to state (s + a + w) for certain, and pays 100 w + 10 s + a, give or take 5.
+    # In world w action a of state s always leads to state (s + a + w), with reward 100 w + 10 s + a, give or take 5.
     world, state, action = (torch.arange(n).view(shape) for n, shape in ((4, (-1, 1, 1)), (10, (-1, 1)), (5, (-1,))))
     tasks = TensorDict(
         {

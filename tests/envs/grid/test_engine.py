@@ -1,4 +1,4 @@
-"""What all gridworlds share, held against loops over single cells; and the helpers of the other gridworld tests."""
+"""What all gridworlds share, compared with loops over single cells; and the helpers of the other gridworld tests."""
 
 from typing import Any
 

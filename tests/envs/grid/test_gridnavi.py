@@ -116,15 +116,15 @@ def test_the_best_goal_blind_plan_is_worth_what_is_published() -> None:
     value = torch.zeros(25)
     for _ in range(FAMILY.horizon):
         value = (reward + value[following]).amax(-1)
-    # 15 · -0.1 + 1.1 · 14/21: from the second step on it stands on one of the 21 cells.
+    # 15 · -0.1 + 1.1 · 14/21: from the second step on it is on one of the 21 cells.
     assert value[0].item() == pytest.approx(-1.5 + 1.1 * 14 / 21, abs=1e-5)
     assert value[0].item() == pytest.approx(-0.77, abs=0.005)
 
 
 def test_the_bayes_optimum_is_worth_what_is_published() -> None:
-    # The agent takes a tour of the cells until one pays, and in later episodes walks there straight. If none paid, it
-    # tours the others. The tours are such that each first step onto an untried cell comes as early as it can, and that
-    # what the first leaves over lies on one shortest way, so that the second finds it as soon as full knowledge would.
+    # The agent tours the cells until one is rewarded, and in later episodes goes straight there. If none was, it tours
+    # the others. The tours visit each new cell as early as possible, and the cells that the first one leaves are on one
+    # shortest path, so that the second one finds the goal as soon as full knowledge would.
     first = [(1, 0), (2, 0), (3, 0), (4, 0), (4, 1), (4, 2), (4, 3), (3, 3), (3, 2), (3, 1), (2, 1), (2, 2), (1, 2)]
     first += [(1, 3), (2, 3)]
     second = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]

@@ -45,7 +45,7 @@ class Play:
         return rewards.item(), bool(terminated)
 
     def go(self, x: int, y: int) -> None:
-        """Walk without use; nothing may pay on the way."""
+        """Move without picking up or putting down; there must be no reward on the way."""
         while self.cell != (x, y):
             dx, dy = x - self.cell[0], y - self.cell[1]
             move = (RIGHT if dx > 0 else LEFT) if dx else (UP if dy > 0 else DOWN)
@@ -205,7 +205,7 @@ def test_the_window_shows_what_is_carried() -> None:
 @pytest.mark.parametrize("view", [None, 5])
 @pytest.mark.parametrize("fusions", [0, 1])
 def test_the_rule_cannot_be_seen(view: int | None, fusions: int) -> None:
-    # The same objects in the same cells, under another relation and in other roles, look the same until one pays.
+    # The same objects in the same cells, under another relation and in other roles, look the same until a reward.
     family, count = RuleWorlds(view=view, fusions=fusions, size=3, distractors=2), 400
     tasks = drawn(family, count)
     forms = fusions + 1

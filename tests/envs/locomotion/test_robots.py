@@ -65,7 +65,7 @@ def test_every_step_equals_gymnasiums_bit_for_bit(walk: list[dict[str, Any]], qu
 def test_speed_along_x_is_gymnasiums(walk: list[dict[str, Any]], request: pytest.FixtureRequest) -> None:
     case = request.node.callspec.params["walk"]
     if case.startswith("ant"):
-        pytest.skip("Gymnasium takes the ant's speed from body positions, which MuJoCo leaves one substep behind")
+        pytest.skip("Gymnasium takes the ant's speed from body positions, which lag one substep in MuJoCo")
     found = [(theirs["x_velocity"], ours.get("x_velocity", ours.get("velocity"))) for theirs, ours in pairs(walk)]
     np.testing.assert_allclose([ours for _, ours in found], [theirs for theirs, _ in found], rtol=1e-9, atol=1e-9)
 

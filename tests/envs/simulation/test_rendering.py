@@ -32,7 +32,7 @@ def test_a_picture_shows_the_state() -> None:
 
 @needs_opengl
 def test_the_camera_follows_the_robot() -> None:
-    # Far away the robot still stands in the middle of the picture; the chequered floor has moved.
+    # Far away the robot is still in the middle of the picture; the chequered floor has moved.
     renderer = StateRenderer(MODEL)
     away = MODEL.qpos0.copy()
     away[0] = 20.0

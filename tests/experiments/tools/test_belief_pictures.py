@@ -29,7 +29,7 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"),
+    ("option", "value", "message"),
     [
         ("tasks", 0, "tasks must be at least 1, not 0"),
         ("panels", 0, "panels must be at least 1, not 0"),
@@ -37,6 +37,6 @@ def test_a_picture_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         ("out", "belief.jpg", r"give a name that ends in \.png, not belief\.jpg"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(option: str, value: object, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_options_that_make_no_sense_are_refused(option: str, value: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Options("run", **{option: value})  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def test_after_stops_and_kills_an_upload_is_the_whole_history(stopped: tuple[Pat
     kill_a_part(path, run_id, "20991231_000001", 0)
     kill_a_part(path, run_id, "20991231_000002", 1)
     resume(path, iterations=5)
-    for part in parts(path):  # the new part was made before those that stand for killed ones
+    for part in parts(path):  # the new part was made before those that imitate killed ones
         if "2099" not in part.name and part != parts(path)[0]:
             part.rename(part.with_name(f"offline-run-29991231_000001-{run_id}"))
     (newest,) = whole_parts(path)

@@ -146,11 +146,11 @@ def test_a_copy_forgets_the_transitions_of_the_training_tasks_and_keeps_those_of
     learner, sampler = make("dqn")
     learner.update([collect(learner, sampler, learner.begin(2))])
     state = learner.begin(2)
-    for held in (40, 80):
+    for stored in (40, 80):
         state = learner.adapt(state, collect(learner, sampler, state))
-        assert [model.replay_buffer.size() * model.n_envs for model in state.models] == [held, held]
+        assert [model.replay_buffer.size() * model.n_envs for model in state.models] == [stored, stored]
         goals = [knowledge(model)["transitions"]["rewards"] for model in state.models]
-        assert [len(rewards) for rewards in goals] == [held, held]
+        assert [len(rewards) for rewards in goals] == [stored, stored]
 
 
 @every_learner
@@ -271,7 +271,7 @@ def test_settings_that_make_no_sense_are_refused(name: str, settings: dict[str, 
 
 
 def best_arms(arms: list[int]) -> TensorDict:
-    """Return bandits ``[N]`` of 5 arms of which one pays always and the others never."""
+    """Return bandits ``[N]`` of 5 arms one of which always gives a reward and the others never."""
     return TensorDict({"probabilities": torch.eye(5)[arms]}, [len(arms)])
 
 

@@ -1,4 +1,4 @@
-"""Every environment held to the package, step by step."""
+"""Every environment compared with the package, step by step."""
 
 import numpy as np
 import pytest
