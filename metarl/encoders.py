@@ -228,7 +228,7 @@ class ObservationEncoder(nn.Module):
         return outputs.view(*before, self.size)
 
     def _repeats(self, images: Tensor) -> bool:
-        """Return whether to look for equal images: only in large batches on the CPU, as on a GPU the host would wait."""
+        """Return whether to look for equal images: only in large batches on the CPU; elsewhere the host would wait."""
         return isinstance(self.encoder, ImageEncoder) and images.device.type == "cpu" and len(images) >= MANY_IMAGES
 
     def _read_once(self, images: Tensor) -> Tensor:

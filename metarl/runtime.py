@@ -17,7 +17,7 @@ def keep_freed_memory() -> None:
 
     Activations of a rollout are blocks of megabytes that are freed and reallocated all the time. By default each block
     is mapped again and all of its pages fault, which costs more than the arithmetic. The setting affects the whole
-    process, so programs choose it, not library functions; with C libraries other than glibc it has no effect.
+    process, so training and the commands choose it, and other library functions do not. Without glibc it has no effect.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

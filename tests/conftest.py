@@ -4,26 +4,29 @@ Runs and evaluations draw no curves, and runs validate on few tasks: that would 
 at a curve ask for ``real_curves``.
 """
 
+import gc
 import io
 import os
 from collections.abc import Iterator
 
-os.environ["OMP_NUM_THREADS"] = "1"  # of child processes, too
-
 import pytest
-import torch
-from PIL import Image
 
-from metarl.figures import draw_adaptation_curve
-from tests.runs import VALIDATION_TASKS
+os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in child processes
 
-torch.set_num_threads(1)
-
+# Fixtures import what they need, because the process that only distributes tests reads this file too.
 DRAWING = ("metarl.training_loop", "metarl.experiments.commands.run_files")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what was imported from garbage collection, which would search it, and copy it in forked processes."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_validation_tasks() -> Iterator[None]:
+    from tests.runs import VALIDATION_TASKS
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metarl.training_loop.VALIDATION_TASKS", VALIDATION_TASKS)
         yield
@@ -31,6 +34,8 @@ def _few_validation_tasks() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_curves() -> Iterator[None]:
+    from PIL import Image
+
     png = io.BytesIO()
     Image.linear_gradient("L").save(png, "png")
     with pytest.MonkeyPatch.context() as patch:
@@ -44,5 +49,7 @@ def _plain_curves() -> Iterator[None]:
 @pytest.fixture
 def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training and evaluation draw their curves."""
+    from metarl.figures import draw_adaptation_curve
+
     for module in DRAWING:
         monkeypatch.setattr(f"{module}.draw_adaptation_curve", draw_adaptation_curve)

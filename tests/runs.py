@@ -31,12 +31,16 @@ LITTLE_WORK: dict[str, Any] = {
     "batch_size": 8,
     "buffer_size": 1000,
     "epochs": 1,
+    "encoder_size": 8,
     "hidden_size": 8,
+    "hidden_sizes": (8,),
+    "metric_updates": 2,
     "minibatches": 2,
     "model_updates": 1,
     "replay_size": 1000,
     "steps_per_gradient": 5,
     "tasks_per_update": 2,
+    "trust_region": TrustRegionConfig(cg_iterations=2),
     "updates_per_iteration": 2,
 }
 # Learners that choose among a few actions, and the one that observes the best of them.

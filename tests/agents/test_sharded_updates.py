@@ -37,7 +37,8 @@ GRADIENT_BASED: list[Any] = [
 ]
 SHORT = {"episodes_per_trial": 2}
 PPO = {"epochs": 2, "normalize_observations": True}
-SMALL = {"encoder_size": 8, "model_trials": 6, "model_prefixes": 3, "model_targets": 4, "buffer_trials": 13}
+SMALL = {"encoder_size": 8, "model_updates": 3, "model_trials": 6}
+SMALL |= {"model_prefixes": 3, "model_targets": 4, "buffer_trials": 13}
 SMALL_SAC = {"hidden_size": 8, "trials_per_update": 4, "buffer_trials": 13, "updates_per_iteration": 5}
 COMPARED = {"encoder_size": 8, "hidden_sizes": (8,), "metric_updates": 3}
 IN_CONTEXT: list[Any] = [

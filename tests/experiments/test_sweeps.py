@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from metarl.config import TrainConfig
 from metarl.experiments.commands.train import parse_train
@@ -35,6 +34,8 @@ def sample(parameter: dict[str, Any], stream: random.Random) -> Any:
 
 def command(sweep: dict[str, Any], point: dict[str, Any]) -> list[str]:
     """Return the command line that W&B's agent makes of a sampled point."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # takes a second
+
     given = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})
     words: list[str] = []
     for word in create_sweep_command(list(sweep["command"])):

@@ -32,28 +32,23 @@ HEAVY = {
 }
 IMPORT = """
 import json, sys
+import gymnasium
 import metarl
+assert "torch" not in sys.modules
+gymnasium.make("metarl/Bandit-v0").reset()
 from metarl.family import FAMILIES
 from metarl.learner import LEARNERS
 print(json.dumps([sorted({name.partition(".")[0] for name in sys.modules}), list(FAMILIES), list(LEARNERS)]))
 """
 
 
-def test_importing_metarl_loads_no_heavy_package_and_registers_everything(tmp_path: Path) -> None:
+def test_importing_metarl_registers_everything_and_loads_no_torch_and_its_use_no_heavy_package(tmp_path: Path) -> None:
     done = run_python("-c", IMPORT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     modules, families, learners = json.loads(done.stdout)
     assert HEAVY & set(modules) == set()
     assert {"half-cheetah-vel", "gridnavi", "metaworld-ml1"} <= set(families)
     assert {"dqn", "maml-trpo", "optimal"} <= set(learners)
-
-
-def test_importing_metarl_registers_ids_and_loads_no_torch(tmp_path: Path) -> None:
-    code = (
-        "import sys, metarl, gymnasium\nassert 'torch' not in sys.modules\ngymnasium.make('metarl/Bandit-v0').reset()"
-    )
-    done = run_python("-c", code, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
 def test_modules_are_imported_when_they_are_used() -> None:

@@ -76,11 +76,16 @@ def reference(option: str, first_order: bool, family: str = "navigation-2d") -> 
     return central_differences(lambda point: outer_surrogate(learner, point, data, constant), start)
 
 
+@cache
+def meta_gradient(name: str, option: str, first_order: bool = False) -> Tensor:
+    """Return a learner's meta-gradient at the same parameters."""
+    return slope_of_update(*iteration(name, **settings(option, first_order=first_order)))
+
+
 @every_maml
 @every_option
 def test_the_meta_gradient_is_the_derivative_of_the_outer_objective(option: str, name: str) -> None:
-    found = slope_of_update(*iteration(name, **settings(option)))
-    torch.testing.assert_close(found, reference(option, False), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(meta_gradient(name, option), reference(option, False), rtol=1e-5, atol=1e-7)
 
 
 @every_maml
@@ -93,22 +98,21 @@ def test_so_it_is_for_discrete_actions(option: str, name: str) -> None:
 @every_maml
 @every_option
 def test_the_first_order_meta_gradient_takes_the_inner_slopes_as_constants(option: str, name: str) -> None:
-    found = slope_of_update(*iteration(name, **settings(option, first_order=True)))
-    torch.testing.assert_close(found, reference(option, True), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(meta_gradient(name, option, True), reference(option, True), rtol=1e-5, atol=1e-7)
 
 
 @every_maml
 @every_option
 def test_the_first_order_meta_gradient_is_another_one(option: str, name: str) -> None:
-    second, first = (slope_of_update(*iteration(name, **settings(option, first_order=each))) for each in (False, True))
+    second, first = (meta_gradient(name, option, first_order) for first_order in (False, True))
     assert (first - second).norm() > 0.02 * second.norm()
 
 
 @every_maml
 @every_option
 def test_every_meta_parameter_has_a_gradient(option: str, name: str) -> None:
-    learner, rollouts = iteration(name, **settings(option))
-    for found in unflatten(slope_of_update(learner, rollouts), learner.params).values():
+    params = iteration(name, **settings(option))[0].params
+    for found in unflatten(meta_gradient(name, option), params).values():
         assert found.any()
 
 
@@ -157,8 +161,7 @@ def test_all_meta_parameters_are_trained(option: str, name: str) -> None:
 def test_it_trains_evaluates_and_is_loaded_to_the_same_numbers(option: str, name: str, tmp_path: Path) -> None:
     config = TrainConfig(name, "navigation-2d", RunConfig(horizon=5), config_of(name, option))
     learner = config.make_learner()
-    for number in range(2):
-        assert all(np.isfinite(value) for value in learner.update(sampled(config, learner, number)).values())
+    assert all(np.isfinite(value) for value in learner.update(sampled(config, learner, 0)).values())
     torch.save(learner.state_dict(), tmp_path / "state.pt")
     again = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert again == config
@@ -167,7 +170,7 @@ def test_it_trains_evaluates_and_is_loaded_to_the_same_numbers(option: str, name
     one, two = (returns(config, each) for each in (learner, other))
     assert one.shape == (TASKS, 3)
     assert np.array_equal(one, two)
-    last = [each.update(sampled(config, each, 2)) for each in (learner, other)]
+    last = [each.update(sampled(config, each, 1)) for each in (learner, other)]
     assert last[0] == last[1]
     assert torch.equal(flatten(learner.params), flatten(other.params))
 

@@ -1,28 +1,33 @@
 """The same worlds on MuJoCo Warp, on Warp's CPU device."""
 
+from functools import cache
 from typing import Any
 
-import mujoco_warp as mjw
 import pytest
 import torch
 
 from metarl.envs.manipulation.engines import SPECS, DeviceEngine
 from metarl.envs.manipulation.initial_states import Prototype, prototype
 from metarl.envs.manipulation.package import indices
+from metarl.envs.manipulation.scene import EnvironmentSpec
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 from metarl.errors import InputError
 from tests.envs.manipulation.theirs import drawn, ours, tasks_of
 
 CPU = torch.device("cpu")
-SPECS_BY_INDEX = {index: SPECS["v2"][name] for name, index in indices().items()}
+
+
+@cache
+def specs() -> dict[int, EnvironmentSpec]:
+    return {index: SPECS["v2"][name] for name, index in indices().items()}
 
 
 def prototypes(environment: int) -> Prototype:
-    return prototype(environment, SPECS_BY_INDEX[environment].attributes, True, "v2")
+    return prototype(environment, specs()[environment].attributes, True, "v2")
 
 
 def engine() -> DeviceEngine:
-    return DeviceEngine(prototypes, SPECS_BY_INDEX, CPU)
+    return DeviceEngine(prototypes, specs(), CPU)
 
 
 @pytest.mark.slow  # Warp compiles collisions of meshes for minutes, once on a machine.
@@ -30,7 +35,7 @@ def test_worlds_on_warp_move_as_those_on_the_cpu() -> None:
     names = ["reach-v3", "door-open-v3", "reach-v3", "pick-place-v3"]
     tasks = tasks_of([(name, drawn(name, 1, seed)[0]) for seed, name in enumerate(names)])
     everywhere = torch.ones(len(tasks), dtype=torch.bool)
-    worlds = ManipulationDynamics(SPECS_BY_INDEX, prototypes, engine(), len(tasks), CPU)
+    worlds = ManipulationDynamics(specs(), prototypes, engine(), len(tasks), CPU)
     worlds.reset(tasks, everywhere, torch.Generator())
     reference, stream = ours(tasks), torch.Generator().manual_seed(0)
     assert torch.equal(worlds.observe(), reference.observe())
@@ -57,7 +62,7 @@ def test_a_model_that_warp_does_not_run_is_refused(monkeypatch: pytest.MonkeyPat
     def refuse(*given: Any, **settings: Any) -> None:
         raise NotImplementedError("a feature")
 
-    monkeypatch.setattr(mjw, "put_model", refuse)
+    monkeypatch.setattr("mujoco_warp.put_model", refuse)
     message = "^MuJoCo Warp cannot simulate Meta-World's reach-v3: a feature; use --device cpu$"
     with pytest.raises(InputError, match=message):
         engine().make({indices()["reach-v3"]: 2})

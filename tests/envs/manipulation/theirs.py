@@ -1,12 +1,8 @@
 """The package's own environments, beside our worlds."""
 
-import copy
 import pickle
-from functools import lru_cache
 from typing import Any
-from unittest import mock
 
-import mujoco
 import numpy as np
 import torch
 from metaworld.policies import ENV_POLICY_MAP
@@ -21,15 +17,6 @@ PACKAGE = load_package()
 CLASSES = dict(environments())
 # Nearer than this the package draws again.
 APART = {"box-close-v3": 0.25, "sweep-into-v3": 0.0}
-
-
-COMPILE = mujoco.MjModel.from_xml_path
-
-
-@lru_cache(maxsize=2)
-def compiled(path: str) -> mujoco.MjModel:
-    """Return the model of a file."""
-    return COMPILE(path)
 
 
 def drawn(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
@@ -53,9 +40,7 @@ def tasks_of(placed: list[tuple[str, np.ndarray]]) -> TensorDict:
 
 def theirs(name: str, vector: np.ndarray, hidden: bool = True, reward: Version = "v2") -> Any:
     """Return one of the package's environments with a task."""
-    # Several worlds of one environment, of which each would compile the same model.
-    with mock.patch.object(mujoco.MjModel, "from_xml_path", lambda path: copy.copy(compiled(path))):
-        env = CLASSES[name](reward_function_version=reward)
+    env = CLASSES[name](reward_function_version=reward)
     data = {"rand_vec": vector, "env_cls": CLASSES[name], "partially_observable": hidden}
     env.set_task(PACKAGE.Task(env_name=name, data=pickle.dumps(data)))
     return env

@@ -15,6 +15,7 @@ from metarl.errors import InputError
 from metarl.experiments.commands.compare import CompareOptions, compare, parse_steps
 from metarl.experiments.commands.main import main
 from metarl.experiments.compare.comparison import Entry, Protocol, measure
+from metarl.experiments.compare.figures import Picture
 from metarl.experiments.compare.page import make_page
 from metarl.experiments.compare.report import record
 from metarl.experiments.compare.runs import group_runs, read_runs
@@ -64,6 +65,19 @@ def report(four: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> P
     compare(CompareOptions(four, str(folder), tasks=3, steps="2"), "metarl compare")
     assert [contents(path) for path in four] == before  # it only reads the runs
     return folder
+
+
+@pytest.fixture
+def _plain_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the files of pictures empty: to write them takes most of a report's time."""
+
+    def save(self: Picture, folder: Path) -> list[str]:
+        names = [f"{self.name}.svg", f"{self.name}.png"]
+        for name in names:
+            (folder / name).touch()
+        return names
+
+    monkeypatch.setattr(Picture, "save", save)
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +155,7 @@ def test_the_files_of_a_report(report: Path) -> None:
     assert (titles[0] != titles[1]).any()  # the first line names the learner; the task is the same
 
 
+@pytest.mark.usefixtures("_plain_pictures")
 def test_the_terminal_says_what_was_compared(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     words = [*chosen(runs, "dqn-1", "dqn-2", "grid-1", "grid-2", "rl2"), "--steps", "dqn=1", "--no-videos"]
     assert main(["compare", *words]) == 0
@@ -187,6 +202,7 @@ def test_other_steps_are_refused(text: str) -> None:
         parse_steps(text)
 
 
+@pytest.mark.usefixtures("_plain_pictures")
 def test_the_protocol_is_that_of_the_options(runs: dict[str, str]) -> None:
     options = CompareOptions(
         chosen(runs, "maml-1"), tasks=3, part="ood", steps="1", episodes=2, deterministic=True, seed=5, videos=False
@@ -238,6 +254,7 @@ def with_success(curve: Any) -> Any:
     return type(curve)(**{**vars(curve), "success": rates})
 
 
+@pytest.mark.usefixtures("_plain_pictures")
 def test_the_record_states_what_was_compared(runs: dict[str, str]) -> None:
     compare(CompareOptions(chosen(runs, "grid-2", "grid-1"), steps="1", videos=False), "metarl compare ...")
     content = json.loads(Path("report/comparison.json").read_text())
@@ -252,6 +269,7 @@ def test_the_record_states_what_was_compared(runs: dict[str, str]) -> None:
     assert record(measured(chosen(runs, "grid-1")), "")["actions"] == "sampled"
 
 
+@pytest.mark.usefixtures("_plain_pictures")
 def test_beliefs_are_drawn_where_there_are_any(runs: dict[str, str], tmp_path: Path) -> None:
     varibad = trained(tmp_path / "run", "varibad", "gridnavi", 1, encoder_size=8, model_updates=1)
     main(["compare", varibad, runs["rl2"], "--no-videos", "--out", str(tmp_path / "report")])
@@ -262,6 +280,7 @@ def test_beliefs_are_drawn_where_there_are_any(runs: dict[str, str], tmp_path: P
     assert "varibad: the reward that it expects of every cell" in (tmp_path / "report/index.html").read_text()
 
 
+@pytest.mark.usefixtures("_plain_pictures")
 def test_a_report_takes_the_place_of_a_report(runs: dict[str, str], report: Path) -> None:
     shutil.copytree(report, "report")
     Path("report/notes.txt").write_text("mine")
@@ -273,6 +292,7 @@ def test_a_report_takes_the_place_of_a_report(runs: dict[str, str], report: Path
     assert {*content, "notes.txt", "comparison.json"} == left
 
 
+@pytest.mark.usefixtures("_plain_pictures")
 def test_without_opengl_the_page_says_so(runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MUJOCO_GL", "DISPLAY"):
         monkeypatch.delenv(name, raising=False)
