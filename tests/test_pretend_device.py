@@ -186,7 +186,8 @@ def recorded(
                 there.waits.clear()
                 rollouts.append(sampler.run(session, 10 * iteration + step))
                 assert len(there.waits) == 1
-            learner.update(rollouts[-learner.inner_steps - 1 :])
+            if iteration == 0:
+                learner.update(rollouts)
         return [rollout.to("cpu") for rollout in rollouts], len(graphs)
 
 
