@@ -33,7 +33,7 @@ MEMORIES = ("gru", "lstm", "min-gru")
 
 
 def reference() -> float:
-    """Return the processor's seconds of the fixed piece of work."""
+    """Return the CPU seconds of a fixed piece of work."""
     layer, entries = nn.GRU(INPUTS, UNITS, batch_first=True), torch.ones(TRIALS, STEPS, INPUTS)
     began = time.process_time()
     layer(entries)[0].sum().backward()

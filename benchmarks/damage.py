@@ -61,7 +61,7 @@ class StopAfter(StopRequest):
 
 
 class Damages:
-    """The trials of one learner.
+    """The cases of one learner.
 
     Args:
         learner: a key of ``WORDS``.

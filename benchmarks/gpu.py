@@ -1,4 +1,4 @@
-"""All that is to be measured when a GPU can be borrowed, in few calls; each part is written as soon as it is done.
+"""All measurements on a GPU, in a few calls; the results of each part are written as soon as it is done.
 
     python benchmarks/gpu.py --out $OUT                     # on the GPU: tests, stepping, then two learners
     python benchmarks/gpu.py --out $OUT --parts learners    # one part

@@ -168,7 +168,7 @@ def verdict(out: Path, whole: Path, learner: str) -> tuple[str, str]:
 
 
 class Kills:
-    """The trials of one learner.
+    """The cases of one learner.
 
     Args:
         learner: a key of ``WORDS``.

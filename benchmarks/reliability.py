@@ -1,9 +1,9 @@
-"""Kills, damaged files, edited config.json files and random configurations: each trial's outcome, and their counts.
+"""Kills, damaged files, edited config.json files and random configurations: each case's outcome, and their counts.
 
     python -m benchmarks.reliability [--work runs/reliability]
 
-Run in the repository's folder. A trial's outcome is a file in the folder ``--work``, and no trial is run twice: after a
-stop the same command continues, and several processes can share the work. The one that finds all trials done writes the
+Run in the repository's folder. A case's outcome is a file in the folder ``--work``, and no case is run twice: after a
+stop the same command continues, and several processes can share the work. The one that finds all cases done writes the
 counts. An outcome in capital letters is a fault (a wrong number, a traceback, a dead end); then the exit code is 1.
 """
 
@@ -24,11 +24,11 @@ from metarl.learner import LEARNERS
 
 RESULTS = Path(__file__).parent / "results" / "reliability.json"
 RANDOM_KILLS, DAMAGED, CONFIGURATIONS = 25, 520, 40  # of each learner
-Trial = Callable[[int], tuple[str, str]]
+Case = Callable[[int], tuple[str, str]]
 
 
-def trials(folder: Path) -> Iterator[tuple[str, str, int, Trial]]:
-    """Yield the kinds of trials: name, learner, their number, and how the one of a number is made."""
+def cases(folder: Path) -> Iterator[tuple[str, str, int, Case]]:
+    """Yield the kinds of cases: name, learner, number of cases, and the function that runs the case of a number."""
     for learner in kills.WORDS:
         killed = kills.Kills(learner, folder)
         yield "killed at a write of a file", learner, killed.points, killed.at_a_write
@@ -41,20 +41,20 @@ def trials(folder: Path) -> Iterator[tuple[str, str, int, Trial]]:
         yield "a random configuration", learner, CONFIGURATIONS, configuration(learner)
 
 
-def configuration(learner: str) -> Trial:
-    """Return how a random configuration of a learner is tried."""
+def configuration(learner: str) -> Case:
+    """Return the function that trains a random configuration of a learner."""
     return lambda number: outcome(learner, FAMILIES[number % len(FAMILIES)], number)
 
 
-def make(place: Path, trial: Trial, number: int) -> bool:
-    """Make a trial, unless it was made or another process is at it; return whether its outcome is there."""
+def make(place: Path, case: Case, number: int) -> bool:
+    """Run a case, unless it was run or another process is running it; return whether its outcome is there."""
     with open(place.with_suffix(".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         if not place.exists():
-            found, said = trial(number)
+            found, said = case(number)
             write_json(place, {"outcome": found, "said": said})
             if found.isupper():
                 print(f"{place.stem}: {found}\n{said}", flush=True)
@@ -62,20 +62,20 @@ def make(place: Path, trial: Trial, number: int) -> bool:
 
 
 def count(folder: Path) -> bool:
-    """Make all trials, print the counts of each kind, and write them when none is left to other processes."""
+    """Run all cases, print the counts of each kind, and write them when no other process is running one."""
     counts: dict[str, Counter[str]] = {}
     whole = True
-    for kind, learner, size, trial in trials(folder):
+    for kind, learner, size, case in cases(folder):
         found = counts.setdefault(kind, Counter())
         for number in range(size):
             place = folder / f"{kind.replace(' ', '-')}-{learner}-{number}.json"
-            if make(place, trial, number):
+            if make(place, case, number):
                 found[json.loads(place.read_text())["outcome"]] += 1
             else:
                 whole = False
         print(f"{kind}, up to {learner}: {dict(found)}", flush=True)
     if not whole:
-        print("other processes are still at some trials; run this again to count them")
+        print("other processes are still running cases; run this again to count them")
         return True
     plain = {kind: dict(sorted(found.items())) for kind, found in counts.items()}
     write_json(RESULTS, {"versions": recorded_versions(), "counts": plain})
@@ -84,7 +84,7 @@ def count(folder: Path) -> bool:
 
 def table(path: Path = RESULTS) -> str:
     """Return the counts as a Markdown table."""
-    rows = ["| what was done | times | what came of it |", "|---|---|---|"]
+    rows = ["| what was done | times | outcomes |", "|---|---|---|"]
     for kind, found in json.loads(path.read_text())["counts"].items():
         said = ", ".join(f"{name} {number}" for name, number in sorted(found.items(), key=lambda pair: -pair[1]))
         rows.append(f"| {kind} | {sum(found.values())} | {said} |")
@@ -92,7 +92,7 @@ def table(path: Path = RESULTS) -> str:
 
 
 def main() -> int:
-    """Make what is missing."""
+    """Run the missing cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/reliability"), help="folder of the outcomes")
     options = parser.parse_args()

@@ -103,7 +103,7 @@ def survive(run: str, folder: Path, kills: int, clients: int = 4, seed: int = 0)
 
 
 def main() -> None:
-    """Train small learners, kill their servers, and print what came of it."""
+    """Train small learners, kill their servers, and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

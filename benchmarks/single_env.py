@@ -23,7 +23,7 @@ ROUNDS, STEPS = 9, 2000
 
 
 def microseconds(env: gymnasium.Env[Any, Any], actions: list[Any]) -> float:
-    """Return the processor's microseconds for each step."""
+    """Return the CPU microseconds per step."""
     began = time.process_time()
     for action in actions:
         _, _, terminated, truncated, _ = env.step(action)
