@@ -3,8 +3,8 @@
 # make check    lint, types, docs
 PYTHON ?= python3
 BIN := .venv/bin
-# Bytecode is kept with the environment: every process of the tests reads it, and the source tree stays clean.
-BYTECODE := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(CURDIR)/.venv/bytecode
+# Tests start many processes, which compile nothing anew if bytecode is written, whatever the environment says.
+BYTECODE := PYTHONDONTWRITEBYTECODE=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
 .PHONY: demo test check lint types docs wheel slow benchmark clean

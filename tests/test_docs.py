@@ -168,7 +168,7 @@ def short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     check = RunConfig.__post_init__
 
     def shorten(self: RunConfig) -> None:
-        for name, most in {"iterations": 3, "tasks_per_batch": 5, "episodes_per_task": 5}.items():
+        for name, most in {"iterations": 2, "tasks_per_batch": 4, "episodes_per_task": 4}.items():
             object.__setattr__(self, name, min(getattr(self, name), most))
         check(self)
 
