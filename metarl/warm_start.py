@@ -11,7 +11,7 @@ from metarl.learner import Learner
 def start_from(learner: Learner, path: str | Path) -> None:
     """Give a new learner the state of a trained one: parameters, optimisers' moments, counts and random streams.
 
-    Replay buffers stay behind. The two runs may differ in everything else: the family, as long as its spaces are the
+    Replay buffers are not copied. The two runs may differ in everything else: the family, as long as its spaces are the
     same, and every setting that does not change the form of the networks.
 
     Args:

@@ -2,7 +2,7 @@
 
 Off-policy learning from recorded episodes values actions that were never taken by extrapolation, which no new episode
 corrects. So the policy is kept near the *behaviour policy*, which acted in the recorded episodes, by the KL divergence
-of the two (Wu, Tucker, Nachum 2019, section 3). A density model of the recorded actions stands for it.
+of the two (Wu, Tucker, Nachum 2019, section 3). A density model of the recorded actions approximates it.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class FocalConfig(PearlConfig):
     """Settings of FOCAL."""
 
     task_encoder: TaskEncoderName = "focal"
-    """What trains the encoder of the task: the critics' loss, or a metric that tells tasks apart."""
+    """What trains the encoder of the task: the critics' loss, or a metric that distinguishes tasks."""
     behaviour_weight: float = 1.0
     """Weight of the KL divergence of the policy from the behaviour policy, relative to rewards."""
 

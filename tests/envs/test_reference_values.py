@@ -200,7 +200,7 @@ def test_half_cheetah_at_constant_speed(preset: str, standing: float, best: floa
     assert_mean(returns[fastest], best)
 
 
-def test_a_half_cheetah_without_control_stands_still() -> None:
+def test_a_half_cheetah_without_control_is_still() -> None:
     # In the simulator: it starts with speeds of about 0.1 m/s and settles within 0.1 m or so. A way of 0.25 m changes
     # the return by 0.25 / 0.05 = 5 at most.
     family = make_family("half-cheetah-vel", "0-3-h200")

@@ -153,7 +153,7 @@ def test_advantages_are_baseline_gae_and_normalisation_in_turn() -> None:
     torch.testing.assert_close(advantages(rollout), normalize_per_task(raw, rollout.valid))
 
 
-def test_garbage_behind_an_end_never_reaches_the_advantages() -> None:
+def test_garbage_after_an_end_never_reaches_the_advantages() -> None:
     rollout = made_up_rollout()
     valid = (torch.arange(6) < 4).expand(2, 3, 6)
     clean = dataclasses.replace(rollout, valid=valid)

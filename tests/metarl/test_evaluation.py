@@ -279,7 +279,7 @@ def test_deterministic_columns_are_of_the_policys_mode(run: str) -> None:
     assert one.to_json()["actions"] == "deterministic"
 
 
-def test_deterministic_columns_stand_beside_the_same_adaptation(run: str) -> None:
+def test_deterministic_columns_are_beside_the_same_adaptation(run: str) -> None:
     sampled, mode = (evaluate(run, tasks=3, steps=2, deterministic=deterministic) for deterministic in (False, True))
     assert mode.env_steps.tolist() == sampled.env_steps.tolist()
     assert not np.array_equal(mode.returns, sampled.returns)

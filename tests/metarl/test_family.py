@@ -54,7 +54,7 @@ def test_an_empty_horizon_is_refused(horizon: int) -> None:
         make_family("navigation-2d", horizon=horizon)
 
 
-def test_every_family_stands_in_the_table_under_its_name() -> None:
+def test_every_family_is_in_the_table_under_its_name() -> None:
     assert all(name == family.name for name, family in FAMILIES.items())
 
 

@@ -12,7 +12,7 @@ def test_learners_are_found_by_their_name() -> None:
     assert LEARNERS["maml-trpo"] is MamlTrpo
 
 
-def test_every_learner_stands_under_the_name_it_has() -> None:
+def test_every_learner_is_under_its_name() -> None:
     assert {name: learner.name for name, learner in LEARNERS.items()} == {name: name for name in LEARNERS}
 
 

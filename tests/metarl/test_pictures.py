@@ -25,7 +25,7 @@ def test_text_that_does_not_fit_is_cut_off() -> None:
     assert text_picture(["long " * 100] * 50).shape == (256, 256, 3)
 
 
-def test_a_caption_stands_above_the_frame() -> None:
+def test_a_caption_is_above_the_frame() -> None:
     frame = np.zeros((10, 40, 3), dtype=np.uint8)
     found = captioned(frame, ["a", "b"])
     assert (found[-10:] == frame).all()
@@ -33,7 +33,7 @@ def test_a_caption_stands_above_the_frame() -> None:
     assert found[:-10].mean() > 128
 
 
-def test_frames_stand_side_by_side() -> None:
+def test_frames_are_side_by_side() -> None:
     dark, light = np.zeros((4, 3, 3), dtype=np.uint8), np.full((4, 5, 3), 9, dtype=np.uint8)
     row = side_by_side([dark, light], gap=2)
     assert row.shape == (4, 10, 3)

@@ -177,7 +177,7 @@ def test_advantages_equal_a_plain_loop(seed: int, steps: int, discount: float, l
 
 @given(SEEDS, st.integers(1, 5))
 @settings(deadline=None, max_examples=30)
-def test_nothing_behind_an_end_reaches_the_advantages(seed: int, length: int) -> None:
+def test_nothing_after_an_end_reaches_the_advantages(seed: int, length: int) -> None:
     stream = torch.Generator().manual_seed(seed)
     rewards, values = (torch.randn(2, 2, 6, generator=stream) for _ in range(2))
     final, valid = torch.randn(2, 2, generator=stream), inside(length, 6).expand(2, 2, 6)

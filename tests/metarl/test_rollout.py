@@ -89,7 +89,7 @@ def test_an_episode_succeeds_in_any_of_its_steps() -> None:
     assert success.tolist() == [[True, False, False], [False] * 3]
 
 
-def test_success_behind_the_end_does_not_count() -> None:
+def test_success_after_the_end_does_not_count() -> None:
     success = successful(shortened(made_up_rollout(2, 3, 6), 3), 3).episode_success()
     assert success is not None
     assert not success.any()

@@ -270,7 +270,7 @@ def test_a_run_without_metrics_has_none(directory: RunDirectory) -> None:
     assert directory.read_metrics() == []
 
 
-def test_rows_behind_a_checkpoint_are_dropped(directory: RunDirectory) -> None:
+def test_rows_after_a_checkpoint_are_dropped(directory: RunDirectory) -> None:
     for iteration in range(5):
         directory.append_metrics({"iteration": iteration, "loss": 0.5})
     directory.keep_metrics(3)

@@ -46,7 +46,7 @@ def test_each_world_is_informed_of_its_own_episode() -> None:
     assert [second for _, second in observed] == [[200, 4], [200, 3], [200, 2], [400, 4], [400, 3]]
 
 
-def test_behind_the_last_step_a_step_is_left() -> None:
+def test_after_the_last_step_a_step_is_left() -> None:
     env = TaskVectorEnv(AdvisedFamily(SolvedEcho(horizon=2)), 1, autoreset_mode=AutoresetMode.DISABLED)
     env.set_tasks(echo_tasks([100]))
     env.reset(seed=0)

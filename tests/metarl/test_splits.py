@@ -144,7 +144,7 @@ def test_the_fingerprint_depends_on_the_tasks_themselves() -> None:
     assert TaskSplit(Shifted(**dataclasses.asdict(CHEETAH.family))).fingerprint() != CHEETAH.fingerprint()
 
 
-def test_no_held_out_task_of_a_countable_family_stands_there_twice() -> None:
+def test_no_held_out_task_of_a_countable_family_is_there_twice() -> None:
     # 7 x 7 key and door has 2,940 tasks, about 588 of them for the test: 40 draws meet one twice more often than not.
     split = TaskSplit(make_family("key-and-door"))
     tasks = split.held_out_tasks("test", 200)

@@ -51,7 +51,7 @@ def test_the_longest_trial_sets_the_length() -> None:
     assert Trials.of([collected([1, 3, 2], seed) for seed in range(2)]).valid.shape == (6, 6)
 
 
-def test_zeros_stand_behind_a_trial() -> None:
+def test_zeros_come_after_a_trial() -> None:
     trials = Trials.of([collected([1, 3, 9], seed) for seed in range(2)])
     assert not trials.valid.all()
     for name in ("observations", "next_observations", "actions", "rewards", "terminated", "starts"):
@@ -65,7 +65,7 @@ def test_starts_are_the_first_steps_of_episodes() -> None:
     assert trials.starts.sum(1).tolist() == [2] * 6
 
 
-def test_terminations_stand_at_the_ends_of_episodes() -> None:
+def test_terminations_are_at_the_ends_of_episodes() -> None:
     # The third task's episodes are cut off by the horizon.
     trials = Trials.of([collected([1, 3, 9], seed) for seed in range(2)])
     assert trials.terminated[2, :6].tolist() == [False, False, True, False, False, True]

@@ -387,7 +387,7 @@ def test_at_the_sampling_parameters_the_surrogate_is_the_mean_advantage() -> Non
     torch.testing.assert_close(value, torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64), rtol=0, atol=1e-9)
 
 
-def test_the_surrogate_does_not_see_steps_behind_the_end() -> None:
+def test_the_surrogate_does_not_see_steps_after_the_end() -> None:
     policy, params, episodes = sampled_episodes()
     valid = episodes.rollout.valid.clone()
     valid[:, :, 3:] = False
@@ -525,7 +525,7 @@ def test_at_the_sampling_parameters_dice_is_zero_and_naive_the_mean_of_log_pi() 
 
 
 @every_surrogate
-def test_no_surrogate_sees_steps_behind_the_end(name: SurrogateName) -> None:
+def test_no_surrogate_sees_steps_after_the_end(name: SurrogateName) -> None:
     policy, params, episodes = sampled_episodes()
     valid = episodes.rollout.valid.clone()
     valid[:, 1, 3:] = False

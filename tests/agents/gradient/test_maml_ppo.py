@@ -274,7 +274,7 @@ def test_a_heavier_inner_kl_keeps_the_policy_before_adaptation_closer() -> None:
     assert moved[1] < 0.5 * moved[0]
 
 
-def test_means_over_steps_do_not_see_behind_the_end() -> None:
+def test_means_over_steps_do_not_see_after_the_end() -> None:
     learner, rollouts = made(exploration=0.3)
     expected = slope_of_update(learner, rollouts)
     junk = [

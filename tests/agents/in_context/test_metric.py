@@ -36,7 +36,7 @@ def encoder_of(learner: MetricLearner) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ["contrastive", "prototypical"])
-def test_the_metric_trains_the_encoder_to_tell_tasks_apart(name: str) -> None:
+def test_the_metric_trains_the_encoder_to_distinguish_tasks(name: str) -> None:
     learner, rollouts = made(task_encoder=name, metric_updates=30, metric_learning_rate=1e-2)
     trials = Trials.of(rollouts)
     # Rewards that give a task away.

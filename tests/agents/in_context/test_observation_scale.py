@@ -23,7 +23,7 @@ def test_moments_are_those_of_everything_seen(sizes: list[int], seed: int) -> No
     assert scale.count == len(whole)
 
 
-def test_what_stands_behind_a_trials_end_does_not_count() -> None:
+def test_what_comes_after_a_trials_end_does_not_count() -> None:
     scale = ObservationScale(1)
     scale.update(torch.tensor([[[1.0], [3.0], [99.0]]]), torch.tensor([[True, True, False]]))
     assert (scale.mean.item(), scale.variance.item()) == (2.0, 1.0)

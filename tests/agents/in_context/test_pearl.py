@@ -285,7 +285,7 @@ def test_entropy_leads_saturated_policies_back() -> None:
     torch.testing.assert_close(slope, torch.tensor([[2.0, -2.0]]))
 
 
-def test_critics_stand_side_by_side() -> None:
+def test_critics_are_side_by_side() -> None:
     networks = made()[0].networks
     steps, latent = transitions(6), torch.randn(6, 5, generator=stream())
     values = networks.values(networks.critics, steps.observations, steps.actions, latent)

@@ -90,7 +90,7 @@ def test_other_spaces_are_refused_in_one_line(observations: spaces.Space[Any], a
     assert "\n" not in str(refusal.value)
 
 
-def test_inputs_stand_in_their_order() -> None:
+def test_inputs_are_in_their_order() -> None:
     inputs = StepInputs(spaces.Box(-9, 9, (2,)), spaces.Discrete(3))
     found = inputs(torch.tensor([[5.0, -6.0]]), inputs.actions(torch.tensor([2])), torch.tensor([-0.7]), torch.ones(1))
     torch.testing.assert_close(found, torch.tensor([[5.0, -6.0, 0, 0, 1, -0.7, 1]]))

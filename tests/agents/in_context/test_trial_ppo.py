@@ -221,7 +221,7 @@ def test_ratios_count_up_to_the_clip() -> None:
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_loss_is_made_of_what_the_metrics_tell(normalize: bool) -> None:
+def test_the_loss_is_made_of_what_the_metrics_show(normalize: bool) -> None:
     learner, rollouts = made(value_weight=0.7, entropy_weight=0.2, normalize_advantages=normalize)
     loss, terms = learner.loss(Trials.of(rollouts))
     metrics = read(terms)
@@ -239,7 +239,7 @@ def test_the_critic_learns_the_rest_of_the_trial() -> None:
     assert learner.loss(trials)[1]["value_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_what_stands_behind_a_trial_counts_nowhere() -> None:
+def test_what_comes_after_a_trial_counts_nowhere() -> None:
     learner, rollouts = made()
     trials = Trials.of(rollouts)
     assert not trials.valid.all()

@@ -283,7 +283,7 @@ def fitted(learner: VariBad, trials: Trials, updates: int) -> list[dict[str, flo
     return metrics
 
 
-def test_the_model_learns_to_tell_tasks_by_their_rewards() -> None:
+def test_the_model_learns_to_distinguish_tasks_by_their_rewards() -> None:
     # Tasks with reward 1 or -1 at all 8 steps: before the first reward the error is 1, so the mean can fall to 1/8.
     settings: dict[str, Any] = {
         "encoder_size": 16,

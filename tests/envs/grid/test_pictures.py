@@ -50,7 +50,7 @@ def pixel(frame: np.ndarray, size: int, x: int, y: int) -> tuple[int, ...]:
         (RandomMazes(size=5), {"goal": (4, 2), "walls": np.zeros((5, 5))}),
     ],
 )
-def test_agent_and_goal_stand_in_their_cells(family: GridFamily, task: dict[str, Any]) -> None:
+def test_agent_and_goal_are_in_their_cells(family: GridFamily, task: dict[str, Any]) -> None:
     frame = picture(family, task, UP, RIGHT)
     side = family.size * cell_side(family.size)
     assert frame.shape == (side, side, 3)

@@ -87,7 +87,7 @@ def test_it_is_said_when_a_family_has_fewer_tasks(capsys: pytest.CaptureFixture[
     assert "4 test tasks, all that there are" in capsys.readouterr().out
 
 
-def test_an_evaluation_on_other_tasks_stands_beside_that_on_test_tasks(
+def test_an_evaluation_on_other_tasks_is_kept_beside_that_on_test_tasks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = train(small(tmp_path / "run", "navigation-2d", horizon=3))

@@ -56,7 +56,7 @@ def test_the_last_column_is_the_mean_of_the_worst_twentieth_of_the_tasks() -> No
     assert row[-1] == "0.50"  # of tasks 0 and 1
 
 
-def test_columns_stand_under_each_other() -> None:
+def test_columns_are_under_each_other() -> None:
     lines = adaptation_table(curve([[-1234.5, 3.0], [-1230.0, 12345.0]])).splitlines()
     assert len({line.index("[") for line in lines[1:]}) == 1
 
@@ -80,7 +80,7 @@ def test_a_trial_has_the_sum_of_its_episodes() -> None:
     assert "whole trial" not in adaptation_table(curve(EQUAL))
 
 
-def test_what_the_return_is_held_against_stands_in_its_column() -> None:
+def test_what_the_return_is_compared_with_is_in_its_column() -> None:
     lines = adaptation_table(curve(EQUAL), Reference(100, -38.4, -0.51, "known")).splitlines()
     assert [line.split() for line in lines[-2:]] == [["no", "adaptation", "-38.40"], ["full", "knowledge", "-0.51"]]
     assert len({len(line.split("[")[0].rstrip()) for line in lines[1:]}) == 1

@@ -48,7 +48,7 @@ def test_a_video_is_written(runs: dict[str, str], tmp_path: Path, capsys: pytest
     assert said.endswith(f"video     {out} (6 frames, 4 per second)\n")
 
 
-def test_by_default_it_is_the_first_test_task_and_stands_in_the_run(runs: dict[str, str]) -> None:
+def test_by_default_it_is_the_first_test_task_and_is_in_the_run(runs: dict[str, str]) -> None:
     said = render(RenderOptions(runs["gridnavi"]))
     video = Path(runs["gridnavi"]) / "adaptation.mp4"
     first = TrainConfig("maml-trpo", "gridnavi").split().held_out_tasks("test", 1)["goal"][0].tolist()

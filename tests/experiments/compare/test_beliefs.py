@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_beliefs(run: str) -> None:
     assert not torch.equal(one.rewards, other.rewards)
 
 
-def test_every_cells_own_reward_stands_in_its_place(run: str) -> None:
+def test_every_cells_own_reward_is_in_its_place(run: str) -> None:
     # A decoder that predicts x + 10 y for each cell, with rewards in units of 1.
     config, _, _ = load_run(run)
     family, learner = GridNavi(), config.make_learner()

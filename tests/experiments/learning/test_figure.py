@@ -60,13 +60,13 @@ def test_the_axis_is_logarithmic_where_one_learner_spends_far_more(records: dict
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", scale]
 
 
-def test_the_legend_names_every_variant_and_stands_outside_the_axes() -> None:
+def test_the_legend_names_every_variant_and_is_outside_the_axes() -> None:
     figure = make_figure("tiny", {"one": CURVE, "two": SINGLE}, None)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["one", "two", "before adaptation"]
 
 
-def test_references_stand_in_both_panels() -> None:
+def test_references_are_in_both_panels() -> None:
     figure = make_figure("tiny", {"one": CURVE}, Reference(10, -38.4, -0.51, "somewhere"))
     drawn = [[line.get_ydata()[0] for line in axes.lines[-2:]] for axes in figure.axes]
     assert drawn == [[-38.4, -0.51]] * 2

@@ -33,7 +33,7 @@ def test_the_manual_has_the_numbers_of_the_committed_files() -> None:
     assert PAGE.read_text() == fill_page(PAGE.read_text(), RESULTS), "python experiments/learning/tables.py"
 
 
-def test_every_comparison_and_every_result_stands_in_the_manual() -> None:
+def test_every_comparison_and_every_result_is_in_the_manual() -> None:
     marked = set(re.findall("<!-- results:(.*) -->", PAGE.read_text()))
     assert marked == set(COMPARISONS)
     assert {path.name for path in RESULTS.iterdir() if path.is_dir()} <= marked
@@ -93,7 +93,7 @@ def test_training_on_recorded_episodes_is_marked() -> None:
     assert cells(results_table({"one": whole}))[0][1] == "0 env steps, recorded episodes, 4.0 CPU min"
 
 
-def test_only_what_stands_between_the_markers_is_written(tmp_path: Path) -> None:
+def test_only_what_is_between_the_markers_is_written(tmp_path: Path) -> None:
     (tmp_path / "results" / "gridnavi").mkdir(parents=True)
     write(tmp_path / "results" / "gridnavi" / "maml-trpo.json", CURVE)
     page = "before\n<!-- results:gridnavi -->\nold -1.00\n<!-- /results -->\nafter\n"

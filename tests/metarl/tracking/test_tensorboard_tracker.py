@@ -50,11 +50,11 @@ def column(directory: RunDirectory, axis: str, name: str) -> list[tuple[int, flo
 @pytest.mark.parametrize(
     ("name", "axis"), [("kl", "iteration"), ("return_after", "env_steps"), ("validation/return_after", "env_steps")]
 )
-def test_scalars_stand_against_their_axes(name: str, axis: str, tracked: tuple[RunDirectory, Events]) -> None:
+def test_scalars_are_logged_against_their_axes(name: str, axis: str, tracked: tuple[RunDirectory, Events]) -> None:
     assert tracked[1].scalars(name) == column(tracked[0], axis, name)
 
 
-def test_the_adaptation_curve_stands_against_adaptation_steps(tracked: tuple[RunDirectory, Events]) -> None:
+def test_the_adaptation_curve_is_logged_against_adaptation_steps(tracked: tuple[RunDirectory, Events]) -> None:
     last = tracked[0].read_metrics()[-1]
     values = [pytest.approx(float(last[f"validation/return_{when}"])) for when in ("before", "after")]
     assert tracked[1].scalars("adaptation/return") == list(enumerate(values))

@@ -183,7 +183,7 @@ def test_it_holds_the_adaptation_curve(tracked: tuple[Path, Recorded]) -> None:
     assert [row["adaptation/env_steps"] for row in rows] == [0, pytest.approx(15, abs=0.2)]
 
 
-def test_returns_stand_against_env_steps_and_the_rest_against_iterations(tracked: tuple[Path, Recorded]) -> None:
+def test_returns_are_logged_against_env_steps_and_the_rest_against_iterations(tracked: tuple[Path, Recorded]) -> None:
     axes = tracked[1].axes()
     assert {axes[name] for name in ("return_before", "return_after", "gain", "charts/episodic_return")} == {"env_steps"}
     assert {axes[f"validation/{name}"] for name in ("return_before", "return_after", "gain")} == {"env_steps"}
