@@ -33,7 +33,6 @@ LITTLE_WORK: dict[str, Any] = {
     "epochs": 1,
     "encoder_size": 8,
     "hidden_size": 8,
-    "hidden_sizes": (8,),
     "metric_updates": 2,
     "minibatches": 2,
     "model_updates": 1,

@@ -18,7 +18,7 @@ from metarl.learner import LEARNERS, Learner
 from tests.agents.any_spaces import ACTIONS, EPISODES, OBSERVATIONS, TASKS, AnySpaces, make, sample, trained
 from tests.runs import copy_learner
 
-HORIZON = 3
+HORIZON = 5
 # Of observations and actions; test_every_space.py has every space.
 KINDS = [
     ("float32", "float32"),

@@ -300,8 +300,8 @@ def test_intervals_hold_the_probability_of_improvement(better: float) -> None:
 @pytest.mark.parametrize("statistic", LOCATIONS)
 def test_a_stratified_bootstrap_holds_what_other_runs_earn_on_these_tasks(statistic: Statistic) -> None:
     # Its own claim: a run of each task alone, many of them, so that a run has no luck to share between tasks.
-    scores = simulated(40, 5, 0.0, np.linspace(-2, 2, 5))[:1000]
-    assert 93 < coverage(stratified_bootstrap(statistic, scores, resamples=200), 0.0) < 97
+    scores = simulated(40, 5, 0.0, np.linspace(-2, 2, 5))[:2000]
+    assert 93 < coverage(stratified_bootstrap(statistic, scores, resamples=300), 0.0) < 97
 
 
 def test_a_stratified_bootstrap_misses_the_luck_that_a_seed_shares_between_tasks() -> None:
