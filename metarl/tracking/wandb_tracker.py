@@ -38,8 +38,8 @@ class WandbTracker:
     ) -> None:
         import wandb
 
-        # Evaluations of older runs have no such entry.
-        labels = RunLabels(**config["run"].get("labels", {}))
+        # Runs of older versions have no such entry.
+        labels = RunLabels(**config.get("run", {}).get("labels", {}))
 
         def start(chosen: str) -> Any:
             return wandb.init(

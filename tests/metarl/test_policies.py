@@ -114,7 +114,7 @@ def test_insisting_on_the_right_kind_is_fine() -> None:
         ({"observation_space": spaces.Text(3)}, "no learner can observe Text.*; use a Box"),
         ({"action_space": spaces.MultiBinary(3), "kind": "categorical"}, "use --policy bernoulli"),
         ({"hidden_sizes": (8, 0)}, r"at least one unit, not \[8, 0\]"),
-        ({"activation": "sigmoid"}, "must be one of tanh, relu, not 'sigmoid'"),
+        ({"activation": "sine"}, "activation must be tanh, relu, another .* not 'sine'"),
     ],
 )
 def test_what_cannot_be_made_is_refused(arguments: dict[str, Any], message: str) -> None:

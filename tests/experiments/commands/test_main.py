@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
         ("trian maml-trpo bandit", "no command is called 'trian'; did you mean train?"),
         (
             "dance",
-            "no command is called 'dance'; known: train, runs, evaluate, check, collect, compare, render, ",
+            "no command is called 'dance'; known: train, reproduce, runs, evaluate, hub, push, check, ",
         ),
         ("train maml-trop bandit", "no learner is called 'maml-trop'; did you mean maml-trpo or "),
         (
