@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from metarl.session import Session
     from metarl.settings_file import config_from_file
     from metarl.splits import TaskSplit
+    from metarl.text_wrapper import TextWrapper
     from metarl.training import resume, train
     from metarl.trial_env import TrialEnv, TrialVectorEnv
 
@@ -50,6 +51,7 @@ _HOMES = {
     "Sb3VecEnv": "agents.baselines.sb3.vec_env",
     "Session": "session",
     "TaskSplit": "splits",
+    "TextWrapper": "text_wrapper",
     "TimeLimit": "callbacks",
     "TrainConfig": "config",
     "TrialEnv": "trial_env",
@@ -80,6 +82,7 @@ __all__ = [
     "Sb3VecEnv",
     "Session",
     "TaskSplit",
+    "TextWrapper",
     "TimeLimit",
     "TrainConfig",
     "TrialEnv",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class AdaptationCurve:
 
     Attributes:
         of_trials: whether the columns are the episodes of a trial, whose return is their sum.
+        notes: what else the learner reports (``Learner.notes``).
     """
 
     tasks: TensorDict
@@ -56,6 +57,7 @@ class AdaptationCurve:
     success: np.ndarray | None = None
     deterministic: bool = False
     of_trials: bool = False
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Return the 95 % interval of the mean of one value per task ``[N]``, over the choice of tasks.
@@ -76,6 +78,7 @@ class AdaptationCurve:
     def to_json(self) -> dict[str, Any]:
         """Return the curve as plain lists; ``returns`` and ``success`` are ``[task][step]``."""
         success = {} if self.success is None else {"success": self.success.tolist()}
+        notes = {"notes": dict(self.notes)} if self.notes else {}
         return {
             "part": self.part,
             "actions": "deterministic" if self.deterministic else "sampled",
@@ -84,6 +87,7 @@ class AdaptationCurve:
             "tasks": [{key: value.tolist() for key, value in task.items()} for task in self.tasks],
             "returns": self.returns.tolist(),
             **success,
+            **notes,
         }
 
 
@@ -136,7 +140,8 @@ def adaptation_curve(
                 session.adapt()
     matrix, rates = _joined(returns, team), _joined(successes, team) if successes else None
     of_trials = not learner.pools_episodes
-    return AdaptationCurve(tasks, matrix, np.array(spent[:-1]), episodes, part, rates, deterministic, of_trials)
+    env_steps, notes = np.array(spent[:-1]), learner.notes()
+    return AdaptationCurve(tasks, matrix, env_steps, episodes, part, rates, deterministic, of_trials, notes)
 
 
 def _measure(

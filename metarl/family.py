@@ -24,6 +24,7 @@ from metarl.positions import Map, Staying
 from metarl.references import Reference
 from metarl.registry import Registry
 from metarl.validation import require_count
+from metarl.words import Words
 
 Part = Literal["train", "validation", "test"]
 # What a learner may be evaluated on: a part of the split, or tasks outside the distribution.
@@ -182,6 +183,10 @@ class TaskFamily(ABC):
     def map_of(self, task: TensorDict) -> Map:
         """Return the map on which the paths of a task ``[]`` are plotted: an empty plane unless overridden."""
         return Map()
+
+    def words(self) -> Words | None:
+        """Return the family in words, for learners that read, else None; its actions are then Discrete."""
+        return None
 
     def staying(self) -> Staying | None:
         """Return the transitions of staying in each cell, if the family is a grid with observed cells, else None.

@@ -237,6 +237,10 @@ class Learner(Actor):
         """
         return {}
 
+    def notes(self) -> Mapping[str, float]:
+        """Return further numbers of an evaluation, such as what a model has read so far; by default there are none."""
+        return {}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return all trained state except replay buffers: tensors, numbers, strings and containers of them."""

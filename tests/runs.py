@@ -26,6 +26,8 @@ from metarl.sampler import Sampler
 from metarl.trust_region import TrustRegionConfig
 
 VALIDATION_TASKS = 4  # of every run that is trained in a test
+# Learners without files of their own; a language model is tested in tests/agents/language.
+SELF_CONTAINED = [name for name in LEARNERS if name != "language"]
 # Settings of learners that only cost time in most tests.
 LITTLE_WORK: dict[str, Any] = {
     "batch_size": 8,

@@ -35,6 +35,7 @@ FLOORS = [
         "transfer",
         "trials",
         "validation",
+        "words",
     },
     {
         "encoders",
@@ -49,6 +50,7 @@ FLOORS = [
         "spaces",
         "splits",
         "tensor_family",
+        "text_wrapper",
         "trial_env",
         "vector_env",
         "views",

@@ -72,9 +72,9 @@ def test_the_command_is_the_command_line() -> None:
 
 
 # Extras whose packages our modules import.
-IMPORTED = ("docs", "gpu", "hub", "metaworld", "minari", "serve")
+IMPORTED = ("docs", "gpu", "hub", "language", "metaworld", "minari", "serve")
 # Packages that others import for us, by a name in a setting or a URL.
-NAMED = {"psycopg", "uvloop", "httptools", "ipykernel", "mkdocs-material", "mkdocstrings"}
+NAMED = {"psycopg", "uvloop", "httptools", "ipykernel", "mkdocs-material", "mkdocstrings", "accelerate", "gguf"}
 DISTRIBUTIONS = {
     "huggingface_hub": "huggingface-hub",
     "prometheus_client": "prometheus-client",

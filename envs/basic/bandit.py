@@ -18,6 +18,7 @@ from metarl.pictures import BLACK, GOAL, SIDE, draw
 from metarl.references import Reference
 from metarl.solved import SolvedFamily
 from metarl.tensor_family import State, uniform
+from metarl.words import Words
 
 _SOURCE = "any arm, 1 / 2; the best of k, k / (k + 1). Totals of 1000 tasks in Duan et al. (2016), table 1, by pull"
 
@@ -86,6 +87,14 @@ class Bandit(SolvedFamily):
     def observation(self, state: State) -> Tensor:
         """Return zeros ``[B, 1]``."""
         return state["nothing"]
+
+    def words(self) -> Words:
+        """Return the bandit in words: nothing is observed."""
+        rules = (
+            f"There are {self.arms} arms. A pull of an arm gives 1 or 0, with a probability of its own that never "
+            "changes. Pull the arm that gives 1 most often."
+        )
+        return Words(rules, tuple(map(str, range(self.arms))), lambda observation: "")
 
     def plan(self, state: State, tasks: TensorDict) -> Tensor:
         """Return the arms ``[B]`` with the highest reward probability."""

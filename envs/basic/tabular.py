@@ -18,6 +18,7 @@ from metarl.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
 from metarl.references import Reference
 from metarl.solved import SolvedFamily, planned_actions
 from metarl.tensor_family import State
+from metarl.words import Words
 
 # Normalised rows of float32 probabilities sum to 1 within a few rounding errors of 6e-8.
 SUM_TOLERANCE = 1e-5
@@ -120,6 +121,17 @@ class TabularMDP(SolvedFamily):
         """Return one-hot states ``[B, S]``."""
         present = state["state"]
         return torch.zeros(len(present), self.states, device=present.device).scatter_(1, present[:, None], 1.0)
+
+    def words(self) -> Words:
+        """Return the process in words."""
+        rules = (
+            f"There are {self.states} states and {self.actions} actions. An action in a state gives a reward and leads "
+            "to another state, both at random, with averages and probabilities that never change. Every episode "
+            f"starts in state 0 and has {self.horizon} steps. Earn as much as possible."
+        )
+        return Words(
+            rules, tuple(map(str, range(self.actions))), lambda seen: f"You are in state {int(seen.argmax())}."
+        )
 
     def plan(self, state: State, tasks: TensorDict) -> Tensor:
         """Return the best action with 1, 2, ... steps left in each state, ``[B, T, S]``, by backward induction."""

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, drawn_from
 from metarl.envs.grid.paths import GoalGrid
+from metarl.envs.grid.words import GOAL_RULE, MOVE_NAMES, map_rules, place
 from metarl.family import Part, register_family
 from metarl.positions import Map, Staying, as_position
 from metarl.references import Reference
 from metarl.tensor_family import State
 from metarl.transfer import send
+from metarl.words import Words
 
 _REFERENCE = Reference(15, -0.77, 11.07, "best goal-blind policy; shortest way to a known goal")
 
@@ -85,6 +87,10 @@ class GridNavi(GoalGrid):
     def map_of(self, task: TensorDict) -> Map:
         """Return the grid at the start of an episode, with the goal."""
         return dataclasses.replace(super().map_of(task), goal=as_position(task["goal"]))
+
+    def words(self) -> Words | None:
+        """Return the grid in words."""
+        return Words(f"{map_rules(self)} {GOAL_RULE} You see your own cell only.", MOVE_NAMES, place)
 
     def staying(self) -> Staying:
         """Return the transitions of staying in each cell."""

@@ -51,6 +51,9 @@ class GridNaviImage(GridNavi):
         side = self.size * self.cell_pixels
         return spaces.Box(0, 255, (side, side, 3), np.uint8)
 
+    def words(self) -> None:
+        """Return nothing: a picture is not read."""
+
     def observation(self, state: State) -> Tensor:
         """Return pictures ``[B, H, W, 3]``."""
         return _pictures(self, state["cell"].device).index_select(0, state["cell"])

@@ -11,10 +11,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid.engine import DOOR, GOAL, KEY, WALL, SightedGrid, constant, lookup
+from metarl.envs.grid.words import MOVE_NAMES, map_rules, sight, sight_rules
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.splits import hashed_part
 from metarl.tensor_family import State
+from metarl.words import Words
 
 
 @register_family
@@ -69,6 +71,21 @@ class KeyAndDoor(SightedGrid):
         walls = super().layout()
         walls[:, self.size // 2] = True
         return walls
+
+    def words(self) -> Words:
+        """Return the rooms in words."""
+        rules = (
+            f"{map_rules(self)} A wall along x = {self.size // 2} has a locked door somewhere. Left of it lies a key, "
+            "right of it the goal. You pick up the key by stepping on it, and open the door by moving into it with the "
+            "key. The key, the door and the goal give 1 each, every other step 0. They are at the same places "
+            f"in every episode, which ends at the goal. {sight_rules(self)}"
+        )
+        return Words(rules, MOVE_NAMES, self._told)
+
+    def _told(self, observation: Tensor) -> str:
+        has_key, is_open = observation[-2:].bool().tolist()
+        parts = [sight(self, observation), "You have the key." * has_key, "The door is open." * is_open]
+        return " ".join(part for part in parts if part)
 
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw key, door and goal uniformly and independently."""

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from metarl.envs.grid.engine import SightedGrid, drawn_from
 from metarl.envs.grid.paths import GoalGrid
+from metarl.envs.grid.words import GOAL_RULE, MOVE_NAMES, map_rules, sight, sight_rules
 from metarl.family import register_family
+from metarl.words import Words
 
 
 @register_family
@@ -51,6 +53,16 @@ class FourRooms(SightedGrid, GoalGrid):
         for door in (middle // 2, self.size - 1 - middle // 2):
             walls[middle, door] = walls[door, middle] = False
         return walls
+
+    def words(self) -> Words:
+        """Return the rooms in words."""
+        middle = self.size // 2
+        rooms = (
+            f"Walls along x = {middle} and y = {middle} divide it into four rooms. The middle of each wall between two "
+            "rooms is open."
+        )
+        rules = f"{map_rules(self)} {rooms} {GOAL_RULE} {sight_rules(self)}"
+        return Words(rules, MOVE_NAMES, lambda observation: sight(self, observation))
 
     def all_tasks(self) -> TensorDict:
         """Return every open cell except the start as a goal; 103 of them on 11 x 11."""

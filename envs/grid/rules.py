@@ -13,11 +13,13 @@ from torch import Tensor
 
 from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, lookup, neighbours
 from metarl.envs.grid.pictures import COLOURS, SHAPES, Stamp, captioned, object_stamp
+from metarl.envs.grid.words import MOVE_NAMES, map_rules, sight, sight_rules
 from metarl.errors import InputError
 from metarl.family import Transition, register_family
 from metarl.splits import hashed_part
 from metarl.tensor_family import State
 from metarl.transfer import send
+from metarl.words import Words
 
 KINDS, HUES = tuple(SHAPES), tuple(COLOURS)
 RELATIONS = ("beside", "above", "right of", "below", "left of")
@@ -124,6 +126,26 @@ class RuleWorlds(SightedGrid):
             }
         )
 
+    def words(self) -> Words:
+        """Return the room in words."""
+        rules = (
+            f"{map_rules(self)} There are objects of several kinds and colours, and a rule that you do not know: one "
+            "of them must be put down beside another one, perhaps on a certain side of it. It is the same in every "
+            "episode. The step that fulfils it gives 1 and ends the episode. The action use picks up the object in "
+            "your cell, or puts down the one that you carry if the cell is empty. "
+            f"{self._fusion_words()}{sight_rules(self)}"
+        )
+        return Words(rules, (*MOVE_NAMES, "use"), lambda observation: sight(self, observation, _name_of))
+
+    def _fusion_words(self) -> str:
+        if not self.fusions:
+            return ""
+        times = "once" if self.fusions == 1 else f"{self.fusions} times"
+        return (
+            f"The object to bring must be made first: {times}, an object put beside the right partner becomes another "
+            "one, which gives 1, and the partner vanishes. "
+        )
+
     def sample_tasks(self, count: int, generator: torch.Generator) -> TensorDict:
         """Draw relation, objects and cells uniformly; objects are distinct and in distinct cells, none at the start."""
         looks = _different(len(self.stamps), self.looks, count, generator)
@@ -210,6 +232,14 @@ class RuleWorlds(SightedGrid):
             for line in (f"{form} + {partner}", f"= {new}")
         ]
         return [*steps, f"{forms[-1]} {RELATIONS[int(task['relation'])]} {others[self.fusions]}"]
+
+
+def _name_of(code: int) -> str:
+    """Return what a cell's code stands for."""
+    if code == WALL:
+        return "wall"
+    kind, hue = code // KIND % 8, code // HUE % 8
+    return f"{HUES[hue]} {KINDS[kind - 1]}"
 
 
 def _different(total: int, chosen: int, count: int, generator: torch.Generator) -> Tensor:

@@ -102,6 +102,8 @@ def _report(
     print(describe_training(directory, config, iteration))
     print(f"{_protocol(curve, count)}\n")
     print(adaptation_table(curve, None if part == "ood" else config.find_reference()))
+    if curve.notes:
+        print("\n" + ", ".join(f"{name} {value:,.6g}" for name, value in curve.notes.items()))
     try:
         save_evaluation(directory, config, curve, iteration, options.seed, out)
     except OSError as error:

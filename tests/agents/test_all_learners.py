@@ -14,9 +14,9 @@ import metarl  # noqa: F401 (registers families and learners)
 from metarl.distributions import Distribution
 from metarl.errors import InputError
 from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.learner import LEARNERS, Learner
+from metarl.learner import Learner
 from tests.agents.any_spaces import ACTIONS, EPISODES, OBSERVATIONS, TASKS, AnySpaces, make, sample, trained
-from tests.runs import copy_learner
+from tests.runs import SELF_CONTAINED, copy_learner
 
 HORIZON = 5
 # Of observations and actions; test_every_space.py has every space.
@@ -38,9 +38,9 @@ def smallest(name: str) -> TaskFamily:
 
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=", ".join)
-every_learner = pytest.mark.parametrize("name", LEARNERS)
+every_learner = pytest.mark.parametrize("name", SELF_CONTAINED)
 every_one_that_learns = pytest.mark.parametrize(
-    "name", [name for name in LEARNERS if name not in ("random", "optimal", "bandit-rule")]
+    "name", [name for name in SELF_CONTAINED if name not in ("random", "optimal", "bandit-rule")]
 )
 
 
@@ -141,7 +141,7 @@ def test_its_state_goes_through_a_safe_file(name: str, kind: tuple[str, str], tm
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_learner_takes_an_iteration_on_every_family(name: str) -> None:
     family, taken = smallest(name), []
-    for learner in LEARNERS:
+    for learner in SELF_CONTAINED:
         try:
             (metrics,) = trained(learner, family)[1]
         except InputError:  # what refusals say is tested where the spaces are: test_every_space.py

@@ -13,6 +13,7 @@ from metarl.errors import InputError
 from metarl.learner import LEARNERS
 from metarl.spaces import SINGLE
 from tests.agents.any_spaces import ACTIONS, OBSERVATIONS, PLANE, AnySpaces, make, trained
+from tests.runs import SELF_CONTAINED
 
 
 @cache
@@ -38,13 +39,13 @@ def check(name: str, observations: str, actions: str) -> None:
         assert [refusal(other, observations, actions) for other in names] == [None] * len(names)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_every_learner_meets_every_observation(name: str) -> None:
     for observations in OBSERVATIONS:
         check(name, observations, "discrete" if name in ("dqn", "bandit-rule") else "float32")
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_every_learner_meets_every_action(name: str) -> None:
     for actions in ACTIONS:
         check(name, "float32", actions)

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.random_configurations import FAMILIES, outcome
-from metarl.learner import LEARNERS
+from tests.runs import SELF_CONTAINED
 
 
 def outcomes(learner: str, numbers: range) -> list[tuple[str, str]]:
@@ -15,12 +15,12 @@ def check(found: list[tuple[str, str]]) -> None:
     assert "ran" in {kind for kind, _ in found}
 
 
-@pytest.mark.parametrize("learner", sorted(LEARNERS))
+@pytest.mark.parametrize("learner", sorted(SELF_CONTAINED))
 def test_a_few_random_configurations(learner: str) -> None:
     check(outcomes(learner, range(107, 116)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learner", sorted(LEARNERS))
+@pytest.mark.parametrize("learner", sorted(SELF_CONTAINED))
 def test_many_random_configurations(learner: str) -> None:
     check(outcomes(learner, range(1000, 1050)))

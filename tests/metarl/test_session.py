@@ -25,7 +25,7 @@ from metarl.seeding import derive_seed, generator
 from metarl.session import Session
 from metarl.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
-from tests.runs import CHOOSING, same, small
+from tests.runs import CHOOSING, SELF_CONTAINED, same, small
 
 CPU = torch.device("cpu")
 HORIZON = 6
@@ -58,7 +58,7 @@ def lived(session: Session, env: TaskEnv, seed: int) -> tuple[list[Any], list[fl
     return actions, rewards
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_an_episode_stepped_by_hand_is_the_samplers(name: str) -> None:
     learner, family, task = make(name)
     sampler, env = Sampler(family), TaskEnv(family, task)
@@ -79,7 +79,7 @@ def in_env_units(family: TaskFamily, actions: Tensor) -> np.ndarray:
     return scaled.numpy()
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_acting_on_a_state_that_is_not_open_is_refused(name: str) -> None:
     learner, family, _ = make(name)
     observation = torch.zeros(1, 1, *(family.observation_space.shape or ()))
@@ -88,7 +88,7 @@ def test_acting_on_a_state_that_is_not_open_is_refused(name: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_a_recorded_rollout_teaches_what_the_lived_one_does(name: str) -> None:
     learner, family, task = make(name)
     sampler = Sampler(family)

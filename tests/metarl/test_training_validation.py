@@ -9,13 +9,12 @@ from tensordict import TensorDict
 from metarl.config import RunConfig
 from metarl.errors import InputError, RunError
 from metarl.evaluation import adaptation_curve, evaluate, load_run
-from metarl.learner import LEARNERS
 from metarl.rollout import Rollout
 from metarl.run_directory import RunDirectory, iteration_of
 from metarl.sampler import Sampler
 from metarl.session import Session
 from metarl.training import resume, train
-from tests.runs import VALIDATION_TASKS, numbers, same, script_validation, small, tiny
+from tests.runs import SELF_CONTAINED, VALIDATION_TASKS, numbers, same, script_validation, small, tiny
 
 COLUMNS = ["validation/return_before", "validation/return_after", "validation/gain"]
 
@@ -72,7 +71,7 @@ def test_the_test_tasks_are_never_met(tmp_path: Path, monkeypatch: pytest.Monkey
     assert goals.isdisjoint(tuple(goal) for goal in split.held_out_tasks("test", 100)["goal"].tolist())
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_training_is_the_same_with_it_and_without(name: str, tmp_path: Path) -> None:
     often = train(tiny(name, tmp_path / "often", validate_every=1))
     seldom = train(tiny(name, tmp_path / "seldom"))

@@ -6,7 +6,7 @@ from metarl.experiments.tools.metrics_table import PAGE, metrics_table, with_tab
 from metarl.learner import LEARNERS
 from metarl.metrics import METRICS
 from metarl.training import train
-from tests.runs import tiny
+from tests.runs import SELF_CONTAINED, tiny
 
 
 def test_the_manual_holds_the_table_that_the_code_makes() -> None:
@@ -14,7 +14,7 @@ def test_the_manual_holds_the_table_that_the_code_makes() -> None:
     assert with_table(page) == page, "python experiments/tools/metrics_table.py writes it anew"
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", SELF_CONTAINED)
 def test_a_run_has_the_metrics_that_its_learner_declares(name: str, tmp_path: Path) -> None:
     row = train(tiny(name, tmp_path / "run", iterations=1)).read_metrics()[0]
     known = {metric: about.meaning for metric, about in METRICS.items() if about.in_file} | {**LEARNERS[name].metrics}

@@ -1,0 +1,37 @@
+"""Language models of random weights, whose tokens are bytes, and a server for them; nothing is downloaded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+CONTEXT = 2048
+
+
+def make_model(folder: Path, seed: int = 0, context: int = CONTEXT) -> str:
+    """Write a tiny model and its tokenizer; return its folder."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    config = transformers.LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=context,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = transformers.LlamaForCausalLM(config)
+        for value in model.parameters():  # far from uniform probabilities
+            torch.nn.init.normal_(value, std=0.1)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return str(folder)
