@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Discrete
 
 from metarl.agents.in_context.memories.memory import MEMORIES
-from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
+from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.envs.simulation import batched
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.family import FAMILIES, TaskFamily, make_family
@@ -259,7 +259,6 @@ def test_robots_of_mujoco_warp_are_in_the_graph(kind: str, monkeypatch: pytest.M
     monkeypatch.setattr(
         batched, "make_simulation", lambda model, count, device, fields: PretendSim(MODULE.active, model, count, fields)
     )
-    monkeypatch.setattr(LocomotionDynamics, "capturable", True)
     family = make_family(kind, horizon=HORIZON)
     (eager, none), (replayed, graphs) = (
         recorded("random", family, captured, monkeypatch) for captured in (False, True)

@@ -108,9 +108,6 @@ class LocomotionDynamics(Dynamics):
     A world whose episode has terminated need not be simulated until its reset.
     """
 
-    # MuJoCo Warp launches its own graphs. Its solver's loop inside a torch graph has not been tested on a GPU yet.
-    capturable: ClassVar[bool] = False
-
     def __init__(self, family: LocomotionFamily, simulation: "BatchedSim") -> None:
         self.simulation = simulation
         self._family = family

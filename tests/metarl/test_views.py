@@ -70,8 +70,9 @@ def test_its_split_is_the_familys(name: str) -> None:
 def test_a_view_hands_on_everything_that_a_family_has_but_what_it_changes() -> None:
     # A hook that is added to the contract and forgotten in the view would be the default's for an oracle.
     contract = {name for name in {**vars(TaskFamily), **get_annotations(TaskFamily)} if not name.startswith("_")}
-    # Where the agent is, and what staying there is, are read off the observations.
-    assert contract - set(vars(FamilyView)) == {"observation_space", "dynamics", "positions", "staying"}
+    # Where the agent is, what staying there is, and what is said in words are read off the family's own observations.
+    changed = {"observation_space", "dynamics", "positions", "staying", "words"}
+    assert contract - set(vars(FamilyView)) == changed
 
 
 def test_the_base_of_a_view_is_the_family_without_any_view() -> None:
