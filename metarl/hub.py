@@ -7,6 +7,7 @@ config.json, metrics.csv, one checkpoint and what belongs to them, with contents
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,8 @@ PREFIX = "hub:"
 SHIPPED = Path(__file__).parent / "shipped"
 FOLDER = Path("runs") / "hub"
 CONTENTS = "contents.json"
+WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+NAMES = re.compile(f"{WORD}(/{WORD}(@{WORD})?)?")  # no part can lead out of FOLDER
 # What a published run may consist of; nothing else is downloaded.
 FILES = (
     *("config.json", "metrics.csv", "finished.json", "evaluation.json", "adaptation_curve.png", "README.md"),
@@ -32,13 +35,18 @@ def local_path(path: Path | str) -> Path:
     """Return the path of a run directory, which is fetched first if it is named ``hub:NAME`` or ``hub:OWNER/NAME``.
 
     Raises:
-        InputError: if there is no run of that name.
+        InputError: if the name is not one, or there is no run of that name.
         RunError: if it cannot be downloaded, or is damaged.
     """
     text = str(path)
     if not text.startswith(PREFIX):
         return Path(path).expanduser()
     name = text.removeprefix(PREFIX)
+    if not NAMES.fullmatch(name):
+        raise InputError(
+            f"{text!r} is not {PREFIX}NAME, {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION; "
+            "metarl hub lists the NAMEs"
+        )
     place = FOLDER / name
     return place if (place / "config.json").exists() else fetch(name, place)
 
@@ -111,7 +119,7 @@ def _download(name: str, folder: Path) -> None:
         raise InputError(
             f"the Hugging Face Hub has no {name}, or it is private: then log in with hf auth login"
         ) from None
-    except (hub.errors.HTTPError, hub.errors.HFValidationError, hub.errors.LocalEntryNotFoundError) as error:
+    except (hub.errors.HTTPError, hub.errors.LocalEntryNotFoundError) as error:
         raise RunError(f"{PREFIX}{name} cannot be downloaded: {str(error).splitlines()[0]}") from None
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 

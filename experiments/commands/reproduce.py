@@ -20,8 +20,8 @@ from metarl.run_directory import RunDirectory
 class ReproduceOptions:
     """List the published experiments: env steps and CPU time of a seed, and how far their runs in a folder are.
 
-    metarl train --published NAME --seed N trains one of them. CPU times were measured on the machine of
-    docs/performance.md.
+    metarl train --published NAME --seed N trains one of them. Env steps and CPU times are
+    extrapolated from the first iterations, in which episodes may be shorter than later.
     """
 
     folder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")] = "runs"
@@ -29,8 +29,14 @@ class ReproduceOptions:
 
 
 def run(words: Sequence[str]) -> None:
-    """Print a line for each experiment, and one for each of its runs in the folder."""
+    """Print a line for each experiment, and one for each of its runs in the folder.
+
+    Raises:
+        InputError: if a folder is named that does not exist.
+    """
     folder = Path(parse(ReproduceOptions, "metarl reproduce", words).folder).expanduser()
+    if words and not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; name the one that holds your runs: metarl reproduce FOLDER")
     costs = json.loads(COSTS.read_text())
     configs = sorted(folder.rglob("config.json"))
     for each in list_published():

@@ -98,6 +98,10 @@ def test_only_a_runs_files_are_fetched(pushed: HubServer) -> None:
         ("evaluate hub:me/other", "the Hugging Face Hub has no me/other, or it is private"),
         ("evaluate hub:me/empty", "hub:me/empty is not a run that metarl push has written"),
         ("evaluate hub:nothing", "no shipped run is called 'nothing'"),
+        ("evaluate hub:", "'hub:' is not hub:NAME, hub:OWNER/NAME or hub:OWNER/NAME@REVISION"),
+        ("evaluate hub:../run", "'hub:../run' is not hub:NAME"),
+        ("evaluate hub:/run", "'hub:/run' is not hub:NAME"),
+        ("evaluate hub:a/b/c", "'hub:a/b/c' is not hub:NAME"),
         ("push nothing me/bandit", "there is no run directory nothing"),
     ],
 )

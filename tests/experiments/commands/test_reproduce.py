@@ -7,6 +7,7 @@ import pytest
 from metarl.experiments.commands.main import main
 from metarl.experiments.published import COSTS, MODULES, find_published
 from metarl.training import train
+from tests.experiments.messages import complaint
 
 
 def test_every_published_experiment_has_a_cost() -> None:
@@ -29,3 +30,8 @@ def test_runs_of_an_experiment_are_listed_under_it(tmp_path: Path, capsys: pytes
     assert after.splitlines()[1] == "  runs/own: seed 7, 1 of 1 iterations"
     assert shown.count("seed 7") == 1
     assert [line.split()[0] for line in before.splitlines()] == sorted(MODULES)[: len(before.splitlines())]
+
+
+def test_a_folder_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    line = complaint(["reproduce", "nowhere"], capsys)
+    assert line == "metarl: there is no folder nowhere; name the one that holds your runs: metarl reproduce FOLDER\n"
