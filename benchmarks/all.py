@@ -24,7 +24,7 @@ from benchmarks.maml_trpo_iteration import measure as measure_maml_trpo
 from benchmarks.memory_step import EPISODES, TASKS, Iterations, learner_of
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.runtime import keep_freed_memory, single_torch_thread
+from metarl.devices.runtime import keep_freed_memory, single_torch_thread
 
 RESULTS = Path(__file__).parent / "results" / "all.json"
 TRIALS, STEPS, INPUTS, UNITS = 16 * TASKS, 60, 9, 64

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes, surrogate
 from metarl.agents.gradient.maml_trpo import MamlTrpo
-from metarl.config import RunConfig, TrainConfig
-from metarl.networks import ACTIVATIONS
-from metarl.params import flatten, leaf, names, tensors, unflatten
-from metarl.returns import per_task_mean
-from metarl.runtime import keep_freed_memory
-from metarl.sampler import Sampler
+from metarl.devices.runtime import keep_freed_memory
+from metarl.networks.mlp import ACTIVATIONS
+from metarl.numerics.params import flatten, leaf, names, tensors, unflatten
+from metarl.rollouts.returns import per_task_mean
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 
 TASKS, EPISODES, PRODUCTS = 20, 20, 10
 Product = Callable[[Tensor], Tensor]

@@ -23,15 +23,15 @@ from PIL import Image
 
 from benchmarks.kills import numbers as rows_of
 from benchmarks.kills import quietly, same_learner
-from metarl.checkpoint_format import decode, encode
-from metarl.config_file import CHANGEABLE
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate
+from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.main import main as metarl_command
-from metarl.loop_tools import StopRequest
-from metarl.metrics_file import read_metrics
-from metarl.run_directory import RunDirectory
-from metarl.training import resume
+from metarl.run.config_file import CHANGEABLE
+from metarl.run.directory import RunDirectory
+from metarl.run.metrics_file import read_metrics
+from metarl.storage.checkpoint_format import decode, encode
+from metarl.training.loop_tools import StopRequest
+from metarl.training.train import resume
 
 ITERATIONS, FURTHER = 3, 2
 WORDS = {

@@ -20,16 +20,16 @@ import torch
 from matplotlib.figure import Figure
 from pydantic import TypeAdapter
 
-from metarl import returns
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.compare.figures import COLORS
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.curve import NOTES, measure_run
 from metarl.experiments.learning.records import SeedRun, read_run
 from metarl.experiments.learning.variant import Variant
-from metarl.statistics import interval, mean
-from metarl.trust_region import TrustRegionConfig
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.numerics.statistics import interval, mean
+from metarl.rollouts import returns
+from metarl.run.config import RunConfig, TrainConfig
 
 RESULTS = Path(__file__).parent / "results" / "deviation_floor.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "deviation-floor.png"
@@ -85,8 +85,10 @@ def table(path: Path = RESULTS) -> str:
     after = " | ".join(f"after {step} steps" if step > 1 else "after 1 step" for step in KEPT)
     lines = [f"| family | | seeds | before adaptation | {after} |", "|---|---|---|---|" + "---|" * len(KEPT)]
     for family, labels in read(path).items():
+        both = min(map(len, labels.values()))
+        if both == 0:
+            continue
         scores = {label: np.array([run.final_returns for run in runs]) for label, runs in labels.items()}
-        both = min(map(len, scores.values()))
         with_it, without = (scores[label][:both] for label in FLOORS)
         rows = {**scores, "difference": with_it - without}
         for label, each in rows.items():
@@ -105,7 +107,7 @@ def said(scores: np.ndarray) -> str:
 
 def draw(path: Path = PICTURE) -> None:
     """Draw the return on held-out tasks after each step of adaptation in the course of training."""
-    content = read()
+    content = {family: labels for family, labels in read().items() if min(map(len, labels.values())) > 0}
     figure = Figure(figsize=(12, 7), dpi=90, layout="constrained")
     for axes, (family, labels) in zip(figure.subplots(2, 3).flat, content.items(), strict=False):
         both = min(map(len, labels.values()))

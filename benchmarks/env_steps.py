@@ -32,14 +32,14 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers the families)
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.config import resolve_device
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.sampler import Sampler
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.spaces import unit_scale
+from metarl.run.config import resolve_device
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import generator
-from metarl.spaces import unit_scale
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 RESULTS = Path(__file__).parent / "results"
 TASKS, STEPS, ROUNDS = 32, 50, 3

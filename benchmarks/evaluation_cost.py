@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from mujoco.batch import Batch
 
-from metarl.config import RunConfig, TrainConfig
+from metarl.devices.runtime import keep_freed_memory
 from metarl.envs.simulation.batched import gymnasium_model
-from metarl.evaluation import adaptation_curve
-from metarl.rollout import Rollout
-from metarl.runtime import keep_freed_memory
-from metarl.sampler import Sampler
+from metarl.evaluation.evaluate import adaptation_curve
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 
 RESULTS = Path(__file__).parent / "results" / "evaluation_cost.json"
 FRAME_SKIP = 5

@@ -25,13 +25,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 import metarl
-from metarl.baselines import LinearBaseline, linear_features
-from metarl.distributions import Distribution
-from metarl.learner import Actor, OpenState
-from metarl.params import flatten, gradient, leaf, per_task
-from metarl.policies import Policy, make_policy
-from metarl.returns import discounted_returns, generalized_advantages, per_task_mean
-from metarl.rollout import Rollout
+from metarl.learning.baselines import LinearBaseline, linear_features
+from metarl.learning.learner import Actor, OpenState
+from metarl.learning.policies import Policy, make_policy
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import flatten, gradient, leaf, per_task
+from metarl.rollouts.returns import discounted_returns, generalized_advantages, per_task_mean
+from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
 
 RESULTS = Path(__file__).parent / "results" / "gradient_quality.json"

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from gymnasium.vector import AutoresetMode
 
+from metarl.devices.runtime import keep_freed_memory
 from metarl.envs.grid.engine import GridFamily
-from metarl.family import FAMILIES, make_family
-from metarl.runtime import keep_freed_memory
+from metarl.families.family import FAMILIES, make_family
 from metarl.seeding import generator
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 RESULTS = Path(__file__).parent / "results" / "gridworlds.json"
 

@@ -1,4 +1,4 @@
-"""Coverage of 95 % intervals: those of ``metarl.statistics``, and commonly used bootstraps.
+"""Coverage of 95 % intervals: those of ``metarl.numerics.statistics``, and commonly used bootstraps.
 
     python benchmarks/interval_coverage.py
 
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from metarl.statistics import (
+from metarl.numerics.statistics import (
     Interval,
     Scores,
     Statistic,

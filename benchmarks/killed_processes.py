@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import tyro
 
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
 
 TRAIN = ["train", "maml-vpg", "navigation-2d", "--hidden-sizes", "8", "--horizon", "20", "--tasks-per-batch", "4"]
 TRAIN += ["--episodes-per-task", "4", "--checkpoint-every", "3", "--track", "disabled"]

@@ -18,10 +18,10 @@ import matplotlib.figure  # noqa: F401 (so that each process need not import it 
 import stable_baselines3  # noqa: F401
 import torch
 
-import metarl.metrics_file
-from metarl.checkpoint_format import encode
+import metarl.run.metrics_file
 from metarl.experiments.commands.main import main as metarl_command
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
+from metarl.storage.checkpoint_format import encode
 
 CALLS = ("replace", "link", "fsync", "unlink", "rename", "mkdir", "write")
 COMMON = (
@@ -93,8 +93,8 @@ def run_counted(words: list[str], number: int) -> int:
 
     for name in CALLS:
         setattr(os, name, dying_before(getattr(os, name)))
-    append = metarl.metrics_file.append_row
-    metarl.metrics_file.append_row = dying_within(append)
+    append = metarl.run.metrics_file.append_row
+    metarl.run.metrics_file.append_row = dying_within(append)
     for name in ("write_bytes", "write_text"):
         setattr(Path, name, dying_within(getattr(Path, name)))
     code = metarl_command(words)

@@ -18,9 +18,9 @@ import torch
 
 from metarl.agents.baselines.bandit_rules import BanditRuleConfig
 from metarl.agents.language.language import LanguageConfig
-from metarl.config import RunConfig, TrainConfig
-from metarl.evaluation import adaptation_curve
-from metarl.sampler import Sampler
+from metarl.evaluation.evaluate import adaptation_curve
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 
 RESULTS = Path(__file__).parent / "results" / "language_model.json"
 # Preset, episodes of a trial, and tasks. All goals of GridNavi are test tasks, as in the comparison gridnavi-shared.

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 import metarl  # noqa: F401 (registers families and learners)
-from metarl.config import RunConfig, TrainConfig
+from metarl.devices.runtime import keep_freed_memory
 from metarl.errors import InputError
-from metarl.family import FAMILIES
-from metarl.learner import LEARNERS
-from metarl.rollout import Rollout
-from metarl.runtime import keep_freed_memory
-from metarl.sampler import Sampler
+from metarl.families.family import FAMILIES
+from metarl.learning.learner import LEARNERS
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed
 
 RESULTS = Path(__file__).parent / "results" / "learner_updates.json"

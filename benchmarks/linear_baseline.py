@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from metarl.baselines import RIDGE, LinearBaseline, linear_features, projected
+from metarl.learning.baselines import RIDGE, LinearBaseline, linear_features, projected
 
 RESULTS = Path(__file__).parent / "results" / "linear_baseline.json"
 SIZES = (64, 256, 510, 1024, 2048, 12288)

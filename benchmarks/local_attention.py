@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from metarl.agents.in_context.memories import transformer
 from metarl.agents.in_context.memories.transformer import Transformer
-from metarl.runtime import keep_freed_memory
+from metarl.devices.runtime import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "local_attention.json"
 TRIALS, INPUTS, SIZE, LAYERS, HEADS = 4, 9, 64, 2, 4

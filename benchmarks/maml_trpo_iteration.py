@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from mujoco.batch import Batch
 
-import metarl.sampler
+import metarl.sampling.sampler
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.devices.runtime import keep_freed_memory
 from metarl.envs.simulation.batched import gymnasium_model
-from metarl.networks import ACTIVATIONS
-from metarl.runtime import keep_freed_memory
-from metarl.sampler import Sampler
+from metarl.networks.mlp import ACTIVATIONS
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 
 EPISODES, FRAME_SKIP = 20, 5
 
@@ -91,7 +91,7 @@ def main() -> None:
     if "malloc" not in options.without:
         keep_freed_memory()
     if "threads" in options.without:
-        vars(metarl.sampler)["single_torch_thread"] = nullcontext
+        vars(metarl.sampling.sampler)["single_torch_thread"] = nullcontext
     if "tanh" in options.without:
         ACTIVATIONS["tanh"] = torch.tanh
     medians = measure(options.rounds, options.curvature_fraction, options.tasks, options.horizon)

@@ -36,11 +36,11 @@ from metarl.agents.in_context.memories.memory import MEMORIES, Memory, last_step
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.config import RunConfig, TrainConfig
-from metarl.learner import Learner
-from metarl.rollout import Rollout
-from metarl.runtime import keep_freed_memory, single_torch_thread
-from metarl.sampler import Sampler
+from metarl.devices.runtime import keep_freed_memory, single_torch_thread
+from metarl.learning.learner import Learner
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import generator
 
 RESULTS = Path(__file__).parent / "results" / "memory_step.json"

@@ -30,13 +30,13 @@ import torch
 from gymnasium.vector import AutoresetMode
 from mujoco.batch import Batch
 
+from metarl.devices.runtime import keep_freed_memory
 from metarl.envs.manipulation.arms import STATE, SUBSTEPS
 from metarl.envs.manipulation.initial_states import prototype
 from metarl.envs.manipulation.package import load_package
 from metarl.envs.manipulation.worlds import ACTION_SCALE
 from metarl.envs.wrapped.meta_world import MetaWorldML10
-from metarl.runtime import keep_freed_memory
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 RESULTS = Path(__file__).parent / "results" / "metaworld_sampling.json"
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("performance.md", "meta-world.md")]

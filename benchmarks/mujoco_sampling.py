@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers the families)
-from metarl.distributions import DiagonalGaussian
-from metarl.family import make_family
-from metarl.learner import Actor
-from metarl.runtime import keep_freed_memory
-from metarl.sampler import Sampler
+from metarl.devices.runtime import keep_freed_memory
+from metarl.families.family import make_family
+from metarl.learning.learner import Actor
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import generator
 
 TASKS, EPISODES, HORIZON = 32, 16, 200

@@ -50,9 +50,9 @@ def work(options: Options) -> None:
     import torch
 
     from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-    from metarl.config import RunConfig, TrainConfig
-    from metarl.distributed import DistributedProcesses, processes_here
-    from metarl.sampler import Sampler
+    from metarl.devices.distributed import DistributedProcesses, processes_here
+    from metarl.run.config import RunConfig, TrainConfig
+    from metarl.sampling.sampler import Sampler
     from metarl.seeding import derive_seed
 
     torch.set_num_threads(1)

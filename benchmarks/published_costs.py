@@ -13,11 +13,11 @@ import json
 import tempfile
 import time
 
-from metarl.callbacks import Callback, Training
-from metarl.config import TrainConfig
+from metarl.devices.runtime import single_torch_thread
 from metarl.experiments.published import COSTS, MODULES, find_published
-from metarl.runtime import single_torch_thread
-from metarl.training import train
+from metarl.run.config import TrainConfig
+from metarl.training.callbacks import Callback, Training
+from metarl.training.train import train
 
 ITERATIONS = 3
 FEW = 10

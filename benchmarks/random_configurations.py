@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import metarl  # noqa: F401 (registers every learner)
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, RunError
-from metarl.learner import LEARNERS
-from metarl.training import train
+from metarl.learning.learner import LEARNERS
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.training.train import train
 
 FAMILIES = ("bandit", "tabular-mdp", "navigation-2d", "gridnavi", "four-rooms")
 REALS = (-1.0, 0.0, 1e-8, 0.01, 0.3, 0.9, 1.0, 5.0, 1e4, 1e30, float("nan"), float("inf"))

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmarks import damage, kills
 from benchmarks.random_configurations import FAMILIES, outcome
-from metarl.config_file import recorded_versions
-from metarl.files import write_json
-from metarl.learner import LEARNERS
+from metarl.learning.learner import LEARNERS
+from metarl.run.config_file import recorded_versions
+from metarl.storage.files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "reliability.json"
 RANDOM_KILLS, DAMAGED, CONFIGURATIONS = 25, 520, 40  # of each learner

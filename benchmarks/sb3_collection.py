@@ -23,9 +23,9 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
-from metarl.family import FAMILIES, make_family
-from metarl.runtime import keep_freed_memory
-from metarl.vector_env import TaskVectorEnv
+from metarl.devices.runtime import keep_freed_memory
+from metarl.families.family import FAMILIES, make_family
+from metarl.worlds.vector_env import TaskVectorEnv
 
 FAMILY = "gridnavi"
 NEVER = 10**9

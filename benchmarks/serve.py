@@ -27,8 +27,8 @@ import numpy as np
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.client import Client
-from metarl.config import RunConfig, TrainConfig
-from metarl.training import train
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.training.train import train
 
 SERVE = [sys.executable, "-m", "metarl.experiments.commands.main", "serve"]
 RESULTS = Path(__file__).parent / "results" / "serve.json"

@@ -22,10 +22,10 @@ import torch
 
 from benchmarks.served_process import ServedProcess, free_port
 from metarl.client import Client
-from metarl.config import RunConfig, TrainConfig
-from metarl.evaluation import load_run
-from metarl.numpy_env import TaskEnv
-from metarl.training import train
+from metarl.evaluation.evaluate import load_run
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.training.train import train
+from metarl.worlds.numpy_env import TaskEnv
 
 FORKED = get_context("fork")
 LEARNERS = ("maml-trpo", "rl2")

@@ -1,6 +1,6 @@
 """Task families. Importing this package registers every family in it, here and in Gymnasium.
 
-A family is one file: a frozen dataclass decorated with ``metarl.family.register_family``.
+A family is one file: a frozen dataclass decorated with ``metarl.families.family.register_family``.
 """
 
 from metarl.registry import import_all

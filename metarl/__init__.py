@@ -19,54 +19,55 @@ from metarl.listing import register_ids
 
 if TYPE_CHECKING:
     from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
-    from metarl.callbacks import Callback, EarlyStopping, KeepBest, TimeLimit
     from metarl.checks.families import check_family
     from metarl.checks.learners import check_learner
-    from metarl.config import RunConfig, TrainConfig
     from metarl.errors import InputError, MetarlError, RunError
-    from metarl.evaluation import AdaptationCurve, adaptation_curve, evaluate, load_run, load_session
-    from metarl.export import export_policy
-    from metarl.family import make_family
-    from metarl.sampler import Sampler
-    from metarl.session import Session
-    from metarl.settings_file import config_from_file
-    from metarl.splits import TaskSplit
-    from metarl.text_wrapper import TextWrapper
-    from metarl.training import resume, train
-    from metarl.trial_env import TrialEnv, TrialVectorEnv
+    from metarl.evaluation.evaluate import adaptation_curve, evaluate, load_run, load_session
+    from metarl.evaluation.export import export_policy
+    from metarl.families.family import make_family
+    from metarl.families.splits import TaskSplit
+    from metarl.run.adaptation_curve import AdaptationCurve
+    from metarl.run.config import RunConfig, TrainConfig
+    from metarl.run.settings_file import config_from_file
+    from metarl.sampling.sampler import Sampler
+    from metarl.sampling.session import Session
+    from metarl.training.callbacks import Callback, EarlyStopping, KeepBest, TimeLimit
+    from metarl.training.train import resume, train
+    from metarl.worlds.text_wrapper import TextWrapper
+    from metarl.worlds.trial_env import TrialEnv, TrialVectorEnv
 
     __version__: str
 
 # The modules of the public names.
 _HOMES = {
-    "AdaptationCurve": "evaluation",
-    "Callback": "callbacks",
-    "EarlyStopping": "callbacks",
+    "AdaptationCurve": "run.adaptation_curve",
+    "Callback": "training.callbacks",
+    "EarlyStopping": "training.callbacks",
     "InputError": "errors",
-    "KeepBest": "callbacks",
+    "KeepBest": "training.callbacks",
     "MetarlError": "errors",
-    "RunConfig": "config",
+    "RunConfig": "run.config",
     "RunError": "errors",
-    "Sampler": "sampler",
+    "Sampler": "sampling.sampler",
     "Sb3VecEnv": "agents.baselines.sb3.vec_env",
-    "Session": "session",
-    "TaskSplit": "splits",
-    "TextWrapper": "text_wrapper",
-    "TimeLimit": "callbacks",
-    "TrainConfig": "config",
-    "TrialEnv": "trial_env",
-    "TrialVectorEnv": "trial_env",
-    "adaptation_curve": "evaluation",
+    "Session": "sampling.session",
+    "TaskSplit": "families.splits",
+    "TextWrapper": "worlds.text_wrapper",
+    "TimeLimit": "training.callbacks",
+    "TrainConfig": "run.config",
+    "TrialEnv": "worlds.trial_env",
+    "TrialVectorEnv": "worlds.trial_env",
+    "adaptation_curve": "evaluation.evaluate",
     "check_family": "checks.families",
     "check_learner": "checks.learners",
-    "config_from_file": "settings_file",
-    "evaluate": "evaluation",
-    "export_policy": "export",
-    "load_run": "evaluation",
-    "load_session": "evaluation",
-    "make_family": "family",
-    "resume": "training",
-    "train": "training",
+    "config_from_file": "run.settings_file",
+    "evaluate": "evaluation.evaluate",
+    "export_policy": "evaluation.export",
+    "load_run": "evaluation.evaluate",
+    "load_session": "evaluation.evaluate",
+    "make_family": "families.family",
+    "resume": "training.train",
+    "train": "training.train",
 }
 
 __all__ = [

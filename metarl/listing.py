@@ -53,8 +53,8 @@ def register_id(env_id: str, family: str) -> None:
         return
     gymnasium.register(
         env_id,
-        entry_point="metarl.make_env:make_env",
-        vector_entry_point="metarl.make_env:make_vector_env",
+        entry_point="metarl.worlds.make_env:make_env",
+        vector_entry_point="metarl.worlds.make_env:make_vector_env",
         kwargs={"family": family},
         disable_env_checker=True,
     )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.episodes import RunningEpisodes
-from metarl.joint_acting import Choice, act_together
+from metarl.sampling.episodes import RunningEpisodes
+from metarl.sampling.joint_acting import Choice, act_together
 from metarl.serving.metrics import Metrics
 from metarl.serving.served import Served
 

@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 
+from metarl.families.spaces import one_line
 from metarl.serving import messages
 from metarl.serving.catalogue import learner_of
 from metarl.serving.direct import Direct, Shortcut
@@ -21,7 +22,6 @@ from metarl.serving.guard import Guard
 from metarl.serving.problems import NotStored, Refusal
 from metarl.serving.served import Served
 from metarl.serving.service import Service
-from metarl.spaces import one_line
 
 PAGE = Path(__file__).with_name("page.html")
 OPEN_PATHS = ("/", "/health", "/openapi.json")

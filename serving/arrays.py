@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from metarl.families.spaces import one_line, unit_range
 from metarl.serving.problems import BadRequest
-from metarl.spaces import one_line, unit_range
 
 KINDS = {"b": "booleans", "iu": "integers", "biu": "integers", "iuf": "numbers"}
 

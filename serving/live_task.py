@@ -13,18 +13,18 @@ from typing import Any
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.episodes import RunningEpisodes, join_episodes
+from metarl.devices.graphs import tensors_of
 from metarl.errors import MetarlError
-from metarl.graphs import tensors_of
-from metarl.joint_acting import Choice, act_again
-from metarl.recorded import side_by_side
-from metarl.rollout import Rollout
+from metarl.rollouts.rollout import Rollout
+from metarl.run.recorded import side_by_side
+from metarl.sampling.episodes import RunningEpisodes, join_episodes
+from metarl.sampling.joint_acting import Choice, act_again
+from metarl.sampling.session import Session
 from metarl.seeding import derive_seed
 from metarl.serving.messages import Outcome
 from metarl.serving.models import Round, Task
 from metarl.serving.served import Served
 from metarl.serving.stored import choice_of, next_observations_of, observations_of, outcome_of
-from metarl.session import Session
 
 
 @dataclass

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.rollout import Episode
+from metarl.families.spaces import is_bounded_box
+from metarl.rollouts.rollout import Episode
 from metarl.serving import arrays
 from metarl.serving.live_task import LiveTask
 from metarl.serving.messages import ExecuteTask, Feedback, Recorded
 from metarl.serving.problems import BadRequest, OutOfOrder
 from metarl.serving.served import Served
-from metarl.spaces import is_bounded_box
 
 
 def observation(served: Served, live: LiveTask, asked: ExecuteTask) -> Tensor:

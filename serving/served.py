@@ -11,11 +11,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.config import TrainConfig
-from metarl.distributions import Distribution
-from metarl.family import TaskFamily
-from metarl.joint_acting import WIDTH, rows_agree
-from metarl.learner import Learner
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import Learner
+from metarl.numerics.distributions import Distribution
+from metarl.run.config import TrainConfig
+from metarl.sampling.joint_acting import WIDTH, rows_agree
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import uvicorn
 from sqlalchemy import insert
 
 from metarl.errors import InputError
-from metarl.evaluation import load_run
-from metarl.run_directory import CheckpointChoice, RunDirectory
-from metarl.run_identity import run_id
+from metarl.evaluation.evaluate import load_run
+from metarl.run.directory import CheckpointChoice, RunDirectory
+from metarl.run.identity import run_id
 from metarl.serving.app import Limits, make_app
 from metarl.serving.catalogue import learner_of
 from metarl.serving.database import Database

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.rollout import Rollout
+from metarl.rollouts.rollout import Rollout
 from metarl.serving import catalogue, requests, stored
 from metarl.serving.acting import Acting, torch_thread
 from metarl.serving.database import Database

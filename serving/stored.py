@@ -10,10 +10,10 @@ from sqlmodel import col
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.distributions import Distribution
-from metarl.episodes import rollout_of_steps
-from metarl.joint_acting import Choice
-from metarl.rollout import Episode, Rollout
+from metarl.numerics.distributions import Distribution
+from metarl.rollouts.rollout import Episode, Rollout
+from metarl.sampling.episodes import rollout_of_steps
+from metarl.sampling.joint_acting import Choice
 from metarl.serving.database import Write
 from metarl.serving.models import STEPS, Round, Step, Task
 from metarl.serving.served import Form, Served, to_bytes

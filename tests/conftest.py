@@ -14,7 +14,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in child processes
 
 # Fixtures import what they need, because the process that only distributes tests reads this file too.
-DRAWING = ("metarl.training_loop", "metarl.experiments.commands.run_files")
+DRAWING = ("metarl.training.loop", "metarl.experiments.commands.run_files")
 
 
 def pytest_collection_finish() -> None:
@@ -28,7 +28,7 @@ def _few_validation_tasks() -> Iterator[None]:
     from tests.runs import VALIDATION_TASKS
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metarl.training_loop.VALIDATION_TASKS", VALIDATION_TASKS)
+        patch.setattr("metarl.training.loop.VALIDATION_TASKS", VALIDATION_TASKS)
         yield
 
 
@@ -49,7 +49,7 @@ def _plain_curves() -> Iterator[None]:
 @pytest.fixture
 def real_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let training and evaluation draw their curves."""
-    from metarl.figures import draw_adaptation_curve
+    from metarl.evaluation.figures import draw_adaptation_curve
 
     for module in DRAWING:
         monkeypatch.setattr(f"{module}.draw_adaptation_curve", draw_adaptation_curve)

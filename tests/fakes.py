@@ -11,12 +11,12 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.distributions import DiagonalGaussian, Distribution
-from metarl.family import Transition
-from metarl.learner import Actor, OpenState
-from metarl.policies import Policy
-from metarl.rollout import Rollout
-from metarl.tensor_family import State, TensorFamily
+from metarl.families.family import Transition
+from metarl.families.tensor_family import State, TensorFamily
+from metarl.learning.learner import Actor, OpenState
+from metarl.learning.policies import Policy
+from metarl.numerics.distributions import DiagonalGaussian, Distribution
+from metarl.rollouts.rollout import Rollout
 
 # An action component that makes the world hand out a NaN: the first one in the reward, the second in the observation.
 POISON = 7.0

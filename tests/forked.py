@@ -24,7 +24,7 @@ import torch
 import metarl.agents
 import metarl.envs
 import metarl.experiments.commands.train
-import metarl.training  # noqa: F401
+import metarl.training.train  # noqa: F401
 from metarl.experiments.commands.main import main
 
 ROOT = Path(__file__).parents[1]

@@ -234,7 +234,7 @@ class PretendDevice(TorchDispatchMode):
         self._stack.close()
 
     def record(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> Graph:
-        """Record a piece of work, as ``metarl.graphs.record_on_cuda`` does; nothing may wait within it.
+        """Record a piece of work, as ``metarl.devices.graphs.record_on_cuda`` does; nothing may wait within it.
 
         On CUDA it is not done meanwhile; here it is, and what it changed is put back.
         """

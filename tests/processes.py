@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from metarl.distributions import Distribution
-from metarl.processes import Processes
-from metarl.rollout import Rollout
+from metarl.devices.processes import Processes
+from metarl.numerics.distributions import Distribution
+from metarl.rollouts.rollout import Rollout
 
 Result = TypeVar("Result")
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import metarl.training_loop
-from metarl.distributed import DistributedProcesses
+import metarl.training.loop
+from metarl.devices.distributed import DistributedProcesses
 from tests.forked import CONTEXT, start_server
 
 
@@ -52,7 +52,7 @@ class Ranks:
 
 def _serve(rank: int, most: int, store: str, end: Connection) -> None:
     torch.set_num_threads(1)
-    metarl.training_loop.draw_adaptation_curve = lambda *given: None  # pictures take most of the time
+    metarl.training.loop.draw_adaptation_curve = lambda *given: None  # pictures take most of the time
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=most)
     groups = {size: dist.new_group(range(size)) for size in range(1, most + 1)}
     while (job := end.recv()) is not None:

@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-import metarl.training_loop
+import metarl.training.loop
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Distribution
-from metarl.evaluation import AdaptationCurve
-from metarl.learner import LEARNERS, Actor, Learner
-from metarl.metrics_file import MetricsRow
-from metarl.params import flatten
-from metarl.rollout import Rollout
-from metarl.run_directory import RunDirectory
-from metarl.sampler import Sampler
-from metarl.trust_region import TrustRegionConfig
+from metarl.learning.learner import LEARNERS, Actor, Learner
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import flatten
+from metarl.rollouts.rollout import Rollout
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.metrics_file import MetricsRow
+from metarl.sampling.sampler import Sampler
 
 VALIDATION_TASKS = 4  # of every run that is trained in a test
 # Learners without files of their own; a language model is tested in tests/agents/language.
@@ -195,10 +195,10 @@ def same(one: Any, other: Any) -> bool:
 
 def script_validation(monkeypatch: pytest.MonkeyPatch, returns: Sequence[float]) -> None:
     """Let the validations of training runs measure these returns, one after the other."""
-    measure, values = metarl.training_loop.adaptation_curve, iter(returns)
+    measure, values = metarl.training.loop.adaptation_curve, iter(returns)
 
     def scripted(*given: Any) -> AdaptationCurve:
         curve = measure(*given)
         return dataclasses.replace(curve, returns=np.full_like(curve.returns, next(values)))
 
-    monkeypatch.setattr("metarl.training_loop.adaptation_curve", scripted)
+    monkeypatch.setattr("metarl.training.loop.adaptation_curve", scripted)

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.config import RunConfig, TrainConfig
+from metarl.devices.processes import Processes
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate, load_run
-from metarl.learner import LEARNERS
-from metarl.metrics import VALIDATION_TASKS
-from metarl.processes import Processes
-from metarl.replay_files import ReplayFiles
-from metarl.run_directory import RunDirectory
-from metarl.training import resume, train
-from metarl.trust_region import TrustRegionConfig
+from metarl.evaluation.evaluate import evaluate, load_run
+from metarl.learning.learner import LEARNERS
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.metrics import VALIDATION_TASKS
+from metarl.run.replay_files import ReplayFiles
+from metarl.training.train import resume, train
 from tests.agents.test_sharded_updates import leaves
 from tests.ranks import Ranks
 from tests.runs import numbers
@@ -58,7 +58,7 @@ def config(name: str, out: Path, family: str | None = None, **run: Any) -> Train
 
 @pytest.fixture(autouse=True)
 def _validation_tasks_of_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metarl.training_loop.VALIDATION_TASKS", VALIDATION_TASKS)
+    monkeypatch.setattr("metarl.training.loop.VALIDATION_TASKS", VALIDATION_TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_a_failure_of_one_process_ends_all_with_its_line(ranks: Ranks, tmp_path:
 
 
 def poisoned(processes: Processes, run: TrainConfig) -> None:
-    from metarl.sampler import Sampler
+    from metarl.sampling.sampler import Sampler
 
     collect = Sampler._step
 

@@ -17,8 +17,6 @@ import metarl
 from benchmarks import metaworld_sampling
 from benchmarks.tables import fill_page
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
-from metarl.config import RunConfig
-from metarl.encoders import ENCODERS
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.experiments.commands.check import CheckOptions
 from metarl.experiments.commands.collect import CollectOptions
@@ -35,12 +33,14 @@ from metarl.experiments.learning import curve, steps_to_match, tables
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.published import MODULES
 from metarl.experiments.tools import belief_pictures, few_shot, metaworld_evaluation, over_http
-from metarl.family import FAMILIES, make_family
-from metarl.family_settings import settable
-from metarl.learner import LEARNERS
-from metarl.task_source import TASK_SOURCES, PlrConfig
-from metarl.tracking.labels import RunLabels
-from metarl.trust_region import TrustRegionConfig
+from metarl.families.family import FAMILIES, make_family
+from metarl.families.family_settings import settable
+from metarl.learning.learner import LEARNERS
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.networks.encoders import ENCODERS
+from metarl.run.config import RunConfig
+from metarl.run.labels import RunLabels
+from metarl.sampling.task_source import TASK_SOURCES, PlrConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from metarl.experiments.commands.main import main
-from metarl.run_directory import RunDirectory
-from metarl.training import resume, train
+from metarl.run.directory import RunDirectory
+from metarl.training.train import resume, train
 from tests.runs import numbers, same, tiny
 
 # One of each kind: by gradient, with a memory, with a model, with replay buffers of steps and of trials, and of SB3.

@@ -10,15 +10,15 @@ from torch import Tensor
 import metarl
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.in_context.memories.memory import MEMORIES
-from metarl.distributions import Distribution
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
-from metarl.family import FAMILIES, TaskFamily
-from metarl.learner import LEARNERS, Actor
-from metarl.params import per_task
-from metarl.policies import make_policy
+from metarl.families.family import FAMILIES, TaskFamily
+from metarl.learning.learner import LEARNERS, Actor
+from metarl.learning.policies import make_policy
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import per_task
 from metarl.seeding import generator
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 from tests.fakes import PolicyActor
 
 pytestmark = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import metarl
-from metarl.config_file import refuse_unknown_settings
+from metarl.run.config_file import refuse_unknown_settings
 
 PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
 FILES = dict(re.findall(r"^## (.*?)\n.*?^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))

@@ -8,16 +8,16 @@ import torch
 from gymnasium.spaces import Discrete
 
 from metarl.agents.in_context.memories.memory import MEMORIES
+from metarl.devices.graphs import RECORDERS
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.envs.simulation import batched
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.graphs import RECORDERS
-from metarl.learner import LEARNERS, Learner
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.splits import TaskSplit
-from metarl.trust_region import TrustRegionConfig
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.splits import TaskSplit
+from metarl.learning.learner import LEARNERS, Learner
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
 from tests.pretend import MODULE, NAME, ROOT, PretendDevice, PretendTensor
 from tests.runs import SELF_CONTAINED
 

@@ -12,12 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.distributions import Categorical
 from metarl.errors import InputError
-from metarl.family import TaskFamily
-from metarl.learner import Learner, OpenState, register_learner
-from metarl.rollout import Rollout
-from metarl.spaces import one_line
+from metarl.families.family import TaskFamily
+from metarl.families.spaces import one_line
+from metarl.learning.learner import Learner, OpenState, register_learner
+from metarl.numerics.distributions import Categorical
+from metarl.rollouts.rollout import Rollout
 from metarl.validation import require_choice, require_counts, require_not_negative
 
 Rule = Literal["thompson", "ucb", "greedy"]

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.baselines.random_policy import Unlearning
-from metarl.distributions import Distribution
 from metarl.errors import InputError
-from metarl.family import TaskFamily
-from metarl.learner import OpenState, register_learner
-from metarl.solved import require_solved
-from metarl.views import AdvisedFamily
+from metarl.families.family import TaskFamily
+from metarl.families.solved import require_solved
+from metarl.families.views import AdvisedFamily
+from metarl.learning.learner import OpenState, register_learner
+from metarl.numerics.distributions import Distribution
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.distributions import Distribution
-from metarl.family import TaskFamily
-from metarl.learner import Learner, OpenState, register_learner
-from metarl.noise import draw_rows
-from metarl.policies import distribution_of_logits
-from metarl.rollout import Rollout
-from metarl.spaces import require_actions
+from metarl.families.family import TaskFamily
+from metarl.families.spaces import require_actions
+from metarl.learning.learner import Learner, OpenState, register_learner
+from metarl.learning.policies import distribution_of_logits
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.noise import draw_rows
+from metarl.rollouts.rollout import Rollout
 
 
 @dataclass(frozen=True)

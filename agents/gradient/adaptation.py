@@ -19,15 +19,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.baselines import estimate_advantages
-from metarl.distributions import Distribution
+from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.errors import RunError
-from metarl.learner import Learner, OpenState
-from metarl.params import gradient, names
-from metarl.policies import Policy
-from metarl.processes import ONE_PROCESS, Processes
-from metarl.returns import per_task_mean
-from metarl.rollout import Rollout
+from metarl.learning.baselines import estimate_advantages
+from metarl.learning.learner import Learner, OpenState
+from metarl.learning.policies import Policy
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import gradient, names
+from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.rollout import Rollout
 
 SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
 # Description of the metric ``adaptation_kl``.

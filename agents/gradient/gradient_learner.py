@@ -22,13 +22,13 @@ from metarl.agents.gradient.adaptation import (
     likelihood_ratio,
     mean_kl,
 )
-from metarl.distributions import Distribution
-from metarl.family import TaskFamily
-from metarl.optimizers import OptimizerConfig, make_optimizer
-from metarl.params import leaf, names, per_task, tensors
-from metarl.policies import CONTEXT, PolicyKind, make_policy
-from metarl.returns import per_task_mean
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.policies import CONTEXT, PolicyKind, make_policy
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import leaf, names, per_task, tensors
+from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
 from metarl.validation import (
     require_choice,

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes, likelihood_ratio, mean_kl, require_finite
 from metarl.agents.gradient.gradient_learner import AdamConfig, AdamLearner
-from metarl.distributions import Distribution
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.params import gradient, leaf, tensors
-from metarl.returns import per_task_mean
-from metarl.rollback import restored_on_error
-from metarl.rollout import Rollout
-from metarl.transfer import read
+from metarl.devices.transfer import read
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.learning.rollback import restored_on_error
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import gradient, leaf, tensors
+from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.rollout import Rollout
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes, surrogate
 from metarl.agents.gradient.gradient_learner import GradientConfig, GradientLearner
-from metarl.distributions import Distribution
+from metarl.devices.transfer import read
 from metarl.errors import RunError
-from metarl.learner import register_learner
-from metarl.params import flatten, gradient, leaf, tensors, unflatten
-from metarl.returns import per_task_mean
-from metarl.rollout import Rollout
-from metarl.transfer import read
-from metarl.trust_region import TrustRegionConfig, trust_region_step
+from metarl.learning.learner import register_learner
+from metarl.learning.trust_region import TrustRegionConfig, trust_region_step
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import flatten, gradient, leaf, tensors, unflatten
+from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.rollout import Rollout
 from metarl.validation import require_counts, require_unit
 
 

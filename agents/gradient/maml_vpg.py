@@ -10,11 +10,11 @@ from typing import ClassVar
 
 from metarl.agents.gradient.adaptation import require_finite, surrogate
 from metarl.agents.gradient.gradient_learner import AdamConfig, AdamLearner
-from metarl.learner import register_learner
-from metarl.params import gradient, leaf, tensors
-from metarl.rollback import restored_on_error
-from metarl.rollout import Rollout
-from metarl.transfer import read
+from metarl.devices.transfer import read
+from metarl.learning.learner import register_learner
+from metarl.learning.rollback import restored_on_error
+from metarl.numerics.params import gradient, leaf, tensors
+from metarl.rollouts.rollout import Rollout
 
 
 @dataclass(frozen=True)

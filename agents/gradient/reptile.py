@@ -25,15 +25,15 @@ from metarl.agents.gradient.adaptation import (
     mean_kl,
 )
 from metarl.agents.gradient.gradient_learner import PolicyConfig, annealed
+from metarl.devices.transfer import read
 from metarl.errors import RunError
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.params import gradient, leaf, names, per_task, tensors
-from metarl.policies import make_policy
-from metarl.returns import per_task_mean
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.learning.policies import make_policy
+from metarl.numerics.params import gradient, leaf, names, per_task, tensors
+from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
-from metarl.transfer import read
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive, require_unit
 
 InnerOptimizer = Literal["adam", "sgd"]

@@ -15,10 +15,10 @@ from torch import Tensor
 from metarl.agents.in_context.imitation import ImitationConfig, ImitationLearner
 from metarl.agents.in_context.selected_trials import lengths_read
 from metarl.agents.in_context.step_inputs import ActionDistribution
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.rollout import Rollout
-from metarl.trials import Trials
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.validation import require_counts
 
 

@@ -1,8 +1,9 @@
 """DPT, the decision-pretrained transformer (Lee et al. 2023): it predicts the best action from transitions of a task.
 
-The labels are the best actions given the task, which are known in solved families (``metarl.solved``). What the policy
-reads is evidence about the task, in any order. A policy that predicts the best action of an unknown task as well as
-possible is posterior sampling (their section 5): it acts as often as an action is the best one, given the evidence.
+The labels are the best actions given the task, which are known in solved families (``metarl.families.solved``). What
+the policy reads is evidence about the task, in any order. A policy that predicts the best action of an unknown task as
+well as possible is posterior sampling (their section 5): it takes an action as often as that action is the best one,
+given the evidence.
 """
 
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from metarl.agents.in_context.memories.memory import TransitionReader
 from metarl.agents.in_context.selected_trials import lengths_read
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.errors import InputError
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.rollout import Rollout
-from metarl.trials import LabelledTrials, Trials
-from metarl.views import labelled
+from metarl.families.family import TaskFamily
+from metarl.families.views import labelled
+from metarl.learning.learner import register_learner
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import LabelledTrials, Trials
 
 
 @dataclass(frozen=True)

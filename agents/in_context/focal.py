@@ -18,9 +18,9 @@ from metarl.agents.in_context.pearl_config import PearlConfig, TaskEncoderName
 from metarl.agents.in_context.pearl_networks import drawn
 from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.replay import Transitions
-from metarl.distributions import DiagonalGaussian
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.numerics.distributions import DiagonalGaussian
 from metarl.seeding import generator
 from metarl.validation import require_not_negative
 

@@ -17,8 +17,8 @@ from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, Memor
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
 from metarl.validation import require_counts, require_layers
 
 

@@ -19,15 +19,15 @@ from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, Memor
 from metarl.agents.in_context.selected_trials import selected
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialPolicy, small_layer
+from metarl.devices.processes import Shard
+from metarl.devices.transfer import read, send
 from metarl.errors import RunError
-from metarl.family import TaskFamily
-from metarl.noise import draw_rows
-from metarl.processes import Shard
-from metarl.rollback import restored_on_error
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.rollback import restored_on_error
+from metarl.numerics.noise import draw_rows
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import generator
-from metarl.transfer import read, send
-from metarl.trials import Trials
 from metarl.validation import require_counts, require_not_negative, require_positive
 
 

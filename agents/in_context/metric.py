@@ -20,14 +20,14 @@ from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.task_metrics import METRICS, Metric
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.agents.in_context.varibad_networks import KnowingActorCritic
+from metarl.devices.transfer import send
 from metarl.errors import InputError
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.noise import BatchGenerator, draw_rows
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.numerics.noise import BatchGenerator, draw_rows
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import generator
-from metarl.transfer import send
-from metarl.trials import Trials
 from metarl.validation import require_choice, require_counts, require_layers, require_positive
 
 MetricName = Literal["contrastive", "siamese", "prototypical", "matching", "relation", "focal"]

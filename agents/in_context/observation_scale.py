@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from metarl.processes import ONE_PROCESS, Processes
+from metarl.devices.processes import ONE_PROCESS, Processes
 
 MOST_DEVIATIONS = 10.0
 

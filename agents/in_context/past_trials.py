@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.selected_trials import selected
-from metarl.noise import BatchGenerator
-from metarl.processes import ONE_PROCESS, Processes
-from metarl.replay import gathered, kept_by
-from metarl.transfer import send
-from metarl.trials import Trials
+from metarl.devices.processes import ONE_PROCESS, Processes
+from metarl.devices.transfer import send
+from metarl.learning.replay import gathered, kept_by
+from metarl.numerics.noise import BatchGenerator
+from metarl.rollouts.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class PastTrials:
         self.newest, self.added = newest, newest.added
 
     def read(self, start: int, stop: int, processes: Processes = ONE_PROCESS) -> dict[str, Tensor]:
-        """Return trials by their numbers; see ``metarl.replay.Replay``."""
+        """Return trials by their numbers; see ``metarl.learning.replay.Replay``."""
         assert self.newest is not None
         numbers = self.added - 1 - self.newest.ages
         asked = (numbers >= start) & (numbers < stop)
@@ -100,7 +100,7 @@ class PastTrials:
         return gathered(numbers[asked], vars(trials), processes)
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
-        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        """Take over what ``read`` returned; see ``metarl.learning.replay.Replay``."""
         self.newest, self.added = None, added
         first = added - sum(len(piece["rewards"]) for piece in pieces)
         length = max((piece["valid"].shape[1] for piece in pieces), default=0)  # the same on every process

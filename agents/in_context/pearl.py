@@ -22,18 +22,18 @@ from metarl.agents.in_context.pearl_networks import OpenBelief, PearlNetworks, d
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.step_inputs import StepInputs
 from metarl.agents.in_context.task_encoders import Belief
-from metarl.distributions import SquashedGaussian
+from metarl.devices.transfer import read
 from metarl.errors import InputError, RunError
-from metarl.family import TaskFamily
-from metarl.learner import Learner, register_learner
-from metarl.noise import draw_rows
-from metarl.replay import Replay
-from metarl.rollback import restored_on_error
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.families.spaces import is_bounded_box, one_line, require_actions
+from metarl.learning.learner import Learner, register_learner
+from metarl.learning.replay import Replay
+from metarl.learning.rollback import restored_on_error
+from metarl.numerics.distributions import SquashedGaussian
+from metarl.numerics.noise import draw_rows
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import derive_seed, generator
-from metarl.spaces import is_bounded_box, one_line, require_actions
-from metarl.transfer import read
-from metarl.trials import Trials
 
 # Standard deviation of the noise on the repeated actions of random iterations, before squashing.
 RANDOM_LOG_STD = -1.0

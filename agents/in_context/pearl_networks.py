@@ -10,9 +10,9 @@ from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.step_inputs import StepInputs
 from metarl.agents.in_context.task_encoders import Belief, BeliefEncoder, MetricEncoder, TaskEncoder
-from metarl.distributions import SquashedGaussian
-from metarl.learner import OpenState
-from metarl.noise import draw_rows
+from metarl.learning.learner import OpenState
+from metarl.numerics.distributions import SquashedGaussian
+from metarl.numerics.noise import draw_rows
 
 LOG_STD_RANGE = (-20.0, 2.0)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from metarl.networks import init_mlp
+from metarl.networks.mlp import init_mlp
 
 
 class Perceptrons(nn.Module):

@@ -25,16 +25,16 @@ from metarl.agents.in_context.soft_actions import make_soft_actions
 from metarl.agents.in_context.step_inputs import ActionDistribution
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
 from metarl.agents.in_context.trial_state import Trial, Unknown
+from metarl.devices.transfer import read
 from metarl.errors import RunError
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.noise import draw_rows
-from metarl.replay import Replay
-from metarl.rollback import restored_on_error
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.learning.replay import Replay
+from metarl.learning.rollback import restored_on_error
+from metarl.numerics.noise import draw_rows
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import generator
-from metarl.transfer import read
-from metarl.trials import Trials
 from metarl.validation import require_counts, require_layers, require_positive, require_unit
 
 

@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from metarl.devices.processes import ONE_PROCESS, Processes
+from metarl.devices.transfer import send
 from metarl.errors import InputError
-from metarl.noise import BatchGenerator, draw_rows
-from metarl.processes import ONE_PROCESS, Processes
-from metarl.replay import gathered, kept_by
-from metarl.transfer import send
+from metarl.learning.replay import gathered, kept_by
+from metarl.numerics.noise import BatchGenerator, draw_rows
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class TrialReplay:
 
     @property
     def kept(self) -> int:
-        """Number of tasks in the buffer; see ``metarl.replay.Replay``."""
+        """Number of tasks in the buffer; see ``metarl.learning.replay.Replay``."""
         return self.num_tasks
 
     @property
@@ -256,13 +256,13 @@ class TrialReplay:
         return Transitions.of_rows(rows, self._observation_size, valid)
 
     def read(self, start: int, stop: int, processes: Processes = ONE_PROCESS) -> dict[str, Tensor]:
-        """Return tasks by their numbers; see ``metarl.replay.Replay``."""
+        """Return tasks by their numbers; see ``metarl.learning.replay.Replay``."""
         slots = ((self._numbers >= start) & (self._numbers < stop)).nonzero().squeeze(1)
         here = send(slots, self._device)
         return gathered(self._numbers[slots], {"rows": self._rows[here], "ends": self._ends[here]}, processes)
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
-        """Take over what ``read`` returned; see ``metarl.replay.Replay``."""
+        """Take over what ``read`` returned; see ``metarl.learning.replay.Replay``."""
         self.added, self._room, self._overwritten = added, 0, None
         if not pieces:
             return

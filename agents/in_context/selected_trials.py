@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from metarl.trials import Trials
+from metarl.rollouts.trials import Trials
 
 
 def selected(trials: Trials, rows: Tensor) -> Trials:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.step_inputs import ActionDistribution
-from metarl.distributions import Categorical, SquashedGaussian
 from metarl.errors import InputError
-from metarl.spaces import is_bounded_box, one_line, require_actions
+from metarl.families.spaces import is_bounded_box, one_line, require_actions
+from metarl.numerics.distributions import Categorical, SquashedGaussian
 
 LOG_STD_RANGE = (-20.0, 2.0)
 

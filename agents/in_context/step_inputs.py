@@ -7,10 +7,10 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agents.in_context.observation_scale import ObservationScale
-from metarl.distributions import DiagonalGaussian
-from metarl.encoders import make_encoder
-from metarl.policies import Logits, distribution_of_logits
-from metarl.spaces import action_features, observed_space, packed, require_actions, unpacked
+from metarl.families.spaces import action_features, observed_space, packed, require_actions, unpacked
+from metarl.learning.policies import Logits, distribution_of_logits
+from metarl.networks.encoders import make_encoder
+from metarl.numerics.distributions import DiagonalGaussian
 
 ActionDistribution = DiagonalGaussian | Logits
 

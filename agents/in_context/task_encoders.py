@@ -19,10 +19,10 @@ from torch.nn.functional import softplus
 from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.replay import Transitions
 from metarl.agents.in_context.task_metrics import METRICS
-from metarl.distributions import DiagonalGaussian
+from metarl.devices.processes import Processes
 from metarl.errors import InputError
-from metarl.noise import draw_rows
-from metarl.processes import Processes
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.numerics.noise import draw_rows
 from metarl.seeding import derive_seed
 
 # Contexts of each task that are compared: two examples of it, and a query.

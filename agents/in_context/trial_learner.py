@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from metarl.agents.in_context.memories.memory import Memory
 from metarl.agents.in_context.step_inputs import ActionDistribution, StepInputs
 from metarl.agents.in_context.trial_state import OpenTrial, Trial, Unknown
+from metarl.devices.transfer import reading_is_free
 from metarl.errors import InputError
-from metarl.family import TaskFamily
-from metarl.learner import Learner
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import Learner
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import derive_seed
-from metarl.transfer import reading_is_free
-from metarl.trials import Trials
 from metarl.validation import require_counts
 
 

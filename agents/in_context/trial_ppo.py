@@ -25,15 +25,15 @@ from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.selected_trials import lengths_read, own_or_first, selected
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialNetwork
+from metarl.devices.transfer import read, send
 from metarl.errors import InputError, RunError
-from metarl.family import TaskFamily
-from metarl.optimizers import OptimizerConfig, make_optimizer
-from metarl.returns import discounted_returns, generalized_advantages
-from metarl.rollback import restored_on_error
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.rollback import restored_on_error
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer
+from metarl.rollouts.returns import discounted_returns, generalized_advantages
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import generator
-from metarl.transfer import read, send
-from metarl.trials import Trials
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.memories.memory import Memory
-from metarl.learner import OpenState
+from metarl.learning.learner import OpenState
 
 
 @dataclass

@@ -32,15 +32,15 @@ from metarl.agents.in_context.varibad_networks import (
     parameters_of,
     perceptron,
 )
-from metarl.distributions import DiagonalGaussian
 from metarl.errors import RunError
-from metarl.family import TaskFamily
-from metarl.learner import register_learner
-from metarl.noise import draw_rows
-from metarl.replay import Replay
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import register_learner
+from metarl.learning.replay import Replay
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.numerics.noise import draw_rows
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
 from metarl.seeding import generator
-from metarl.trials import Trials
 
 # Number of belief samples over which decoded rewards are averaged.
 BELIEF_SAMPLES = 200

@@ -11,7 +11,7 @@ from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
-from metarl.distributions import DiagonalGaussian
+from metarl.numerics.distributions import DiagonalGaussian
 
 
 def perceptron(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:

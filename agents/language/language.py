@@ -26,11 +26,11 @@ from metarl.agents.language.transcript import (
     start_piece,
     whole_episode,
 )
-from metarl.distributions import Categorical
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.learner import Learner, register_learner
-from metarl.rollout import Rollout
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.learning.learner import Learner, register_learner
+from metarl.numerics.distributions import Categorical
+from metarl.rollouts.rollout import Rollout
 from metarl.validation import require_choice, require_counts, require_not_negative, require_positive
 
 Precision = Literal["float32", "bfloat16", "float16"]

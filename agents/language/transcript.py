@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from metarl.learner import OpenState
-from metarl.words import Words
+from metarl.families.words import Words
+from metarl.learning.learner import OpenState
 
 Pieces = tuple[str, ...]
 ASK = "Action:"

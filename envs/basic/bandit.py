@@ -12,13 +12,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.family import Transition, register_family
-from metarl.noise import draw_rows
-from metarl.pictures import BLACK, GOAL, SIDE, draw
-from metarl.references import Reference
-from metarl.solved import SolvedFamily
-from metarl.tensor_family import State, uniform
-from metarl.words import Words
+from metarl.families.family import Transition, register_family
+from metarl.families.pictures import BLACK, GOAL, SIDE, draw
+from metarl.families.references import Reference
+from metarl.families.solved import SolvedFamily
+from metarl.families.tensor_family import State, uniform
+from metarl.families.words import Words
+from metarl.numerics.noise import draw_rows
 
 _SOURCE = "any arm, 1 / 2; the best of k, k / (k + 1). Totals of 1000 tasks in Duan et al. (2016), table 1, by pull"
 

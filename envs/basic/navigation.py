@@ -14,12 +14,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.family import Transition, register_family
-from metarl.pictures import AGENT, GOAL, SIDE, Colour, draw
-from metarl.positions import Map, Position, as_position
-from metarl.references import Reference
-from metarl.solved import SolvedFamily
-from metarl.tensor_family import State, uniform
+from metarl.families.family import Transition, register_family
+from metarl.families.pictures import AGENT, GOAL, SIDE, Colour, draw
+from metarl.families.positions import Map, Position, as_position
+from metarl.families.references import Reference
+from metarl.families.solved import SolvedFamily
+from metarl.families.tensor_family import State, uniform
 
 GOAL_RANGE = 0.5
 MAX_MOVE = 0.1

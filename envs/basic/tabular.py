@@ -12,13 +12,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.family import Transition, register_family
-from metarl.noise import draw_rows
-from metarl.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
-from metarl.references import Reference
-from metarl.solved import SolvedFamily, planned_actions
-from metarl.tensor_family import State
-from metarl.words import Words
+from metarl.families.family import Transition, register_family
+from metarl.families.pictures import BLACK, DANGER, GOAL, SIDE, WHITE, Colour, draw
+from metarl.families.references import Reference
+from metarl.families.solved import SolvedFamily, planned_actions
+from metarl.families.tensor_family import State
+from metarl.families.words import Words
+from metarl.numerics.noise import draw_rows
 
 # Normalised rows of float32 probabilities sum to 1 within a few rounding errors of 6e-8.
 SUM_TOLERANCE = 1e-5

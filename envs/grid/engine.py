@@ -17,12 +17,12 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn.functional import pad
 
+from metarl.devices.transfer import send
 from metarl.envs.grid.pictures import Stamp, draw_door, draw_goal, draw_key, grid_picture
 from metarl.errors import InputError
-from metarl.family import Transition
-from metarl.positions import Map
-from metarl.tensor_family import State, TensorFamily
-from metarl.transfer import send
+from metarl.families.family import Transition
+from metarl.families.positions import Map
+from metarl.families.tensor_family import State, TensorFamily
 
 # stay, up, right, down, left, as steps in (x, y)
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))

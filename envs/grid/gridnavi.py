@@ -12,15 +12,15 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.devices.transfer import send
 from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, drawn_from
 from metarl.envs.grid.paths import GoalGrid
 from metarl.envs.grid.words import GOAL_RULE, MOVE_NAMES, map_rules, place
-from metarl.family import Part, register_family
-from metarl.positions import Map, Staying, as_position
-from metarl.references import Reference
-from metarl.tensor_family import State
-from metarl.transfer import send
-from metarl.words import Words
+from metarl.families.family import Part, register_family
+from metarl.families.positions import Map, Staying, as_position
+from metarl.families.references import Reference
+from metarl.families.tensor_family import State
+from metarl.families.words import Words
 
 _REFERENCE = Reference(15, -0.77, 11.07, "best goal-blind policy; shortest way to a known goal")
 

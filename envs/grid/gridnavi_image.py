@@ -10,12 +10,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.devices.transfer import send
 from metarl.envs.grid.gridnavi import GridNavi
-from metarl.family import register_family
-from metarl.pictures import AGENT, Colour
-from metarl.references import Reference
-from metarl.tensor_family import State
-from metarl.transfer import send
+from metarl.families.family import register_family
+from metarl.families.pictures import AGENT, Colour
+from metarl.families.references import Reference
+from metarl.families.tensor_family import State
 from metarl.validation import require_counts
 
 # Dark, so that most pixels are near 0 and only the agent differs between pictures.

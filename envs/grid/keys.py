@@ -13,10 +13,10 @@ from torch import Tensor
 from metarl.envs.grid.engine import DOOR, GOAL, KEY, WALL, SightedGrid, constant, lookup
 from metarl.envs.grid.words import MOVE_NAMES, map_rules, sight, sight_rules
 from metarl.errors import InputError
-from metarl.family import Transition, register_family
-from metarl.splits import hashed_part
-from metarl.tensor_family import State
-from metarl.words import Words
+from metarl.families.family import Transition, register_family
+from metarl.families.splits import hashed_part
+from metarl.families.tensor_family import State
+from metarl.families.words import Words
 
 
 @register_family

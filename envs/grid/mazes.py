@@ -14,9 +14,9 @@ from torch import Tensor
 from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, numbered
 from metarl.envs.grid.paths import GoalGrid
 from metarl.errors import InputError
-from metarl.family import register_family
-from metarl.splits import hashed_part
-from metarl.tensor_family import State
+from metarl.families.family import register_family
+from metarl.families.splits import hashed_part
+from metarl.families.tensor_family import State
 
 
 @register_family

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from metarl.envs.grid.engine import MOVES, SightedGrid, drawn_from, goal_transition, identity
 from metarl.envs.grid.paths import GoalGrid
-from metarl.family import Transition, register_family
-from metarl.tensor_family import State
+from metarl.families.family import Transition, register_family
+from metarl.families.tensor_family import State
 
 
 @register_family

@@ -7,8 +7,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.envs.grid.engine import GOAL_REWARD, MOVES, STEP_REWARD, GridFamily, neighbours
-from metarl.solved import SolvedFamily, planned_actions
-from metarl.tensor_family import State
+from metarl.families.solved import SolvedFamily, planned_actions
+from metarl.families.tensor_family import State
 
 # Weight of rewards after the end of an episode: less than any difference between returns, in 1000 steps.
 AFTERWARDS = 1e-3

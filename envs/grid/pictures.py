@@ -7,7 +7,7 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import ImageDraw
 
-from metarl.pictures import AGENT, BLACK, GOAL, SIDE, WHITE, Colour, draw, text_picture
+from metarl.families.pictures import AGENT, BLACK, GOAL, SIDE, WHITE, Colour, draw, text_picture
 
 Cell = tuple[int, int]
 Box = tuple[float, float, float, float]

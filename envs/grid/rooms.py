@@ -11,8 +11,8 @@ from torch import Tensor
 from metarl.envs.grid.engine import SightedGrid, drawn_from
 from metarl.envs.grid.paths import GoalGrid
 from metarl.envs.grid.words import GOAL_RULE, MOVE_NAMES, map_rules, sight, sight_rules
-from metarl.family import register_family
-from metarl.words import Words
+from metarl.families.family import register_family
+from metarl.families.words import Words
 
 
 @register_family

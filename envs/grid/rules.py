@@ -11,15 +11,15 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.devices.transfer import send
 from metarl.envs.grid.engine import MOVES, WALL, SightedGrid, lookup, neighbours
 from metarl.envs.grid.pictures import COLOURS, SHAPES, Stamp, captioned, object_stamp
 from metarl.envs.grid.words import MOVE_NAMES, map_rules, sight, sight_rules
 from metarl.errors import InputError
-from metarl.family import Transition, register_family
-from metarl.splits import hashed_part
-from metarl.tensor_family import State
-from metarl.transfer import send
-from metarl.words import Words
+from metarl.families.family import Transition, register_family
+from metarl.families.splits import hashed_part
+from metarl.families.tensor_family import State
+from metarl.families.words import Words
 
 KINDS, HUES = tuple(SHAPES), tuple(COLOURS)
 RELATIONS = ("beside", "above", "right of", "below", "left of")

@@ -14,9 +14,9 @@ from torch import Tensor
 from metarl.envs.locomotion.robots import ANT, HALF_CHEETAH, HUMANOID, Robot, never
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.errors import InputError
-from metarl.family import Part, register_family
-from metarl.references import Reference
-from metarl.tensor_family import uniform
+from metarl.families.family import Part, register_family
+from metarl.families.references import Reference
+from metarl.families.tensor_family import uniform
 
 
 def shared(tasks: TensorDict) -> Mapping[Part, TensorDict]:

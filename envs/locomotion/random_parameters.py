@@ -11,12 +11,12 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.devices.transfer import send
 from metarl.envs.locomotion.robots import HOPPER, WALKER2D, Robot
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.errors import InputError
-from metarl.family import register_family
-from metarl.tensor_family import uniform
-from metarl.transfer import send
+from metarl.families.family import register_family
+from metarl.families.tensor_family import uniform
 
 # The largest and smallest factors are these bases raised to plus and minus log_scale.
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}

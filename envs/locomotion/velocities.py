@@ -13,9 +13,9 @@ from torch import Tensor
 from metarl.envs.locomotion.robots import ANT, HALF_CHEETAH, HOPPER, SWIMMER, WALKER2D, Robot
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.errors import InputError
-from metarl.family import register_family
-from metarl.references import Reference
-from metarl.tensor_family import uniform
+from metarl.families.family import register_family
+from metarl.families.references import Reference
+from metarl.families.tensor_family import uniform
 
 _CONSTANT_SPEED = "constant speed in the middle of the range, without control costs"
 

@@ -14,10 +14,10 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.devices.transfer import send
 from metarl.envs.locomotion.robots import Robot
-from metarl.family import Dynamics, TaskFamily, Transition
-from metarl.noise import draw_rows
-from metarl.transfer import send
+from metarl.families.family import Dynamics, TaskFamily, Transition
+from metarl.numerics.noise import draw_rows
 
 if TYPE_CHECKING:
     import mujoco

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mujoco.batch import Batch
 
+from metarl.devices.runtime import share_of_cores
 from metarl.envs.manipulation.arms import Arms, CpuArms
 from metarl.envs.manipulation.initial_states import Prototype, prototype
 from metarl.envs.manipulation.package import Version, indices, load_package
@@ -18,7 +19,6 @@ from metarl.envs.manipulation.tasks import catalogue, v1_rewards
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 from metarl.envs.simulation.batched import check_engine
 from metarl.errors import InputError
-from metarl.runtime import share_of_cores
 
 if TYPE_CHECKING:
     from metarl.envs.manipulation.arms_warp import ArmSim

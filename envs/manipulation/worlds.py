@@ -13,7 +13,7 @@ from metarl.envs.manipulation.arms import Engine
 from metarl.envs.manipulation.initial_states import InitialState, Prototype
 from metarl.envs.manipulation.observer import Observer, WorldGroup
 from metarl.envs.manipulation.scene import EnvironmentSpec
-from metarl.family import Dynamics, Transition
+from metarl.families.family import Dynamics, Transition
 
 # Movement of the mocap body for an action of 1, in m.
 ACTION_SCALE = 0.01

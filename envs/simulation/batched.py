@@ -14,8 +14,8 @@ import torch
 from mujoco.batch import Batch
 from torch import Tensor
 
+from metarl.devices.runtime import share_of_cores
 from metarl.errors import InputError
-from metarl.runtime import share_of_cores
 
 BROKEN = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{field}")) for field in ("QPOS", "QVEL", "QACC")]
 GYMNASIUM_MODELS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"

@@ -9,7 +9,7 @@ import numpy as np
 from mujoco.rendering.classic import gl_context
 
 from metarl.errors import InputError
-from metarl.pictures import SIDE
+from metarl.families.pictures import SIDE
 
 OFFSCREEN = {"EGL": "mujoco.egl", "OSMesa": "mujoco.osmesa"}
 ADVICE = "install EGL or OSMesa (Debian: apt-get install libegl1, or libosmesa6), or run with a display"

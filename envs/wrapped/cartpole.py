@@ -9,7 +9,7 @@ from gymnasium import spaces
 
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.envs.wrapped.world import Environment, Task
-from metarl.family import register_family
+from metarl.families.family import register_family
 
 
 def _parameters() -> spaces.Dict:

@@ -31,9 +31,9 @@ from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily, Vectorizatio
 from metarl.envs.wrapped.selected_keys import SelectedKeys
 from metarl.envs.wrapped.world import Environment, Task, box_of, first_line
 from metarl.errors import InputError, MetarlError
+from metarl.families.spaces import one_line, require_actions
+from metarl.families.splits import hashed_text_part
 from metarl.seeding import generator
-from metarl.spaces import one_line, require_actions
-from metarl.splits import hashed_text_part
 from metarl.validation import require_counts
 
 LISTED_TASKS = 10_000

@@ -20,8 +20,8 @@ from metarl.envs.wrapped.global_streams import GlobalStreams
 from metarl.envs.wrapped.worker_processes import TimedAsyncVectorEnv, exit_with
 from metarl.envs.wrapped.world import EnvironmentMaker, Task, World
 from metarl.errors import InputError, MetarlError, RunError
-from metarl.family import Dynamics, Transition
-from metarl.noise import draw_rows
+from metarl.families.family import Dynamics, Transition
+from metarl.numerics.noise import draw_rows
 
 Vectorization = Literal["sync", "async"]
 Worlds = SyncVectorEnv[Any, Any] | AsyncVectorEnv[Any, Any]

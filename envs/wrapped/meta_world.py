@@ -19,7 +19,7 @@ from metarl.envs.manipulation.package import Version, environments, indices, loa
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily, Vectorization
 from metarl.envs.wrapped.world import Environment, Task
 from metarl.errors import InputError
-from metarl.family import Dynamics, Part, register_family
+from metarl.families.family import Dynamics, Part, register_family
 from metarl.validation import require_choice
 
 ENVIRONMENTS = 50

@@ -19,8 +19,8 @@ from gymnasium.error import DependencyNotInstalled
 from metarl.envs.wrapped.attributes import GUIDE, NUMBERS, number_at, same_numbers
 from metarl.envs.wrapped.global_streams import seed_global_streams
 from metarl.errors import InputError, MetarlError, RunError
-from metarl.family import TaskFamily
-from metarl.spaces import is_image, one_line
+from metarl.families.family import TaskFamily
+from metarl.families.spaces import is_image, one_line
 
 Task = dict[str, Any]
 Environment = gymnasium.Env[Any, Any]

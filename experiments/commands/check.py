@@ -11,18 +11,18 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from metarl.checkpointing import check_metrics
-from metarl.config import TrainConfig
-from metarl.config_file import config_hash
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate_learner, load_learner
+from metarl.evaluation.evaluate import evaluate_learner, load_learner
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import describe_evaluation
-from metarl.learner import Learner
-from metarl.lock import is_lock_file
-from metarl.replay_files import ReplayFiles
-from metarl.run_directory import RunDirectory, iteration_of
-from metarl.run_identity import check_belongs
+from metarl.learning.learner import Learner
+from metarl.run.checkpointing import check_metrics
+from metarl.run.config import TrainConfig
+from metarl.run.config_file import config_hash
+from metarl.run.directory import RunDirectory, iteration_of
+from metarl.run.identity import check_belongs
+from metarl.run.replay_files import ReplayFiles
+from metarl.storage.lock import is_lock_file
 
 DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile)
 

@@ -7,18 +7,18 @@ from typing import Literal
 import tyro
 from tensordict import TensorDict
 
-from metarl.config import resolve_device
-from metarl.evaluation import load_run
+from metarl.evaluation.evaluate import load_run
 from metarl.experiments.commands.parsing import parse
-from metarl.family import Part
-from metarl.learner import LEARNERS, Learner
-from metarl.recorded import Description, load_recorded, save_recorded, side_by_side
-from metarl.rollout import Rollout
-from metarl.run_directory import CheckpointChoice
-from metarl.sampler import Sampler
+from metarl.families.family import Part
+from metarl.families.views import labelled
+from metarl.learning.learner import LEARNERS, Learner
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import resolve_device
+from metarl.run.directory import CheckpointChoice
+from metarl.run.recorded import Description, load_recorded, save_recorded, side_by_side
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed
 from metarl.validation import require_count, require_counts, require_not_negative
-from metarl.views import labelled
 
 TASKS_PER_SHARD = 20
 

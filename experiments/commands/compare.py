@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from metarl.devices.runtime import keep_freed_memory
 from metarl.errors import InputError
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.compare.comparison import Comparison, Entry, Protocol, check_protocol, measure
@@ -24,9 +25,8 @@ from metarl.experiments.compare.statistics import (
     stages,
     summarize,
 )
-from metarl.family import Source
-from metarl.run_directory import CheckpointChoice
-from metarl.runtime import keep_freed_memory
+from metarl.families.family import Source
+from metarl.run.directory import CheckpointChoice
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,8 @@ def places() -> Iterator[tuple[Place, list[str]]]:
 
 
 def _train_options(learner: str | None) -> list[str]:
-    from metarl.config import RunConfig
-    from metarl.learner import LEARNERS
+    from metarl.learning.learner import LEARNERS
+    from metarl.run.config import RunConfig
 
     return [*_options(RunConfig), *(_options(LEARNERS.find(learner).config_class) if learner else [])]
 

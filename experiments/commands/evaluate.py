@@ -5,20 +5,21 @@ from dataclasses import dataclass
 
 import tyro
 
-from metarl.config import TrackMode, TrainConfig
+from metarl.devices.processes import Processes
+from metarl.devices.runtime import keep_freed_memory
 from metarl.errors import RunError
-from metarl.evaluation import AdaptationCurve, evaluate_learner, load_run
+from metarl.evaluation.evaluate import evaluate_learner, load_run
 from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
 from metarl.experiments.commands.launch import run_on_devices
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import evaluation_files, list_files, save_evaluation
-from metarl.family import Source
-from metarl.files import make_folder
-from metarl.loop_tools import StopRequest
-from metarl.processes import Processes
-from metarl.run_directory import CheckpointChoice, RunDirectory
-from metarl.runtime import keep_freed_memory
+from metarl.families.family import Source
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import TrackMode, TrainConfig
+from metarl.run.directory import CheckpointChoice, RunDirectory
+from metarl.storage.files import make_folder
 from metarl.tracking.tracking import track_evaluation, tracking_mode
+from metarl.training.loop_tools import StopRequest
 
 TASKS_OF: dict[str, str] = {
     "train": "training tasks",

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from metarl.config import TrainConfig
-from metarl.evaluation import AdaptationCurve
-from metarl.references import Reference
-from metarl.run_directory import RunDirectory
-from metarl.statistics import conditional_value_at_risk
+from metarl.families.references import Reference
+from metarl.numerics.statistics import conditional_value_at_risk
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import TrainConfig
+from metarl.run.directory import RunDirectory
 
 # Maximum number of steps shown in the table.
 MOST_ROWS = 12

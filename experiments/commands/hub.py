@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from metarl.experiments.commands.parsing import refuse_words
-from metarl.hub import PREFIX, shipped_runs
+from metarl.storage.hub import PREFIX, shipped_runs
 
 
 def run(words: Sequence[str]) -> None:

@@ -22,12 +22,12 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from metarl.config import resolve_device
-from metarl.distributed import ProcessLost, processes_here
+from metarl.devices.distributed import ProcessLost, processes_here
+from metarl.devices.processes import Processes
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.experiments.commands.parsing import take_option
-from metarl.loop_tools import SIGNALS, StopRequest
-from metarl.processes import Processes
+from metarl.run.config import resolve_device
+from metarl.training.loop_tools import SIGNALS, StopRequest
 
 # What the launcher sends to its processes to stop them; SIGINT reaches them when the launcher is dead.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGINT)

@@ -13,9 +13,9 @@ import tyro
 from metarl.errors import InputError, RunError
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_card import run_card
-from metarl.hub import PREFIX, require_hub, write_contents
-from metarl.metrics_file import column_names, write_rows
-from metarl.run_directory import CheckpointChoice, RunDirectory, iteration_of
+from metarl.run.directory import CheckpointChoice, RunDirectory, iteration_of
+from metarl.run.metrics_file import column_names, write_rows
+from metarl.storage.hub import PREFIX, require_hub, write_contents
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import tyro
 from tensordict import TensorDict
 
 from metarl.errors import InputError
-from metarl.evaluation import load_run
+from metarl.evaluation.evaluate import load_run
+from metarl.evaluation.recording import record_run, task_text
+from metarl.evaluation.video import check_video_path, write_video
 from metarl.experiments.commands.parsing import parse
-from metarl.family import TaskFamily
-from metarl.recording import record_run, task_text
-from metarl.run_directory import CheckpointChoice, RunDirectory
-from metarl.video import check_video_path, write_video
+from metarl.families.family import TaskFamily
+from metarl.run.directory import CheckpointChoice, RunDirectory
 
 
 @dataclass(frozen=True)

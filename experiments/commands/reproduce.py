@@ -8,12 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from metarl.config import TrainConfig
 from metarl.errors import InputError
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.learning.matching import matches
 from metarl.experiments.published import COSTS, Published, list_published
-from metarl.run_directory import RunDirectory
+from metarl.run.config import TrainConfig
+from metarl.run.directory import RunDirectory
 
 
 @dataclass(frozen=True)

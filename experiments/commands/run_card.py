@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
-from metarl.statistics import conditional_value_at_risk, interval, mean
+from metarl.numerics.statistics import conditional_value_at_risk, interval, mean
 
 PAGE = """---
 {metadata}---

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from metarl.config import TrainConfig
-from metarl.config_file import config_hash
-from metarl.evaluation import AdaptationCurve
-from metarl.figures import draw_adaptation_curve
-from metarl.files import write_json
-from metarl.run_directory import RunDirectory
+from metarl.evaluation.figures import draw_adaptation_curve
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import TrainConfig
+from metarl.run.config_file import config_hash
+from metarl.run.directory import RunDirectory
+from metarl.storage.files import write_json
 from metarl.tracking.tracking import where_tracked
 
 

@@ -10,10 +10,10 @@ import tyro
 
 from metarl.errors import InputError
 from metarl.experiments.commands.parsing import parse
-from metarl.lock import is_being_written
-from metarl.metrics import VALIDATION
-from metarl.metrics_file import MetricsRow
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
+from metarl.run.metrics import VALIDATION
+from metarl.run.metrics_file import MetricsRow
+from metarl.storage.lock import is_being_written
 
 COLUMNS = ("run", "state", "learner", "family", "iterations", "validated", "written", "size")
 MINUTE, HOUR, DAY = 60, 3600, 86400

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError, RunStopped
 from metarl.experiments.commands.launch import parse_devices
 from metarl.experiments.commands.parsing import take_option
-from metarl.loop_tools import StopRequest
-from metarl.run_directory import RunDirectory
+from metarl.run.config import TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.training.loop_tools import StopRequest
 
 SEEDS = "--seeds"
 LOG = "training.log"

@@ -8,7 +8,7 @@ import tyro
 
 from metarl.errors import InputError
 from metarl.experiments.commands.parsing import parse
-from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run.directory import CheckpointChoice, RunDirectory
 from metarl.validation import require_counts, require_not_negative
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from tensordict import TensorDict
 
 from metarl.errors import InputError
-from metarl.family import TaskFamily, make_family
-from metarl.files import write_whole
-from metarl.pictures import captioned, side_by_side
+from metarl.families.family import TaskFamily, make_family
+from metarl.families.pictures import captioned, side_by_side
 from metarl.seeding import generator
+from metarl.storage.files import write_whole
 from metarl.validation import require_count
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 LONGEST_VALUE = 6
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from typing import Annotated, Any
 
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributed import restarted
+from metarl.devices.distributed import restarted
+from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.errors import InputError, RunStopped
 from metarl.experiments.commands.launch import run_on_devices
 from metarl.experiments.commands.main import usage
@@ -14,15 +14,15 @@ from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import list_files
 from metarl.experiments.commands.seeds import several_seeds
 from metarl.experiments.published import find_published, list_published
-from metarl.family import FAMILIES, TaskFamily
-from metarl.family_settings import explanations, not_settable, settable
-from metarl.learner import LEARNERS
-from metarl.loop_tools import StopRequest
-from metarl.processes import ONE_PROCESS, Processes
-from metarl.requeue import train_or_resume
-from metarl.run_directory import RunDirectory
-from metarl.settings_file import config_from_file
-from metarl.training import resume, train
+from metarl.families.family import FAMILIES, TaskFamily
+from metarl.families.family_settings import explanations, not_settable, settable
+from metarl.learning.learner import LEARNERS
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.settings_file import config_from_file
+from metarl.training.loop_tools import StopRequest
+from metarl.training.requeue import train_or_resume
+from metarl.training.train import resume, train
 
 PUBLISHED = "--published"
 CONFIG = "--config"

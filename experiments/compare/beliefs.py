@@ -15,17 +15,17 @@ from matplotlib.image import AxesImage
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.config import TrainConfig
+from metarl.evaluation.recording import task_text
 from metarl.experiments.compare.comparison import Comparison
 from metarl.experiments.compare.figures import Picture, slug
 from metarl.experiments.compare.runs import Run
-from metarl.family import TaskFamily
-from metarl.learner import Learner, RewardModel
-from metarl.positions import Position, Staying
-from metarl.recording import task_text
-from metarl.sampler import Sampler
+from metarl.families.family import TaskFamily
+from metarl.families.positions import Position, Staying
+from metarl.learning.learner import Learner, RewardModel
+from metarl.rollouts.trials import Trials
+from metarl.run.config import TrainConfig
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.trials import Trials
 
 # Steps and episodes of a trial that a comparison plots.
 STEPS, EPISODES = 4, 2

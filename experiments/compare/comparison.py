@@ -10,13 +10,14 @@ from tensordict import TensorDict
 from tqdm import tqdm
 
 from metarl.errors import InputError
-from metarl.evaluation import AdaptationCurve, evaluate_learner
+from metarl.evaluation.evaluate import evaluate_learner
 from metarl.experiments.compare.runs import Run
-from metarl.family import Source
-from metarl.metrics import task_table
-from metarl.references import Reference
-from metarl.run_directory import CheckpointChoice
-from metarl.statistics import Over
+from metarl.families.family import Source
+from metarl.families.references import Reference
+from metarl.numerics.statistics import Over
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.directory import CheckpointChoice
+from metarl.run.metrics import task_table
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.figures import STYLE, Picture, slug
-from metarl.learner import TaskEmbedding
-from metarl.sampler import Sampler
+from metarl.learning.learner import TaskEmbedding
+from metarl.rollouts.trials import Trials
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed
-from metarl.trials import Trials
 
 # Adaptation steps and task parameters that are plotted.
 MOST_STEPS, MOST_PARAMETERS = 4, 2

@@ -18,10 +18,10 @@ from matplotlib.transforms import blended_transform_factory
 
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.statistics import curve_interval, profiles, success_interval
-from metarl.files import write_whole
-from metarl.references import Reference
-from metarl.run_directory import RunDirectory
-from metarl.statistics import Interval
+from metarl.families.references import Reference
+from metarl.numerics.statistics import Interval
+from metarl.run.directory import RunDirectory
+from metarl.storage.files import write_whole
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, with brown for yellow; markers differ as well.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")

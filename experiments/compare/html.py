@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from metarl.files import write_whole
+from metarl.storage.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html")
 TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".gif": "image/gif"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from metarl.evaluation.recording import task_text
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.figures import styles_of
 from metarl.experiments.compare.html import Cell, Image, Page, Row, Section, Table
@@ -26,7 +27,6 @@ from metarl.experiments.compare.statistics import (
     Measure,
     Summary,
 )
-from metarl.recording import task_text
 
 STAGES = {BEFORE: "before adaptation", TRAINING: "after adaptation as in training", LAST: "after the last step"}
 NONE = Cell("–")

@@ -11,13 +11,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from metarl.evaluation.recording import task_text
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.figures import GREY, STYLE, WIDTH, Picture, slug, styles_of
 from metarl.experiments.compare.runs import Run
-from metarl.positions import Map
-from metarl.recording import task_text
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.families.positions import Map
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed
 
 MOST_STEPS, MOST_EPISODES = 4, 2

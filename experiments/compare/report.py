@@ -17,7 +17,7 @@ from metarl.experiments.compare.page import make_page
 from metarl.experiments.compare.paths import path_figures
 from metarl.experiments.compare.statistics import Summary
 from metarl.experiments.compare.videos import record_video
-from metarl.files import make_folder, write_json, write_whole
+from metarl.storage.files import make_folder, write_json, write_whole
 
 FORMAT = "metarl comparison 1"
 RECORD, PAGE, RESULTS, SUMMARY = "comparison.json", "index.html", "results.csv", "summary.csv"

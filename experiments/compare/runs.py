@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from metarl.config import TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import load_run
-from metarl.family import TaskFamily
-from metarl.learner import Learner
-from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.evaluation.evaluate import load_run
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import Learner
+from metarl.run.config import TrainConfig
+from metarl.run.directory import CheckpointChoice, RunDirectory
 
 # Settings of a run that affect the trained learner; the others affect where it ran and on which tasks.
 TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task", "task_source", "train_tasks", "plr")

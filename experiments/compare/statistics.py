@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from metarl.experiments.compare.comparison import Comparison, Entry
-from metarl.references import Reference
-from metarl.statistics import (
+from metarl.families.references import Reference
+from metarl.numerics.statistics import (
     Interval,
     Over,
     conditional_value_at_risk,

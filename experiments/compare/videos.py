@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from metarl.evaluation.recording import record_run, task_text
+from metarl.evaluation.video import write_video
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.figures import slug
-from metarl.recording import record_run, task_text
-from metarl.video import write_video
 
 MOST_FRAMES = 60
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metarl.experiments.few_shot.fitting import fit
 from metarl.experiments.few_shot.problems import Problem, Tasks
-from metarl.networks import init_mlp, mlp
-from metarl.params import gradient, leaf, names, per_task
+from metarl.networks.mlp import init_mlp, mlp
+from metarl.numerics.params import gradient, leaf, names, per_task
 
 Predict = Callable[[Tasks], Tensor]
 # Inputs [B, S, D] and targets [B, S, O] that one inner step descends.

@@ -16,7 +16,6 @@ from metarl.agents.in_context.recurrent_sac import RecurrentSacConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.learning import metaworld_comparisons, recorded_comparisons
 from metarl.experiments.learning.variant import Recording, Variant
 from metarl.experiments.published import (
@@ -26,8 +25,9 @@ from metarl.experiments.published import (
     reptile_navigation_2d,
     varibad_gridnavi,
 )
-from metarl.references import Reference
-from metarl.trust_region import TrustRegionConfig
+from metarl.families.references import Reference
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 
 def _changed(config: TrainConfig, **settings: object) -> TrainConfig:

@@ -22,9 +22,8 @@ from typing import Any
 
 import tyro
 
-from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate
+from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.commands.seeds import Job as SideJob
@@ -45,10 +44,11 @@ from metarl.experiments.learning.records import (
 )
 from metarl.experiments.learning.side_by_side import aside
 from metarl.experiments.learning.variant import Variant
-from metarl.recorded import MANIFEST
 from metarl.registry import find_by_name
-from metarl.run_directory import RunDirectory
-from metarl.training import resume, train
+from metarl.run.config import TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.recorded import MANIFEST
+from metarl.training.train import resume, train
 from metarl.validation import require_counts
 
 LISTED = "experiments/learning/comparisons.py"

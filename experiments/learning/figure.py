@@ -15,8 +15,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from metarl.experiments.compare.figures import COLORS, MARKERS, WIDE
 from metarl.experiments.learning.records import Record, list_counts
-from metarl.files import write_whole
-from metarl.references import Reference
+from metarl.families.references import Reference
+from metarl.storage.files import write_whole
 
 MARKS, IN_A_ROW = 12, 6
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from metarl.config import TrainConfig
+from metarl.run.config import TrainConfig
 
 # Settings of a run that do not affect its numbers.
 PLACE = ("out", "data", "track", "checkpoint_every", "validate_every", "group")

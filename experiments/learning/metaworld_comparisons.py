@@ -5,9 +5,9 @@ from importlib.util import find_spec
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.in_context.rl2 import Rl2Config
-from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.learning.variant import Variant
 from metarl.experiments.tools.metaworld_evaluation import success_rates
+from metarl.run.config import RunConfig, TrainConfig
 
 # As in Meta-World+ (NeurIPS 2025); ML1 is one environment, and has a smaller network.
 ML10_MAML = MamlTrpoConfig(hidden_sizes=(512, 512), inner_lr=0.1, discount=0.99, gae_lambda=1.0)

@@ -1,9 +1,9 @@
 """Evaluations in the course of training, as they are recorded."""
 
-from metarl.evaluation import AdaptationCurve
 from metarl.experiments.learning.records import Point, rounded
 from metarl.experiments.learning.variant import Variant
-from metarl.run_directory import RunDirectory
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.directory import RunDirectory
 
 
 def final_success(curve: AdaptationCurve, variant: Variant) -> list[list[float]] | None:

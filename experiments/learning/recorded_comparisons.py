@@ -8,8 +8,8 @@ from metarl.agents.baselines.sb3.algorithms import DqnConfig
 from metarl.agents.in_context.algorithm_distillation import AlgorithmDistillationConfig
 from metarl.agents.in_context.dpt import DptConfig
 from metarl.agents.in_context.rl2 import Rl2Config
-from metarl.config import RunConfig, TrainConfig
 from metarl.experiments.learning.variant import Recording, Variant
+from metarl.run.config import RunConfig, TrainConfig
 
 # A run whose iteration is only a record: it is evaluated or recorded, and learns each task from scratch, or nothing.
 ONCE = RunConfig(iterations=1, tasks_per_batch=1, episodes_per_task=1)

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
-from metarl.files import write_whole
-from metarl.learner import LEARNERS
+from metarl.learning.learner import LEARNERS
+from metarl.storage.files import write_whole
 
 
 @dataclass(frozen=True)

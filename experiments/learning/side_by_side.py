@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarl.config import TrainConfig
 from metarl.experiments.commands.seeds import Job
-from metarl.run_directory import RunDirectory
+from metarl.run.config import TrainConfig
+from metarl.run.directory import RunDirectory
 
 
 def aside(label: str, config: TrainConfig, words: Sequence[str]) -> Job:

@@ -17,8 +17,8 @@ from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
-from metarl.files import write_whole
-from metarl.statistics import interquartile_mean, interval, mean
+from metarl.numerics.statistics import interquartile_mean, interval, mean
+from metarl.storage.files import write_whole
 
 MARKERS = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 HEADER = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from metarl.config import TrainConfig
 from metarl.errors import InputError
+from metarl.run.config import TrainConfig
 
 # Maximum number of columns kept per task; with more adaptation steps a subset is kept.
 MOST_COLUMNS, SOME_COLUMNS = 40, 12

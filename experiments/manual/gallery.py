@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from metarl.config import RunConfig, TrainConfig
+from metarl.evaluation.recording import record
+from metarl.evaluation.video import write_video
 from metarl.experiments.commands.show_family import picture_tasks, start_frames
-from metarl.family import FAMILIES, make_family
-from metarl.pictures import side_by_side
-from metarl.recording import record
-from metarl.solved import SolvedFamily
-from metarl.video import write_video
+from metarl.families.family import FAMILIES, make_family
+from metarl.families.pictures import side_by_side
+from metarl.families.solved import SolvedFamily
+from metarl.run.config import RunConfig, TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pictures" / "gallery"
 # Nothing moves in these until a policy is good at them: four tasks at the start of an episode show more.

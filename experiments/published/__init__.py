@@ -8,8 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
-from metarl.config import TrainConfig
 from metarl.registry import find_by_name
+from metarl.run.config import TrainConfig
 
 MODULES = {module.name.replace("_", "-"): f"{__name__}.{module.name}" for module in iter_modules(__path__)}
 # Env steps and minutes of the processor's time of a seed of each, from benchmarks/published_costs.py.

@@ -8,7 +8,7 @@ the goal, with ``--variant scratch`` it is not trained on the training goals.
 """
 
 from metarl.agents.baselines.sb3.algorithms import DqnConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "dqn",

@@ -7,7 +7,7 @@
 """
 
 from metarl.agents.gradient.maml_ppo import MamlPpoConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "maml-ppo",

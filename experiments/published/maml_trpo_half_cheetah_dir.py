@@ -7,7 +7,7 @@ iterations (160 million env steps). The policy is 64-64 tanh.
 """
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",

@@ -8,7 +8,7 @@ was 100-100 ReLU.
 """
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",

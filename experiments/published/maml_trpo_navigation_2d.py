@@ -7,7 +7,7 @@ paper's. The policy is 64-64 tanh, as in the field since, where the paper's was 
 """
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "maml-trpo",

@@ -10,7 +10,7 @@ on, 100.
 """
 
 from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "pearl",

@@ -9,7 +9,7 @@ over the tasks) and 5 episodes a trial (50 of training tasks) are metarl's own, 
 """
 
 from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "pearl",

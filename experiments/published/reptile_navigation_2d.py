@@ -7,7 +7,7 @@ section 5.3); every task takes four inner steps on fresh rollouts.
 """
 
 from metarl.agents.gradient.reptile import ReptileConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "reptile",

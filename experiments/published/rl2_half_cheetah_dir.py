@@ -7,7 +7,7 @@ comparison of Beck et al. 2022. It trains on 16 trials at a time; here it is 64.
 """
 
 from metarl.agents.in_context.rl2 import Rl2Config
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "rl2",

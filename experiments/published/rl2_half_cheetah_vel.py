@@ -7,7 +7,7 @@ steps are those of the authors' script. It trains on 16 trials at a time; here i
 """
 
 from metarl.agents.in_context.rl2 import Rl2Config
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "rl2",

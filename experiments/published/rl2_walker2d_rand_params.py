@@ -7,7 +7,7 @@ trials at a time; here it is 64. The rest is our own.
 """
 
 from metarl.agents.in_context.rl2 import Rl2Config
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "rl2",

@@ -9,7 +9,7 @@ paper's; all goals are met in training, as there. The paper trains for 2e7 env s
 """
 
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "varibad",

@@ -13,10 +13,10 @@ from pathlib import Path
 import tyro
 
 from metarl.errors import InputError
-from metarl.evaluation import load_run
+from metarl.evaluation.evaluate import load_run
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.compare.beliefs import has_beliefs, make_figure, observe_beliefs
-from metarl.files import make_folder, write_whole
+from metarl.storage.files import make_folder, write_whole
 from metarl.validation import require_counts
 
 

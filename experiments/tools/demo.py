@@ -10,15 +10,15 @@ from datetime import datetime
 from pathlib import Path
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
+from metarl.devices.processes import ONE_PROCESS
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import guarded
 from metarl.experiments.commands.train import report
-from metarl.hub import fetch
-from metarl.loop_tools import StopRequest
-from metarl.processes import ONE_PROCESS
-from metarl.run_directory import RunDirectory
-from metarl.training import resume, train
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.storage.hub import fetch
+from metarl.training.loop_tools import StopRequest
+from metarl.training.train import resume, train
 
 SHIPPED, FURTHER = "maml-trpo-half-cheetah-vel", 5
 

@@ -24,10 +24,10 @@ from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.few_shot.by_gradient import GradientSettings, Predict, maml, reptile
 from metarl.experiments.few_shot.by_metric import SIZE, classifier, regressor
 from metarl.experiments.few_shot.problems import PROBLEMS, Characters, Sinusoids
-from metarl.files import write_whole
-from metarl.networks import tanh
+from metarl.networks.mlp import tanh
+from metarl.numerics.statistics import interval, mean
 from metarl.seeding import derive_seed, generator
-from metarl.statistics import interval, mean
+from metarl.storage.files import write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE, RESULTS = ROOT / "docs" / "few-shot.md", ROOT / "experiments" / "results" / "few-shot.json"

@@ -19,12 +19,12 @@ from metarl.envs.manipulation.benchmark_tasks import TASKS_PER_ENVIRONMENT
 from metarl.envs.manipulation.package import load_package
 from metarl.envs.wrapped.meta_world import MetaWorldFamily
 from metarl.errors import InputError
-from metarl.evaluation import load_run
+from metarl.evaluation.evaluate import load_run
 from metarl.experiments.commands.parsing import guarded, parse
-from metarl.family import TaskFamily
-from metarl.learner import Learner
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import Learner
+from metarl.sampling.session import Session
 from metarl.seeding import derive_seed
-from metarl.session import Session
 from metarl.validation import require_counts
 
 

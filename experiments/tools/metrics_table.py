@@ -7,8 +7,8 @@ rewrites it between its two markers.
 
 from pathlib import Path
 
-from metarl.learner import LEARNERS
-from metarl.metrics import METRICS
+from metarl.learning.learner import LEARNERS
+from metarl.run.metrics import METRICS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tracking.md"
 BEGIN, END = "<!-- metrics: made by experiments/tools/metrics_table.py -->", "<!-- end of metrics -->"

@@ -15,11 +15,11 @@ import tyro
 from gymnasium.vector import AutoresetMode
 
 from metarl.client import Client, RemoteTask
-from metarl.evaluation import evaluate_learner, load_run
+from metarl.evaluation.evaluate import evaluate_learner, load_run
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.seeding import derive_seed
 from metarl.validation import require_count, require_not_negative
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import tyro
 
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.commands.push import pack
-from metarl.hub import PREFIX, SHIPPED
-from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run.directory import CheckpointChoice, RunDirectory
+from metarl.storage.hub import PREFIX, SHIPPED
 
 
 @dataclass(frozen=True)

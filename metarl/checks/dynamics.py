@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.checks.problems import attempt, require
-from metarl.family import Dynamics, TaskFamily, Transition
+from metarl.families.family import Dynamics, TaskFamily, Transition
 from metarl.seeding import generator
 
 WORLDS, STEPS = 3, 4
@@ -90,7 +90,12 @@ def _observed(family: TaskFamily, worlds: Dynamics, when: str) -> Tensor:
 
 
 def _require_transition(family: TaskFamily, given: Any) -> None:
-    require(isinstance(given, Transition), family.name, "step returns no Transition", "return metarl.family.Transition")
+    require(
+        isinstance(given, Transition),
+        family.name,
+        "step returns no Transition",
+        "return metarl.families.family.Transition",
+    )
     _require_tensor(family, given.rewards, "step's rewards", torch.float32, (WORLDS,))
     _require_tensor(family, given.terminated, "step's terminated", torch.bool, (WORLDS,))
     if given.truncated is not None:

@@ -17,10 +17,10 @@ from torch import Tensor
 from metarl.checks.dynamics import check_dynamics
 from metarl.checks.problems import attempt, is_frozen_dataclass, require
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.numpy_env import TaskEnv
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.splits import PARTS, TaskSplit
 from metarl.seeding import generator
-from metarl.splits import PARTS, TaskSplit
+from metarl.worlds.numpy_env import TaskEnv
 
 TASKS, HELD_OUT = 200, 20
 SHORT = 5
@@ -58,7 +58,10 @@ def _made(family: TaskFamily | type[TaskFamily] | str) -> TaskFamily:
     if isinstance(family, str):
         return make_family(family)
     require(
-        issubclass(family, TaskFamily), family.__name__, "is no TaskFamily", "derive it from metarl.family.TaskFamily"
+        issubclass(family, TaskFamily),
+        family.__name__,
+        "is no TaskFamily",
+        "derive it from metarl.families.family.TaskFamily",
     )
     require(
         FAMILIES.get(getattr(family, "name", "")) is family,
@@ -193,7 +196,7 @@ def _check_split(family: TaskFamily) -> None:
         split = TaskSplit(family)
         drawn = [split.train_tasks(TASKS, "check"), *(split.held_out_tasks(part, HELD_OUT) for part in PARTS[1:])]
     shared = set.intersection(*map(_rows, drawn[:2])) | (_rows(drawn[2]) & (_rows(drawn[0]) | _rows(drawn[1])))
-    advice = "list the tasks in all_tasks, or define part_of by metarl.splits.hashed_part"
+    advice = "list the tasks in all_tasks, or define part_of by metarl.families.splits.hashed_part"
     require(not shared, family.name, f"training and held-out tasks share {len(shared)} tasks", advice)
 
 

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from metarl.checks.problems import attempt, first_difference, is_frozen_dataclass, require
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import adaptation_curve, load_run
-from metarl.family import make_family
-from metarl.learner import LEARNERS, Learner
-from metarl.metrics_file import MetricsRow
+from metarl.evaluation.evaluate import adaptation_curve, load_run
+from metarl.families.family import make_family
+from metarl.learning.learner import LEARNERS, Learner
 from metarl.registry import own_name
-from metarl.rollout import Rollout
-from metarl.run_directory import RunDirectory
-from metarl.sampler import Sampler
-from metarl.training import resume, train
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.metrics_file import MetricsRow
+from metarl.sampling.sampler import Sampler
+from metarl.training.train import resume, train
 
 # A family with continuous actions, and one with discrete ones.
 FAMILIES = ("navigation-2d", "gridnavi")
@@ -65,7 +65,7 @@ def _registered(learner: str | type[Learner]) -> str:
     """Return the name under which a learner is registered, after checking its class."""
     found = LEARNERS.find(learner) if isinstance(learner, str) else learner
     kind = found.__name__
-    require(issubclass(found, Learner), kind, "is no Learner", "derive it from metarl.learner.Learner")
+    require(issubclass(found, Learner), kind, "is no Learner", "derive it from metarl.learning.learner.Learner")
     name = learner if isinstance(learner, str) else str(getattr(found, "name", ""))
     registered = LEARNERS.get(own_name(name)) is found
     require(registered, kind, "is not registered", "decorate it with @register_learner and give it a name of its own")

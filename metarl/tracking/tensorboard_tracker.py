@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from metarl.evaluation import AdaptationCurve
-from metarl.metrics import METRICS, curve_rows, task_table, tracked_row
-from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.directory import CheckpointChoice, RunDirectory
+from metarl.run.metrics import METRICS, curve_rows, task_table, tracked_row
 
 
 class TensorBoardTracker:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarl.errors import MetarlError
-from metarl.evaluation import AdaptationCurve
-from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.directory import CheckpointChoice, RunDirectory
 
 
 class Tracker(Protocol):

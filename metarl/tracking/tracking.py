@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from metarl.config import TrackMode, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import AdaptationCurve
-from metarl.metrics_file import MetricsRow
-from metarl.run_directory import CheckpointChoice, RunDirectory
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import TrackMode, TrainConfig
+from metarl.run.directory import CheckpointChoice, RunDirectory
+from metarl.run.metrics_file import MetricsRow
 from metarl.tracking.tensorboard_tracker import TensorBoardTracker
 from metarl.tracking.tracker import GuardedTracker, NoTracker, Tracker
 from metarl.tracking.wandb_files import offline_run, remove_empty_parts, whole_parts

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metarl.evaluation import AdaptationCurve
-from metarl.metrics import METRICS, curve_rows, task_table, tracked_row
-from metarl.metrics_file import MetricsRow
-from metarl.run_directory import CheckpointChoice, RunDirectory
-from metarl.tracking.labels import RunLabels
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.directory import CheckpointChoice, RunDirectory
+from metarl.run.labels import RunLabels
+from metarl.run.metrics import METRICS, curve_rows, task_table, tracked_row
+from metarl.run.metrics_file import MetricsRow
 
 
 class WandbTracker:

@@ -11,14 +11,14 @@ from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.family import TaskFamily, Transition
-from metarl.learner import LEARNERS, Learner
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.solved import SolvedFamily
-from metarl.spaces import unit_space
-from metarl.splits import TaskSplit
-from metarl.tensor_family import State
+from metarl.families.family import TaskFamily, Transition
+from metarl.families.solved import SolvedFamily
+from metarl.families.spaces import unit_space
+from metarl.families.splits import TaskSplit
+from metarl.families.tensor_family import State
+from metarl.learning.learner import LEARNERS, Learner
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
 from tests.runs import little_work
 
 TASKS, EPISODES = 2, 3

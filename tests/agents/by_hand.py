@@ -17,14 +17,14 @@ from metarl.agents.gradient.adaptation import Episodes
 from metarl.agents.gradient.gradient_learner import AdamLearner, GradientLearner
 from metarl.agents.gradient.maml_trpo import MamlTrpo
 from metarl.agents.gradient.reptile import Reptile
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Distribution
 from metarl.errors import RunError
-from metarl.learner import LEARNERS, Learner
-from metarl.params import flatten, names, unflatten
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.trust_region import Candidate, Step
+from metarl.learning.learner import LEARNERS, Learner
+from metarl.learning.trust_region import Candidate, Step
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import flatten, names, unflatten
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.runs import Float32Actor, double
 
 TASKS, EPISODES, HORIZON = 3, 4, 5

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import metarl  # noqa: F401 (registers families and learners)
-from metarl.distributions import Distribution
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.learner import Learner
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.learning.learner import Learner
+from metarl.numerics.distributions import Distribution
 from tests.agents.any_spaces import ACTIONS, EPISODES, OBSERVATIONS, TASKS, AnySpaces, make, sample, trained
 from tests.runs import SELF_CONTAINED, copy_learner
 

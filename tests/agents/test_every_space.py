@@ -10,8 +10,8 @@ from gymnasium import spaces
 
 import metarl  # noqa: F401 (registers learners)
 from metarl.errors import InputError
-from metarl.learner import LEARNERS
-from metarl.spaces import SINGLE
+from metarl.families.spaces import SINGLE
+from metarl.learning.learner import LEARNERS
 from tests.agents.any_spaces import ACTIONS, OBSERVATIONS, PLANE, AnySpaces, make, trained
 from tests.runs import SELF_CONTAINED
 

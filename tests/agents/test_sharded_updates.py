@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import DiagonalGaussian
+from metarl.devices.processes import Processes
 from metarl.errors import RunError
-from metarl.learner import LEARNERS, Learner
-from metarl.params import flatten
-from metarl.processes import Processes
-from metarl.rollout import Rollout
-from metarl.trust_region import TrustRegionConfig
+from metarl.learning.learner import LEARNERS, Learner
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.numerics.params import flatten
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
 from tests.agents.by_hand import float64, iteration
 from tests.fakes import made_up_rollout
 from tests.processes import in_threads, shards

@@ -1,6 +1,6 @@
 import torch
 
-from metarl.distributions import EDGE, SquashedGaussian
+from metarl.numerics.distributions import EDGE, SquashedGaussian
 
 
 def gaussians(count: int = 5, size: int = 1, seed: int = 0) -> SquashedGaussian:

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
 from metarl.envs.simulation.batched import quiet_compiler
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 
 def worlds(family: LocomotionFamily, tasks: TensorDict) -> TaskVectorEnv:

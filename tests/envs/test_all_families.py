@@ -20,10 +20,10 @@ from metarl.envs.locomotion.worlds import LocomotionDynamics, LocomotionFamily
 from metarl.envs.simulation.rendering import OFFSCREEN
 from metarl.envs.wrapped.meta_world import MetaWorldFamily
 from metarl.errors import InputError
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.numpy_env import TaskEnv
-from metarl.spaces import is_image, unit_scale
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.spaces import is_image, unit_scale
+from metarl.worlds.numpy_env import TaskEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 WORLDS = 3
 # Their starts or steps are drawn, so that two worlds in the same task differ.

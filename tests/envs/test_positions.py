@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from metarl.family import FAMILIES, TaskFamily, make_family
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.solved import SolvedFamily
+from metarl.families.views import AdvisedFamily, InformedFamily
 from metarl.seeding import generator
-from metarl.solved import SolvedFamily
-from metarl.vector_env import TaskVectorEnv
-from metarl.views import AdvisedFamily, InformedFamily
+from metarl.worlds.vector_env import TaskVectorEnv
 
 # Families whose observations show the place of the agent, in their first preset.
 SHOWN = {"navigation-2d", "sparse-point", "gridnavi", "four-rooms"}

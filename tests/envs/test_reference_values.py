@@ -15,13 +15,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from metarl.distributions import Categorical, DiagonalGaussian, Distribution
 from metarl.envs.basic.bandit import Bandit
 from metarl.envs.basic.navigation import MAX_MOVE, Navigation2D
 from metarl.envs.basic.tabular import TabularMDP
 from metarl.envs.locomotion.worlds import LocomotionFamily
-from metarl.family import TaskFamily, make_family
-from metarl.sampler import Sampler
+from metarl.families.family import TaskFamily, make_family
+from metarl.numerics.distributions import Categorical, DiagonalGaussian, Distribution
+from metarl.sampling.sampler import Sampler
 from tests.fakes import DrawingActor
 
 Policy = Callable[[Tensor, TensorDict], Distribution]

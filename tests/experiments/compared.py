@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import metarl
-from metarl.config import RunConfig, TrainConfig
-from metarl.learner import LEARNERS
+from metarl.learning.learner import LEARNERS
+from metarl.run.config import RunConfig, TrainConfig
 
 
 def trained(path: Path, learner: str, family: str, seed: int, **settings: Any) -> str:

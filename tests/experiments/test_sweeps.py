@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from metarl.config import TrainConfig
 from metarl.experiments.commands.train import parse_train
-from metarl.metrics import METRICS
+from metarl.run.config import TrainConfig
+from metarl.run.metrics import METRICS
 
 SWEEPS = sorted((Path(__file__).parents[2] / "experiments" / "sweeps").glob("*.yaml"))
 every_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import metarl
-from metarl.config import RunConfig, TrainConfig
-from metarl.family import FAMILIES, Dynamics, TaskFamily
-from metarl.learner import LEARNERS
+from metarl.families.family import FAMILIES, Dynamics, TaskFamily
+from metarl.learning.learner import LEARNERS
+from metarl.run.config import RunConfig, TrainConfig
 from tests.runs import run_python
 
 HEAVY = {
@@ -36,8 +36,8 @@ import gymnasium
 import metarl
 assert "torch" not in sys.modules
 gymnasium.make("metarl/Bandit-v0").reset()
-from metarl.family import FAMILIES
-from metarl.learner import LEARNERS
+from metarl.families.family import FAMILIES
+from metarl.learning.learner import LEARNERS
 print(json.dumps([sorted({name.partition(".")[0] for name in sys.modules}), list(FAMILIES), list(LEARNERS)]))
 """
 
@@ -52,7 +52,7 @@ def test_importing_metarl_registers_everything_and_loads_no_torch_and_its_use_no
 
 
 def test_modules_are_imported_when_they_are_used() -> None:
-    assert metarl.vector_env.TaskVectorEnv.__name__ == "TaskVectorEnv"
+    assert metarl.worlds.vector_env.TaskVectorEnv.__name__ == "TaskVectorEnv"
     with pytest.raises(AttributeError, match="module 'metarl' has no attribute 'evalute'"):
         metarl.evalute  # noqa: B018
 

@@ -2,8 +2,8 @@
 
 import gymnasium
 
-from metarl.family import FAMILIES
-from metarl.learner import LEARNERS
+from metarl.families.family import FAMILIES
+from metarl.learning.learner import LEARNERS
 from metarl.listing import listed_families, listed_learners
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import evaluate, load_run
+from metarl.evaluation.evaluate import evaluate, load_run
 from metarl.experiments.commands.main import main
-from metarl.family import FAMILIES, make_family
-from metarl.learner import LEARNERS
+from metarl.families.family import FAMILIES, make_family
+from metarl.learning.learner import LEARNERS
+from metarl.run.config import RunConfig, TrainConfig
 from metarl.tracking.tracking import name_run
-from metarl.training import resume, train
+from metarl.training.train import resume, train
 from tests.forked import Child
 
 OWN_MODULE = '''
@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from metarl.agents.baselines.random_policy import RandomPolicy
 from metarl.envs.basic.bandit import Bandit
-from metarl.family import register_family
-from metarl.learner import register_learner
+from metarl.families.family import register_family
+from metarl.learning.learner import register_learner
 
 
 @register_family

@@ -15,12 +15,12 @@ import numpy as np
 from benchmarks.served_process import OPEN
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.client import Client, RemoteTask
-from metarl.config import RunConfig, TrainConfig
-from metarl.numpy_env import TaskEnv
+from metarl.run.config import RunConfig, TrainConfig
 from metarl.serving.app import Limits, make_app
 from metarl.serving.server import load_served, open_database
 from metarl.serving.service import Service
-from metarl.training import train
+from metarl.training.train import train
+from metarl.worlds.numpy_env import TaskEnv
 from tests.runs import tiny
 
 UNKNOWN = "0" * 32

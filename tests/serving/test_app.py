@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metarl.numpy_env import TaskEnv
 from metarl.serving.app import Limits
+from metarl.worlds.numpy_env import TaskEnv
 from tests.serving.serving import UNKNOWN, Server, lived, same, served
 from tests.serving.test_rebuilding import make_env
 

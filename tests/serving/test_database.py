@@ -14,10 +14,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, insert, text
 
 from benchmarks.served_process import free_port
-from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
-from metarl.joint_acting import Choice
-from metarl.rollout import Episode
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.rollouts.rollout import Episode
+from metarl.sampling.joint_acting import Choice
 from metarl.serving import stored
 from metarl.serving.database import Database
 from metarl.serving.models import METADATA, Round, Task

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.serve_kills import survive
-from metarl.evaluation import load_run
-from metarl.numpy_env import TaskEnv
+from metarl.evaluation.evaluate import load_run
+from metarl.worlds.numpy_env import TaskEnv
 from tests.serving.serving import lived, same, served, trained
 
 LEARNERS = ("maml-trpo", "reptile", "rl2", "hyper-rl2", "varibad", "pearl", "recurrent-sac", "random")

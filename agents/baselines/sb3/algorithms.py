@@ -9,10 +9,10 @@ from torch import Tensor
 
 from metarl.agents.baselines.sb3.learner import Sb3Config, Sb3Learner
 from metarl.agents.baselines.sb3.models import Plan
-from metarl.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from metarl.errors import InputError
-from metarl.learner import register_learner
-from metarl.policies import distribution_of_logits
+from metarl.learning.learner import register_learner
+from metarl.learning.policies import distribution_of_logits
+from metarl.numerics.distributions import Categorical, DiagonalGaussian, Distribution, SquashedGaussian
 from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 if TYPE_CHECKING:

@@ -27,17 +27,17 @@ from metarl.agents.baselines.sb3.models import (
     teach,
 )
 from metarl.agents.baselines.sb3.observations import readable
-from metarl.distributions import Distribution
+from metarl.devices.runtime import single_torch_thread
 from metarl.errors import InputError, RunError
-from metarl.family import TaskFamily
-from metarl.learner import LEARNERS, Learner, OpenState
-from metarl.rollout import Rollout
-from metarl.runtime import single_torch_thread
+from metarl.families.family import TaskFamily
+from metarl.families.spaces import SINGLE, is_bounded_box, observed_space, one_line, require_actions
+from metarl.families.views import InformedFamily
+from metarl.learning.learner import LEARNERS, Learner, OpenState
+from metarl.numerics.distributions import Distribution
+from metarl.rollouts.rollout import Rollout
 from metarl.seeding import derive_seed
-from metarl.spaces import SINGLE, is_bounded_box, observed_space, one_line, require_actions
 from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
-from metarl.vector_env import TaskVectorEnv
-from metarl.views import InformedFamily
+from metarl.worlds.vector_env import TaskVectorEnv
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -6,7 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.spaces import feature_space, features
+from metarl.families.spaces import feature_space, features
 
 
 def readable_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

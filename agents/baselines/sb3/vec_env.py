@@ -14,8 +14,8 @@ from torch import Tensor
 
 from metarl.agents.baselines.sb3.observations import readable, readable_space
 from metarl.errors import InputError
-from metarl.spaces import unit_scale, unit_space
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.spaces import unit_scale, unit_space
+from metarl.worlds.vector_env import TaskVectorEnv
 
 Wrapper = gymnasium.Wrapper[Any, Any, Any, Any]
 Indices = int | Iterable[int] | None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from metarl.native import in_threads, library
+from metarl.devices.native import in_threads, library
 
 SOURCE = Path(__file__).with_name("recurrence.cpp")
 # As in the source: trials that are processed together, and the number of which sizes must be a multiple.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
-from metarl.transfer import reading_is_free
+from metarl.devices.transfer import reading_is_free
 
 USAGE_DECAY = 0.95
 # Added to products of lengths, which are 0 for empty slots.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from metarl.runtime import single_torch_thread
+from metarl.devices.runtime import single_torch_thread
 
 # Multiplications per step and gate below which a loop runs on one thread.
 SMALL = 4_000_000

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
+from metarl.devices.transfer import reading_is_free
 from metarl.errors import InputError
-from metarl.transfer import reading_is_free
 
 RINGS = ("keys", "values")
 

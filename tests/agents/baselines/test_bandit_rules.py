@@ -6,8 +6,8 @@ from torch import Tensor
 
 from metarl.agents.baselines.bandit_rules import Arms, BanditRule, BanditRuleConfig, OpenArms, chances_to_be_best
 from metarl.errors import InputError
-from metarl.family import make_family
-from metarl.sampler import Sampler
+from metarl.families.family import make_family
+from metarl.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")
 

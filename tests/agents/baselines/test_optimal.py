@@ -12,17 +12,17 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers families)
 from metarl.agents.baselines.optimal import Certain, OptimalConfig, OptimalPolicy
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import DiagonalGaussian, Distribution
 from metarl.envs.basic.tabular import TabularMDP
 from metarl.errors import InputError
-from metarl.evaluation import adaptation_curve
+from metarl.evaluation.evaluate import adaptation_curve
 from metarl.experiments.commands.main import main
-from metarl.family import FAMILIES, TaskFamily, make_family
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.solved import SolvedFamily
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.solved import SolvedFamily
+from metarl.numerics.distributions import DiagonalGaussian, Distribution
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
+from metarl.worlds.vector_env import TaskVectorEnv
 from tests.fakes import DrawingActor
 
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ import metarl  # noqa: F401 (registers families)
 from metarl.agents.baselines.random_policy import RandomConfig, RandomPolicy, UniformUnits
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
-from metarl.family import make_family
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.families.family import make_family
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
 from tests.fakes import EchoFamily
 
 CPU = torch.device("cpu")

@@ -27,13 +27,13 @@ from metarl.agents.gradient.adaptation import (
     surrogate,
 )
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Categorical
-from metarl.params import flatten, gradient, leaf, names, per_task, unflatten
-from metarl.policies import Policy
-from metarl.returns import per_task_mean
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.learning.policies import Policy
+from metarl.numerics.distributions import Categorical
+from metarl.numerics.params import flatten, gradient, leaf, names, per_task, unflatten
+from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.runs import central_differences, learner_and_rollouts, one_task
 
 TASKS, STATES, ACTIONS = 3, 2, 2

@@ -7,8 +7,8 @@ import pytest
 
 import metarl  # noqa: F401 (registers learners)
 from metarl.agents.gradient.adaptation import Episodes
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
 from tests.runs import tiny
 
 GRADIENT_LEARNERS = ["maml-trpo", "maml-ppo", "maml-vpg", "reptile"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.params import per_task
-from metarl.rollout import Rollout
+from metarl.numerics.params import per_task
+from metarl.rollouts.rollout import Rollout
 from tests.agents.by_hand import float64, iteration
 
 GRADIENT_LEARNERS = ["maml-trpo", "maml-ppo", "maml-vpg", "reptile"]

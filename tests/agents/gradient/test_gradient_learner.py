@@ -14,13 +14,13 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Adapted
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig, GradientLearner, PolicyConfig
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import adaptation_curve
-from metarl.learner import LEARNERS
-from metarl.params import flatten, names, unflatten
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.evaluation.evaluate import adaptation_curve
+from metarl.learning.learner import LEARNERS
+from metarl.numerics.params import flatten, names, unflatten
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.agents.by_hand import (
     ADAMS,
     MAMLS,

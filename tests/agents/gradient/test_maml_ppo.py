@@ -9,10 +9,10 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes
 from metarl.agents.gradient.maml_ppo import MamlPpo, MamlPpoConfig, adapted_weight
-from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError, RunError
-from metarl.params import flatten, leaf, unflatten
-from metarl.rollout import Rollout
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.numerics.params import flatten, leaf, unflatten
+from metarl.rollouts.rollout import Rollout
 from tests.agents.by_hand import adaptation, float64, iteration, mean, refuses_nan, slope_of_update, weights
 from tests.runs import central_differences
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from metarl.agents.gradient import maml_trpo
 from metarl.agents.gradient.adaptation import Adapted, Episodes, inner_step, surrogate
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
-from metarl.params import flatten, gradient, leaf, per_task, unflatten
-from metarl.rollout import Rollout
-from metarl.trust_region import Candidate, Step, TrustRegionConfig
+from metarl.learning.trust_region import Candidate, Step, TrustRegionConfig
+from metarl.numerics.distributions import Distribution
+from metarl.numerics.params import flatten, gradient, leaf, per_task, unflatten
+from metarl.rollouts.rollout import Rollout
 from tests.runs import central_differences, learner_and_rollouts, one_task, vector
 
 # A large inner step makes the second-order term count.

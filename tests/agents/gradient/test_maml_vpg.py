@@ -9,8 +9,8 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes
 from metarl.agents.gradient.maml_vpg import MamlVpg
-from metarl.params import flatten, leaf, names
-from metarl.rollout import Rollout
+from metarl.numerics.params import flatten, leaf, names
+from metarl.rollouts.rollout import Rollout
 from tests.agents.by_hand import (
     TASKS,
     adaptation,

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from metarl.agents.gradient.adaptation import Episodes
 from metarl.agents.gradient.reptile import Inner, Reptile, ReptileConfig
-from metarl.baselines import estimate_advantages
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import adaptation_curve
-from metarl.params import flatten, names, unflatten
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.evaluation.evaluate import adaptation_curve
+from metarl.learning.baselines import estimate_advantages
+from metarl.numerics.params import flatten, names, unflatten
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.agents.by_hand import TASKS, iteration, refuses_nan
 from tests.runs import one_task
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from metarl.config import RunConfig, TrainConfig
-from metarl.learner import LEARNERS
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
+from metarl.learning.learner import LEARNERS
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "rl2": {"hidden_size": 8},

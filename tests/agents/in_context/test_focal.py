@@ -9,11 +9,11 @@ import torch
 from metarl.agents.in_context.focal import FocalConfig, FocalLearner, gaussian
 from metarl.agents.in_context.pearl import Pearl
 from metarl.agents.in_context.replay import Transitions
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.experiments.commands.main import main
-from metarl.training import resume, train
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.training.train import resume, train
 from tests.runs import numbers, tiny
 
 

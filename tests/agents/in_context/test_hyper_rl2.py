@@ -7,9 +7,9 @@ from torch import Tensor
 from metarl.agents.in_context.hyper_rl2 import GeneratedPolicy, HyperRl2, HyperRl2Config
 from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.errors import InputError
-from metarl.family import make_family
-from metarl.sampler import Sampler
-from metarl.splits import TaskSplit
+from metarl.families.family import make_family
+from metarl.families.splits import TaskSplit
+from metarl.sampling.sampler import Sampler
 
 FAMILY = make_family("gridnavi", horizon=4)
 CPU = torch.device("cpu")

@@ -20,10 +20,10 @@ from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.envs.basic.navigation import Navigation2D
 from metarl.envs.grid.gridnavi_image import GridNaviImage
 from metarl.errors import InputError
-from metarl.learner import Learner
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.splits import TaskSplit
+from metarl.families.splits import TaskSplit
+from metarl.learning.learner import Learner
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
 
 CPU = torch.device("cpu")
 IMAGES = GridNaviImage(horizon=4)
@@ -95,7 +95,7 @@ def test_reading_a_trial_of_images_at_once_is_stepping_through_it(name: str) -> 
 
 
 def _trials(rollouts: list[Rollout]) -> Any:
-    from metarl.trials import Trials
+    from metarl.rollouts.trials import Trials
 
     return Trials.of(rollouts)
 

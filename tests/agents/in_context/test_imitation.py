@@ -12,17 +12,17 @@ from metarl.agents.in_context.algorithm_distillation import AlgorithmDistillatio
 from metarl.agents.in_context.dpt import ArrangedTrials, DptConfig
 from metarl.agents.in_context.imitation import ImitationLearner
 from metarl.agents.in_context.memories.memory import MEMORIES
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Distribution
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate
+from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.collect import CollectOptions, collect
 from metarl.experiments.commands.main import main
-from metarl.recorded import load_recorded
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.training import resume, train
-from metarl.trials import LabelledTrials
+from metarl.numerics.distributions import Distribution
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import LabelledTrials
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.recorded import load_recorded
+from metarl.sampling.sampler import Sampler
+from metarl.training.train import resume, train
 from tests.agents.by_hand import cut
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import numbers, tiny

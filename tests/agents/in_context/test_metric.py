@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.metric import MetricConfig, MetricLearner
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.training import resume, train
-from metarl.trials import Trials
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
+from metarl.training.train import resume, train
 from tests.agents.by_hand import cut
 from tests.runs import numbers, tiny
 

@@ -14,16 +14,16 @@ from metarl.agents.in_context.pearl_config import PearlConfig, TaskEncoderName
 from metarl.agents.in_context.pearl_networks import drawn
 from metarl.agents.in_context.replay import Transitions, TrialReplay
 from metarl.agents.in_context.task_encoders import Belief, MetricEncoder, divergence
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.devices.processes import ONE_PROCESS
 from metarl.errors import InputError, RunError
-from metarl.evaluation import evaluate
+from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.collect import CollectOptions, collect
-from metarl.processes import ONE_PROCESS
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.training import resume, train
-from metarl.trials import Trials
+from metarl.numerics.distributions import DiagonalGaussian, SquashedGaussian
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
+from metarl.training.train import resume, train
 from tests.agents.by_hand import cut
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import numbers, same, tiny

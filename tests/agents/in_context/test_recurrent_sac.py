@@ -12,13 +12,13 @@ from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.recurrent_sac import RecurrentSac, RecurrentSacConfig
 from metarl.agents.in_context.soft_actions import BoxActions, DiscreteActions
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Categorical, Distribution, SquashedGaussian
 from metarl.errors import InputError, RunError
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.training import resume, train
-from metarl.trials import Trials
+from metarl.numerics.distributions import Categorical, Distribution, SquashedGaussian
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
+from metarl.training.train import resume, train
 from tests.agents.by_hand import cut
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import numbers, tiny

@@ -15,12 +15,12 @@ from metarl.agents.in_context.memories.set import Set
 from metarl.agents.in_context.memories.splagger import SplAgger
 from metarl.agents.in_context.memories.transformer import Transformer
 from metarl.agents.in_context.rl2 import RecurrentActorCritic, Rl2, Rl2Config
-from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.errors import InputError
-from metarl.evaluation import evaluate
+from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.main import main
-from metarl.family import make_family
-from metarl.run_directory import RunDirectory
+from metarl.families.family import make_family
+from metarl.numerics.distributions import Categorical, DiagonalGaussian
+from metarl.run.directory import RunDirectory
 
 CPU = torch.device("cpu")
 KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set", "splagger")

@@ -14,10 +14,10 @@ from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.step_inputs import StepInputs
 from metarl.agents.in_context.trial_state import OpenTrial, Trial, Unknown
 from metarl.errors import InputError
-from metarl.family import TaskFamily, make_family
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.trials import Trials
+from metarl.families.family import TaskFamily, make_family
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
+from metarl.sampling.sampler import Sampler
 from tests.fakes import EchoFamily, echo_tasks
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)

@@ -13,15 +13,15 @@ import metarl
 from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.agents.in_context.trial_ppo import share_ahead
-from metarl.config import RunConfig, TrainConfig
+from metarl.devices.transfer import read
 from metarl.errors import InputError, RunError
-from metarl.family import TaskFamily, make_family
-from metarl.returns import discounted_returns
-from metarl.rollout import Rollout
-from metarl.run_directory import RunDirectory
-from metarl.sampler import Sampler
-from metarl.transfer import read
-from metarl.trials import Trials
+from metarl.families.family import TaskFamily, make_family
+from metarl.rollouts.returns import discounted_returns
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.sampling.sampler import Sampler
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import numbers
 

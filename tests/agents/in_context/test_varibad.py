@@ -13,14 +13,14 @@ from metarl.agents.in_context.past_trials import PastTrials, join_newest
 from metarl.agents.in_context.varibad import VariBad, drawn_steps
 from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.agents.in_context.varibad_networks import Decoder
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Categorical
 from metarl.errors import InputError, RunError
-from metarl.rollout import Rollout
-from metarl.run_directory import RunDirectory
-from metarl.sampler import Sampler
-from metarl.training import resume, train
-from metarl.trials import Trials
+from metarl.numerics.distributions import Categorical
+from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.trials import Trials
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.sampling.sampler import Sampler
+from metarl.training.train import resume, train
 from tests.agents.by_hand import cut, float64
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import double, numbers, same

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from metarl.agents.language.language import Language, LanguageConfig
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import evaluate, load_run
+from metarl.evaluation.evaluate import evaluate, load_run
 from metarl.experiments.commands.main import main
-from metarl.sampler import Sampler
-from metarl.session import Session
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
+from metarl.sampling.session import Session
 from tests.agents.language.models import make_model
 
 pytest.importorskip("transformers")

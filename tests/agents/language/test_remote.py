@@ -14,9 +14,9 @@ from metarl.agents.language.language import LanguageConfig
 from metarl.agents.language.local import LocalModel
 from metarl.agents.language.remote import RemoteModel
 from metarl.agents.language.transcript import Prompt
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import RunError
-from metarl.sampler import Sampler
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.agents.language.models import make_model
 
 pytest.importorskip("transformers")

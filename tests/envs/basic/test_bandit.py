@@ -5,9 +5,9 @@ from tensordict import TensorDict
 
 from metarl.envs.basic.bandit import Bandit
 from metarl.errors import InputError
-from metarl.family import make_family
-from metarl.pictures import GOAL, SIDE
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import make_family
+from metarl.families.pictures import GOAL, SIDE
+from metarl.worlds.vector_env import TaskVectorEnv
 
 PULLS = 100
 

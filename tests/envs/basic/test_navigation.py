@@ -11,9 +11,9 @@ from torch import Tensor
 
 from metarl.envs.basic.navigation import Navigation2D, PointRobot, SparsePoint
 from metarl.errors import InputError
-from metarl.family import make_family
-from metarl.pictures import AGENT, GOAL, SIDE
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import make_family
+from metarl.families.pictures import AGENT, GOAL, SIDE
+from metarl.worlds.vector_env import TaskVectorEnv
 
 FAMILY = Navigation2D()
 MOVES = st.lists(st.tuples(*[st.floats(-0.1, 0.1)] * 2), min_size=1, max_size=8)

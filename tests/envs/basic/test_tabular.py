@@ -11,9 +11,9 @@ from torch import Tensor
 
 from metarl.envs.basic.tabular import TabularMDP
 from metarl.errors import InputError
-from metarl.family import make_family
-from metarl.pictures import BLACK, WHITE
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import make_family
+from metarl.families.pictures import BLACK, WHITE
+from metarl.worlds.vector_env import TaskVectorEnv
 
 FAMILY = TabularMDP()
 SMALL = TabularMDP(states=3, actions=2)

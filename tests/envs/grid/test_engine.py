@@ -17,8 +17,8 @@ from metarl.envs.grid.moving_goal import MovingGoal
 from metarl.envs.grid.rooms import FourRooms
 from metarl.envs.grid.rules import HUE, KIND, RuleWorlds
 from metarl.errors import InputError
-from metarl.tensor_family import State
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.tensor_family import State
+from metarl.worlds.vector_env import TaskVectorEnv
 
 STAY, UP, RIGHT, DOWN, LEFT, USE = range(6)
 STEPS = {STAY: (0, 0), UP: (0, 1), RIGHT: (1, 0), DOWN: (0, -1), LEFT: (-1, 0), USE: (0, 0)}

@@ -7,9 +7,9 @@ from tensordict import TensorDict
 
 from metarl.envs.grid.gridnavi import GridNavi
 from metarl.errors import InputError
-from metarl.family import Part, make_family
-from metarl.splits import TaskSplit
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import Part, make_family
+from metarl.families.splits import TaskSplit
+from metarl.worlds.vector_env import TaskVectorEnv
 
 FAMILY = GridNavi()
 STAY, UP, RIGHT, DOWN, LEFT = range(5)

@@ -7,10 +7,10 @@ from tensordict import TensorDict
 from metarl.envs.grid.gridnavi import GridNavi
 from metarl.envs.grid.gridnavi_image import GridNaviImage
 from metarl.errors import InputError
-from metarl.family import Part
-from metarl.pictures import AGENT
-from metarl.splits import TaskSplit
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import Part
+from metarl.families.pictures import AGENT
+from metarl.families.splits import TaskSplit
+from metarl.worlds.vector_env import TaskVectorEnv
 
 BLUE = torch.tensor(AGENT, dtype=torch.uint8)
 

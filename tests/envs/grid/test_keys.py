@@ -5,7 +5,7 @@ import torch
 
 from metarl.envs.grid.keys import KeyAndDoor
 from metarl.errors import InputError
-from metarl.splits import TaskSplit
+from metarl.families.splits import TaskSplit
 from tests.envs.grid.test_engine import LEFT, RIGHT, STAY, UP, agent_on, drawn, worlds
 
 FAMILY = KeyAndDoor(size=5)

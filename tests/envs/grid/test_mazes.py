@@ -7,7 +7,7 @@ from tensordict import TensorDict
 
 from metarl.envs.grid.mazes import RandomMazes, spanning_tree
 from metarl.errors import InputError
-from metarl.splits import TaskSplit
+from metarl.families.splits import TaskSplit
 from tests.envs.grid.test_engine import RIGHT, STAY, STEPS, UP, drawn, worlds
 
 FAMILY = RandomMazes()

@@ -12,8 +12,8 @@ from metarl.envs.grid.moving_goal import MovingGoal
 from metarl.envs.grid.pictures import COLOURS, SHAPES, WALL, WOOD, cell_side
 from metarl.envs.grid.rooms import FourRooms
 from metarl.envs.grid.rules import RuleWorlds
-from metarl.numpy_env import TaskEnv
-from metarl.pictures import AGENT, GOAL, WHITE
+from metarl.families.pictures import AGENT, GOAL, WHITE
+from metarl.worlds.numpy_env import TaskEnv
 from tests.envs.grid.test_engine import RIGHT, UP, USE
 
 RULE: dict[str, Any] = {

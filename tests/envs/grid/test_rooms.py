@@ -4,7 +4,7 @@ from tensordict import TensorDict
 
 from metarl.envs.grid.rooms import FourRooms
 from metarl.errors import InputError
-from metarl.splits import PARTS, TaskSplit
+from metarl.families.splits import PARTS, TaskSplit
 from tests.envs.grid.test_engine import RIGHT, STAY, UP, agent_on, worlds
 
 FAMILY = FourRooms()

@@ -6,8 +6,8 @@ from tensordict import TensorDict
 
 from metarl.envs.grid.rules import HUE, KIND, OBJECT_BITS, RELATIONS, RuleWorlds
 from metarl.errors import InputError
-from metarl.splits import TaskSplit
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.splits import TaskSplit
+from metarl.worlds.vector_env import TaskVectorEnv
 from tests.envs.grid.test_engine import DOWN, LEFT, RIGHT, STAY, STEPS, UP, USE, Cell, drawn, random_actions, worlds
 
 FAMILY = RuleWorlds(distractors=1)

@@ -6,8 +6,8 @@ from tensordict import TensorDict
 
 from metarl.envs.locomotion.directions_and_goals import AntDir, AntGoal, HalfCheetahDir, Heading, HumanoidDir
 from metarl.errors import InputError
-from metarl.family import TaskFamily, make_family
-from metarl.splits import PARTS, TaskSplit
+from metarl.families.family import TaskFamily, make_family
+from metarl.families.splits import PARTS, TaskSplit
 from tests.envs.robots import dynamics, worlds
 
 TWO_TASKS: list[TaskFamily] = [HalfCheetahDir(), AntDir(opposite=True)]

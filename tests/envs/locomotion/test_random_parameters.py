@@ -4,7 +4,7 @@ from gymnasium.vector import AutoresetMode
 
 from metarl.envs.locomotion.random_parameters import BASES, HopperRandParams, RandomParameters, Walker2DRandParams
 from metarl.errors import InputError
-from metarl.vector_env import TaskVectorEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 from tests.envs.robots import dynamics, place, worlds
 
 FAMILIES: list[RandomParameters] = [HopperRandParams(), Walker2DRandParams()]

@@ -9,7 +9,7 @@ import torch
 from metarl.envs.locomotion.robots import ANT, HALF_CHEETAH, HOPPER, HUMANOID, SWIMMER, WALKER2D, Robot
 from metarl.envs.locomotion.worlds import LocomotionFamily
 from metarl.envs.simulation.batched import gymnasium_model
-from metarl.family import FAMILIES, make_family
+from metarl.families.family import FAMILIES, make_family
 from tests.envs.robots import gymnasium_env, walk_beside
 
 POSITIONS_AND_VELOCITIES = {

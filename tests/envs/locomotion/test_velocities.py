@@ -8,7 +8,7 @@ from tensordict import TensorDict
 
 from metarl.envs.locomotion.velocities import AntVel, HalfCheetahVel, HopperVel, SwimmerVel, TargetVelocity, Walker2dVel
 from metarl.errors import InputError
-from metarl.family import make_family
+from metarl.families.family import make_family
 from tests.envs.robots import dynamics, place, worlds
 
 FAMILIES: list[type[TargetVelocity]] = [HalfCheetahVel, AntVel, HopperVel, Walker2dVel, SwimmerVel]

@@ -9,7 +9,7 @@ import torch
 
 from metarl.envs.simulation.batched import CpuSim, gymnasium_model, make_simulation, quiet_compiler
 from metarl.errors import InputError
-from metarl.family import make_family
+from metarl.families.family import make_family
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from metarl.envs.simulation import rendering
 from metarl.envs.simulation.batched import gymnasium_model
 from metarl.envs.simulation.rendering import StateRenderer
 from metarl.errors import InputError
-from metarl.family import make_family
-from metarl.numpy_env import TaskEnv
+from metarl.families.family import make_family
+from metarl.worlds.numpy_env import TaskEnv
 
 MODEL = gymnasium_model("half_cheetah")
 needs_opengl = pytest.mark.skipif(

@@ -24,14 +24,14 @@ from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.envs.wrapped.gymnasium_worlds import VectorDynamics
 from metarl.envs.wrapped.world import Environment, Task
 from metarl.errors import InputError, RunError
-from metarl.evaluation import adaptation_curve
+from metarl.evaluation.evaluate import adaptation_curve
 from metarl.experiments.commands.main import main
-from metarl.family import describe
-from metarl.numpy_env import TaskEnv
-from metarl.pictures import text_picture
-from metarl.sampler import Sampler
-from metarl.splits import PARTS, TaskSplit
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import describe
+from metarl.families.pictures import text_picture
+from metarl.families.splits import PARTS, TaskSplit
+from metarl.sampling.sampler import Sampler
+from metarl.worlds.numpy_env import TaskEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 
 ONE = spaces.Box(-1.0, 1.0, (1,), np.float32)
 

@@ -13,7 +13,6 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.sawyer_xyz_env import SawyerMocapBase
 from tensordict import TensorDict
 
-from metarl.config import TrainConfig
 from metarl.envs.manipulation import package
 from metarl.envs.manipulation.benchmark_tasks import benchmark_tasks
 from metarl.envs.manipulation.package import environments, load_package
@@ -27,9 +26,10 @@ from metarl.envs.wrapped.meta_world import (
 )
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
-from metarl.family import TaskFamily, make_family
-from metarl.splits import TaskSplit
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import TaskFamily, make_family
+from metarl.families.splits import TaskSplit
+from metarl.run.config import TrainConfig
+from metarl.worlds.vector_env import TaskVectorEnv
 
 load_package()
 NAMES = [name for name, _ in environments()]

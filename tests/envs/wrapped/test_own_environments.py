@@ -19,13 +19,13 @@ from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.envs.wrapped.world import Environment, Task
 from metarl.errors import InputError
-from metarl.evaluation import adaptation_curve
-from metarl.family import TaskFamily
-from metarl.learner import LEARNERS
-from metarl.returns import generalized_advantages
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.vector_env import TaskVectorEnv
+from metarl.evaluation.evaluate import adaptation_curve
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import LEARNERS
+from metarl.rollouts.returns import generalized_advantages
+from metarl.rollouts.rollout import Rollout
+from metarl.sampling.sampler import Sampler
+from metarl.worlds.vector_env import TaskVectorEnv
 from tests.envs.wrapped import own_environments as own
 
 GOAL = spaces.Dict({"goal": own.GOALS})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metarl.experiments.commands.main import main
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
 from tests.runs import contents, train_words
 
 

@@ -5,8 +5,8 @@ import pytest
 from metarl.errors import InputError
 from metarl.experiments.commands.collect import TASKS_PER_SHARD, CollectOptions, collect
 from metarl.experiments.commands.main import main
-from metarl.recorded import load_recorded
-from metarl.training import train
+from metarl.run.recorded import load_recorded
+from metarl.training.train import train
 from tests.runs import small
 
 

@@ -20,9 +20,9 @@ from metarl.experiments.compare.page import make_page
 from metarl.experiments.compare.report import record
 from metarl.experiments.compare.runs import group_runs, read_runs
 from metarl.experiments.compare.statistics import summarize
-from metarl.family import FAMILIES
-from metarl.pictures import SIDE
-from metarl.statistics import (
+from metarl.families.family import FAMILIES
+from metarl.families.pictures import SIDE
+from metarl.numerics.statistics import (
     conditional_value_at_risk,
     interquartile_mean,
     interval,

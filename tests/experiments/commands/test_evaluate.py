@@ -8,8 +8,8 @@ import pytest
 
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.main import main
-from metarl.run_directory import RunDirectory
-from metarl.training import train
+from metarl.run.directory import RunDirectory
+from metarl.training.train import train
 from tests.experiments.messages import complaint, help_of, sentences
 from tests.runs import small, train_words
 

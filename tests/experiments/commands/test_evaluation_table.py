@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from tensordict import TensorDict
 
-from metarl.config import RunConfig, TrainConfig
-from metarl.evaluation import AdaptationCurve
 from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
-from metarl.references import Reference
-from metarl.run_directory import RunDirectory
+from metarl.families.references import Reference
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
 
 
 def curve(returns: list[list[float]]) -> AdaptationCurve:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.show_family import ShowOptions, draw_tasks, show_family
-from metarl.family import FAMILIES, make_family
+from metarl.families.family import FAMILIES, make_family
 
 
 def test_every_family_is_listed_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ import yaml
 
 import metarl
 from metarl.experiments.commands.main import main
-from metarl.hub import shipped_runs
-from metarl.run_directory import RunDirectory
-from metarl.training import train
+from metarl.run.directory import RunDirectory
+from metarl.storage.hub import shipped_runs
+from metarl.training.train import train
 from tests.experiments.messages import complaint
 from tests.hub_server import TOKEN, HubServer, hub_server
 from tests.runs import numbers, small

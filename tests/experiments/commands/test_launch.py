@@ -10,7 +10,7 @@ from metarl.errors import InputError
 from metarl.experiments.commands.launch import launched, parse_devices
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import take_option
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
 from tests.forked import Child
 from tests.runs import SMALL, numbers
 

@@ -1,7 +1,7 @@
 import pytest
 
 from metarl.experiments.commands.main import main
-from metarl.learner import LEARNERS
+from metarl.learning.learner import LEARNERS
 
 
 def test_learners_are_all_listed(capsys: pytest.CaptureFixture[str]) -> None:

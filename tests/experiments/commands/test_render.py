@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 import metarl
-from metarl.config import TrainConfig
 from metarl.envs.simulation import rendering
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.render import RenderOptions, parse_task, render
-from metarl.family import make_family
+from metarl.families.family import make_family
+from metarl.run.config import TrainConfig
 from tests.runs import small
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from metarl.experiments.commands.main import main
 from metarl.experiments.published import COSTS, MODULES, find_published
-from metarl.training import train
+from metarl.training.train import train
 from tests.experiments.messages import complaint
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from metarl.experiments.commands.run_files import list_files
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
 
 
 def test_only_files_that_are_there_are_named(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from metarl.experiments.commands.main import main
-from metarl.lock import RunLock
-from metarl.training import train
+from metarl.storage.lock import RunLock
+from metarl.training.train import train
 from tests.experiments.messages import complaint
 from tests.runs import small
 

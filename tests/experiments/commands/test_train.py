@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from metarl.config import RunConfig
 from metarl.experiments.commands.main import main
 from metarl.experiments.published import MODULES
-from metarl.family import FAMILIES
-from metarl.family_settings import explanations
-from metarl.learner import LEARNERS
-from metarl.lock import RunLock
-from metarl.run_directory import RunDirectory
-from metarl.task_source import PlrConfig
-from metarl.tracking.labels import RunLabels
-from metarl.trust_region import TrustRegionConfig
+from metarl.families.family import FAMILIES
+from metarl.families.family_settings import explanations
+from metarl.learning.learner import LEARNERS
+from metarl.learning.trust_region import TrustRegionConfig
+from metarl.run.config import RunConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.labels import RunLabels
+from metarl.sampling.task_source import PlrConfig
+from metarl.storage.lock import RunLock
 from tests.experiments.messages import complaint, help_of, sentences
 from tests.forked import Child
 from tests.runs import SMALL, numbers, run_python, train_words
@@ -178,8 +178,8 @@ from dataclasses import dataclass
 
 from metarl.agents.gradient.maml_trpo import MamlTrpo
 from metarl.envs.basic.navigation import Navigation2D
-from metarl.family import register_family
-from metarl.learner import register_learner
+from metarl.families.family import register_family
+from metarl.learning.learner import register_learner
 
 
 @register_family

@@ -5,12 +5,12 @@ import torch
 from numpy import asarray
 
 from metarl.agents.in_context.varibad import VariBad
-from metarl.config import TrainConfig
 from metarl.envs.grid.gridnavi import GridNavi
-from metarl.evaluation import load_run
+from metarl.evaluation.evaluate import load_run
 from metarl.experiments.compare.beliefs import Beliefs, expected_rewards, has_beliefs, make_figure, observe_beliefs
-from metarl.sampler import Sampler
-from metarl.trials import Trials
+from metarl.rollouts.trials import Trials
+from metarl.run.config import TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.experiments.compared import trained
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from metarl.experiments.compare.comparison import Comparison, Protocol, measure
 from metarl.experiments.compare.paths import _draw_plane, path_figures
 from metarl.experiments.compare.runs import group_runs, read_runs
-from metarl.positions import Map
+from metarl.families.positions import Map
 from tests.experiments.compared import trained
 
 COLOURS = {0: np.zeros(3), 1: np.ones(3)}

@@ -4,7 +4,7 @@ from tensordict import TensorDict
 
 from metarl.experiments.few_shot.by_gradient import GradientSettings, Network, maml, minibatches, reptile
 from metarl.experiments.few_shot.problems import Characters, Sinusoids
-from metarl.params import leaf, names
+from metarl.numerics.params import leaf, names
 
 
 def line(weight: float, bias: float, step_size: float) -> Network:

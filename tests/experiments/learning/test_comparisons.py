@@ -5,11 +5,11 @@ import pytest
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.gradient.reptile import ReptileConfig
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.variant import Variant
-from metarl.family import FAMILIES
+from metarl.families.family import FAMILIES
+from metarl.run.config import RunConfig, TrainConfig
 
 EVERY = [(name, label) for name, variants in COMPARISONS.items() for label in variants]
 

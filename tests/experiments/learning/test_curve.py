@@ -10,9 +10,8 @@ from tensordict import TensorDict
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.config import TrainConfig
 from metarl.errors import InputError, RunError
-from metarl.evaluation import AdaptationCurve, evaluate
+from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.main import guarded
 from metarl.experiments.learning import curve as learning_curve
 from metarl.experiments.learning.comparisons import COMPARISONS
@@ -20,8 +19,10 @@ from metarl.experiments.learning.curve import Job, Options, run
 from metarl.experiments.learning.points import point_after
 from metarl.experiments.learning.records import Record, read_record
 from metarl.experiments.learning.variant import Recording, Variant
-from metarl.run_directory import RunDirectory
-from metarl.training import train
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.training.train import train
 from tests.runs import numbers, small
 
 TINY = small(None, "navigation-2d", horizon=5)

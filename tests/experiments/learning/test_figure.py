@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from metarl.experiments.learning.figure import draw, make_figure
-from metarl.references import Reference
+from metarl.families.references import Reference
 from tests.experiments.records import point, record, seed_run
 
 CURVE = record(

@@ -27,9 +27,10 @@ def test_code_that_does_not_exist_is_refused() -> None:
 
 
 def test_a_block_becomes_one_block_for_each_name() -> None:
-    page = "before\n\n```source\nmetarl/returns.py per_task_mean\nmetarl/returns.py discounted_returns\n```\n\nafter"
+    code = "metarl/rollouts/returns.py"
+    page = f"before\n\n```source\n{code} per_task_mean\n{code} discounted_returns\n```\n\nafter"
     titles = re.findall(r'^```python title="(.*)"$', on_page_markdown(page, page=None), re.MULTILINE)
-    assert titles == ["metarl/returns.py: per_task_mean", "metarl/returns.py: discounted_returns"]
+    assert titles == ["metarl/rollouts/returns.py: per_task_mean", "metarl/rollouts/returns.py: discounted_returns"]
 
 
 def test_a_notebook_becomes_its_texts_code_and_outputs() -> None:

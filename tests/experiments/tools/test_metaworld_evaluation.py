@@ -15,8 +15,8 @@ from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.errors import InputError
 from metarl.experiments.tools import metaworld_evaluation
 from metarl.experiments.tools.metaworld_evaluation import LearnerAgent, ObservedEnvs, Options, evaluate, run
-from metarl.family import make_family
-from metarl.learner import LEARNERS, Learner
+from metarl.families.family import make_family
+from metarl.learning.learner import LEARNERS, Learner
 
 FAMILY = make_family("navigation-2d")
 TINY = MamlTrpoConfig(hidden_sizes=(8,))

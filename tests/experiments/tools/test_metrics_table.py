@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from metarl.experiments.tools.metrics_table import PAGE, metrics_table, with_table
-from metarl.learner import LEARNERS
-from metarl.metrics import METRICS
-from metarl.training import train
+from metarl.learning.learner import LEARNERS
+from metarl.run.metrics import METRICS
+from metarl.training.train import train
 from tests.runs import SELF_CONTAINED, tiny
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 import metarl
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.errors import InputError
-from metarl.family import FAMILIES, Dynamics, TaskFamily, Transition
-from metarl.tensor_family import State, TensorFamily, uniform
-from metarl.views import InformedFamily
+from metarl.families.family import FAMILIES, Dynamics, TaskFamily, Transition
+from metarl.families.tensor_family import State, TensorFamily, uniform
+from metarl.families.views import InformedFamily
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 import metarl
-from metarl.distributions import DiagonalGaussian
 from metarl.errors import InputError
-from metarl.family import TaskFamily
-from metarl.learner import LEARNERS, Learner, OpenState, register_learner
-from metarl.rollout import Rollout
+from metarl.families.family import TaskFamily
+from metarl.learning.learner import LEARNERS, Learner, OpenState, register_learner
+from metarl.numerics.distributions import DiagonalGaussian
+from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
 
 

@@ -8,9 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
 from metarl.tracking.tracking import tracking_mode, where_tracked
-from metarl.training import resume, train
+from metarl.training.train import resume, train
 from tests.forked import Child, train_and_show_packages
 from tests.runs import VALIDATION_TASKS, numbers, small, train_words
 

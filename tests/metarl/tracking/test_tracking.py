@@ -13,19 +13,20 @@ from wandb.errors import CommError
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError
-from metarl.evaluation import AdaptationCurve, evaluate
+from metarl.evaluation.evaluate import evaluate
+from metarl.evaluation.figures import draw_adaptation_curve
 from metarl.experiments.commands.main import main
-from metarl.figures import draw_adaptation_curve
-from metarl.learner import LEARNERS
-from metarl.metrics import METRICS
-from metarl.run_directory import RunDirectory
-from metarl.tracking.labels import RunLabels
+from metarl.learning.learner import LEARNERS
+from metarl.run.adaptation_curve import AdaptationCurve
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.run.labels import RunLabels
+from metarl.run.metrics import METRICS
 from metarl.tracking.tracker import NoTracker
 from metarl.tracking.tracking import make_tracker, where_tracked
 from metarl.tracking.wandb_files import offline_run, records
-from metarl.training import resume, train
+from metarl.training.train import resume, train
 from tests.forked import Child, train_and_show_packages
 from tests.runs import numbers, script_validation, small, train_words
 

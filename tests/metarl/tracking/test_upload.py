@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from metarl.run_directory import RunDirectory
+from metarl.run.directory import RunDirectory
 from metarl.tracking.tracking import where_tracked
 from metarl.tracking.wandb_files import HEADER, records, remove_empty_parts, whole_parts
-from metarl.training import resume, train
+from metarl.training.train import resume, train
 from tests.runs import small
 from tests.wandb_server import WandbServer, wandb_server
 

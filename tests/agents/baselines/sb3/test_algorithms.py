@@ -11,13 +11,13 @@ from torch import Tensor
 
 from metarl.agents.baselines.sb3 import gradient_steps
 from metarl.agents.baselines.sb3.models import knowledge
-from metarl.config import RunConfig, TrainConfig
-from metarl.distributions import Categorical, DiagonalGaussian, SquashedGaussian
-from metarl.evaluation import evaluate, load_run
+from metarl.evaluation.evaluate import evaluate, load_run
 from metarl.experiments.commands.main import main
-from metarl.learner import LEARNERS, OpenState
-from metarl.run_directory import RunDirectory
-from metarl.training import resume, train
+from metarl.learning.learner import LEARNERS, OpenState
+from metarl.numerics.distributions import Categorical, DiagonalGaussian, SquashedGaussian
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.directory import RunDirectory
+from metarl.training.train import resume, train
 from tests.agents.baselines.sb3.test_learner import HOME, LITTLE_WORK, collect, every_learner, every_variant, make
 from tests.agents.baselines.sb3.test_models import numbers
 from tests.runs import numbers as rows

@@ -11,13 +11,13 @@ import metarl  # noqa: F401 (registers families and learners)
 from metarl.agents.baselines.sb3.learner import Sb3Learner
 from metarl.agents.baselines.sb3.models import Models, knowledge
 from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
-from metarl.config import RunConfig, TrainConfig
 from metarl.errors import InputError, RunError
-from metarl.family import make_family
-from metarl.learner import LEARNERS
-from metarl.rollout import Rollout
-from metarl.sampler import Sampler
-from metarl.views import InformedFamily
+from metarl.families.family import make_family
+from metarl.families.views import InformedFamily
+from metarl.learning.learner import LEARNERS
+from metarl.rollouts.rollout import Rollout
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.sampling.sampler import Sampler
 from tests.agents.baselines.sb3.test_models import numbers
 from tests.fakes import EchoFamily
 

@@ -23,8 +23,8 @@ from metarl.agents.baselines.sb3.models import (
     transitions,
 )
 from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
-from metarl.family import make_family
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import make_family
+from metarl.worlds.vector_env import TaskVectorEnv
 
 CPU = torch.device("cpu")
 ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], str, dict[str, Any]]] = {

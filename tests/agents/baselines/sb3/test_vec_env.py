@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecMonito
 import metarl  # noqa: F401 (registers families)
 from metarl.agents.baselines.sb3.vec_env import NOTHING, Sb3VecEnv
 from metarl.errors import InputError
-from metarl.family import TaskFamily, make_family
-from metarl.numpy_env import TaskEnv
-from metarl.vector_env import TaskVectorEnv
+from metarl.families.family import TaskFamily, make_family
+from metarl.worlds.numpy_env import TaskEnv
+from metarl.worlds.vector_env import TaskVectorEnv
 from tests.fakes import EchoFamily, echo_tasks
 
 WORLDS = 3

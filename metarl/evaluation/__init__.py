@@ -1,0 +1,1 @@
+"""What a trained policy is put to: evaluation on held-out tasks, figures, recordings, videos, export."""

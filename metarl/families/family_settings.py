@@ -1,0 +1,85 @@
+"""The fields of a family as settings of a run: names, types and help texts."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from metarl.errors import InputError
+from metarl.families.family import TaskFamily
+
+PLAIN = (bool, int, float, str, NoneType)
+HORIZON = "it is --horizon"
+NO_TEXT = "it is not a number, a string or a list of them; set it in Python, in a family of your own"
+
+
+def settable(family: type[TaskFamily]) -> dict[str, Any]:
+    """Return the types of the fields that a run can set, by name."""
+    return {name: kind for name, kind in _fields(family).items() if _obstacle(name, kind) is None}
+
+
+def not_settable(family: type[TaskFamily]) -> dict[str, str]:
+    """Return why a run cannot set the other fields, by name."""
+    obstacles = {name: _obstacle(name, kind) for name, kind in _fields(family).items()}
+    return {name: reason for name, reason in obstacles.items() if reason is not None}
+
+
+def checked_settings(family: type[TaskFamily], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings converted to the types of their fields, such as lists from a JSON file to tuples.
+
+    Raises:
+        InputError: for a field that does not exist or cannot be set, and a value of the wrong type.
+    """
+    known, others = settable(family), not_settable(family)
+    checked = {}
+    for name, value in settings.items():
+        if name in others:
+            raise InputError(f"{family.name}: a run cannot set {name}; {others[name]}")
+        if name not in known:
+            raise InputError(f"{family.name} has no setting {name!r}; it has {sorted(known)}")
+        try:
+            checked[name] = TypeAdapter(known[name]).validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise InputError(f"{family.name}: {name} = {value!r} is invalid ({reason})") from None
+    return checked
+
+
+@cache
+def explanations(family: type[TaskFamily]) -> dict[str, str]:
+    """Return the descriptions of the fields in the ``Attributes`` sections of a family and its parents."""
+    found: dict[str, str] = {}
+    for kind in reversed(family.__mro__):
+        section = re.search(r"^    Attributes:\n((?:        .*\n|\n)*)", f"{kind.__doc__ or ''}\n", re.MULTILINE)
+        entries = re.findall(r"^        (\w+): (.*(?:\n            .*)*)", section[1] if section else "", re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found
+
+
+def _fields(family: type[TaskFamily]) -> dict[str, Any]:
+    try:
+        hints = get_type_hints(family)
+    except NameError:  # annotations imported only for type checking stay strings
+        hints = {}
+    fields = dataclasses.fields(family)  # type: ignore[arg-type]
+    return {field.name: hints.get(field.name, field.type) for field in fields}
+
+
+def _obstacle(name: str, kind: Any) -> str | None:
+    if name == "horizon":
+        return HORIZON
+    return None if _is_plain(kind) else NO_TEXT
+
+
+def _is_plain(kind: Any) -> bool:
+    """Return whether values of a type can be written on the command line: numbers, strings, and tuples of them."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        return True
+    if origin in (Union, UnionType, tuple):
+        return all(_is_plain(part) for part in get_args(kind) if part is not Ellipsis)
+    return kind in PLAIN

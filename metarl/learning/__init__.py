@@ -1,0 +1,1 @@
+"""The learner interface and what learners are made of."""

@@ -1,0 +1,1 @@
+"""Networks as functions of parameters, encoders of observations, optimizers."""

@@ -1,0 +1,1 @@
+"""Recorded experience as tensors: episodes, trials, and the returns computed from them."""

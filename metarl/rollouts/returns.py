@@ -1,0 +1,100 @@
+"""Returns and advantages, for rollouts in which each row ``[n, e]`` is one episode from its first step on.
+
+Because a row never holds two episodes, discounted sums over the future are one product with a triangular matrix,
+without a Python loop over time.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from metarl.devices.processes import ONE_PROCESS, Processes
+
+# Floor on the standard deviation that a task's advantages are divided by, relative to the batch's root mean square.
+DEVIATION_FLOOR = 0.1
+
+
+def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
+    """Return the matrix ``[T, T]`` with ``factor ** (k - t)`` at row k >= column t, and zero elsewhere.
+
+    The last few are cached, so do not write to the returned tensor.
+    """
+    return _discount_matrix(steps, factor, like.dtype, like.device)
+
+
+@lru_cache(maxsize=8)
+def _discount_matrix(steps: int, factor: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    time = torch.arange(steps, device=device)
+    distance = time[:, None] - time[None, :]
+    powers = torch.pow(torch.full((), factor, dtype=dtype, device=device), distance.clamp(min=0))
+    return torch.where(distance >= 0, powers, torch.zeros_like(powers))
+
+
+def discounted_returns(rewards: Tensor, valid: Tensor, discount: float) -> Tensor:
+    """Return the discounted sum of the remaining rewards of the episode, ``[N, E, T]``.
+
+    Args:
+        rewards: ``[N, E, T]``.
+        valid: bool ``[N, E, T]``, true inside the episode.
+        discount: per step, in [0, 1].
+    """
+    return (rewards * valid) @ discount_matrix(rewards.shape[-1], discount, rewards)
+
+
+def generalized_advantages(
+    rewards: Tensor,
+    values: Tensor,
+    final_values: Tensor,
+    terminated: Tensor,
+    valid: Tensor,
+    discount: float,
+    gae_lambda: float,
+) -> Tensor:
+    """Return generalised advantage estimates ``[N, E, T]`` (Schulman et al. 2016, eq. 16).
+
+    The value after an episode's last step is ``final_values`` if the episode was truncated (bootstrap), and zero if it
+    terminated.
+
+    Args:
+        rewards: ``[N, E, T]``.
+        values: ``[N, E, T]``, of the observations before each step.
+        final_values: ``[N, E]``, of the observation after the episode's last step.
+        terminated: bool ``[N, E, T]``.
+        valid: bool ``[N, E, T]``, true inside the episode.
+        discount: per step, in [0, 1].
+        gae_lambda: in [0, 1]; 1 is the Monte Carlo return minus the value.
+    """
+    # Value of the next step inside the episode, the final value at its last step.
+    next_valid = torch.cat([valid[..., 1:], torch.zeros_like(valid[..., :1])], -1)
+    shifted = torch.cat([values[..., 1:], final_values.unsqueeze(-1)], -1)
+    next_values = torch.where(next_valid, shifted, final_values.unsqueeze(-1)) * ~terminated
+    errors = (rewards + discount * next_values - values) * valid
+    return errors @ discount_matrix(rewards.shape[-1], discount * gae_lambda, rewards)
+
+
+def normalize_per_task(values: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> Tensor:
+    """Normalise ``[N, E, T]`` over the valid steps of each task to mean 0 and standard deviation 1.
+
+    The standard deviation has a floor, ``DEVIATION_FLOOR`` times the root mean square of all tasks' standard
+    deviations. If all episodes of a task have the same return, its advantages are only the error of the baseline;
+    divided by their own standard deviation they would move the policy as much as tasks in which some episodes are
+    better than others (docs/adaptation.md has the measurements). Steps outside episodes become zero.
+
+    Args:
+        values: ``[N, E, T]``.
+        valid: bool ``[N, E, T]``, true inside the episode.
+        processes: the processes whose tasks form the batch.
+    """
+    count = valid.sum((1, 2), keepdim=True)
+    centred = (values - (values * valid).sum((1, 2), keepdim=True) / count) * valid
+    variances = centred.square().sum((1, 2), keepdim=True) / count
+    mean_square = processes.mean(processes.weight(len(variances)) * variances.mean())
+    # Not clamp: a NaN in any task must reach all of them, so that every process rejects the update.
+    deviations = torch.maximum(variances.sqrt(), DEVIATION_FLOOR * mean_square.sqrt())
+    return centred / (deviations + 1e-8)
+
+
+def per_task_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean ``[N]`` of ``[N, E, T]`` over the valid steps of each task."""
+    return (values * valid).sum((1, 2)) / valid.sum((1, 2))

@@ -1,0 +1,1 @@
+"""A run on disk: its settings, directory, metrics, checkpoints, and recorded data."""

@@ -1,0 +1,76 @@
+"""A training's configuration from a file that was written by hand, or from another run's config.json."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from pydantic import TypeAdapter, ValidationError
+
+from metarl.errors import InputError
+from metarl.learning.learner import LEARNERS
+from metarl.run.config import RunConfig, TrainConfig
+from metarl.run.config_file import ADDED, HASHED, refuse_unknown, refuse_unknown_settings
+
+ENTRIES = ("learner", "family", "run", "settings", "family_overrides")
+# Of a run's config.json, what belongs to that run only.
+OF_ONE_RUN = ("out", "redraw")
+
+
+def config_from_file(path: str | Path) -> TrainConfig:
+    """Read a configuration from a YAML or JSON file, such as the config.json of a run.
+
+    The entries are ``learner`` and ``family``, and, all optional, ``run`` (settings of ``RunConfig``), ``settings`` (of
+    the learner) and ``family_overrides`` (fields of the family); what is left out has its default. The entries that a
+    run's config.json has beside them are not read, and neither are its ``out`` and ``redraw``.
+
+    Raises:
+        InputError: if the file cannot be read, or an entry is missing, unknown or does not fit.
+    """
+    content = _read(Path(path).expanduser())
+    recorded = "format" in content
+    known = {*ENTRIES, *HASHED, *ADDED} if recorded else ENTRIES
+    refuse_unknown(content, known, file=str(path))
+    if missing := [name for name in ENTRIES[:2] if not isinstance(content.get(name), str)]:
+        raise InputError(f"{path} has no {missing[0]}: it needs the names of a learner and a family")
+    config_class = LEARNERS.find(content["learner"]).config_class
+    run = {
+        name: value for name, value in _section(content, "run", path).items() if not (recorded and name in OF_ONE_RUN)
+    }
+    return TrainConfig(
+        content["learner"],
+        content["family"],
+        _checked(RunConfig, run, "run", path),
+        _checked(config_class, _section(content, "settings", path), "settings", path),
+        _section(content, "family_overrides", path),
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # which reads JSON too
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not YAML or JSON ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold entries such as learner: maml-trpo, not {type(content).__name__}")
+    return content
+
+
+def _section(content: Mapping[str, Any], name: str, path: str | Path) -> dict[str, Any]:
+    section = content.get(name) or {}
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: {name} must hold settings, not {section!r}")
+    return section
+
+
+def _checked(config_class: type, given: Mapping[str, Any], section: str, path: str | Path) -> Any:
+    """Return settings as their dataclass; those left out have their defaults."""
+    refuse_unknown_settings(config_class, given, f"{section}.", str(path))
+    try:
+        return TypeAdapter(config_class).validate_python(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([section, *map(str, first["loc"])])
+        raise InputError(f"{path}: {where} = {first['input']!r} is invalid ({first['msg']})") from None

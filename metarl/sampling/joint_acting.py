@@ -1,0 +1,156 @@
+"""Acting in the episodes of several sessions by one forward pass, whether they are at the same step or not.
+
+A row's numbers must not depend on who else acts, or a session could not be repeated alone. Matrix products of another
+number of rows may round otherwise. So a pass always has ``WIDTH`` rows, of which some may be copies; ``rows_agree``
+checks that a row's place among them does not matter.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from metarl.devices.graphs import form_of, tensors_of
+from metarl.learning.learner import Learner
+from metarl.numerics.distributions import Distribution
+from metarl.sampling.episodes import RunningEpisodes
+
+WIDTH = 16
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen in the episodes of one task.
+
+    Attributes:
+        actions: ``[1, E, *action]`` as sampled from the policy.
+        distribution: of these actions, with tensors ``[1, E, ...]`` or broadcastable to that.
+        env_actions: the same actions in units of the action space.
+    """
+
+    actions: Tensor
+    distribution: Distribution
+    env_actions: Tensor
+
+
+@torch.no_grad()
+def act_together(
+    learner: Learner, running: Sequence[RunningEpisodes], observations: Sequence[Tensor], width: int = WIDTH
+) -> list[Choice]:
+    """Choose actions in the running episodes of several tasks, each a session of its own.
+
+    Args:
+        learner: that all of them act by.
+        running: the episodes of one task each, from ``Session.open``.
+        observations: ``[1, E, *observation]`` for each.
+        width: rows of a forward pass; 1 acts in one task after the other.
+    """
+    distributions = _distributions(learner, [each.working for each in running], observations, width)
+    choices = []
+    for each, seen, distribution in zip(running, observations, distributions, strict=True):
+        actions = distribution.mode() if each.deterministic else distribution.sample(each.noise)
+        choices.append(Choice(actions, distribution, each.take(seen, actions, distribution)))
+    return choices
+
+
+@torch.no_grad()
+def act_again(
+    learner: Learner,
+    running: RunningEpisodes,
+    observations: Tensor,
+    actions: Tensor,
+    distribution: Distribution,
+    width: int = WIDTH,
+) -> Tensor:
+    """Bring running episodes to where they were after a choice that ``act_together`` made; return its actions.
+
+    What acting changes besides is as it was: a memory has read the observations, and the noise was drawn.
+    """
+    (again,) = _distributions(learner, [running.working], [observations], width)
+    if not running.deterministic:
+        again.sample(running.noise)
+    return running.take(observations, actions, distribution)
+
+
+def rows_agree(learner: Learner, observations: Tensor) -> bool:
+    """Return whether a row of a forward pass gets the same bits wherever it is, so that ``WIDTH`` rows may share one.
+
+    Args:
+        learner: whose passes are tried.
+        observations: ``[WIDTH, *observation]``, all different.
+    """
+    if not learner.capturable:
+        return False
+    outcomes = []
+    for turn in (0, 1, WIDTH // 2):
+        noises = [torch.Generator(observations.device).manual_seed(0) for _ in range(WIDTH)]
+        working = [learner.open(learner.begin(1), 1, noise) for noise in noises]
+        seen = list(observations.roll(turn, 0)[:, None, None])
+        found = _distributions(learner, working, seen, WIDTH)
+        rows = [[*each.tensors(), *tensors_of(state)] for each, state in zip(found, working, strict=True)]
+        outcomes.append(rows[turn:] + rows[:turn])
+    return all(
+        torch.equal(one, other)
+        for rows in zip(*outcomes, strict=True)
+        for same in zip(*rows, strict=True)
+        for one, other in pairwise(same)
+    )
+
+
+def _distributions(
+    learner: Learner, working: Sequence[Any], observations: Sequence[Tensor], width: int
+) -> list[Distribution]:
+    """Return the distribution in each of the open states, which take in the observations."""
+    if width == 1 or not learner.capturable:
+        return [learner.action_distribution(*each) for each in zip(working, observations, strict=True)]
+    found: dict[int, Distribution] = {}
+    for numbers in _alike(working, observations):
+        for start in range(0, len(numbers), width):
+            chosen = numbers[start : start + width]
+            rows = chosen + [chosen[0]] * (width - len(chosen))
+            joined = _joined([working[row] for row in rows])
+            parts = tensors_of(joined)
+            before = [part._version for part in parts]
+            together = learner.action_distribution(joined, torch.cat([observations[row] for row in rows]))
+            changed = [part._version > version for part, version in zip(parts, before, strict=True)]
+            for place, row in enumerate(chosen):
+                found[row] = together.map(lambda tensor: tensor if len(tensor) == 1 else tensor[place : place + 1])  # noqa: B023
+                _take_back(working[row], parts, changed, place, width)
+    return [found[row] for row in range(len(working))]
+
+
+def _alike(working: Sequence[Any], observations: Sequence[Tensor]) -> list[list[int]]:
+    """Return the numbers of the open states that can be joined, group by group."""
+    groups: dict[Any, list[int]] = {}
+    for number, (state, seen) in enumerate(zip(working, observations, strict=True)):
+        groups.setdefault((form_of(state), seen.shape), []).append(number)
+    return list(groups.values())
+
+
+def _joined(states: Sequence[Any]) -> Any:
+    """Return open states of one form as one, along the first axis of their tensors: the tasks, or their episodes."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, TensorDict):
+        return TensorDict({name: torch.cat([each[name] for each in states]) for name in first.keys()}, [len(states)])
+    if isinstance(first, dict):
+        return {name: _joined([each[name] for each in states]) for name in first}
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        names = [field.name for field in dataclasses.fields(first) if field.name != "state"]
+        return dataclasses.replace(first, **{name: _joined([getattr(each, name) for each in states]) for name in names})
+    return first
+
+
+def _take_back(state: Any, parts: Sequence[Tensor], changed: Sequence[bool], place: int, width: int) -> None:
+    """Copy what a pass changed in the joined state, at one of its places, into the state that is there."""
+    if not any(changed):
+        return
+    for own, part, differs in zip(tensors_of(state), parts, changed, strict=True):
+        if differs:
+            own.copy_(part.view(width, *own.shape)[place])

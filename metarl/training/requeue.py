@@ -1,0 +1,37 @@
+"""Training for jobs that are requeued until the run is complete."""
+
+from metarl.devices.processes import ONE_PROCESS, Processes
+from metarl.errors import InputError
+from metarl.run.config import TrainConfig
+from metarl.run.config_file import hashed_settings
+from metarl.run.directory import RunDirectory
+from metarl.tracking.tracking import name_run
+from metarl.training.loop_tools import StopRequest
+from metarl.training.train import resume, train
+
+
+def train_or_resume(
+    config: TrainConfig, stop: StopRequest | None = None, processes: Processes = ONE_PROCESS
+) -> RunDirectory:
+    """Train a run, resume it if it exists, or do nothing if it is finished.
+
+    So a job that is requeued after it was stopped can run the same command until the run is complete.
+
+    Raises:
+        InputError: as ``train``, and if the existing run has other settings.
+        RunError: as ``train``.
+    """
+    out, _ = processes.from_first(lambda: name_run(config))
+    directory = RunDirectory(out)
+    if not processes.from_first(directory.config.exists):
+        return train(config, stop, processes)
+    given, there = hashed_settings(config.to_json()), hashed_settings(processes.from_first(directory.read_config))
+    if given != there:
+        pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
+        name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))
+        raise InputError(
+            f"{out} is another run: its {name} is {pairs[1].get(name)}, not {pairs[0].get(name)}; choose another --out"
+        )
+    if (processes.from_first(directory.finished_iterations) or 0) >= config.run.iterations:
+        return directory
+    return resume(out, config.run.iterations, config.run.device, stop=stop, processes=processes)
