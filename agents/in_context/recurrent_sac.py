@@ -5,8 +5,8 @@ replay buffer. Actor and critics have separate memories: with a shared one, the 
 the other (their section 4.1).
 
 To the critics a trial is one long episode. If an episode inside it ends, terminated or truncated, they bootstrap from
-the first step of the next episode. At the end of the trial they bootstrap from the final observation, as after any time
-limit, unless the last episode terminated: then the value is 0.
+the first step of the next episode, discounted by ``episode_discount``, too. At the end of the trial they bootstrap from
+the final observation, as after any time limit, unless the last episode terminated: then the value is 0.
 """
 
 import copy
@@ -23,7 +23,7 @@ from metarl.agents.in_context.past_trials import AgedTrials, PastTrials
 from metarl.agents.in_context.recurrent_sac_networks import RecurrentSacNetworks, TrialReader
 from metarl.agents.in_context.soft_actions import make_soft_actions
 from metarl.agents.in_context.step_inputs import ActionDistribution
-from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
+from metarl.agents.in_context.trial_learner import DiscountedTrialConfig, TrialLearner
 from metarl.agents.in_context.trial_state import Trial, Unknown
 from metarl.devices.transfer import read
 from metarl.errors import RunError
@@ -39,7 +39,7 @@ from metarl.validation import require_counts, require_layers, require_positive, 
 
 
 @dataclass(frozen=True)
-class RecurrentSacConfig(MemoryConfig, TrialConfig):
+class RecurrentSacConfig(MemoryConfig, DiscountedTrialConfig):
     """Settings of recurrent soft actor-critic."""
 
     hidden_size: int = 64
@@ -48,8 +48,6 @@ class RecurrentSacConfig(MemoryConfig, TrialConfig):
     """Units of the layer that embeds a step's inputs for each memory."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of policy and critics, which follow the memories."""
-    discount: float = 0.99
-    """Discount of rewards, per step of the trial."""
     learning_rate: float = 1e-3
     """Step size of Adam, for every network and for the temperature."""
     tau: float = 0.005
@@ -72,7 +70,7 @@ class RecurrentSacConfig(MemoryConfig, TrialConfig):
         require_counts(self, "hidden_size", "embedding_size", "updates_per_iteration", "trials_per_update")
         require_counts(self, "buffer_trials")
         require_positive(self, "learning_rate", "initial_temperature")
-        require_unit(self, "discount", "tau", "discrete_entropy")
+        require_unit(self, "tau", "discrete_entropy")
         require_layers(self, "hidden_sizes")
         self.check_memory(self.hidden_size)
 
@@ -217,7 +215,8 @@ class RecurrentSac(TrialLearner):
         with torch.no_grad():
             seen = network.targets.reader.whole(inputs)
             soft, _ = actions.soft_values(network.targets.heads, seen, policy, draws, temperature)
-            targets = trials.rewards + config.discount * ~over(trials) * soft[:, 1:]
+            discounts = trials.discounts(config.discount, config.episode_discount)
+            targets = trials.rewards + discounts * ~over(trials) * soft[:, 1:]
         features = network.critics.reader.whole(inputs)[:, :-1]
         values = actions.values(network.critics.heads, features, self.inputs.actions(trials.actions))
         errors = (values - targets).square().sum(0)

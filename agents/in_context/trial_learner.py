@@ -18,7 +18,7 @@ from metarl.learning.learner import Learner
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
 from metarl.seeding import derive_seed
-from metarl.validation import require_counts
+from metarl.validation import require_counts, require_unit
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,24 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "episodes_per_trial")
+
+
+@dataclass(frozen=True)
+class DiscountedTrialConfig(TrialConfig):
+    """Settings of in-context learners that maximise the return of a trial."""
+
+    discount: float = 0.99
+    """Discount of rewards, per step of the trial."""
+    episode_discount: float = 1.0
+    """Further discount of rewards, per end of an episode inside the trial; 0 makes episodes count for themselves."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_unit(self, "discount", "episode_discount")
+        if self.episode_discount != 1 and self.episodes_per_trial == 1:
+            raise InputError(
+                "episode_discount applies between the episodes of a trial: it needs --episodes-per-trial 2 or more"
+            )
 
 
 class TrialPolicy(nn.Module, ABC):

@@ -6,7 +6,7 @@ it, and estimates advantages with the values that it has just computed.
 
 A policy with a memory does not observe time, and need not know how much of the trial is left; but near its end less is
 to come, and values must account for that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied by the
-fraction of the trial's discounted steps that may still be ahead, which need not be learned.
+fraction of the trial's discounted steps that may still be ahead, which need not be learned (``trial_values``).
 
 With several processes a minibatch is one of the trials of all of them: the permutation is drawn over the trials of all
 processes, numbered in the order of the ranks, and each process takes its own trials of each minibatch.
@@ -24,7 +24,8 @@ from torch import Tensor
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.selected_trials import lengths_read, own_or_first, selected
-from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialNetwork
+from metarl.agents.in_context.trial_learner import DiscountedTrialConfig, TrialLearner, TrialNetwork
+from metarl.agents.in_context.trial_values import no_square, root_or_one, share_ahead
 from metarl.devices.transfer import read, send
 from metarl.errors import InputError, RunError
 from metarl.families.family import TaskFamily
@@ -38,11 +39,9 @@ from metarl.validation import require_counts, require_not_negative, require_posi
 
 
 @dataclass(frozen=True)
-class TrialPpoConfig(OptimizerConfig, TrialConfig):
+class TrialPpoConfig(OptimizerConfig, DiscountedTrialConfig):
     """Settings of proximal policy optimisation over trials."""
 
-    discount: float = 0.99
-    """Discount of rewards, per step of the trial."""
     gae_lambda: float = 0.95
     """Lambda of the generalised advantage estimate."""
     learning_rate: float = 1e-3
@@ -70,7 +69,7 @@ class TrialPpoConfig(OptimizerConfig, TrialConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_unit(self, "discount", "gae_lambda")
+        require_unit(self, "gae_lambda")
         require_positive(self, "learning_rate", "clip_range", "max_gradient_norm")
         require_counts(self, "epochs", "minibatches")
         require_not_negative(self, "anneal_iterations", "value_weight", "entropy_weight")
@@ -167,7 +166,7 @@ class TrialPpoLearner(TrialLearner):
         (group,) = self._optimizer.param_groups
         group["lr"] = learning_rate = self.learning_rate
         self._updates += 1
-        returns = discounted_returns(trials.rewards, trials.valid, self.config.discount)
+        returns = discounted_returns(trials.rewards, trials.valid, self._discounts(trials))
         total = self.processes.mean((returns.square() * trials.valid).sum())
         square = (total / self.processes.mean(trials.valid.sum())).double()
         self._mean_square = self._mean_square + (square - self._mean_square) / self._updates
@@ -225,7 +224,8 @@ class TrialPpoLearner(TrialLearner):
 
         distribution, values = self.network.read(self.known(trials) if known is None else known, lengths_read(trials))
         if config.scale_values:
-            values = values * share_ahead(trials, config.discount, config.episodes_per_trial, self._horizon)
+            discounts = config.discount, config.episode_discount
+            values = values * share_ahead(trials, discounts, config.episodes_per_trial, self._horizon)
         # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
         advantages = self.advantages(trials, values.detach())
         targets = advantages + values.detach()
@@ -258,9 +258,12 @@ class TrialPpoLearner(TrialLearner):
             torch.zeros_like(values[:, 0]),
             torch.zeros_like(trials.valid),
             trials.valid,
-            self.config.discount,
+            self._discounts(trials),
             self.config.gae_lambda,
         )
+
+    def _discounts(self, trials: Trials) -> float | Tensor:
+        return trials.discounts(self.config.discount, self.config.episode_discount)
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, the optimiser's moments, the seed, the number of updates, and the scale of returns."""
@@ -274,27 +277,3 @@ class TrialPpoLearner(TrialLearner):
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
         self._mean_square = torch.tensor(float(state["mean_square"]), dtype=torch.float64, device=self._device)
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
-
-
-def no_square(device: torch.device) -> Tensor:
-    """Return the mean square before the first number, float64 ``[]``."""
-    return torch.zeros((), dtype=torch.float64, device=device)
-
-
-def root_or_one(square: Tensor) -> Tensor:
-    """Return the root of a mean square, or 1 where it is 0, ``[]``."""
-    return torch.where(square > 0, square.sqrt(), 1.0)
-
-
-def share_ahead(trials: Trials, discount: float, episodes: int, horizon: int) -> Tensor:
-    """Return the fraction of a trial's discounted steps that may still be ahead at each step, ``[B, L]``, 1 at first.
-
-    A trial may have so many episodes of ``horizon`` steps each; the steps that an episode did not take are gone.
-    """
-    steps = torch.arange(trials.starts.shape[1], device=trials.starts.device)
-    begun = (trials.starts * steps).cummax(-1).values
-    later = episodes - trials.starts.cumsum(-1)
-    ahead = ((later + 1) * horizon - (steps - begun)).clamp(min=0).to(trials.rewards.dtype)
-    if discount == 1:
-        return ahead / (episodes * horizon)
-    return (1 - discount**ahead) / (1 - discount ** (episodes * horizon))

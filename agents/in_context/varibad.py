@@ -22,7 +22,8 @@ from torch.nn.functional import pad
 from metarl.agents.in_context.memories.memory import make_memory
 from metarl.agents.in_context.past_trials import PastTrials
 from metarl.agents.in_context.step_inputs import ActionHead
-from metarl.agents.in_context.trial_ppo import TrialPpoLearner, no_square, root_or_one
+from metarl.agents.in_context.trial_ppo import TrialPpoLearner
+from metarl.agents.in_context.trial_values import no_square, root_or_one
 from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.agents.in_context.varibad_networks import (
     BeliefActorCritic,

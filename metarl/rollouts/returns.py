@@ -1,13 +1,15 @@
 """Returns and advantages, for rollouts in which each row ``[n, e]`` is one episode from its first step on.
 
 Because a row never holds two episodes, discounted sums over the future are one product with a triangular matrix,
-without a Python loop over time.
+without a Python loop over time. Where the discount differs between steps, as in trials with a discount of their own at
+the ends of episodes, they are a scan of log2 T rounds.
 """
 
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from metarl.devices.processes import ONE_PROCESS, Processes
 
@@ -31,15 +33,35 @@ def _discount_matrix(steps: int, factor: float, dtype: torch.dtype, device: torc
     return torch.where(distance >= 0, powers, torch.zeros_like(powers))
 
 
-def discounted_returns(rewards: Tensor, valid: Tensor, discount: float) -> Tensor:
+def discounted_sums(terms: Tensor, factors: float | Tensor) -> Tensor:
+    """Return ``s_t = terms_t + factors_t * s_{t+1}``, ``[..., T]``; nothing follows the last step.
+
+    With several factors, round r adds the sum of the 2^r steps that follow the 2^r steps summed so far (Hillis and
+    Steele 1986). There are only products and sums, so a factor may be 0.
+
+    Args:
+        terms: ``[..., T]``.
+        factors: in [0, 1], one for all steps or ``[..., T]``.
+    """
+    if not isinstance(factors, Tensor):
+        return terms @ discount_matrix(terms.shape[-1], factors, terms)
+    reach = 1
+    while reach < terms.shape[-1]:
+        following, further = (pad(each[..., reach:], (0, reach)) for each in (terms, factors))
+        terms, factors = terms + factors * following, factors * further
+        reach *= 2
+    return terms
+
+
+def discounted_returns(rewards: Tensor, valid: Tensor, discount: float | Tensor) -> Tensor:
     """Return the discounted sum of the remaining rewards of the episode, ``[N, E, T]``.
 
     Args:
         rewards: ``[N, E, T]``.
         valid: bool ``[N, E, T]``, true inside the episode.
-        discount: per step, in [0, 1].
+        discount: of what follows a step, in [0, 1]; one for all steps or ``[N, E, T]``.
     """
-    return (rewards * valid) @ discount_matrix(rewards.shape[-1], discount, rewards)
+    return discounted_sums(rewards * valid, discount)
 
 
 def generalized_advantages(
@@ -48,7 +70,7 @@ def generalized_advantages(
     final_values: Tensor,
     terminated: Tensor,
     valid: Tensor,
-    discount: float,
+    discount: float | Tensor,
     gae_lambda: float,
 ) -> Tensor:
     """Return generalised advantage estimates ``[N, E, T]`` (Schulman et al. 2016, eq. 16).
@@ -62,7 +84,7 @@ def generalized_advantages(
         final_values: ``[N, E]``, of the observation after the episode's last step.
         terminated: bool ``[N, E, T]``.
         valid: bool ``[N, E, T]``, true inside the episode.
-        discount: per step, in [0, 1].
+        discount: of what follows a step, in [0, 1]; one for all steps or ``[N, E, T]``.
         gae_lambda: in [0, 1]; 1 is the Monte Carlo return minus the value.
     """
     # Value of the next step inside the episode, the final value at its last step.
@@ -70,7 +92,7 @@ def generalized_advantages(
     shifted = torch.cat([values[..., 1:], final_values.unsqueeze(-1)], -1)
     next_values = torch.where(next_valid, shifted, final_values.unsqueeze(-1)) * ~terminated
     errors = (rewards + discount * next_values - values) * valid
-    return errors @ discount_matrix(rewards.shape[-1], discount * gae_lambda, rewards)
+    return discounted_sums(errors, discount * gae_lambda)
 
 
 def normalize_per_task(values: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> Tensor:

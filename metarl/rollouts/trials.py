@@ -68,6 +68,18 @@ class Trials:
         """Number of steps of each trial, ``[B]``."""
         return self.valid.sum(-1)
 
+    def discounts(self, discount: float, episode_discount: float) -> float | Tensor:
+        """Return the discount of what follows each step: one for all steps, or ``[B, L]``.
+
+        Args:
+            discount: per step of the trial.
+            episode_discount: multiplies it where the next step starts an episode; with 1 there is one for all steps.
+        """
+        if episode_discount == 1:
+            return discount
+        starting = torch.cat([self.starts[:, 1:], torch.zeros_like(self.starts[:, :1])], 1)
+        return discount * torch.where(starting, episode_discount, 1.0).to(self.rewards.dtype)
+
     def padded(self, steps: int) -> Self:
         """Return the trials ``[B, steps]``, with zeros after their ends; ``steps`` is at least L."""
         added = steps - self.valid.shape[1]

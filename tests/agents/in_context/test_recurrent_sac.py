@@ -53,9 +53,11 @@ def say(critics: Perceptrons, *values: float) -> None:
     critics.biases[-1].data.copy_(torch.tensor(values)[:, None])
 
 
+@pytest.mark.parametrize("episode_discount", [1.0, 0.3])
 @pytest.mark.parametrize("terminates", [False, True])
-def test_targets_by_hand(terminates: bool) -> None:
-    learner, rollouts = learner_and_rollouts(discount=0.9, initial_temperature=0.5)
+def test_targets_by_hand(terminates: bool, episode_discount: float) -> None:
+    discounts = {"discount": 0.9, "episode_discount": episode_discount}
+    learner, rollouts = learner_and_rollouts(initial_temperature=0.5, **discounts)
     first, last = (replace(each, terminated=torch.zeros_like(each.valid)) for each in rollouts)
     first.terminated[:, 1, 3] = True  # an episode that is not the trial's last
     last.terminated[:, 1, HORIZON - 1] = terminates
@@ -67,7 +69,9 @@ def test_targets_by_hand(terminates: bool) -> None:
     policy: Any = learner.network.policy_and_memory(inputs, learner.network.initial(1))[0]
     log_probs = policy.of_noise(torch.randn(len(inputs), inputs.shape[1], 2, generator=stream()))[1][0]
     assert len(log_probs) == 2 * HORIZON + 1
-    targets = trials.rewards[0] + 0.9 * (3.0 - 0.5 * log_probs[1:])
+    following = 0.9 * (3.0 - 0.5 * log_probs[1:])
+    following[HORIZON - 1] *= episode_discount
+    targets = trials.rewards[0] + following
     if terminates:
         targets[-1] = trials.rewards[0, -1]
     torch.testing.assert_close(critic_loss, 2 * targets.square().mean())
@@ -208,6 +212,8 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"episode_discount": -0.1}, "episode_discount must lie in"),
+        ({"episode_discount": 0.9, "episodes_per_trial": 1}, "needs --episodes-per-trial 2 or more"),
         ({"buffer_trials": 0}, "buffer_trials must be at least 1"),
         ({"initial_temperature": 0.0}, "initial_temperature must be positive"),
         ({"discrete_entropy": 1.5}, "discrete_entropy must lie in"),

@@ -12,7 +12,7 @@ from torch import Tensor
 import metarl
 from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
-from metarl.agents.in_context.trial_ppo import share_ahead
+from metarl.agents.in_context.trial_values import share_ahead
 from metarl.devices.transfer import read
 from metarl.errors import InputError, RunError
 from metarl.families.family import TaskFamily, make_family
@@ -92,6 +92,27 @@ def test_advantages_run_through_the_ends_of_episodes_to_the_end_of_the_trial(ter
     torch.testing.assert_close(found, torch.tensor([[1.375, 3.0, 3.0, 0.0]]))
 
 
+def test_an_episodes_end_discounts_what_comes_after_it() -> None:
+    # As above, but 1/4 instead of 1/2 over the episode's end: errors 3, 2 + 1/4 * 1 - 1/4 = 2, 0.625; the advantage of
+    # the second step is 2 plus 1/8 of 3, the first one's 0.625 plus 1/4 of that.
+    learner = learner_of(EchoFamily(), discount=0.5, gae_lambda=0.5, episode_discount=0.5)
+    found = learner.advantages(trials_by_hand(True), torch.tensor([[0.5, 0.25, 1.0, 7.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1.21875, 2.375, 3.0, 0.0]]))
+
+
+def test_episodes_count_for_themselves_with_an_episode_discount_of_0() -> None:
+    # The second reward earns nothing from the next episode: errors 3, 2 - 1/4, 0.625.
+    learner = learner_of(EchoFamily(), discount=0.5, gae_lambda=0.5, episode_discount=0.0)
+    found = learner.advantages(trials_by_hand(False), torch.tensor([[0.5, 0.25, 1.0, 7.0]]))
+    torch.testing.assert_close(found, torch.tensor([[1.0625, 1.75, 3.0, 0.0]]))
+
+
+def test_without_an_episode_discount_there_is_one_discount_for_all_steps() -> None:
+    assert trials_by_hand(True).discounts(0.9, 1.0) == 0.9
+    found = trials_by_hand(True).discounts(0.5, 0.2)
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.1, 0.5, 0.5]]))
+
+
 def test_advantages_are_in_units_of_the_scale_of_returns() -> None:
     # As above with all rewards halved: errors 1, 1.25, 0.125.
     learner = learner_of(EchoFamily(), discount=0.5, gae_lambda=0.5)
@@ -108,6 +129,13 @@ def test_the_scale_of_returns_is_the_root_of_their_mean_square_over_all_updates(
     assert learner.update(rollouts)["return_scale"] == pytest.approx(math.sqrt(expected))
     doubled = [replace(rollout, rewards=2 * rollout.rewards) for rollout in rollouts]
     assert learner.update(doubled)["return_scale"] == pytest.approx(math.sqrt((expected + 4 * expected) / 2))
+
+
+def test_the_scale_is_that_of_returns_with_the_episode_discount() -> None:
+    # Every reward is the task's number: a return is as many times that as there are steps left in the episode.
+    learner, rollouts = made(discount=1.0, episode_discount=0.0)
+    expected = (1 * 1 + 4 * (1 + 4 + 9) + 9 * (1 + 4 + 9 + 16)) / (1 + 3 + 4)
+    assert learner.update(rollouts)["return_scale"] == pytest.approx(math.sqrt(expected))
 
 
 def test_no_reward_leaves_the_scale_at_one() -> None:
@@ -170,20 +198,27 @@ def values_of(learner: Any, trials: Trials) -> Tensor:
     with torch.no_grad():
         memory = learner.network.initial(len(trials.rewards))
         _, rates, _ = learner.network(learner.trial_inputs(trials), memory, trials.lengths)
-    return rates * share_ahead(trials, learner.config.discount, learner.config.episodes_per_trial, EchoFamily().horizon)
+    discounts = learner.config.discount, learner.config.episode_discount
+    return rates * share_ahead(trials, discounts, learner.config.episodes_per_trial, EchoFamily().horizon)
 
 
 @pytest.mark.parametrize("discount", [0.0, 0.5, 1.0])
-def test_less_of_a_trial_may_be_ahead_at_each_step(discount: float) -> None:
+@pytest.mark.parametrize("episode_discount", [0.0, 0.5, 1.0])
+def test_less_of_a_trial_may_be_ahead_at_each_step(discount: float, episode_discount: float) -> None:
     # Two episodes of at most three steps: 6 and 5 may be ahead in the first, which ends early; 3 and 2 in the second.
-    sums = [sum(discount**step for step in range(ahead)) for ahead in (6, 5, 3, 2)]
+    sums = [
+        sum(discount**step * episode_discount ** (step >= here) for step in range(ahead))
+        for ahead, here in ((6, 3), (5, 2), (3, 3), (2, 2))
+    ]
     expected = torch.tensor([[each / sums[0] for each in sums]])
-    torch.testing.assert_close(share_ahead(trials_by_hand(True), discount, 2, 3), expected)
+    torch.testing.assert_close(share_ahead(trials_by_hand(True), (discount, episode_discount), 2, 3), expected)
 
 
 def test_other_trials_do_not_matter_for_what_is_ahead() -> None:
     short = trials_by_hand(True)
-    torch.testing.assert_close(share_ahead(short.padded(9), 0.9, 2, 3)[:, :3], share_ahead(short, 0.9, 2, 3)[:, :3])
+    discounts = 0.9, 1.0
+    found = share_ahead(short.padded(9), discounts, 2, 3)
+    torch.testing.assert_close(found[:, :3], share_ahead(short, discounts, 2, 3)[:, :3])
 
 
 def test_the_critics_outputs_are_values_without_the_switch() -> None:
@@ -202,7 +237,7 @@ def test_a_reward_that_never_changes_needs_one_number_of_the_critic() -> None:
     # Whatever the step, its return is the same multiple of the share that is ahead.
     trials = replace(trials_by_hand(True), rewards=torch.full((1, 4), 3.0), valid=torch.ones(1, 4, dtype=torch.bool))
     returns = discounted_returns(trials.rewards, trials.valid, 0.9)
-    ratios = returns / share_ahead(replace(trials, starts=torch.arange(4)[None] == 0), 0.9, 1, 4)
+    ratios = returns / share_ahead(replace(trials, starts=torch.arange(4)[None] == 0), (0.9, 1.0), 1, 4)
     torch.testing.assert_close(ratios, ratios[:, :1].expand(1, 4))
 
 

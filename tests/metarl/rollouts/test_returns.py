@@ -8,6 +8,7 @@ from metarl.devices.processes import Processes
 from metarl.rollouts.returns import (
     discount_matrix,
     discounted_returns,
+    discounted_sums,
     generalized_advantages,
     normalize_per_task,
     per_task_mean,
@@ -151,6 +152,18 @@ def test_returns_equal_a_plain_loop(seed: int, steps: int, discount: float) -> N
         for task, ends in zip(rewards, lengths, strict=True)
     ]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+@given(st.lists(st.tuples(st.floats(-3, 3), st.sampled_from([0.0, 0.3, 0.9, 1.0])), min_size=1, max_size=11))
+@settings(deadline=None, max_examples=30)
+def test_sums_with_a_factor_for_each_step_equal_a_plain_loop(steps: list[tuple[float, float]]) -> None:
+    expected = [0.0]
+    for term, factor in reversed(steps):
+        expected.insert(0, term + factor * expected[0])
+    terms, factors = torch.tensor(steps, dtype=torch.float64).T
+    found = discounted_sums(torch.stack([terms, 2 * terms]), torch.stack([factors, factors]))
+    once = torch.tensor(expected[:-1], dtype=torch.float64)
+    torch.testing.assert_close(found, torch.stack([once, 2 * once]))
 
 
 @given(SEEDS, st.integers(1, 7), FACTORS, FACTORS)
