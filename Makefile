@@ -37,7 +37,7 @@ types: .venv/ready
 
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
-	$(BIN)/python -m pytest -m site tests/test_site.py
+	$(BYTECODE) $(BIN)/python -m pytest -m manual -n 2 tests/test_site.py tests/test_docs.py tests/experiments/manual tests/serving/test_manual.py
 
 # The built wheel, in an environment of its own, must run the command.
 wheel: .venv/ready

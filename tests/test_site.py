@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
-pytestmark = pytest.mark.site
+pytestmark = pytest.mark.manual
 
 SITE = Path(__file__).parents[1] / "site"
 # One page of each kind, and those with the widest code; the rest have the same template.

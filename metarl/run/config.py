@@ -245,12 +245,13 @@ class TrainConfig:
             reason = str(error).splitlines()[0]
             raise InputError(f"the run's config.json was not written by this version of metarl ({reason})") from None
         config = cls(learner, family, run, settings, overrides)
-        if config.split().fingerprint() != expected:
+        now = config.to_json()
+        if now["split_hash"] != expected:
             raise InputError(
                 f"the task split of {family} has changed since the run was started (split hash {expected}, now "
-                f"{config.split().fingerprint()}), so it may have been trained on held-out tasks; start a new run"
+                f"{now['split_hash']}), so it may have been trained on held-out tasks; start a new run"
             )
-        refuse_changes(content, config.to_json())
+        refuse_changes(content, now)
         return config
 
     def check_resumable(self, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -101,9 +102,13 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
         )
 
 
+# Reading a version parses the whole description of a package.
+_version = cache(version)
+
+
 def recorded_versions() -> dict[str, str]:
     """Return the versions of the libraries that results depend on, and what this package is compiled for, if it is."""
-    return {**{name: version(name) for name in RECORDED_VERSIONS}, "compiled": instructions() or "no"}
+    return {**{name: _version(name) for name in RECORDED_VERSIONS}, "compiled": instructions() or "no"}
 
 
 def warn_of_other_versions(content: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ def block(language: str, after: str = "") -> str:
     return found[1]
 
 
+@pytest.mark.manual
 def test_the_manual_is_right(maml: str, url: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")

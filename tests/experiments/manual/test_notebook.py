@@ -1,6 +1,7 @@
 import re
 
 import nbformat
+import pytest
 from nbformat import NotebookNode
 
 from metarl.experiments.manual.notebook import DOCS, executed
@@ -12,6 +13,7 @@ def printed(notebook: NotebookNode) -> list[str]:
     return [re.sub(r"-?[\d.]+", "#", text) for text in texts]
 
 
+@pytest.mark.manual
 def test_the_tutorial_runs_and_prints_what_is_stored() -> None:
     stored = nbformat.read(DOCS / "tutorial.ipynb", as_version=4)
     again = executed(DOCS / "tutorial.ipynb")
