@@ -18,7 +18,7 @@ from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
 from metarl.agents.in_context.selected_trials import selected
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
-from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner, TrialPolicy, small_layer
+from metarl.agents.in_context.trial_learner import ADAPTATION_KL, TrialConfig, TrialLearner, TrialPolicy, small_layer
 from metarl.devices.processes import Shard
 from metarl.devices.transfer import read, send
 from metarl.errors import RunError
@@ -92,6 +92,7 @@ class ImitationLearner(TrialLearner):
     network: MemoryPolicy
     learns_from_recorded: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, str]] = {
+        "adaptation_kl": ADAPTATION_KL,
         "imitation_loss": "minus the mean log-probability of the actions to imitate, in nats",
         "entropy": "mean entropy of the policy, in nats",
         "gradient_norm": "mean Euclidean norm of the gradient, before clipping",
@@ -142,8 +143,9 @@ class ImitationLearner(TrialLearner):
         trials = self.examples(rollouts)
         trials = trials.padded(max(self.processes.counts(trials.valid.shape[1])))
         values = [*self.network.parameters(), *self.network.buffers()]
+        moved = self.adaptation_kl(rollouts)
         with restored_on_error(self, ("_updates",), values, [self._optimizer]):
-            metrics = read(self._learn(trials))
+            metrics = read({"adaptation_kl": moved, **self._learn(trials)})
             # Checked after all steps: to look at each would be to wait for it.
             if not math.isfinite(metrics["gradient_norm"]):
                 raise RunError("the update is not finite (NaN or infinity in the gradient)")

@@ -22,9 +22,7 @@ from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
 from metarl.agents.in_context.past_trials import AgedTrials, PastTrials
 from metarl.agents.in_context.recurrent_sac_networks import RecurrentSacNetworks, TrialReader
 from metarl.agents.in_context.soft_actions import make_soft_actions
-from metarl.agents.in_context.step_inputs import ActionDistribution
-from metarl.agents.in_context.trial_learner import DiscountedTrialConfig, TrialLearner
-from metarl.agents.in_context.trial_state import Trial, Unknown
+from metarl.agents.in_context.trial_learner import ADAPTATION_KL, DiscountedTrialConfig, TrialLearner
 from metarl.devices.transfer import read
 from metarl.errors import RunError
 from metarl.families.family import TaskFamily
@@ -86,8 +84,7 @@ class RecurrentSac(TrialLearner):
     name: ClassVar[str] = "recurrent-sac"
     config_class: ClassVar[type] = RecurrentSacConfig
     metrics: ClassVar[Mapping[str, str]] = {
-        "adaptation_kl": "mean KL divergence of the policy that remembers the trial from the same policy without the "
-        "episodes before, in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
+        "adaptation_kl": ADAPTATION_KL,
         "critic_loss": "sum of both critics' mean squared errors, in rewards squared, mean over the SAC updates",
         "actor_loss": "negative soft value of the policy",
         "entropy": "mean entropy of the policy at replayed steps, in nats; in a Box estimated from its actions",
@@ -139,29 +136,6 @@ class RecurrentSac(TrialLearner):
                 raise RunError("the update is not finite (NaN or infinity in the gradient)")
         self.past.keep(newest)
         return {**metrics, "replay_trials": float(self.past.kept)}
-
-    @torch.no_grad()
-    def adaptation_kl(self, rollouts: Sequence[Rollout]) -> Tensor:
-        """Return how far ``[]`` the episodes before the last one of each trial have moved the policy, in nats.
-
-        Args:
-            rollouts: of the trials' episodes, in order.
-        """
-        *earlier, last = rollouts
-        known: Unknown | Trial = self.begin(last.num_tasks)
-        for rollout in earlier:
-            known = self.adapt(known, rollout)
-        episode = Trials.of_episode(last)
-        after: Any = self._policy(known, episode, last.rewards.shape[1])
-        before = self._policy(self.begin(last.num_tasks), episode, last.rewards.shape[1])
-        kl = after.kl(before) * episode.valid
-        return self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum())
-
-    def _policy(self, known: Unknown | Trial, episode: Trials, trials: int) -> ActionDistribution:
-        """Return the policy at each step of the next episode of trials, given what is known of them."""
-        trial = self._next_episode(known, trials)
-        inputs = self.trial_inputs(episode, trial.actions.flatten(0, 1), trial.rewards.flatten(0, 1))
-        return self.network.policy_and_memory(inputs, trial.memory, episode.lengths)[0]
 
     def _descend_often(self, newest: AgedTrials) -> dict[str, Tensor]:
         """Take all SAC updates of an iteration; return the means of their metrics."""

@@ -122,13 +122,13 @@ class TrialReplay:
                 f"a replay buffer of {self._transitions} transitions has room for {self._room} tasks with "
                 f"{rows.shape[1]} trials, but an iteration has {total}; use a larger buffer or fewer episodes per task"
             )
-        # Whole turns of the room, and the part of one that is left over.
-        self._allocate(self._room // total * len(rows) + min(len(rows), self._room % total))
         numbers = self.added + torch.arange(own.start, own.stop)
         self.added += total
         self._together = total
         free = (self._numbers < self.added - self._room) | (self._numbers < 0)
-        slots = self._oldest(free, len(rows))
+        # Whole turns of the room, and the part of one that is left over.
+        whole = self._room // total * len(rows) + min(len(rows), self._room % total)
+        slots = self._oldest(free, len(rows), whole)
         here = send(slots, self._device)
         self._overwritten = total, slots, self._rows[here], self._ends[here], self._numbers[slots]
         self._rows[here, :, : rows.shape[2]] = rows
@@ -146,9 +146,14 @@ class TrialReplay:
         self._overwritten = None
         self._find_slots()
 
-    def _oldest(self, free: Tensor, count: int) -> Tensor:
-        """Return ``count`` of the slots that are ``free``, the ones of the oldest tasks; make more if there are few."""
-        self._allocate(len(free) + count - int(free.sum()))
+    def _oldest(self, free: Tensor, count: int, whole: int) -> Tensor:
+        """Return ``count`` of the slots that are ``free``, the ones of the oldest tasks.
+
+        If there are too few, the number of slots is doubled, but not to more than the ``whole`` buffer, so that memory
+        follows what is stored, and each task is copied only a few times.
+        """
+        if (missing := count - int(free.sum())) > 0:
+            self._allocate(max(len(free) + missing, min(2 * len(free), whole)))
         free = torch.cat([free, free.new_ones(len(self._numbers) - len(free))])
         slots = free.nonzero().squeeze(1)
         return slots[self._numbers[slots].argsort(stable=True)][:count]
@@ -160,7 +165,7 @@ class TrialReplay:
         self._numbers = torch.empty(0, dtype=torch.int64)
 
     def _allocate(self, slots: int) -> None:
-        """Make sure that there are at least so many slots."""
+        """Add free slots until there are so many, if there are fewer."""
         more = slots - len(self._numbers)
         if more > 0:
             self._rows, self._ends = (

@@ -1,7 +1,7 @@
 """The base class of learners with a memory: inputs, acting through a trial, and reading a recorded one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,12 @@ from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
 from metarl.seeding import derive_seed
 from metarl.validation import require_counts, require_unit
+
+# Description of the metric ``adaptation_kl``.
+ADAPTATION_KL = (
+    "mean KL divergence of the policy that remembers the trial from the same policy without the episodes before, in "
+    "nats, at the steps of the trial's last episode: how far adaptation moves the policy"
+)
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,29 @@ class TrialLearner(Learner):
             trials.rewards[last].view_as(trial.rewards),
             trial.starts,
         )
+
+    @torch.no_grad()
+    def adaptation_kl(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """Return how far ``[]`` the episodes before the last one of each trial have moved the policy, in nats.
+
+        Args:
+            rollouts: of the trials' episodes, in order.
+        """
+        *earlier, last = rollouts
+        known: Unknown | Trial = self.begin(last.num_tasks)
+        for rollout in earlier:
+            known = self.adapt(known, rollout)
+        episode = Trials.of_episode(last)
+        after: Any = self._policy(known, episode, last.rewards.shape[1])
+        before = self._policy(self.begin(last.num_tasks), episode, last.rewards.shape[1])
+        kl = after.kl(before) * episode.valid
+        return self.processes.mean(kl.sum()) / self.processes.mean(episode.valid.sum())
+
+    def _policy(self, known: Unknown | Trial, episode: Trials, trials: int) -> ActionDistribution:
+        """Return the policy at each step of the next episode of trials, given what is known of them."""
+        trial = self._next_episode(known, trials)
+        inputs = self.trial_inputs(episode, trial.actions.flatten(0, 1), trial.rewards.flatten(0, 1))
+        return self.network.policy_and_memory(inputs, trial.memory, episode.lengths)[0]
 
     def trial_inputs(self, trials: Trials, actions: Tensor | None = None, rewards: Tensor | None = None) -> Tensor:
         """Return the inputs ``[B, L, size]`` of whole trials, or of steps that follow given actions and rewards.

@@ -24,7 +24,7 @@ from torch import Tensor
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.selected_trials import lengths_read, own_or_first, selected
-from metarl.agents.in_context.trial_learner import DiscountedTrialConfig, TrialLearner, TrialNetwork
+from metarl.agents.in_context.trial_learner import ADAPTATION_KL, DiscountedTrialConfig, TrialLearner, TrialNetwork
 from metarl.agents.in_context.trial_values import no_square, root_or_one, share_ahead
 from metarl.devices.transfer import read, send
 from metarl.errors import InputError, RunError
@@ -89,8 +89,7 @@ class TrialPpoLearner(TrialLearner):
     # Metrics that are non-finite if a gradient of the update was, and what that gradient is called.
     _norms: ClassVar[Mapping[str, str]] = {"gradient_norm": "the gradient"}
     metrics: ClassVar[Mapping[str, str]] = {
-        "adaptation_kl": "mean KL divergence of the policy that remembers the trial from the same policy without the "
-        "episodes before, in nats, at the steps of the trial's last episode: how far adaptation moves the policy",
+        "adaptation_kl": ADAPTATION_KL,
         "policy_objective": "clipped surrogate of the policy, mean over the update's steps of Adam",
         "value_loss": "mean squared error of the critic, in units of `return_scale` squared",
         "entropy": "mean entropy of the policy, in nats",
@@ -138,7 +137,7 @@ class TrialPpoLearner(TrialLearner):
             RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
         values = [*self.network.parameters(), *self.network.buffers()]
-        moved = self.adaptation_kl(rollouts[-1])
+        moved = self.adaptation_kl(rollouts)
         with restored_on_error(self, self._accounts, values, self._optimizers):
             metrics = read({"adaptation_kl": moved, **self._learn(Trials.of(rollouts), rollouts)})
             for name, what in self._norms.items():
@@ -147,15 +146,15 @@ class TrialPpoLearner(TrialLearner):
             return metrics
 
     @torch.no_grad()
-    def adaptation_kl(self, last: Rollout) -> Tensor:
-        """Return how far the episodes before the last one of each trial have moved the policy, in nats, ``[]``.
+    def adaptation_kl(self, rollouts: Sequence[Rollout]) -> Tensor:
+        """Return how far ``[]`` the episodes before the last one of each trial have moved the policy, in nats.
 
-        It is the mean KL divergence of the distributions that acted in the last episode from those of the present
-        network if the trial had begun with that episode; 0 up to rounding where it did.
+        The distributions that acted in the last episode are known, so the episodes before it are not read again.
 
         Args:
-            last: the rollout of each trial's last episode.
+            rollouts: of the trials' episodes, in order.
         """
+        last = rollouts[-1]
         episode = Trials.of_episode(last)
         before, _ = self.network.read(self.known(episode), lengths_read(episode))
         after = last.known_distribution().map(lambda tensor: tensor.flatten(0, 1))

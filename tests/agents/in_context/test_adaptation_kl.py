@@ -16,6 +16,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "varibad": {"encoder_size": 8},
     "metric": {"encoder_size": 8},
     "recurrent-sac": {"hidden_size": 8, "updates_per_iteration": 1},
+    "dpt": {"hidden_size": 8},
+    "algorithm-distillation": {"hidden_size": 8},
     "pearl": {"hidden_sizes": (8,), "updates_per_iteration": 1, "random_iterations": 0},
 }
 
@@ -29,7 +31,7 @@ def trial(name: str, episodes: int = 3) -> tuple[Any, list[Rollout]]:
     stream = torch.Generator().manual_seed(1)
     for value in network.parameters():
         value.data += 0.5 * torch.randn(value.shape, generator=stream)
-    sampler, tasks = Sampler(config.make_family()), config.split().train_tasks(2, 0)
+    sampler, tasks = Sampler(learner.view(config.make_family(), chosen)), config.split().train_tasks(2, 0)
     session = sampler.session(learner, tasks, 3)
     rollouts = []
     for number in range(episodes):

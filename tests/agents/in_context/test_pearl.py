@@ -328,6 +328,12 @@ def replay(tasks: int, room: int = 4) -> TrialReplay:
     return made_up
 
 
+def test_memory_follows_what_is_stored() -> None:
+    few, many = ([value for value in vars(replay(4, room)).values() if isinstance(value, Tensor)] for room in (4, 1000))
+    sizes = [sum(value.nbytes for value in each if value.is_floating_point()) for each in (few, many)]
+    assert sizes[1] == sizes[0]
+
+
 def context(memory: TrialReplay, tasks: Tensor, count: int, draws: torch.Generator) -> Transitions:
     """Draw one context of each task, ``[M, C]``."""
     return indexed(memory.draw_contexts(tasks, 1, count, draws), (slice(None), 0))
