@@ -19,6 +19,7 @@ from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import per_task
 from metarl.seeding import generator
 from metarl.worlds.vector_env import TaskVectorEnv
+from tests.agents.language.models import memory_settings
 from tests.fakes import PolicyActor
 
 pytestmark = [
@@ -103,7 +104,7 @@ def test_captured_and_eager_collections_are_equal(name: str) -> None:
 @pytest.mark.parametrize("memory", [*MEMORIES, "hyper-rl2", "varibad", "pearl"])
 def test_captured_and_eager_trials_are_equal(memory: str) -> None:
     name = memory if memory in LEARNERS else "rl2"
-    kind = {} if memory in LEARNERS else {"memory": memory}
+    kind = {} if memory in LEARNERS else memory_settings(memory)
     settings = LEARNERS[name].config_class(episodes_per_trial=2, **kind)
     family = "navigation-2d" if name == "pearl" else "gridnavi"
     config = metarl.TrainConfig(name, family, metarl.RunConfig(device=str(CUDA), horizon=5), settings)

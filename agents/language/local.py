@@ -39,7 +39,7 @@ class LocalModel(LanguageModel):
 
     def __init__(self, path: str, device: torch.device, precision: str = "float32", batch: int = 64) -> None:
         self.usage, self._device, self._batch = Usage(), device, batch
-        self._model, self._tokenizer = load(path, getattr(torch, precision))
+        self._tokenizer, self._model = load_tokenizer(path), load_model(path, getattr(torch, precision))
         self._model.to(device).eval()
         self._known: dict[str, Tokens] = {}
         self._chunks: dict[int, _Chunk] = {}
@@ -48,10 +48,7 @@ class LocalModel(LanguageModel):
     @cached_property
     def identity(self) -> str:  # type: ignore[override]
         """A hash of the settings, and of some numbers of each parameter."""
-        digest = hashlib.sha256(str(sorted(self._model.config.to_dict().items(), key=str)).encode())
-        for name, value in self._model.named_parameters():
-            digest.update(name.encode() + value.detach().flatten()[:256].float().cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return identity_of(self._model)
 
     def log_probs(self, prompts: Sequence[Prompt], names: Sequence[str]) -> Tensor:
         """Return the log-probabilities ``[R, A]`` of the names' tokens after R prompts."""
@@ -203,27 +200,43 @@ def _common_start(rows: Sequence[Tokens], most: int) -> int:
     return length
 
 
-def load(path: str, precision: torch.dtype) -> tuple[Any, Any]:
-    """Return a model and its tokenizer.
+def identity_of(model: Any) -> str:
+    """Return a hash of a model's settings, and of some numbers of each parameter."""
+    digest = hashlib.sha256(str(sorted(model.config.to_dict().items(), key=str)).encode())
+    for name, value in model.named_parameters():
+        digest.update(name.encode() + value.detach().flatten()[:256].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_model(path: str, precision: torch.dtype) -> Any:
+    """Return a causal language model; see ``_loaded``."""
+    return _loaded("AutoModelForCausalLM", path, dtype=precision)
+
+
+def load_tokenizer(path: str) -> Any:
+    """Return the tokenizer of a model; see ``_loaded``."""
+    return _loaded("AutoTokenizer", path)
+
+
+def _loaded(kind: str, path: str, **options: Any) -> Any:
+    """Return what a class of ``transformers`` reads.
 
     Raises:
         InputError: when ``transformers`` is not installed, or there is no such model.
     """
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+        import transformers
     except ImportError:
         raise InputError("language models need transformers: pip install 'metarl-gym[language]'") from None
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     file = Path(path).expanduser()
+    place = str(file) if file.is_dir() else path
     if file.suffix == ".gguf":
-        place, options = str(file.parent), {"gguf_file": file.name}
+        place, options["gguf_file"] = str(file.parent), file.name
         if not file.is_file():
             raise InputError(f"--model {path}: there is no such file")
-    else:
-        place, options = str(file) if file.is_dir() else path, {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        return AutoModelForCausalLM.from_pretrained(place, dtype=precision, **options), tokenizer
+        return getattr(transformers, kind).from_pretrained(place, **options)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(

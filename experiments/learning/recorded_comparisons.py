@@ -31,6 +31,11 @@ PULLING_RL2 = Rl2Config(
     minibatches=8,
     entropy_weight=0.005,
 )
+# Two layers of random weights, which ``experiments/tools/tiny_language_model.py`` writes; half as many trials.
+TINY_MODEL = "runs/tiny-language-model"
+PULLING_MODEL = dataclasses.replace(
+    PULLING_RL2, memory="language-model", model=TINY_MODEL, hidden_size=32, window=16, learning_rate=3e-3
+)
 
 
 def _rule(rule: Rule) -> TrainConfig:
@@ -50,6 +55,9 @@ BANDIT = {
     "ucb": Variant(_rule("ucb"), PULLS - 1, 1),
     "greedy": Variant(_rule("greedy"), PULLS - 1, 1),
     "rl2": Variant(TrainConfig("rl2", "bandit", BANDIT_RUN, PULLING_RL2), PULLS - 1, 3),
+    "rl2-language-model": Variant(
+        TrainConfig("rl2", "bandit", dataclasses.replace(BANDIT_RUN, tasks_per_batch=256), PULLING_MODEL), PULLS - 1, 3
+    ),
     "dpt": Variant(
         TrainConfig("dpt", "bandit", BANDIT_RUN, DptConfig(**PULLING)),
         PULLS - 1,

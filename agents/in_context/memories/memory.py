@@ -20,10 +20,11 @@ class MemoryConfig:
     """Settings of the memory of a learner; its size is the learner's own setting."""
 
     memory: str = "gru"
-    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, splagger, or your own as
+    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, splagger, language-model, or your own as
     module:name."""
     previous_step: PreviousStep = "auto"
-    """Also read the inputs of the previous step: yes, no, or auto (yes for the transformer and set)."""
+    """Also read the inputs of the previous step: yes, no, or auto (yes for the transformer, set and
+    language-model)."""
     layers: int = 2
     """Blocks of the transformer or min-gru."""
     heads: int = 4
@@ -34,6 +35,10 @@ class MemoryConfig:
     """Vectors of the external memory."""
     slot_size: int = 32
     """Size of each of them."""
+    model: str = ""
+    """Of the memory language-model: a folder of transformers, a GGUF file or a name on the Hugging Face hub."""
+    adapter_rank: int = 8
+    """Rank of its adapters."""
 
     def check_memory(self, size: int) -> None:
         """Check these settings.
@@ -44,7 +49,7 @@ class MemoryConfig:
         Raises:
             InputError: when one is out of its range, or there is no such memory.
         """
-        require_counts(self, "layers", "heads", "window", "slots", "slot_size")
+        require_counts(self, "layers", "heads", "window", "slots", "slot_size", "adapter_rank")
         require_choice(self, "previous_step", PreviousStep)
         MEMORIES.find(self.memory).check(self, size)
 

@@ -10,6 +10,7 @@ from metarl.errors import InputError
 from metarl.families.family import make_family
 from metarl.families.splits import TaskSplit
 from metarl.sampling.sampler import Sampler
+from tests.agents.language.models import memory_settings
 
 FAMILY = make_family("gridnavi", horizon=4)
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def test_at_first_all_trials_have_nearly_the_same_policy() -> None:
 
 @pytest.mark.parametrize("memory", list(MEMORIES))
 def test_reading_a_trial_at_once_equals_stepping_through_it(memory: str) -> None:
-    hyper = learner(memory=memory)
+    hyper = learner(**memory_settings(memory))
     network, inputs = hyper.network.double(), torch.randn(3, 7, hyper.inputs.size, dtype=torch.float64)
     whole, values, last = network(inputs, network.initial(3))
     remembered, logits, stepped = network.initial(3), [], []

@@ -24,6 +24,7 @@ from metarl.run.recorded import load_recorded
 from metarl.sampling.sampler import Sampler
 from metarl.training.train import resume, train
 from tests.agents.by_hand import cut
+from tests.agents.language.models import memory_settings
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import numbers, tiny
 
@@ -51,7 +52,7 @@ def learner_and_rollouts(name: str, family: str = "gridnavi", **settings: Any) -
 @both
 def test_reading_a_trial_at_once_is_acting_through_it(name: str, family: str, memory: str) -> None:
     learner, rollouts = learner_and_rollouts(
-        name, family, memory=memory, **({"shuffle": False} if name == "dpt" else {})
+        name, family, **memory_settings(memory), **({"shuffle": False} if name == "dpt" else {})
     )
     trials = learner.examples(rollouts[:1])
     arranged = learner.arranged(trials, torch.rand(trials.valid.shape))

@@ -20,6 +20,7 @@ from metarl.run.config import RunConfig, TrainConfig
 from metarl.sampling.sampler import Sampler
 from metarl.training.train import resume, train
 from tests.agents.by_hand import cut
+from tests.agents.language.models import memory_settings
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import numbers, tiny
 
@@ -92,7 +93,7 @@ def test_after_the_last_step_comes_what_it_led_to() -> None:
 @pytest.mark.parametrize("memory", list(MEMORIES))
 @both_kinds
 def test_reading_a_trial_at_once_is_acting_through_it(family: str, memory: str) -> None:
-    learner, rollouts = learner_and_rollouts(family, memory=memory)
+    learner, rollouts = learner_and_rollouts(family, **memory_settings(memory))
     trials = Trials.of(rollouts[:1])
     inputs = learner.inputs_to_the_end(trials)
     policy, _ = learner.network.policy_and_memory(inputs, learner.network.initial(len(inputs)))

@@ -8,6 +8,7 @@ import torch
 import metarl
 from metarl.agents.in_context.memories.external import ExternalMemory
 from metarl.agents.in_context.memories.gru import Gru
+from metarl.agents.in_context.memories.language_model import LanguageModelMemory
 from metarl.agents.in_context.memories.lstm import Lstm
 from metarl.agents.in_context.memories.memory import MEMORIES, TransitionReader
 from metarl.agents.in_context.memories.min_gru import MinGru
@@ -21,14 +22,15 @@ from metarl.experiments.commands.main import main
 from metarl.families.family import make_family
 from metarl.numerics.distributions import Categorical, DiagonalGaussian
 from metarl.run.directory import RunDirectory
+from tests.agents.language.models import memory_settings
 
 CPU = torch.device("cpu")
-KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set", "splagger")
+KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set", "splagger", "language-model")
 every_memory = pytest.mark.parametrize("memory", KINDS)
 
 
 def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> RecurrentActorCritic:
-    learner = Rl2(make_family(family), Rl2Config(memory=memory, **settings), 1, CPU)
+    learner = Rl2(make_family(family), Rl2Config(**memory_settings(memory), **settings), 1, CPU)
     assert isinstance(learner.network, RecurrentActorCritic)
     return learner.network
 
@@ -36,7 +38,7 @@ def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> Recurr
 def test_every_kind_of_memory_can_be_made() -> None:
     assert set(MEMORIES) == set(KINDS)
     made = [type(network_of(kind, previous_step="no").memory) for kind in KINDS]
-    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory, Set, SplAgger]
+    assert made == [Gru, Lstm, MinGru, Transformer, ExternalMemory, Set, SplAgger, LanguageModelMemory]
     assert isinstance(network_of("transformer").memory, TransitionReader)
 
 
@@ -106,10 +108,20 @@ def test_other_memories_do_not_mind_the_transformers_heads() -> None:
 @every_memory
 def test_it_trains_and_is_evaluated_from_the_command_line(memory: str, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
-    words = (
-        f"--memory {memory} --hidden-size 8 --episodes-per-trial 3 --iterations 2 --tasks-per-batch 2 --track disabled"
-    )
-    assert main(["train", "rl2", "bandit", *words.split(), "--episodes-per-task", "3", "--out", run]) == 0
+    words = [
+        "--hidden-size",
+        "8",
+        "--episodes-per-trial",
+        "3",
+        "--iterations",
+        "2",
+        "--tasks-per-batch",
+        "2",
+        "--track",
+        "disabled",
+    ]
+    words += [f"--{name}={value}" for name, value in memory_settings(memory).items()]
+    assert main(["train", "rl2", "bandit", *words, "--episodes-per-task", "3", "--out", run]) == 0
     assert RunDirectory(run).read_config()["settings"]["memory"] == memory
     # A trial of three pulls: three columns, each after one more.
     curve = evaluate(run, tasks=4)
@@ -170,7 +182,7 @@ def test_later_episodes_of_a_trial_are_better_on_gridnavi(memory: str, tmp_path:
         metarl.RunConfig(
             iterations=80, tasks_per_batch=16, episodes_per_task=16, track="disabled", out=str(tmp_path / "run")
         ),
-        Rl2Config(memory=memory, episodes_per_trial=4, discount=0.95, window=64),
+        Rl2Config(**memory_settings(memory), episodes_per_trial=4, discount=0.95, window=64),
     )
     metarl.train(config)
     means = evaluate(str(tmp_path / "run")).returns.mean(0)

@@ -18,6 +18,7 @@ from metarl.families.family import TaskFamily, make_family
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
 from metarl.sampling.sampler import Sampler
+from tests.agents.language.models import memory_settings
 from tests.fakes import EchoFamily, echo_tasks
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
@@ -170,7 +171,7 @@ def test_a_recorded_trial_has_the_inputs_that_were_acted_on(lifetimes: list[int]
 @every_memory
 def test_adapting_remembers_what_acting_remembered(memory: str) -> None:
     # The sampler worked on a copy; the recorded episode leads to the same state, of which the next one is opened.
-    learner = echo_learner(memory=memory)
+    learner = echo_learner(**memory_settings(memory))
     _, states = run_trial(learner, [9, 9])
     for opened, state in zip(learner.workings, states[1:], strict=True):
         working = opened.trial
@@ -184,7 +185,7 @@ def test_adapting_remembers_what_acting_remembered(memory: str) -> None:
 
 @every_memory
 def test_collecting_leaves_the_callers_state_alone(memory: str) -> None:
-    learner = echo_learner(memory=memory)
+    learner = echo_learner(**memory_settings(memory))
     rollouts, states = run_trial(learner, [9, 9])
     state = states[1]
     before = replace(state, memory={name: value.clone() for name, value in state.memory.items()})
@@ -197,7 +198,7 @@ def test_collecting_leaves_the_callers_state_alone(memory: str) -> None:
 
 @every_memory
 def test_a_state_can_be_gone_on_from_again_and_again(memory: str) -> None:
-    learner = echo_learner(memory=memory)
+    learner = echo_learner(**memory_settings(memory))
     rollouts, states = run_trial(learner, [9, 9])
     one, other = (
         Sampler(EchoFamily()).collect(learner, states[1], rollouts[0].tasks, 2, seed=8).log_probs for _ in range(2)
@@ -207,7 +208,7 @@ def test_a_state_can_be_gone_on_from_again_and_again(memory: str) -> None:
 
 @every_memory
 def test_a_second_episode_continues_from_the_first(memory: str) -> None:
-    learner = echo_learner(memory=memory)
+    learner = echo_learner(**memory_settings(memory))
     rollouts, states = run_trial(learner, [9, 9])
     seen = rollouts[0].observations[:, :, 0]
     stream = torch.Generator()
@@ -218,7 +219,7 @@ def test_a_second_episode_continues_from_the_first(memory: str) -> None:
 @every_memory
 def test_a_fresh_trial_is_as_the_first_ever(memory: str) -> None:
     # After a whole trial, a new one begins where the first one did.
-    learner = echo_learner(memory=memory)
+    learner = echo_learner(**memory_settings(memory))
     tasks = echo_tasks([10, 20])
     first, states = run_trial(learner, [1000, 1000])
     assert isinstance(states[0], Unknown)
@@ -234,7 +235,7 @@ def test_a_fresh_trial_is_as_the_first_ever(memory: str) -> None:
 @every_memory
 def test_a_working_copy_stays_where_it_is(memory: str) -> None:
     # A captured graph reads and writes it there.
-    learner, observations = echo_learner(memory=memory), torch.ones(2, 3, 3)
+    learner, observations = echo_learner(**memory_settings(memory)), torch.ones(2, 3, 3)
     working = learner.open(learner.begin(2), 3, torch.Generator())
     trial = working.trial
     places = [tensor.data_ptr() for tensor in (*trial.memory.values(), trial.actions, trial.rewards, trial.starts)]

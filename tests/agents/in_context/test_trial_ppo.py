@@ -22,6 +22,7 @@ from metarl.rollouts.trials import Trials
 from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.sampling.sampler import Sampler
+from tests.agents.language.models import memory_settings
 from tests.fakes import EchoFamily, echo_tasks
 from tests.runs import numbers
 
@@ -149,7 +150,7 @@ def test_no_reward_leaves_the_scale_at_one() -> None:
 def test_reading_the_whole_trial_gives_the_probabilities_of_acting(name: str, memory: str) -> None:
     # So the likelihood ratio is 1 in the first pass, also where episodes end early.
     family: TaskFamily = EchoFamily() if name == "echo" else make_family(name, horizon=1 if name == "bandit" else 6)
-    learner = learner_of(family, memory=memory, window=7)
+    learner = learner_of(family, **memory_settings(memory), window=7)
     trials = Trials.of(trial_of(learner, family))
     with torch.no_grad():
         memory_before = learner.network.initial(len(trials.rewards))
@@ -182,7 +183,7 @@ def test_the_scale_of_observations_is_part_of_a_checkpoint() -> None:
 
 @every_memory
 def test_in_the_first_pass_nothing_is_clipped_and_the_mean_advantage_is_left(memory: str) -> None:
-    learner, rollouts = made(memory=memory)
+    learner, rollouts = made(**memory_settings(memory))
     metrics = learner.update(rollouts)
     assert metrics["clip_fraction"] == 0
     assert metrics["policy_objective"] == pytest.approx(0.0, abs=1e-5)
@@ -316,7 +317,7 @@ def test_an_update_climbs_the_objective() -> None:
 @every_memory
 @pytest.mark.parametrize("name", ["rewards", "observations", "log_probs"])
 def test_an_update_from_nan_changes_nothing_and_says_so(name: str, memory: str) -> None:
-    learner, rollouts = made(memory=memory, minibatches=3)
+    learner, rollouts = made(**memory_settings(memory), minibatches=3)
     learner.update(rollouts)
     before = flat(learner)
     values = getattr(rollouts[1], name).clone()
@@ -387,7 +388,7 @@ def test_a_resumed_learner_continues_with_the_same_step_size() -> None:
 @every_memory
 def test_a_bandits_iteration_moves_the_policy(memory: str) -> None:
     family = make_family("bandit")
-    learner = learner_of(family, memory=memory, episodes_per_trial=4)
+    learner = learner_of(family, **memory_settings(memory), episodes_per_trial=4)
     before = flat(learner)
     metrics = learner.update(trial_of(learner, family))
     assert flat(learner) != before
@@ -399,7 +400,7 @@ def test_a_bandits_iteration_moves_the_policy(memory: str) -> None:
 def test_the_same_seed_gives_the_same_numbers(memory: str) -> None:
     results = []
     for _ in range(2):
-        learner, rollouts = made(memory=memory, epochs=2, minibatches=2)
+        learner, rollouts = made(**memory_settings(memory), epochs=2, minibatches=2)
         results.append((learner.update(rollouts), flat(learner)))
     assert results[0] == results[1]
 

@@ -22,6 +22,7 @@ from metarl.run.directory import RunDirectory
 from metarl.sampling.sampler import Sampler
 from metarl.training.train import resume, train
 from tests.agents.by_hand import cut, float64
+from tests.agents.language.models import memory_settings
 from tests.agents.test_all_learners import numbers as everything
 from tests.runs import double, numbers, same
 
@@ -82,7 +83,7 @@ def gradients(module: torch.nn.Module) -> list[Tensor | None]:
 @pytest.mark.parametrize("memory", list(MEMORIES))
 @pytest.mark.parametrize("family", ["gridnavi", "navigation-2d", "bandit"])
 def test_acting_step_by_step_meets_the_beliefs_of_the_whole_trial(family: str, memory: str) -> None:
-    chosen = config(family, memory=memory)
+    chosen = config(family, **memory_settings(memory))
     learner = made(chosen)
     rollouts = collected(learner, chosen)
     trials = Trials.of(rollouts)

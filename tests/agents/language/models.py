@@ -1,5 +1,7 @@
 """Language models of random weights, whose tokens are bytes, and a server for them; nothing is downloaded."""
 
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,33 @@ import pytest
 import torch
 
 CONTEXT = 2048
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def tiny_model(seed: int = 0, layers: int = 1) -> str:
+    """Write a tiny model of random weights, which computes in the precision it is loaded in; return its folder."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPTNeoXConfig(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=2
+    )
+    folder = f"{_folder().name}/{seed}-{layers}"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = transformers.GPTNeoXForCausalLM(config)
+        for value in model.parameters():
+            torch.nn.init.normal_(value, std=0.3)
+    model.save_pretrained(folder)
+    return folder
+
+
+def memory_settings(memory: str) -> dict[str, Any]:
+    """Return the settings of a memory by its name, with a tiny model where it needs one."""
+    return {"memory": memory, "model": tiny_model()} if memory == "language-model" else {"memory": memory}
 
 
 def make_model(folder: Path, seed: int = 0, context: int = CONTEXT) -> str:

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.errors import InputError
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.variant import Variant
+from metarl.experiments.tools.tiny_language_model import write_model
 from metarl.families.family import FAMILIES
 from metarl.run.config import RunConfig, TrainConfig
 
@@ -58,8 +60,12 @@ def test_the_adaptation_of_training_is_known(learner: str, settings: Any, expect
 
 
 @pytest.mark.parametrize(("name", "label"), EVERY)
-def test_every_variant_can_be_made(name: str, label: str) -> None:
+def test_every_variant_can_be_made(name: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = COMPARISONS[name][label].config
+    if model := getattr(config.settings, "model", ""):
+        pytest.importorskip("transformers")
+        monkeypatch.chdir(tmp_path)
+        write_model([model])
     assert config.make_learner().name == config.learner
 
 

@@ -19,6 +19,7 @@ from metarl.agents.in_context.memories.memory import (
 )
 from metarl.errors import InputError
 from tests.agents.in_context.memories.reading import INPUTS, NETWORKS, STEPS, TRIALS, made, read
+from tests.agents.language.models import memory_settings
 
 pytestmark = pytest.mark.usefixtures("float64_by_default")
 every_memory = pytest.mark.parametrize("name", NETWORKS)
@@ -164,8 +165,9 @@ def test_a_transition_reader_knows_the_inputs_of_the_step_before(name: str) -> N
 @pytest.mark.parametrize("name", list(MEMORIES))
 @pytest.mark.parametrize("previous_step", ["auto", "yes", "no"])
 def test_every_memory_can_be_given_the_step_before(name: str, previous_step: Any) -> None:
-    network = make_memory(MemoryConfig(memory=name, previous_step=previous_step), INPUTS, 8)
-    given_both = previous_step == "yes" or (previous_step == "auto" and name in ("transformer", "set"))
+    network = make_memory(MemoryConfig(**memory_settings(name), previous_step=previous_step), INPUTS, 8)
+    wanting = ("transformer", "set", "language-model")
+    given_both = previous_step == "yes" or (previous_step == "auto" and name in wanting)
     assert isinstance(network, TransitionReader) == given_both
     outputs, _ = network(torch.randn(2, 3, INPUTS), network.initial(2))
     assert outputs.shape == (2, 3, network.size)
@@ -181,6 +183,8 @@ def test_every_memory_can_be_given_the_step_before(name: str, previous_step: Any
         ({"window": 0}, "window must be at least 1, not 0"),
         ({"slots": 0}, "slots must be at least 1, not 0"),
         ({"slot_size": 0}, "slot_size must be at least 1, not 0"),
+        ({"adapter_rank": 0}, "adapter_rank must be at least 1, not 0"),
+        ({"memory": "language-model"}, "the memory language-model needs --model: .* on the Hugging Face hub"),
         ({"memory": "transformer", "heads": 3}, r"a transformer's size must be a multiple of 2 \* heads = 6, not 8"),
     ],
 )
