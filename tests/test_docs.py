@@ -17,6 +17,7 @@ import metarl
 from benchmarks import metaworld_sampling
 from benchmarks.tables import fill_page
 from metarl.agents.gradient.gradient_learner import AdamConfig, GradientConfig
+from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.experiments.commands.check import CheckOptions
 from metarl.experiments.commands.collect import CollectOptions
@@ -81,6 +82,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("python", "experiments/tools/metaworld_evaluation.py"): (metaworld_evaluation.Options,),
     ("python", "experiments/tools/metrics_table.py"): (),
     ("python", "experiments/tools/over_http.py"): (over_http.Options,),
+    ("python", "experiments/tools/tiny_language_model.py"): (),
 }
 # Options of ``metarl train`` that are no settings of a run.
 LAUNCHING = {RESUME_IF_THERE, FROM, SEEDS, "--devices", "--max-restarts"}
@@ -154,7 +156,7 @@ def options(*configs: type) -> set[str]:
 @pytest.fixture
 def registries() -> Iterator[None]:
     """Forget, after the test, what a page registered."""
-    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, ENCODERS, TASK_SOURCES, gymnasium.registry]
+    tables: list[dict[str, Any]] = [FAMILIES, LEARNERS, MEMORIES, ENCODERS, TASK_SOURCES, gymnasium.registry]
     saved = [dict(table) for table in tables]
     yield
     for table, before in zip(tables, saved, strict=True):

@@ -36,7 +36,7 @@ class ImitationConfig(MemoryConfig, TrialConfig):
     """Settings of imitation in context."""
 
     memory: str = "transformer"
-    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, splagger, or your own as
+    """Memory of the trial: gru, lstm, min-gru, transformer, external, set, splagger, language-model, or your own as
     module:name."""
     hidden_size: int = 64
     """Units of the memory."""

@@ -38,7 +38,8 @@ class MetricConfig(MemoryConfig, TrialPpoConfig):
     """Settings of the metric-based learner."""
 
     memory: str = "set"
-    """Memory of the encoder: set, gru, lstm, min-gru, transformer, external, or your own as module:name."""
+    """Memory of the encoder: set, gru, lstm, min-gru, transformer, external, splagger, language-model, or your own as
+    module:name."""
     task_encoder: MetricName = "contrastive"
     """Metric that trains the encoder."""
     hidden_sizes: tuple[int, ...] = (64, 64)

@@ -108,20 +108,9 @@ def test_other_memories_do_not_mind_the_transformers_heads() -> None:
 @every_memory
 def test_it_trains_and_is_evaluated_from_the_command_line(memory: str, tmp_path: Path) -> None:
     run = str(tmp_path / "run")
-    words = [
-        "--hidden-size",
-        "8",
-        "--episodes-per-trial",
-        "3",
-        "--iterations",
-        "2",
-        "--tasks-per-batch",
-        "2",
-        "--track",
-        "disabled",
-    ]
-    words += [f"--{name}={value}" for name, value in memory_settings(memory).items()]
-    assert main(["train", "rl2", "bandit", *words, "--episodes-per-task", "3", "--out", run]) == 0
+    given = {**memory_settings(memory), "hidden-size": 8, "episodes-per-trial": 3, "episodes-per-task": 3}
+    run_of = {"iterations": 2, "tasks-per-batch": 2, "track": "disabled", "out": run}
+    assert main(["train", "rl2", "bandit", *(f"--{name}={value}" for name, value in (given | run_of).items())]) == 0
     assert RunDirectory(run).read_config()["settings"]["memory"] == memory
     # A trial of three pulls: three columns, each after one more.
     curve = evaluate(run, tasks=4)
