@@ -18,7 +18,7 @@ from torch import Tensor
 from metarl.agents.gradient.adaptation import Episodes, surrogate
 from metarl.agents.gradient.maml_trpo import MamlTrpo
 from metarl.devices.runtime import keep_freed_memory
-from metarl.networks.mlp import ACTIVATIONS
+from metarl.networks.activations import ACTIVATIONS
 from metarl.numerics.params import flatten, leaf, names, tensors, unflatten
 from metarl.rollouts.returns import per_task_mean
 from metarl.run.config import RunConfig, TrainConfig

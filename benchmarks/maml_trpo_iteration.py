@@ -25,7 +25,7 @@ import metarl.sampling.sampler
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.devices.runtime import keep_freed_memory
 from metarl.envs.simulation.batched import gymnasium_model
-from metarl.networks.mlp import ACTIVATIONS
+from metarl.networks.activations import ACTIVATIONS
 from metarl.run.config import RunConfig, TrainConfig
 from metarl.sampling.sampler import Sampler
 

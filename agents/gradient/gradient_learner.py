@@ -1,6 +1,5 @@
 """Base classes of meta-learners that adapt by policy gradient: parameters, acting, the inner loop, and its options."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
@@ -24,7 +23,7 @@ from metarl.agents.gradient.adaptation import (
 )
 from metarl.families.family import TaskFamily
 from metarl.learning.policies import CONTEXT, PolicyKind, make_policy
-from metarl.networks.optimizers import OptimizerConfig, make_optimizer
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import leaf, names, per_task, tensors
 from metarl.rollouts.returns import per_task_mean
@@ -278,15 +277,14 @@ class AdamLearner(GradientLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the meta-parameters by name, the optimiser's moments, and the number of updates."""
-        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
-        return {**super().state_dict(), "moments": moments, "updates": self.updates}
+        return {**super().state_dict(), "moments": moments(self._optimizer), "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.updates = int(state["updates"])
         for key, value in self.params.items():
             value.copy_(state["params"][key].view_as(value))
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+        restore_moments(self._optimizer, state["moments"])
 
     def policy_at(self, params: TensorDict, episodes: Episodes) -> Distribution:
         """Return the action distributions of parameters ``[N]`` at the observations of episodes."""

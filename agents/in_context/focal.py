@@ -20,6 +20,7 @@ from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.replay import Transitions
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
+from metarl.networks.activations import choose_activation
 from metarl.numerics.distributions import DiagonalGaussian
 from metarl.seeding import generator
 from metarl.validation import require_not_negative
@@ -59,10 +60,10 @@ class FocalLearner(Pearl):
     def __init__(self, family: TaskFamily, config: FocalConfig, seed: int, device: torch.device) -> None:
         super().__init__(family, config, seed, device)
         sizes = [self._inputs.observation_size + config.latent_size, *config.hidden_sizes, 2 * self._inputs.action_size]
-        self.behaviour = Perceptrons(1, sizes, generator(seed, "behaviour")).to(device)
+        activation = choose_activation(config.activation, torch.relu)
+        self.behaviour = Perceptrons(1, sizes, generator(seed, "behaviour"), activation).to(device)
         self.networks.add_module("behaviour", self.behaviour)
-        trained = [*self.networks.actor.parameters(), *self.behaviour.parameters()]
-        self._optimizers[1] = torch.optim.Adam(trained, config.learning_rate, fused=True)
+        self._optimizers[1] = self._make_optimizer(self.networks.actor, self.behaviour)
 
     def actor_loss(self, steps: Transitions, latent: Tensor, stream: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the loss of the policy and of the behaviour model, and the policy's entropy.

@@ -4,7 +4,6 @@ No reward is maximised. What the policy learns to do with a trial depends on who
 the task (``dpt``), or those of a learner that improves (``algorithm_distillation``).
 """
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.gradient.gradient_learner import annealed
-from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, check_activation, make_memory
 from metarl.agents.in_context.selected_trials import selected
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import ADAPTATION_KL, TrialConfig, TrialLearner, TrialPolicy, small_layer
@@ -24,6 +23,7 @@ from metarl.devices.transfer import read, send
 from metarl.errors import RunError
 from metarl.families.family import TaskFamily
 from metarl.learning.rollback import restored_on_error
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
 from metarl.numerics.noise import draw_rows
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
@@ -32,7 +32,7 @@ from metarl.validation import require_counts, require_not_negative, require_posi
 
 
 @dataclass(frozen=True)
-class ImitationConfig(MemoryConfig, TrialConfig):
+class ImitationConfig(OptimizerConfig, MemoryConfig, TrialConfig):
     """Settings of imitation in context."""
 
     memory: str = "transformer"
@@ -40,16 +40,18 @@ class ImitationConfig(MemoryConfig, TrialConfig):
     module:name."""
     hidden_size: int = 64
     """Units of the memory."""
+    optimizer: str = "adamw"
+    """Optimiser: adamw, another of torch.optim in lower case (adam, sgd, rmsprop, ...), or your own as module:name."""
     learning_rate: float = 1e-3
-    """Step size of AdamW."""
+    """Step size of the optimiser."""
     anneal_iterations: int = 0
     """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
     weight_decay: float = 1e-4
-    """Weight decay of AdamW."""
+    """Weight decay of the optimiser."""
     epochs: int = 1
     """Epochs over the trials of an iteration."""
     minibatches: int = 4
-    """Minibatches per epoch, with one AdamW step each."""
+    """Minibatches per epoch, with one step of the optimiser each."""
     max_gradient_norm: float = 1.0
     """Norm to which gradients are clipped."""
 
@@ -96,15 +98,15 @@ class ImitationLearner(TrialLearner):
         "imitation_loss": "minus the mean log-probability of the actions to imitate, in nats",
         "entropy": "mean entropy of the policy, in nats",
         "gradient_norm": "mean Euclidean norm of the gradient, before clipping",
-        "learning_rate": "step size of AdamW in the update",
+        "learning_rate": "step size of the optimiser in the update",
     }
 
     def __init__(self, family: TaskFamily, config: ImitationConfig, seed: int, device: torch.device) -> None:
         self.config = config
         super().__init__(family, config, seed, device)
-        self._optimizer = torch.optim.AdamW(
-            self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        check_activation(config, self.network.memory)
+        parameters, lr = self.network.parameters(), config.learning_rate
+        self._optimizer = make_optimizer(config.optimizer, parameters, lr, config.weight_decay, fused=True)
         self._updates = 0
 
     def make_network(self, family: TaskFamily) -> MemoryPolicy:
@@ -196,11 +198,11 @@ class ImitationLearner(TrialLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, the optimiser's moments, the seed and the number of updates."""
-        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
-        return {**super().state_dict(), "moments": moments, "seed": self._seed, "updates": self._updates}
+        own = {"moments": moments(self._optimizer), "seed": self._seed, "updates": self._updates}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+        restore_moments(self._optimizer, state["moments"])

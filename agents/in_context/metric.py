@@ -6,7 +6,6 @@ predicted nor does a gradient of policy or critic reach it. Policy and critic ac
 embedding with which the episode started, and are trained with PPO over whole trials.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -24,6 +23,8 @@ from metarl.devices.transfer import send
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
+from metarl.networks.activations import Elementwise, choose_activation
+from metarl.networks.optimizers import make_optimizer, moments, restore_moments
 from metarl.numerics.noise import BatchGenerator, draw_rows
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
@@ -49,11 +50,11 @@ class MetricConfig(MemoryConfig, TrialPpoConfig):
     latent_size: int = 5
     """Size of the embedding of a task."""
     metric_learning_rate: float = 1e-3
-    """Step size of Adam for the encoder."""
+    """Step size of the optimiser for the encoder."""
     metric_updates: int = 20
-    """Adam steps on the encoder per iteration."""
+    """Steps of the optimiser on the encoder per iteration."""
     metric_tasks: int = 64
-    """Tasks that are compared in an Adam step."""
+    """Tasks that are compared in each of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,14 +95,21 @@ class EmbeddingActorCritic(KnowingActorCritic):
         latent: size of an embedding.
         hidden_sizes: units of the hidden layers of policy and critic.
         head: head of the action distributions.
+        activation: between layers of policy and critic.
     """
 
     def __init__(
-        self, encoder: TaskEmbedder, observation_size: int, latent: int, hidden_sizes: Sequence[int], head: ActionHead
+        self,
+        encoder: TaskEmbedder,
+        observation_size: int,
+        latent: int,
+        hidden_sizes: Sequence[int],
+        head: ActionHead,
+        activation: Elementwise,
     ) -> None:
         super().__init__()
         self.encoder, self.head, self._observation_size, self._latent = encoder, head, observation_size, latent
-        self.policy, self.critic = self.heads([observation_size + latent, *hidden_sizes], head)
+        self.policy, self.critic = self.heads([observation_size + latent, *hidden_sizes], head, activation)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""
@@ -143,9 +151,8 @@ class MetricLearner(TrialPpoLearner):
 
     def __init__(self, family: TaskFamily, config: MetricConfig, seed: int, device: torch.device) -> None:
         super().__init__(family, config, seed, device)
-        self._encoder_optimizer = torch.optim.Adam(
-            self.network.encoder.parameters(), lr=config.metric_learning_rate, fused=True
-        )
+        parameters, lr = self.network.encoder.parameters(), config.metric_learning_rate
+        self._encoder_optimizer = make_optimizer(config.optimizer, parameters, lr, fused=True)
         self._optimizers.append(self._encoder_optimizer)
 
     def make_network(self, family: TaskFamily) -> EmbeddingActorCritic:
@@ -154,7 +161,8 @@ class MetricLearner(TrialPpoLearner):
         memory = make_memory(config, self.inputs.size, config.encoder_size)
         encoder = TaskEmbedder(memory, config.latent_size, METRICS[config.task_encoder](config.latent_size))
         sizes = self.inputs.observation_size, config.latent_size, config.hidden_sizes
-        return EmbeddingActorCritic(encoder, *sizes, ActionHead(family.action_space))
+        activation = choose_activation(config.activation, torch.tanh)
+        return EmbeddingActorCritic(encoder, *sizes, ActionHead(family.action_space), activation)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Update the policy on the iteration's trials, then the encoder.
@@ -175,7 +183,7 @@ class MetricLearner(TrialPpoLearner):
         return {**fitted, **self.fit_encoder(begun, rollouts[0].num_tasks)}
 
     def fit_encoder(self, trials: Trials, num_tasks: int) -> dict[str, Tensor]:
-        """Minimise the metric's loss in several Adam steps, each on some of the tasks.
+        """Minimise the metric's loss in several steps, each on some of the tasks.
 
         Only first episodes are compared, in which the policy knew nothing of the task. Otherwise it would be enough to
         recognise where the policy went because of what it already knew.
@@ -223,7 +231,7 @@ class MetricLearner(TrialPpoLearner):
         return support, query
 
     def _encoder_step(self, loss: Tensor) -> Tensor:
-        """Take one Adam step on the encoder; return the gradient's norm."""
+        """Take one step on the encoder; return the gradient's norm."""
         parameters = list(self.network.encoder.parameters())
         self._encoder_optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -241,11 +249,9 @@ class MetricLearner(TrialPpoLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's state and the moments of the encoder's optimiser."""
-        moments = copy.deepcopy(self._encoder_optimizer.state_dict()["state"])
-        return {**super().state_dict(), "encoder_moments": moments}
+        return {**super().state_dict(), "encoder_moments": moments(self._encoder_optimizer)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
-        own = self._encoder_optimizer.state_dict()
-        self._encoder_optimizer.load_state_dict({**own, "state": copy.deepcopy(state["encoder_moments"])})
+        restore_moments(self._encoder_optimizer, state["encoder_moments"])

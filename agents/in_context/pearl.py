@@ -8,7 +8,6 @@ With several processes each keeps the trials of its own tasks. A step's tasks ar
 process works on those of them that it keeps; losses, gradients and metrics are means over the tasks of all.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
@@ -29,6 +28,8 @@ from metarl.families.spaces import is_bounded_box, one_line, require_actions
 from metarl.learning.learner import Learner, register_learner
 from metarl.learning.replay import Replay
 from metarl.learning.rollback import restored_on_error
+from metarl.networks.activations import choose_activation
+from metarl.networks.optimizers import make_optimizer, moments, restore_moments
 from metarl.numerics.distributions import SquashedGaussian
 from metarl.numerics.noise import draw_rows
 from metarl.rollouts.rollout import Rollout
@@ -77,7 +78,7 @@ class Pearl(Learner):
         stream = generator(seed, "networks")
         encoder = make_encoder(config, inputs, stream, seed)
         sizes = config.latent_size, inputs.observation_size, inputs.action_size, config.hidden_sizes
-        networks = PearlNetworks(encoder, *sizes, stream)
+        networks = PearlNetworks(encoder, *sizes, stream, choose_activation(config.activation, torch.relu))
         if inputs.encoder.learned:  # then it is saved with the networks that read it
             networks.add_module("observation_encoder", inputs.encoder)
         self.networks = networks.to(device)
@@ -85,10 +86,12 @@ class Pearl(Learner):
         self.replay = TrialReplay(config.replay_size, trial, inputs.stored_size, device)
         # A learned observation encoder is trained by the critics' loss, as in DrQ-v2 (Yarats et al. 2021, section 3.1).
         critics = (self.networks.encoder, self.networks.critics, inputs.encoder)
-        self._optimizers = [
-            torch.optim.Adam([value for part in parts for value in part.parameters()], config.learning_rate, fused=True)
-            for parts in (critics, (self.networks.actor,))
-        ]
+        self._optimizers = [self._make_optimizer(*parts) for parts in (critics, (self.networks.actor,))]
+
+    def _make_optimizer(self, *parts: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimiser of some of the networks."""
+        parameters = [value for part in parts for value in part.parameters()]
+        return make_optimizer(self.config.optimizer, parameters, self.config.learning_rate, fused=True)
 
     def begin(self, num_tasks: int) -> Belief:
         """Return the prior beliefs ``[N, 1, F]``."""
@@ -284,7 +287,7 @@ class Pearl(Learner):
         """Return parameters, the optimisers' moments, and the number of updates."""
         return {
             "networks": {name: value.cpu().clone() for name, value in self.networks.state_dict().items()},
-            "moments": [copy.deepcopy(optimizer.state_dict()["state"]) for optimizer in self._optimizers],
+            "moments": [moments(optimizer) for optimizer in self._optimizers],
             "seed": self._seed,
             "updates": self._updates,
         }
@@ -292,6 +295,6 @@ class Pearl(Learner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         self.networks.load_state_dict(state["networks"])
-        for optimizer, moments in zip(self._optimizers, state["moments"], strict=True):
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(moments)})
+        for optimizer, remembered in zip(self._optimizers, state["moments"], strict=True):
+            restore_moments(optimizer, remembered)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])

@@ -5,6 +5,8 @@ from typing import Literal
 
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.errors import InputError
+from metarl.networks.activations import ActivationConfig
+from metarl.networks.optimizers import OptimizerConfig
 from metarl.validation import (
     require_choice,
     require_counts,
@@ -18,7 +20,7 @@ TaskEncoderName = Literal["critic", "contrastive", "siamese", "prototypical", "m
 
 
 @dataclass(frozen=True)
-class PearlConfig(TrialConfig):
+class PearlConfig(OptimizerConfig, ActivationConfig, TrialConfig):
     """Settings of PEARL."""
 
     task_encoder: TaskEncoderName = "critic"
@@ -34,7 +36,7 @@ class PearlConfig(TrialConfig):
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of every network."""
     learning_rate: float = 3e-4
-    """Step size of Adam, for every network."""
+    """Step size of the optimiser, for every network."""
     discount: float = 0.99
     """Discount of rewards, per step of the episode."""
     reward_scale: float = 5.0

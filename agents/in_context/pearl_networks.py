@@ -11,6 +11,7 @@ from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.step_inputs import StepInputs
 from metarl.agents.in_context.task_encoders import Belief, BeliefEncoder, MetricEncoder, TaskEncoder
 from metarl.learning.learner import OpenState
+from metarl.networks.activations import Elementwise, choose_activation
 from metarl.numerics.distributions import SquashedGaussian
 from metarl.numerics.noise import draw_rows
 
@@ -40,6 +41,7 @@ class PearlNetworks(nn.Module):
         action_size: size A of actions.
         hidden_sizes: units of the hidden layers of each network.
         stream: generator of the initial weights.
+        activation: between layers of policy and critics.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class PearlNetworks(nn.Module):
         action_size: int,
         hidden_sizes: Sequence[int],
         stream: torch.Generator,
+        activation: Elementwise,
     ) -> None:
         super().__init__()
+        policy_sizes = [observation_size + latent_size, *hidden_sizes, 2 * action_size]
         value_sizes = [observation_size + action_size + latent_size, *hidden_sizes, 1]
         self.encoder = encoder
-        self.actor = Perceptrons(1, [observation_size + latent_size, *hidden_sizes, 2 * action_size], stream)
-        self.critics, self.targets = (Perceptrons(2, value_sizes, stream) for _ in range(2))
+        self.actor = Perceptrons(1, policy_sizes, stream, activation)
+        self.critics, self.targets = (Perceptrons(2, value_sizes, stream, activation) for _ in range(2))
         self.targets.load_state_dict(self.critics.state_dict())
         self.targets.requires_grad_(False)
 
@@ -85,7 +89,8 @@ def drawn(distribution: SquashedGaussian, stream: torch.Generator) -> tuple[Tens
 def make_encoder(config: PearlConfig, inputs: StepInputs, stream: torch.Generator, seed: int) -> TaskEncoder:
     """Return the task encoder that the settings name."""
     transition = (2 if config.encode_dynamics else 1) * inputs.observation_size + inputs.action_size + 1
-    sizes = transition, config.hidden_sizes, config.latent_size, config.encode_dynamics, stream
+    activation = choose_activation(config.activation, torch.relu)
+    shared = transition, config.hidden_sizes, config.latent_size, config.encode_dynamics, stream, activation
     if config.task_encoder == "critic":
-        return BeliefEncoder(*sizes, config.kl_weight / config.reward_scale**2)
-    return MetricEncoder(*sizes, config.task_encoder, 1 / config.episodes_per_trial, seed)
+        return BeliefEncoder(*shared, config.kl_weight / config.reward_scale**2)
+    return MetricEncoder(*shared, config.task_encoder, 1 / config.episodes_per_trial, seed)

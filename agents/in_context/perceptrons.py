@@ -5,20 +5,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from metarl.networks.activations import Elementwise, overwriting
 from metarl.networks.mlp import init_mlp
 
 
 class Perceptrons(nn.Module):
-    """``count`` parallel ReLU MLPs.
+    """``count`` parallel MLPs.
 
     Args:
         count: number of MLPs.
         sizes: units of every layer, including inputs and outputs.
         stream: generator of the initial weights.
+        activation: between layers.
     """
 
-    def __init__(self, count: int, sizes: Sequence[int], stream: torch.Generator) -> None:
+    def __init__(
+        self, count: int, sizes: Sequence[int], stream: torch.Generator, activation: Elementwise = torch.relu
+    ) -> None:
         super().__init__()
+        self._activation = overwriting(activation)
         drawn = [init_mlp(sizes, stream) for _ in range(count)]
         layers = range(len(sizes) - 1)
         self.weights, self.biases = (
@@ -30,5 +35,5 @@ class Perceptrons(nn.Module):
         """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``."""
         hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else hidden.relu_(), weight)
+            hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else self._activation(hidden), weight)
         return hidden.view(len(hidden), *inputs.shape[:-1], hidden.shape[-1])

@@ -9,7 +9,6 @@ the first step of the next episode, discounted by ``episode_discount``, too. At 
 the final observation, as after any time limit, unless the last episode terminated: then the value is 0.
 """
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
 from metarl.learning.replay import Replay
 from metarl.learning.rollback import restored_on_error
+from metarl.networks.activations import choose_activation
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
 from metarl.numerics.noise import draw_rows
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
@@ -37,7 +38,7 @@ from metarl.validation import require_counts, require_layers, require_positive, 
 
 
 @dataclass(frozen=True)
-class RecurrentSacConfig(MemoryConfig, DiscountedTrialConfig):
+class RecurrentSacConfig(OptimizerConfig, MemoryConfig, DiscountedTrialConfig):
     """Settings of recurrent soft actor-critic."""
 
     hidden_size: int = 64
@@ -47,7 +48,7 @@ class RecurrentSacConfig(MemoryConfig, DiscountedTrialConfig):
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the hidden layers of policy and critics, which follow the memories."""
     learning_rate: float = 1e-3
-    """Step size of Adam, for every network and for the temperature."""
+    """Step size of the optimiser, for every network and for the temperature."""
     tau: float = 0.005
     """Weight of the critics in each moving-average update of the target critics."""
     updates_per_iteration: int = 50
@@ -104,19 +105,21 @@ class RecurrentSac(TrialLearner):
         self._actor = list(network.actor.parameters())
         self._critics = [*network.critics.parameters(), *self.inputs.encoder.parameters()]
         self._trained = [*self._critics, *self._actor, network.log_temperature]
-        self._optimizer = torch.optim.Adam(self._trained, config.learning_rate, fused=True)
+        self._optimizer = make_optimizer(config.optimizer, self._trained, config.learning_rate, fused=True)
         self._updates = 0
 
     def make_network(self, family: TaskFamily) -> RecurrentSacNetworks:
         """Return actor, critics and target critics."""
         config, inputs = self.config, self.inputs
+        activation = choose_activation(config.activation, torch.relu)
         actions = make_soft_actions(self.name, family.action_space, config.box_entropy, config.discrete_entropy)
 
         def reader() -> TrialReader:
             memory = make_memory(config, config.embedding_size, config.hidden_size)
-            return TrialReader(inputs.size, inputs.observation_size, config.embedding_size, memory)
+            return TrialReader(inputs.size, inputs.observation_size, config.embedding_size, memory, activation)
 
-        return RecurrentSacNetworks((reader(), reader()), actions, config.hidden_sizes, config.initial_temperature)
+        sizes, temperature = config.hidden_sizes, config.initial_temperature
+        return RecurrentSacNetworks((reader(), reader()), actions, sizes, temperature, activation)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Add the trials to the replay buffer, and take SAC updates on trials from it.
@@ -147,7 +150,7 @@ class RecurrentSac(TrialLearner):
         return {name: torch.stack([step[name] for step in steps]).double().mean() for name in steps[0]}
 
     def _step(self, trials: Trials, noise: torch.Generator) -> dict[str, Tensor]:
-        """Take one step of Adam for all networks at once; return metrics."""
+        """Take one step of the optimiser for all networks at once; return metrics."""
         network = self.network
         critic_loss, actor_loss, entropy = self.losses(trials, noise)
         temperature = network.log_temperature.exp()
@@ -221,14 +224,14 @@ class RecurrentSac(TrialLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, the optimiser's moments, the seed and the number of updates."""
-        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
-        return {**super().state_dict(), "moments": moments, "seed": self._seed, "updates": self._updates}
+        own = {"moments": moments(self._optimizer), "seed": self._seed, "updates": self._updates}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+        restore_moments(self._optimizer, state["moments"])
 
 
 def over(trials: Trials) -> Tensor:

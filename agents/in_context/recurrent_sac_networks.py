@@ -12,6 +12,7 @@ from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.soft_actions import SoftActions
 from metarl.agents.in_context.step_inputs import ActionDistribution
 from metarl.agents.in_context.trial_learner import TrialPolicy
+from metarl.networks.activations import Activation, Elementwise
 
 
 class TrialReader(nn.Module):
@@ -25,11 +26,14 @@ class TrialReader(nn.Module):
         observation_size: size of the observation, which comes first in the inputs.
         embedding_size: units of the embedding layer.
         memory: reads the embedded inputs.
+        activation: after the embedding layer.
     """
 
-    def __init__(self, inputs: int, observation_size: int, embedding_size: int, memory: MemoryNetwork) -> None:
+    def __init__(
+        self, inputs: int, observation_size: int, embedding_size: int, memory: MemoryNetwork, activation: Elementwise
+    ) -> None:
         super().__init__()
-        self.embedding = nn.Sequential(nn.Linear(inputs, embedding_size), nn.ReLU())
+        self.embedding = nn.Sequential(nn.Linear(inputs, embedding_size), Activation(activation))
         self.memory = memory
         self.size = memory.size + observation_size
         self._observation_size = observation_size
@@ -48,10 +52,12 @@ class TrialReader(nn.Module):
 class Critics(nn.Module):
     """Twin critics on one memory."""
 
-    def __init__(self, reader: TrialReader, actions: SoftActions, hidden_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, reader: TrialReader, actions: SoftActions, hidden_sizes: Sequence[int], activation: Elementwise
+    ) -> None:
         super().__init__()
         sizes = [reader.size + actions.critic_inputs, *hidden_sizes, actions.critic_outputs]
-        self.reader, self.heads = reader, Perceptrons(2, sizes, torch.default_generator)
+        self.reader, self.heads = reader, Perceptrons(2, sizes, torch.default_generator, activation)
 
 
 class RecurrentSacNetworks(TrialPolicy):
@@ -62,6 +68,7 @@ class RecurrentSacNetworks(TrialPolicy):
         actions: the kind of actions.
         hidden_sizes: units of the hidden layers of policy and critics.
         temperature: its initial value.
+        activation: between layers of policy and critics.
     """
 
     def __init__(
@@ -70,12 +77,14 @@ class RecurrentSacNetworks(TrialPolicy):
         actions: SoftActions,
         hidden_sizes: Sequence[int],
         temperature: float,
+        activation: Elementwise,
     ) -> None:
         super().__init__()
         self.actions, (reader, critics_reader) = actions, readers
         sizes = [reader.size, *hidden_sizes, actions.policy_outputs]
-        self.actor = nn.ModuleDict({"reader": reader, "head": Perceptrons(1, sizes, torch.default_generator)})
-        self.critics = Critics(critics_reader, actions, hidden_sizes)
+        head = Perceptrons(1, sizes, torch.default_generator, activation)
+        self.actor = nn.ModuleDict({"reader": reader, "head": head})
+        self.critics = Critics(critics_reader, actions, hidden_sizes, activation)
         self.targets = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 

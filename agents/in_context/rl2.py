@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
+from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, check_activation, make_memory
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
@@ -70,4 +70,5 @@ class Rl2(TrialPpoLearner):
     def make_network(self, family: TaskFamily) -> TrialNetwork:
         """Return the memory with a policy and a critic on it."""
         memory = make_memory(self.config, self.inputs.size, self.config.hidden_size)
+        check_activation(self.config, memory)
         return RecurrentActorCritic(memory, ActionHead(family.action_space))

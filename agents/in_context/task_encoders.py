@@ -21,6 +21,7 @@ from metarl.agents.in_context.replay import Transitions
 from metarl.agents.in_context.task_metrics import METRICS
 from metarl.devices.processes import Processes
 from metarl.errors import InputError
+from metarl.networks.activations import Elementwise
 from metarl.numerics.distributions import DiagonalGaussian
 from metarl.numerics.noise import draw_rows
 from metarl.seeding import derive_seed
@@ -97,10 +98,16 @@ class TaskEncoder(nn.Module, ABC):
     together: ClassVar[bool] = False
 
     def __init__(
-        self, inputs: int, hidden_sizes: Sequence[int], size: int, dynamics: bool, stream: torch.Generator
+        self,
+        inputs: int,
+        hidden_sizes: Sequence[int],
+        size: int,
+        dynamics: bool,
+        stream: torch.Generator,
+        activation: Elementwise,
     ) -> None:
         super().__init__()
-        self.factors = Perceptrons(1, [inputs, *hidden_sizes, 2 * size], stream)
+        self.factors = Perceptrons(1, [inputs, *hidden_sizes, 2 * size], stream, activation)
         self.size, self._dynamics = size, dynamics
 
     def check(self, trials: int) -> None:
@@ -154,9 +161,10 @@ class BeliefEncoder(TaskEncoder):
         size: int,
         dynamics: bool,
         stream: torch.Generator,
+        activation: Elementwise,
         kl_weight: float,
     ) -> None:
-        super().__init__(inputs, hidden_sizes, size, dynamics, stream)
+        super().__init__(inputs, hidden_sizes, size, dynamics, stream, activation)
         self._kl_weight = kl_weight
 
     def latents(self, belief: Belief, stream: torch.Generator) -> Tensor:
@@ -195,13 +203,14 @@ class MetricEncoder(TaskEncoder):
         latent_size: int,
         dynamics: bool,
         stream: torch.Generator,
+        activation: Elementwise,
         name: str,
         blind: float,
         seed: int,
     ) -> None:
         size = hidden_sizes[-1] if hidden_sizes else latent_size
-        super().__init__(inputs, hidden_sizes, size, dynamics, stream)
-        self.head = Perceptrons(1, [size, *hidden_sizes, latent_size], stream)
+        super().__init__(inputs, hidden_sizes, size, dynamics, stream, activation)
+        self.head = Perceptrons(1, [size, *hidden_sizes, latent_size], stream, activation)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "metric") % 2**63)
             self.metric = METRICS[name](latent_size)

@@ -12,7 +12,6 @@ With several processes a minibatch is one of the trials of all of them: the perm
 processes, numbered in the order of the ranks, and each process takes its own trials of each minibatch.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from metarl.devices.transfer import read, send
 from metarl.errors import InputError, RunError
 from metarl.families.family import TaskFamily
 from metarl.learning.rollback import restored_on_error
-from metarl.networks.optimizers import OptimizerConfig, make_optimizer
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
 from metarl.rollouts.returns import discounted_returns, generalized_advantages
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
@@ -51,7 +50,7 @@ class TrialPpoConfig(OptimizerConfig, DiscountedTrialConfig):
     epochs: int = 4
     """Epochs over the trials of an iteration."""
     minibatches: int = 4
-    """Minibatches per epoch, with one Adam step each."""
+    """Minibatches per epoch, with one step of the optimiser each."""
     clip_range: float = 0.2
     """Likelihood ratios are clipped at 1 plus or minus this."""
     value_weight: float = 0.5
@@ -90,12 +89,12 @@ class TrialPpoLearner(TrialLearner):
     _norms: ClassVar[Mapping[str, str]] = {"gradient_norm": "the gradient"}
     metrics: ClassVar[Mapping[str, str]] = {
         "adaptation_kl": ADAPTATION_KL,
-        "policy_objective": "clipped surrogate of the policy, mean over the update's steps of Adam",
+        "policy_objective": "clipped surrogate of the policy, mean over the update's gradient steps",
         "value_loss": "mean squared error of the critic, in units of `return_scale` squared",
         "entropy": "mean entropy of the policy, in nats",
         "clip_fraction": "share of the steps whose likelihood ratio lies outside 1 ± `clip_range`",
         "gradient_norm": "mean Euclidean norm of the gradient, before clipping",
-        "learning_rate": "step size of Adam in the update",
+        "learning_rate": "step size of the optimiser in the update",
         "return_scale": "root of the mean squared discounted return so far: the unit of the critic",
     }
 
@@ -266,13 +265,12 @@ class TrialPpoLearner(TrialLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, the optimiser's moments, the seed, the number of updates, and the scale of returns."""
-        moments = copy.deepcopy(self._optimizer.state_dict()["state"])
         accounts = {"seed": self._seed, "updates": self._updates, "mean_square": float(self._mean_square)}
-        return {**super().state_dict(), "moments": moments, **accounts}
+        return {**super().state_dict(), "moments": moments(self._optimizer), **accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
         self._mean_square = torch.tensor(float(state["mean_square"]), dtype=torch.float64, device=self._device)
-        self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": copy.deepcopy(state["moments"])})
+        restore_moments(self._optimizer, state["moments"])

@@ -11,7 +11,6 @@ critic are conditioned on the observation and on the belief's mean and log varia
 are trained with PPO over whole trials, whose gradient stops at the belief.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -37,6 +36,8 @@ from metarl.errors import RunError
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
 from metarl.learning.replay import Replay
+from metarl.networks.activations import choose_activation
+from metarl.networks.optimizers import make_optimizer, moments, restore_moments
 from metarl.numerics.distributions import DiagonalGaussian
 from metarl.numerics.noise import draw_rows
 from metarl.rollouts.rollout import Rollout
@@ -57,7 +58,7 @@ class VariBad(TrialPpoLearner):
     config: VariBadConfig
     metrics: ClassVar[Mapping[str, str]] = {
         **TrialPpoLearner.metrics,
-        "elbo": "evidence lower bound of trials, without constants, in the last Adam step on encoder and decoders",
+        "elbo": "evidence lower bound of trials, without constants, in the last step on encoder and decoders",
         "kl": "mean KL divergence of the belief from the one before it, in nats, in that step",
         "reward_error": "mean squared error of predicted rewards, in units of `reward_scale` squared, in that step",
         "transition_error": "mean squared error of predicted observations in that step, if `transition_weight` is set",
@@ -74,7 +75,8 @@ class VariBad(TrialPpoLearner):
     def __init__(self, family: TaskFamily, config: VariBadConfig, seed: int, device: torch.device) -> None:
         super().__init__(family, config, seed, device)
         self._model = nn.ModuleList([self.network.encoder, self.network.decoders])
-        self._model_optimizer = torch.optim.Adam(self._model.parameters(), lr=config.model_learning_rate)
+        parameters, lr = self._model.parameters(), config.model_learning_rate
+        self._model_optimizer = make_optimizer(config.optimizer, parameters, lr)
         self._optimizers.append(self._model_optimizer)
         self._mean_square_reward = no_square(device)
         self.past = PastTrials(config.buffer_trials, device)
@@ -83,17 +85,19 @@ class VariBad(TrialPpoLearner):
         """Return encoder, decoders, policy and critic."""
         config, seen, acted = self.config, self.inputs.observation_size, self.inputs.action_size
         reward_inputs = seen if config.reward_inputs == "next-observation" else 2 * seen + acted
-        decoders = {"reward": Decoder(config.latent_size, reward_inputs, config.decoder_sizes, 1)}
+        acting, modelling = (choose_activation(config.activation, usual) for usual in (torch.tanh, torch.relu))
+        layers = config.decoder_sizes
+        decoders = {"reward": Decoder(config.latent_size, reward_inputs, layers, 1, modelling)}
         if config.transition_weight:
-            decoders["transition"] = Decoder(config.latent_size, seen + acted, config.decoder_sizes, seen)
-        embedding = perceptron([self.inputs.size, config.encoder_size], nn.ReLU)
+            decoders["transition"] = Decoder(config.latent_size, seen + acted, layers, seen, modelling)
+        embedding = perceptron([self.inputs.size, config.encoder_size], modelling)
         memory = make_memory(config, config.encoder_size, config.encoder_size)
         encoder = Encoder(embedding, memory, config.latent_size)
         sizes = seen, 2 * config.latent_size
         embeddings = config.policy_observation_size, config.policy_belief_size
-        inputs = PolicyInputs(sizes, embeddings, config.normalize_beliefs)
+        inputs = PolicyInputs(sizes, embeddings, config.normalize_beliefs, acting)
         head = ActionHead(family.action_space)
-        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), inputs, config.hidden_sizes, head)
+        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), inputs, config.hidden_sizes, head, acting)
 
     @property
     def reward_scale(self) -> Tensor:
@@ -122,7 +126,7 @@ class VariBad(TrialPpoLearner):
         return {**metrics, **self.fit_model(trials)}
 
     def fit_model(self, trials: Trials) -> dict[str, Tensor]:
-        """Maximise the ELBO in several Adam steps, each on trials drawn from the current and past iterations."""
+        """Maximise the ELBO in several steps, each on trials drawn from the current and past iterations."""
         total = self.processes.mean(trials.rewards.square().sum())
         square = (total / self.processes.mean(trials.valid.sum())).double()
         self._mean_square_reward = self._mean_square_reward + (square - self._mean_square_reward) / self._updates
@@ -140,7 +144,7 @@ class VariBad(TrialPpoLearner):
         return {**metrics, "model_gradient_norm": norm, "reward_scale": self.reward_scale}
 
     def _model_step(self, bound: Tensor) -> Tensor:
-        """Take one Adam step on the ELBO; return the gradient's norm."""
+        """Take one step on the ELBO; return the gradient's norm."""
         self._model_optimizer.zero_grad()
         (-bound).backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._model.parameters())
@@ -247,8 +251,8 @@ class VariBad(TrialPpoLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the policy's state, the VAE optimiser's moments and the reward scale."""
-        moments = copy.deepcopy(self._model_optimizer.state_dict()["state"])
-        model = {"moments": moments, "mean_square_reward": float(self._mean_square_reward)}
+        square = float(self._mean_square_reward)
+        model = {"moments": moments(self._model_optimizer), "mean_square_reward": square}
         return {**super().state_dict(), "model": model}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -257,8 +261,7 @@ class VariBad(TrialPpoLearner):
         model = state["model"]
         square = float(model["mean_square_reward"])
         self._mean_square_reward = torch.tensor(square, dtype=torch.float64, device=self._device)
-        own = self._model_optimizer.state_dict()
-        self._model_optimizer.load_state_dict({**own, "state": copy.deepcopy(model["moments"])})
+        restore_moments(self._model_optimizer, model["moments"])
 
 
 def drawn_steps(trials: Trials, count: int, noise: torch.Generator) -> Tensor:

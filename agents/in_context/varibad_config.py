@@ -38,11 +38,11 @@ class VariBadConfig(MemoryConfig, TrialPpoConfig):
     kl_weight: float = 1.0
     """Weight of the KL divergence between consecutive beliefs."""
     model_learning_rate: float = 2e-3
-    """Step size of Adam for encoder and decoders."""
+    """Step size of the optimiser for encoder and decoders."""
     model_updates: int = 4
-    """Adam steps on encoder and decoders per iteration."""
+    """Steps of the optimiser on encoder and decoders per iteration."""
     model_trials: int = 64
-    """Trials per Adam step, drawn from the current and past iterations."""
+    """Trials in each of them, drawn from the current and past iterations."""
     model_prefixes: int = 8
     """Steps per trial at which the belief is decoded."""
     model_targets: int = 32

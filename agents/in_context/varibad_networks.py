@@ -11,12 +11,13 @@ from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
+from metarl.networks.activations import Activation, Elementwise, overwriting
 from metarl.numerics.distributions import DiagonalGaussian
 
 
-def perceptron(sizes: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
+def perceptron(sizes: Sequence[int], activation: Elementwise) -> nn.Sequential:
     """Return hidden layers, each followed by the activation; ``sizes`` starts with the inputs."""
-    layers = [nn.Sequential(nn.Linear(inputs, outputs), activation()) for inputs, outputs in pairwise(sizes)]
+    layers = [nn.Sequential(nn.Linear(inputs, outputs), Activation(activation)) for inputs, outputs in pairwise(sizes)]
     return nn.Sequential(*layers)
 
 
@@ -52,14 +53,17 @@ class Decoder(nn.Module):
     Args:
         latent: number of latent variables.
         features: size of a step's features.
-        hidden_sizes: units of the hidden layers (ReLU).
+        hidden_sizes: units of the hidden layers.
         outputs: size of a prediction.
+        activation: between layers.
     """
 
-    def __init__(self, latent: int, features: int, hidden_sizes: Sequence[int], outputs: int) -> None:
+    def __init__(
+        self, latent: int, features: int, hidden_sizes: Sequence[int], outputs: int, activation: Elementwise
+    ) -> None:
         super().__init__()
         self.of_latent, self.of_step = nn.Linear(latent, hidden_sizes[0]), nn.Linear(features, hidden_sizes[0], False)
-        self.layers = perceptron(hidden_sizes, nn.ReLU)
+        self._activation, self.layers = overwriting(activation), perceptron(hidden_sizes, activation)
         self.last = nn.Linear(hidden_sizes[-1], outputs)
 
     def forward(self, latents: Tensor, steps: Tensor) -> Tensor:
@@ -68,7 +72,7 @@ class Decoder(nn.Module):
         The first layer is linear in both, so its two parts are computed once each, not once for each pair.
         """
         hidden = self.of_latent(latents).unsqueeze(2) + self.of_step(steps).unsqueeze(1)
-        predictions: Tensor = self.last(self.layers(hidden.relu_()))
+        predictions: Tensor = self.last(self.layers(self._activation(hidden)))
         return predictions
 
 
@@ -80,10 +84,10 @@ class KnowingActorCritic(TrialNetwork):
     head: ActionHead
 
     @staticmethod
-    def heads(sizes: Sequence[int], head: ActionHead) -> tuple[nn.Module, nn.Module]:
+    def heads(sizes: Sequence[int], head: ActionHead, activation: Elementwise) -> tuple[nn.Module, nn.Module]:
         """Return policy and critic with layers of these sizes, of which the first is that of their inputs."""
         policy, critic = (
-            nn.Sequential(perceptron(sizes, nn.Tanh), small_layer(sizes[-1], outputs, gain))
+            nn.Sequential(perceptron(sizes, activation), small_layer(sizes[-1], outputs, gain))
             for outputs, gain in ((head.size, 0.01), (1, 1.0))
         )
         return policy, critic
@@ -120,6 +124,7 @@ class PolicyInputs(nn.Module):
         sizes: numbers of an observation and of a belief's parameters.
         embeddings: units of the layer that embeds each; 0 for none.
         normalized: whether to normalise the belief's parameters.
+        activation: after the embedding layers.
 
     Attributes:
         observation_size: size of the observation, which comes first.
@@ -127,12 +132,14 @@ class PolicyInputs(nn.Module):
         scale: normalisation of the belief's parameters, if there is one.
     """
 
-    def __init__(self, sizes: tuple[int, int], embeddings: tuple[int, int], normalized: bool) -> None:
+    def __init__(
+        self, sizes: tuple[int, int], embeddings: tuple[int, int], normalized: bool, activation: Elementwise
+    ) -> None:
         super().__init__()
         self.observation_size = sizes[0]
         self.size = sum(units or size for size, units in zip(sizes, embeddings, strict=True))
         self.layers = nn.ModuleList(
-            perceptron([size, units], nn.Tanh) if units else nn.Identity()
+            perceptron([size, units], activation) if units else nn.Identity()
             for size, units in zip(sizes, embeddings, strict=True)
         )
         self.scale = ObservationScale(sizes[1]) if normalized else None
@@ -152,6 +159,7 @@ class BeliefActorCritic(KnowingActorCritic):
         inputs: what policy and critic read.
         hidden_sizes: units of the hidden layers of policy and critic.
         head: head of the action distributions.
+        activation: between layers of policy and critic.
     """
 
     def __init__(
@@ -161,10 +169,11 @@ class BeliefActorCritic(KnowingActorCritic):
         inputs: PolicyInputs,
         hidden_sizes: Sequence[int],
         head: ActionHead,
+        activation: Elementwise,
     ) -> None:
         super().__init__()
         self.encoder, self.decoders, self.policy_inputs, self.head = encoder, decoders, inputs, head
-        self.policy, self.critic = self.heads([inputs.size, *hidden_sizes], head)
+        self.policy, self.critic = self.heads([inputs.size, *hidden_sizes], head, activation)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""

@@ -24,7 +24,7 @@ from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.few_shot.by_gradient import GradientSettings, Predict, maml, reptile
 from metarl.experiments.few_shot.by_metric import SIZE, classifier, regressor
 from metarl.experiments.few_shot.problems import PROBLEMS, Characters, Sinusoids
-from metarl.networks.mlp import tanh
+from metarl.networks.activations import tanh
 from metarl.numerics.statistics import interval, mean
 from metarl.seeding import derive_seed, generator
 from metarl.storage.files import write_whole

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.families.spaces import features, one_line, require_actions, require_observations
-from metarl.networks.mlp import find_activation, init_mlp, mlp
+from metarl.networks.activations import find_activation
+from metarl.networks.mlp import init_mlp, mlp
 from metarl.numerics.distributions import Bernoulli, Categorical, DiagonalGaussian, Distribution, MultiCategorical
 from metarl.validation import require_sizes
 

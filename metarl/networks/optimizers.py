@@ -1,7 +1,8 @@
 """Optimisers by name: torch's, or a user's own."""
 
+import copy
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ OWN_WAY = ("LBFGS", "SparseAdam", "Optimizer")
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Setting of learners that train with an optimiser of the user's choice."""
+    """Setting of learners that train with an optimiser of the user's choice, for all of their networks."""
 
     optimizer: str = "adam"
     """Optimiser: adam, another of torch.optim in lower case (adamw, sgd, rmsprop, ...), or your own as module:name."""
@@ -29,26 +30,51 @@ def torch_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     return {name.lower(): value for name, value in found.items() if issubclass(value, torch.optim.Optimizer)}
 
 
-def make_optimizer(name: str, params: Iterable[Tensor], lr: float, **of_adam: Any) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, params: Iterable[Tensor], lr: float, weight_decay: float | None = None, **of_adam: Any
+) -> torch.optim.Optimizer:
     """Return an optimiser that descends.
 
     Args:
         name: as in ``OptimizerConfig``.
         params: what it trains.
-        lr: its step size; all else is the optimiser's default.
-        of_adam: further arguments, for ``adam`` only.
+        lr: its step size.
+        weight_decay: its weight decay; None for its own. An optimiser without one takes only None and 0.
+        of_adam: further arguments, for ``adam`` and ``adamw`` only; all else is the optimiser's default.
 
     Raises:
-        InputError: if there is no such optimiser, or it does not take parameters and ``lr``.
+        InputError: if there is no such optimiser, or it does not take these parameters and settings.
+    """
+    kind, own = find_optimizer(name), {"lr": lr, **(of_adam if name in ("adam", "adamw") else {})}
+    if weight_decay or (weight_decay == 0 and "weight_decay" in inspect.signature(kind).parameters):
+        own["weight_decay"] = weight_decay
+    try:
+        return kind(list(params), **own)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the optimiser {name} cannot be made with {', '.join(own)} alone ({error})") from error
+
+
+def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return the class of an optimiser by its name, as in ``OptimizerConfig``.
+
+    Raises:
+        InputError: if there is no such optimiser.
     """
     module, colon, own = name.rpartition(":")
     if not colon:
-        kind: Any = find_by_name(torch_optimizers(), name, "optimiser", "the manual of torch.optim")
-        return kind(params, lr=lr, **(of_adam if name == "adam" else {}))  # type: ignore[no-any-return]
+        return find_by_name(torch_optimizers(), name, "optimiser", "the manual of torch.optim")
     kind = getattr(import_named(module, f"optimiser {name!r}"), own, None)
     if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
         raise InputError(f"{name} is no torch.optim.Optimizer; name a class as module:name")
-    try:
-        return kind(params, lr=lr)  # type: ignore[call-arg]
-    except TypeError as error:
-        raise InputError(f"the optimiser {name} cannot be made with parameters and lr alone ({error})") from error
+    return kind
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
+    """Return a copy of what an optimiser remembers of its steps, for a checkpoint; its settings are not part of it."""
+    remembered: dict[int, Any] = copy.deepcopy(optimizer.state_dict()["state"])
+    return remembered
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, remembered: Mapping[int, Any]) -> None:
+    """Take over what ``moments`` returned."""
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(dict(remembered))})

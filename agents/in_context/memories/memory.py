@@ -7,6 +7,8 @@ from typing import ClassVar, Literal, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from metarl.errors import InputError
+from metarl.networks.activations import Activation, ActivationConfig
 from metarl.registry import Registry
 from metarl.validation import require_choice, require_counts
 
@@ -16,7 +18,7 @@ PreviousStep = Literal["auto", "yes", "no"]
 
 
 @dataclass(frozen=True)
-class MemoryConfig:
+class MemoryConfig(ActivationConfig):
     """Settings of the memory of a learner; its size is the learner's own setting."""
 
     memory: str = "gru"
@@ -161,6 +163,20 @@ def make_memory(config: MemoryConfig, inputs: int, size: int) -> MemoryNetwork:
     kind = MEMORIES.find(config.memory)
     both = config.previous_step == "yes" or (config.previous_step == "auto" and kind.wants_previous_step)
     return (TransitionReader if both else kind).make(config, inputs, size)
+
+
+def check_activation(config: MemoryConfig, memory: MemoryNetwork) -> None:
+    """Check that a memory has layers for an activation, in a learner that has none besides it; yours is not checked.
+
+    Raises:
+        InputError: if an activation is set that would have no effect.
+    """
+    own = ":" in config.memory or any(isinstance(each, Activation) for each in memory.modules())
+    if config.activation != "auto" and not own:
+        raise InputError(
+            f"activation {config.activation} would have no effect: the memory {config.memory} has fixed ones; omit it, "
+            "or use --memory transformer, min-gru or set"
+        )
 
 
 def last_steps(values: Tensor, lengths: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.linear_scan import read_linear
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
+from metarl.networks.activations import Activation, Elementwise, choose_activation
 
 # A gate's bias is at first minus the logarithm of a number of steps up to this, after which a unit forgets.
 LONGEST = 150.0
@@ -29,21 +30,22 @@ class MinGru(MemoryNetwork):
         inputs: size of a step's inputs.
         size: of the outputs and of all between.
         layers: number of blocks.
+        activation: of the hidden layer of each block's perceptron.
     """
 
     name: ClassVar[str] = "min-gru"
 
-    def __init__(self, inputs: int, size: int, layers: int) -> None:
+    def __init__(self, inputs: int, size: int, layers: int, activation: Elementwise = torch.relu) -> None:
         super().__init__()
         self.size = size
         self.embed = nn.Linear(inputs, size)
-        self.blocks = nn.ModuleList(_Block(size) for _ in range(layers))
+        self.blocks = nn.ModuleList(_Block(size, activation) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
         """Return a new network."""
-        return cls(inputs, size, config.layers)
+        return cls(inputs, size, config.layers, choose_activation(config.activation, torch.relu))
 
     def initial(self, trials: int) -> Memory:
         """Return zeros ``hidden_i`` ``[B, size]`` for each block."""
@@ -59,11 +61,11 @@ class MinGru(MemoryNetwork):
 
 
 class _Block(nn.Module):
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, activation: Elementwise) -> None:
         super().__init__()
         self.before_memory, self.before_perceptron = nn.LayerNorm(size), nn.LayerNorm(size)
         self.project, self.merge = nn.Linear(size, 2 * size), nn.Linear(size, size)
-        self.perceptron = nn.Sequential(nn.Linear(size, 4 * size), nn.ReLU(), nn.Linear(4 * size, size))
+        self.perceptron = nn.Sequential(nn.Linear(size, 4 * size), Activation(activation), nn.Linear(4 * size, size))
         with torch.no_grad():
             self.project.bias[:size].uniform_(1, LONGEST).log_().neg_()
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
+from metarl.networks.activations import Activation, Elementwise, choose_activation
 
 
 @register_memory
@@ -20,22 +21,24 @@ class Set(MemoryNetwork):
     Args:
         inputs: size of a step's inputs.
         size: of the features and of the outputs.
+        activation: between layers.
     """
 
     name: ClassVar[str] = "set"
     wants_previous_step: ClassVar[bool] = True
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, inputs: int, size: int, activation: Elementwise = torch.relu) -> None:
         super().__init__()
         self.size = size
-        hidden = [nn.Linear(inputs, size), nn.ReLU(), nn.Linear(size, size), nn.ReLU()]
+        between = Activation(activation)
+        hidden = [nn.Linear(inputs, size), between, nn.Linear(size, size), between]
         self.factor = nn.Sequential(*hidden, nn.Linear(size, 2 * size))
-        self.merged = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, size))
+        self.merged = nn.Sequential(nn.Linear(size, size), between, nn.Linear(size, size))
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
         """Return a new network."""
-        return cls(inputs, size)
+        return cls(inputs, size, choose_activation(config.activation, torch.relu))
 
     def initial(self, trials: int) -> Memory:
         """Return zeros ``precision`` and ``shift`` ``[B, size]``: no factor."""

@@ -20,6 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, register_memory
 from metarl.devices.transfer import reading_is_free
 from metarl.errors import InputError
+from metarl.networks.activations import Activation, Elementwise, choose_activation
 
 RINGS = ("keys", "values")
 
@@ -40,17 +41,20 @@ class Transformer(MemoryNetwork):
         layers: number of blocks.
         heads: attention heads of each block.
         window: number of steps W that attention covers.
+        activation: of the hidden layer of each block's perceptron.
     """
 
     name: ClassVar[str] = "transformer"
     wants_previous_step: ClassVar[bool] = True
     _frequencies: Tensor
 
-    def __init__(self, inputs: int, size: int, layers: int, heads: int, window: int) -> None:
+    def __init__(
+        self, inputs: int, size: int, layers: int, heads: int, window: int, activation: Elementwise = torch.relu
+    ) -> None:
         super().__init__()
         self.size, self._window, self._heads = size, window, heads
         self.embed = nn.Linear(inputs, size)
-        self.blocks = nn.ModuleList(_Block(size, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(_Block(size, heads, activation) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
         width = size // heads
         self.register_buffer("_frequencies", 10_000.0 ** (-torch.arange(0, width, 2) / width), persistent=False)
@@ -64,7 +68,8 @@ class Transformer(MemoryNetwork):
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
         """Return a new network."""
-        return cls(inputs, size, config.layers, config.heads, config.window)
+        activation = choose_activation(config.activation, torch.relu)
+        return cls(inputs, size, config.layers, config.heads, config.window, activation)
 
     def initial(self, trials: int) -> Memory:
         """Return zeros: ``steps`` so far ``[B]``, and ``keys_i``, ``values_i`` ``[B, heads, W, size / heads]``."""
@@ -204,12 +209,12 @@ class _Sequence(_Reading):
 
 
 class _Block(nn.Module):
-    def __init__(self, size: int, heads: int) -> None:
+    def __init__(self, size: int, heads: int, activation: Elementwise) -> None:
         super().__init__()
         self._heads = heads
         self.before_attention, self.before_perceptron = nn.LayerNorm(size), nn.LayerNorm(size)
         self.project, self.merge = nn.Linear(size, 3 * size), nn.Linear(size, size)
-        self.perceptron = nn.Sequential(nn.Linear(size, 4 * size), nn.ReLU(), nn.Linear(4 * size, size))
+        self.perceptron = nn.Sequential(nn.Linear(size, 4 * size), Activation(activation), nn.Linear(4 * size, size))
 
     def forward(
         self,

@@ -1,13 +1,12 @@
 import math
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
-from metarl.errors import InputError
-from metarl.networks.mlp import ACTIVATIONS, find_activation, init_mlp, mlp
+from metarl.networks.activations import ACTIVATIONS
+from metarl.networks.mlp import init_mlp, mlp
 from metarl.numerics.params import per_task
 
 
@@ -100,16 +99,3 @@ def test_parameters_and_outputs_are_float32() -> None:
 def test_the_generator_decides_the_weights() -> None:
     one, other = (init_mlp([3, 3], torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(one["weight_0"], other["weight_0"])
-
-
-@pytest.mark.parametrize("name", ["tanh", "relu", "silu", "elu", "torch:sin"])
-def test_an_activation_is_found_by_its_name(name: str) -> None:
-    inputs = torch.linspace(-2, 2, 5)
-    own = {"torch:sin": torch.sin}.get(name) or getattr(torch.nn.functional, name)
-    torch.testing.assert_close(find_activation(name)(inputs), own(inputs), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["sine", "linear", "softmax2d", "torch:cat", "no_such_module:f", "__doc__"])
-def test_what_is_no_activation_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=r"activation"):
-        find_activation(name)

@@ -1,22 +1,19 @@
 """Optimisers are found by name, and train learners that resume as if they had not stopped."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from metarl.agents.gradient.maml_ppo import MamlPpoConfig
-from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.errors import InputError
-from metarl.networks.optimizers import make_optimizer, torch_optimizers
-from metarl.run.config import RunConfig, TrainConfig
+from metarl.learning.learner import LEARNERS
+from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments, torch_optimizers
 from metarl.training.train import resume, train
-from tests.runs import numbers
+from tests.runs import numbers, tiny
 
-SETTINGS = {
-    "maml-ppo": lambda name: MamlPpoConfig(hidden_sizes=(4,), epochs=2, optimizer=name),
-    "rl2": lambda name: Rl2Config(hidden_size=4, epochs=1, minibatches=1, optimizer=name),
-}
+WITH_A_CHOICE = [name for name, learner in LEARNERS.items() if issubclass(learner.config_class, OptimizerConfig)]
 
 
 @pytest.mark.parametrize("name", [*torch_optimizers(), "torch.optim:Adam"])
@@ -28,10 +25,17 @@ def test_every_optimizer_descends(name: str) -> None:
     assert point.square().sum() < 4
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
 def test_arguments_of_adam_are_its_own(name: str) -> None:
     optimizer = make_optimizer(name, [torch.ones(1, requires_grad=True)], 0.01, eps=1e-5)
-    assert (optimizer.defaults["eps"] == 1e-5) == (name == "adam")
+    assert (optimizer.defaults["eps"] == 1e-5) == (name != "rmsprop")
+
+
+def test_weight_decay_is_the_optimizers_own_unless_it_is_given() -> None:
+    point = [torch.ones(1, requires_grad=True)]
+    decays = [make_optimizer("adamw", point, 0.01, decay).defaults["weight_decay"] for decay in (None, 0.0, 0.5)]
+    assert decays == [torch.optim.AdamW(point).defaults["weight_decay"], 0.0, 0.5]
+    assert make_optimizer("rprop", point, 0.01, 0.0).defaults["lr"] == 0.01  # it has none
 
 
 @pytest.mark.parametrize(
@@ -40,7 +44,7 @@ def test_arguments_of_adam_are_its_own(name: str) -> None:
         ("adm", "no optimiser is called 'adm'; did you mean adam"),
         ("lbfgs", "no optimiser is called 'lbfgs'"),
         ("torch:sin", "torch:sin is no torch.optim.Optimizer"),
-        ("torch.optim:Optimizer", "cannot be made with parameters and lr alone"),
+        ("torch.optim:Optimizer", "cannot be made with lr alone"),
     ],
 )
 def test_what_is_no_optimizer_is_refused(name: str, message: str) -> None:
@@ -48,15 +52,40 @@ def test_what_is_no_optimizer_is_refused(name: str, message: str) -> None:
         make_optimizer(name, [torch.ones(1, requires_grad=True)], 0.1)
 
 
-@pytest.mark.parametrize("learner", SETTINGS)
-@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
-def test_a_run_with_it_resumes_to_the_same_numbers(learner: str, name: str, tmp_path: Path) -> None:
-    def run(place: str, iterations: int) -> Path:
-        settings = RunConfig(
-            iterations=iterations, tasks_per_batch=2, episodes_per_task=2, track="disabled", out=str(tmp_path / place)
-        )
-        return train(TrainConfig(learner, "bandit", settings, SETTINGS[learner](name))).path
+def test_a_setting_that_an_optimizer_does_not_have_is_refused() -> None:
+    with pytest.raises(InputError, match=r"rprop cannot be made with lr, weight_decay alone \(.*weight_decay"):
+        make_optimizer("rprop", [torch.ones(1, requires_grad=True)], 0.1, 0.5)
 
-    through, stopped = run("through", 3), run("stopped", 2)
-    resume(stopped, 3)
-    assert numbers(stopped) == numbers(through)
+
+def step(optimizer: torch.optim.Optimizer, point: Tensor) -> None:
+    point.grad = point.detach().clone()
+    optimizer.step()
+
+
+def test_moments_are_a_copy_that_continues_to_the_same_numbers() -> None:
+    points = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+    first, second = (make_optimizer("adam", [point], 0.1) for point in points)
+    step(first, points[0])
+    remembered = moments(first)
+    kept = remembered[0]["exp_avg"].clone()
+    restore_moments(second, remembered)
+    with torch.no_grad():
+        points[1].copy_(points[0])
+    for optimizer, point in zip((first, second), points, strict=True):
+        step(optimizer, point)
+    assert torch.equal(points[0], points[1])
+    assert torch.equal(remembered[0]["exp_avg"], kept)
+    assert remembered.keys() == torch.optim.Adam([points[0]]).state_dict()["state"].keys() | {0}
+
+
+@pytest.mark.parametrize("learner", [name for name in WITH_A_CHOICE if not LEARNERS[name].needs_recorded])
+def test_a_run_with_it_resumes_to_the_same_numbers(learner: str, tmp_path: Path) -> None:
+    def run(place: str, iterations: int, optimizer: str = "rmsprop") -> Path:
+        config = tiny(learner, tmp_path / place, iterations=iterations)
+        return train(
+            dataclasses.replace(config, settings=dataclasses.replace(config.settings, optimizer=optimizer))
+        ).path
+
+    through, stopped, other = run("through", 2), run("stopped", 1), run("other", 2, "sgd")
+    resume(stopped, 2)
+    assert numbers(stopped) == numbers(through) != numbers(other)
