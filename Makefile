@@ -7,7 +7,7 @@ BIN := .venv/bin
 BYTECODE := PYTHONDONTWRITEBYTECODE=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 
-.PHONY: demo test check lint types docs wheel slow benchmark clean
+.PHONY: demo test check lint types docs wheel try-wheel slow benchmark clean
 
 # torch goes in first and by its pin: another version would bring gigabytes of CUDA packages.
 .venv/ready: pyproject.toml constraints.txt
@@ -39,15 +39,23 @@ docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 	$(BYTECODE) $(BIN)/python -m pytest -m manual -n 2 tests/test_site.py tests/test_docs.py tests/experiments/manual tests/serving/test_manual.py
 
-# The built wheel, in an environment of its own, must run the command.
 wheel: .venv/ready
-	rm -rf build dist .wheel-venv
+	rm -rf build dist
 	$(BIN)/python -m build --wheel -o dist >/dev/null
-	$(PYTHON) -m venv .wheel-venv
-	.wheel-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	.wheel-venv/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt dist/*.whl
-	cd /tmp && $(CURDIR)/.wheel-venv/bin/metarl families && $(CURDIR)/.wheel-venv/bin/metarl families show bandit
-	rm -rf .wheel-venv build
+	rm -rf build
+	$(MAKE) try-wheel
+
+# The built wheel, in an environment of its own and outside the repository, must list, train and evaluate.
+WHEEL := $(CURDIR)/.wheel-venv
+try-wheel:
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(WHEEL)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt dist/*.whl
+	cd $(WHEEL) && bin/metarl families && bin/metarl families show bandit
+	cd $(WHEEL) && bin/metarl train maml-trpo bandit --iterations 2 --tasks-per-batch 4 --track disabled --out run
+	cd $(WHEEL) && bin/metarl train --resume run --iterations 3 && bin/metarl evaluate run --tasks 4
+	rm -rf $(WHEEL)
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/maml_trpo_iteration.py
