@@ -43,6 +43,7 @@ LEARNERS_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "varibad": ("sparse-point", SMALL_BELIEF),
     "pearl": ("navigation-2d", SMALL_SAC),
     "recurrent-sac": ("navigation-2d", SMALL_RECURRENT),
+    "amago": ("gridnavi", {**SMALL_RECURRENT, "layers": 1, "discounts": (0.5, 0.9)}),
     "random": ("navigation-2d", {}),
     "optimal": ("navigation-2d", {}),
 }

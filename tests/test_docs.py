@@ -96,7 +96,7 @@ NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
 }
 # The page of each learner, and of what several of them share.
 LEARNER_PAGES = ("maml-trpo", "maml-ppo", "maml-vpg", "reptile", "rl2", "varibad", "pearl", "recurrent-sac", "dqn")
-LEARNER_PAGES += ("dpt", "algorithm-distillation", "language")
+LEARNER_PAGES += ("amago", "dpt", "algorithm-distillation", "language")
 SETTINGS = [(LEARNERS[name].config_class, name) for name in LEARNER_PAGES]
 SETTINGS += [(LEARNERS["metric"].config_class, "metric-task-inference")]
 SETTINGS += [(TrustRegionConfig, "maml-trpo"), (GradientConfig, "adaptation"), (AdamConfig, "adaptation")]

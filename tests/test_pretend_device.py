@@ -25,6 +25,7 @@ TASKS, EPISODES, HORIZON = 2, 2, 3
 # What makes an update small, of the learners that have it.
 SMALL = {
     "hidden_sizes": (4,),
+    "discounts": (0.5, 0.9),
     "policy_sizes": (4,),
     "hidden_size": 4,
     "encoder_size": 4,
@@ -47,8 +48,8 @@ SMALL = {
 }
 # How often an update waits for the device: once to read its metrics, and where numbers decide on shapes or on what is
 # tried next. A trial's learner asks for the length of the longest trial; MAML-TRPO for the steps of a task, together
-# with its metrics, and for candidates of the line search; VariBAD and recurrent SAC for the numbers of the
-# past trials that they drew.
+# with its metrics, and for candidates of the line search; VariBAD, recurrent SAC and AMAGO for the numbers of
+# the past trials that they drew.
 WAITS = {
     "maml-trpo": 2,
     "maml-ppo": 1,
@@ -60,6 +61,7 @@ WAITS = {
     "metric": 2,
     "pearl": 2,
     "recurrent-sac": 3,
+    "amago": 3,
     "focal": 2,
     "dpt": 2,
     "algorithm-distillation": 2,
@@ -202,6 +204,7 @@ ACTING = [
     "metric",
     "pearl",
     "recurrent-sac",
+    "amago",
     "dpt",
     "random",
     *REMEMBERING,

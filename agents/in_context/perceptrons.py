@@ -31,9 +31,15 @@ class Perceptrons(nn.Module):
             for kind in ("weight", "bias")
         )
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``."""
+    def forward(self, inputs: Tensor, fixed: bool = False) -> Tensor:
+        """Return the outputs ``[count, ..., outputs]`` of all MLPs on the same inputs ``[..., inputs]``.
+
+        Args:
+            inputs: of all MLPs.
+            fixed: whether the MLPs themselves get no gradient.
+        """
         hidden = inputs.flatten(0, -2).expand(len(self.weights[0]), -1, -1)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        for layer, pair in enumerate(zip(self.weights, self.biases, strict=True)):
+            weight, bias = (each.detach() for each in pair) if fixed else pair
             hidden = torch.baddbmm(bias.unsqueeze(1), hidden if layer == 0 else self._activation(hidden), weight)
         return hidden.view(len(hidden), *inputs.shape[:-1], hidden.shape[-1])

@@ -12,11 +12,10 @@ from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.agents.in_context.hyper_rl2 import HyperRl2Config
 from metarl.agents.in_context.pearl_config import PearlConfig
-from metarl.agents.in_context.recurrent_sac import RecurrentSacConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.experiments.learning import metaworld_comparisons, recorded_comparisons
+from metarl.experiments.learning import metaworld_comparisons, off_policy_comparisons, recorded_comparisons
 from metarl.experiments.learning.variant import Recording, Variant
 from metarl.experiments.published import (
     dqn_gridnavi,
@@ -59,8 +58,6 @@ GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened
 # 256 trials of 60 steps per iteration.
 GRIDNAVI_TRIALS = RunConfig(iterations=200, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
-# 32 trials, and 40 steps of soft actor-critic: one for 48 env steps, about as often as Ni et al. 2022.
-GRIDNAVI_OFF_POLICY = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100, tasks_per_batch=8, episodes_per_task=4)
 GRIDNAVI_SHARED = dataclasses.replace(GRIDNAVI_TRIALS, preset="varibad-shared")
 GRIDNAVI_SHARED_100 = dataclasses.replace(GRIDNAVI_SHARED, iterations=100)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
@@ -132,7 +129,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "bandit",
         ),
     },
-    "bandit-short": recorded_comparisons.BANDIT,
+    "bandit-short": {**recorded_comparisons.BANDIT, **off_policy_comparisons.BANDIT},
     "tabular-mdp": {
         "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
         "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
@@ -224,9 +221,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
             "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
             "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
-            "recurrent-sac": _in_context(
-                "recurrent-sac", GRIDNAVI_OFF_POLICY, RecurrentSacConfig(updates_per_iteration=40, **FOUR_EPISODES)
-            ),
+            **off_policy_comparisons.GRIDNAVI,
             **recorded_comparisons.gridnavi("varibad"),
         }
     ),
@@ -275,13 +270,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             ),
             "half-cheetah-vel",
         ),
-        # 5 million env steps, and a step of soft actor-critic on 16 trials for every 50 of them.
-        "recurrent-sac": _in_context(
-            "recurrent-sac",
-            dataclasses.replace(CHEETAH_TRIALS, iterations=782, tasks_per_batch=16),
-            RecurrentSacConfig(updates_per_iteration=128, trials_per_update=16),
-            "half-cheetah-vel",
-        ),
+        **off_policy_comparisons.CHEETAH,
     },
     **metaworld_comparisons.COMPARISONS,
 }

@@ -40,6 +40,7 @@ PPO = {"epochs": 2, "normalize_observations": True}
 SMALL = {"encoder_size": 8, "model_updates": 3, "model_trials": 6}
 SMALL |= {"model_prefixes": 3, "model_targets": 4, "buffer_trials": 13}
 SMALL_SAC = {"hidden_size": 8, "trials_per_update": 4, "buffer_trials": 13, "updates_per_iteration": 5}
+SMALL_AMAGO = {**SMALL_SAC, "layers": 1, "discounts": (0.5, 0.9), "updates_per_iteration": 2}
 COMPARED = {"encoder_size": 8, "hidden_sizes": (8,), "metric_updates": 3}
 IN_CONTEXT: list[Any] = [
     pytest.param("rl2", {**PPO, "hidden_size": 8, "minibatches": 1}, id="rl2 one minibatch"),
@@ -56,6 +57,7 @@ IN_CONTEXT: list[Any] = [
     pytest.param("metric", {**PPO, **COMPARED, "minibatches": 5, "metric_tasks": 3}, id="metric"),
     pytest.param("metric", {**PPO, **COMPARED, "task_encoder": "relation", "memory": "gru"}, id="metric relation"),
     pytest.param("recurrent-sac", SMALL_SAC, id="recurrent-sac"),
+    pytest.param("amago", SMALL_AMAGO, id="amago"),
     pytest.param("dpt", {"hidden_size": 8, "minibatches": 5, "epochs": 2}, id="dpt"),
     pytest.param("algorithm-distillation", {"hidden_size": 8, "minibatches": 5}, id="algorithm-distillation"),
 ]

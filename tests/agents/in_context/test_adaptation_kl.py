@@ -18,6 +18,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "recurrent-sac": {"hidden_size": 8, "updates_per_iteration": 1},
     "dpt": {"hidden_size": 8},
     "algorithm-distillation": {"hidden_size": 8},
+    "amago": {"hidden_size": 8, "updates_per_iteration": 1, "exploration": 0.0},
     "pearl": {"hidden_sizes": (8,), "updates_per_iteration": 1, "random_iterations": 0},
 }
 

@@ -11,7 +11,7 @@ from metarl.sampling.joint_acting import WIDTH, act_again, act_together, rows_ag
 from metarl.sampling.session import Session
 from tests.runs import tiny
 
-CAPTURABLE = ("maml-trpo", "reptile", "rl2", "hyper-rl2", "varibad", "pearl", "recurrent-sac", "dpt", "random")
+CAPTURABLE = ("maml-trpo", "reptile", "rl2", "hyper-rl2", "varibad", "pearl", "recurrent-sac", "amago", "dpt", "random")
 CAPTURABLE += ("optimal", "bandit-rule")
 SESSIONS = WIDTH + 3
 
