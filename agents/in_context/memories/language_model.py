@@ -19,7 +19,7 @@ from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, Memor
 from metarl.agents.language.local import identity_of, load_model
 from metarl.errors import InputError
 
-# Words whose embeddings tell how long such a vector is.
+# Number of words whose embeddings give the length of such a vector.
 WORDS = 1000
 
 
@@ -146,7 +146,10 @@ class Base:
         rotary = any("rotary" in name for name, _ in self.model.named_modules())
         if rotary:
             first = {"position_ids": torch.zeros(1, 1, dtype=torch.int64), "attention_mask": torch.zeros(1, 1, 1, 1)}
-            self.model(inputs_embeds=torch.zeros(1, 1, self.width), cache=probe, use_cache=True, **first)
+            try:
+                self.model(inputs_embeds=torch.zeros(1, 1, self.width), cache=probe, use_cache=True, **first)
+            except (AttributeError, TypeError):  # it asks a cache for more than to keep keys and values
+                probe.shapes.clear()
         if len(probe.shapes) != self.model.config.num_hidden_layers:
             kind = self.model.config.model_type
             raise InputError(

@@ -17,16 +17,16 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def tiny_model(seed: int = 0, layers: int = 1) -> str:
+def tiny_model(seed: int = 0, layers: int = 1, kind: str = "gpt_neox") -> str:
     """Write a tiny model of random weights, which computes in the precision it is loaded in; return its folder."""
     transformers = pytest.importorskip("transformers")
-    config = transformers.GPTNeoXConfig(
-        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=layers, num_attention_heads=2
-    )
-    folder = f"{_folder().name}/{seed}-{layers}"
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    units = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": layers, **heads}
+    config = transformers.AutoConfig.for_model(kind, vocab_size=8, bos_token_id=0, eos_token_id=0, **units)
+    folder = f"{_folder().name}/{kind}-{seed}-{layers}"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = transformers.GPTNeoXForCausalLM(config)
+        model: Any = transformers.AutoModelForCausalLM.from_config(config)
         for value in model.parameters():
             torch.nn.init.normal_(value, std=0.3)
     model.save_pretrained(folder)

@@ -30,11 +30,13 @@ def made(path: str, window: int = 20) -> LanguageModelMemory:
     return LanguageModelMemory(INPUTS, 6, path, 2, window)
 
 
-def test_a_new_memory_is_the_model_itself() -> None:
+@pytest.mark.parametrize("kind", ["gpt_neox", "gemma3_text"])
+def test_a_new_memory_is_the_model_itself(kind: str) -> None:
     # The model's own attention, without a cache, over vectors as long as its words.
-    network, inputs = made(tiny_model(layers=2)), torch.randn(TRIALS, STEPS, INPUTS)
-    model = transformers.AutoModel.from_pretrained(tiny_model(layers=2))
-    length = model.embed_in.weight.square().mean().sqrt()
+    path = tiny_model(layers=2, kind=kind)
+    network, inputs = made(path), torch.randn(TRIALS, STEPS, INPUTS)
+    model = transformers.AutoModel.from_pretrained(path)
+    length = model.get_input_embeddings()(torch.arange(8)).square().mean().sqrt()
     with torch.no_grad():
         words = torch.nn.functional.rms_norm(network.embed(inputs), (8,)) * length
         hidden = torch.nn.functional.rms_norm(model(inputs_embeds=words).last_hidden_state, (8,))
@@ -80,11 +82,11 @@ def test_a_resumed_run_gives_the_same_numbers_and_another_model_is_refused(tmp_p
         resume(tmp_path / "parts", 3)
 
 
-def test_models_without_rotary_positions_are_refused(tmp_path: Path) -> None:
-    config = transformers.GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=2)
-    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=rf"^--model {tmp_path} \(gpt2\) cannot be a memory, which needs rotary"):
-        made(str(tmp_path))
+@pytest.mark.parametrize("kind", ["gpt2", "falcon"])
+def test_models_without_rotary_positions_or_with_another_cache_are_refused(kind: str) -> None:
+    path = tiny_model(kind=kind)
+    with pytest.raises(InputError, match=rf"^--model {path} \({kind}\) cannot be a memory, which needs rotary"):
+        made(path)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
