@@ -11,7 +11,11 @@ import torch
 from metarl.agents.in_context.memories.language_model import LanguageModelMemory
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.errors import InputError
+from metarl.evaluation.evaluate import evaluate
+from metarl.experiments.learning.recorded_comparisons import PULLING_MODEL
+from metarl.experiments.tools.tiny_language_model import write_model
 from metarl.families.family import make_family
+from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.sampling.sampler import Sampler
 from metarl.training.train import resume, train
@@ -87,6 +91,19 @@ def test_models_without_rotary_positions_or_with_another_cache_are_refused(kind:
     path = tiny_model(kind=kind)
     with pytest.raises(InputError, match=rf"^--model {path} \({kind}\) cannot be a memory, which needs rotary"):
         made(path)
+
+
+@pytest.mark.slow
+def test_it_learns_to_pull_arms_that_gave_something(tmp_path: Path) -> None:
+    # The model of docs/language.md, for a fifth of the iterations.
+    write_model([str(tmp_path / "model")])
+    pulling = replace(PULLING_MODEL, model=str(tmp_path / "model"), anneal_iterations=60)
+    out = str(tmp_path / "run")
+    run = RunConfig(60, preset="k5", tasks_per_batch=256, episodes_per_task=1, track="disabled", out=out)
+    train(TrainConfig("rl2", "bandit", run, pulling))
+    pulls = evaluate(out, tasks=1000).returns
+    assert pulls.sum(1).mean() > 5.3  # random pulls give 5.0, with a standard error of 0.06
+    assert pulls[:, 5:].mean() > pulls[:, 0].mean() + 0.04
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
