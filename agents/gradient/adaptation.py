@@ -11,7 +11,7 @@ which the meta-gradient needs (Rothfuss et al. 2019, section 4; Foerster et al. 
 
 import math
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -59,6 +59,7 @@ class PolicyLearner(Learner):
 
     policy: Policy
     capturable: ClassVar[bool] = True
+    continual: ClassVar[Sequence[str]] = ("fine-tuning",)
 
     def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> OpenPolicy:
         """Start an episode in each row, with the parameters of its task."""

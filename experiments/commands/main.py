@@ -28,6 +28,7 @@ LINES = (
     ("check", "RUN [options]", "verify every file of a run, and reproduce its evaluations"),
     ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),
     ("compare", "RUN RUN ... [options]", "evaluate several runs and write a report with figures and statistics"),
+    ("continual", "LEARNER FAMILY [options]", "train on tasks one after the other; measure forgetting and transfer"),
     ("render", "RUN [options]", "record an episode before and after adaptation as a video"),
     ("serve", "RUN [options]", "serve a trained learner that acts and adapts over HTTP"),
     ("families", "", "list the task families"),
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(command: str, words: list[str]) -> None:
     module = find_by_name(COMMANDS, command, "command", "metarl --help")
-    if command == "train":
+    if command in ("train", "continual"):
         _check_names(words)
     # The installed script's path lacks the current folder, where a user's ``module:name`` may be. It comes last, so
     # that no file in it can shadow an installed module.

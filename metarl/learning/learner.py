@@ -103,6 +103,8 @@ class Learner(Actor):
         needs_recorded: whether there is nothing to learn from its own episodes; the command line then requires --data.
         stride: rounds of a recorded learning history from one episode of a trial to the next; None to combine recorded
             episodes at random.
+        continual: how it can meet a stream of tasks in ``metarl continual``: fine-tuning, and methods that its setting
+            ``continual`` names; none for learners whose performance in earlier tasks is not measured.
         baseline: whether it is a baseline, which is the job type of tracked runs.
         label_settings: names of settings that are always part of the learner's label in a comparison, such as a
             variant.
@@ -123,6 +125,7 @@ class Learner(Actor):
     learns_from_recorded: ClassVar[bool] = False
     needs_recorded: ClassVar[bool] = False
     stride: int | None = None
+    continual: ClassVar[Sequence[str]] = ()
     baseline: ClassVar[bool] = False
     label_settings: ClassVar[Sequence[str]] = ()
     metrics: ClassVar[Mapping[str, str]] = {}

@@ -31,7 +31,7 @@ from metarl.run.config_file import (
     warn_of_other_versions,
 )
 from metarl.run.labels import RunLabels
-from metarl.sampling.task_source import TASK_SOURCES, PlrConfig
+from metarl.sampling.task_source import TASK_SOURCES, PlrConfig, StreamConfig
 from metarl.validation import require_counts, require_not_negative
 
 # What torch reports for a tensor that is too large.
@@ -64,8 +64,8 @@ class RunConfig:
     episodes_per_task: int = 20
     """Episodes per task before each adaptation step, and after the last one."""
     task_source: str = "uniform"
-    """Source of training tasks: uniform draws from the split, plr (prioritised level replay), or your own as
-    module:name."""
+    """Source of training tasks: uniform draws from the split, plr (prioritised level replay), stream (one task after
+    the other), or your own as module:name."""
     train_tasks: int | None = None
     """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
     data: str | None = None
@@ -73,6 +73,8 @@ class RunConfig:
     samples."""
     plr: PlrConfig = dataclasses.field(default_factory=PlrConfig)
     """Settings of prioritised level replay."""
+    stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
+    """Settings of a stream of tasks."""
     split_seed: int = 0
     """Seed of the split into training, validation and test tasks; runs to be compared must share it."""
     checkpoint_every: int = 10

@@ -1,4 +1,4 @@
-"""Sources of training tasks: drawn uniformly from the split, or replayed by their learning potential."""
+"""Sources of training tasks: drawn uniformly from the split, replayed by their learning potential, or one by one."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.devices.processes import ONE_PROCESS, Processes
+from metarl.errors import InputError
 from metarl.families.splits import TaskSplit, task_keys
 from metarl.registry import Registry
 from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
-from metarl.validation import require_counts, require_positive, require_unit
+from metarl.validation import require_counts, require_not_negative, require_positive, require_unit
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,20 @@ class PlrConfig:
         require_unit(self, "replay_probability", "staleness_weight")
         require_counts(self, "replayed_tasks")
         require_positive(self, "score_temperature")
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Settings of a stream of tasks, the task source stream."""
+
+    iterations_per_task: int = 20
+    """Iterations on each task before the next one, with --task-source stream."""
+    first_task: int = 0
+    """Number of the task that comes first, counted from 0."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "iterations_per_task")
+        require_not_negative(self, "first_task")
 
 
 class TaskSource(ABC):
@@ -104,6 +119,29 @@ class UniformTasks(TaskSource):
     def draw(self, count: int, seed: int, iteration: int) -> TensorDict:
         """Return independent tasks ``[count]``."""
         return self.split.train_tasks(count, seed, iteration)
+
+
+@register_task_source
+class TaskStream(TaskSource):
+    """Meets the first ``train_tasks`` training tasks one after the other, and then again from the first one on.
+
+    Every task of an iteration is the same one (Wołczyk et al. 2021, section 3).
+    """
+
+    name: ClassVar[str] = "stream"
+
+    def __init__(self, split: TaskSplit, run: Any) -> None:
+        super().__init__(split, run)
+        if run.train_tasks is None:
+            raise InputError("--task-source stream meets a number of tasks in turn: pass it as --train-tasks")
+        self.settings: StreamConfig = run.stream
+        self.tasks = split.held_out_tasks("train", run.train_tasks)
+
+    def draw(self, count: int, seed: int, iteration: int) -> TensorDict:
+        """Return the task of an iteration ``count`` times."""
+        met = iteration // self.settings.iterations_per_task + self.settings.first_task
+        number = met % len(self.tasks)
+        return self.tasks[number : number + 1].expand(count).clone()
 
 
 @dataclass

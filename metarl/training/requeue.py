@@ -1,17 +1,23 @@
 """Training for jobs that are requeued until the run is complete."""
 
+from collections.abc import Sequence
+
 from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.errors import InputError
 from metarl.run.config import TrainConfig
 from metarl.run.config_file import hashed_settings
 from metarl.run.directory import RunDirectory
 from metarl.tracking.tracking import name_run
+from metarl.training.callbacks import Callback
 from metarl.training.loop_tools import StopRequest
 from metarl.training.train import resume, train
 
 
 def train_or_resume(
-    config: TrainConfig, stop: StopRequest | None = None, processes: Processes = ONE_PROCESS
+    config: TrainConfig,
+    stop: StopRequest | None = None,
+    processes: Processes = ONE_PROCESS,
+    callbacks: Sequence[Callback] = (),
 ) -> RunDirectory:
     """Train a run, resume it if it exists, or do nothing if it is finished.
 
@@ -24,7 +30,7 @@ def train_or_resume(
     out, _ = processes.from_first(lambda: name_run(config))
     directory = RunDirectory(out)
     if not processes.from_first(directory.config.exists):
-        return train(config, stop, processes)
+        return train(config, stop, processes, callbacks)
     given, there = hashed_settings(config.to_json()), hashed_settings(processes.from_first(directory.read_config))
     if given != there:
         pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
@@ -34,4 +40,5 @@ def train_or_resume(
         )
     if (processes.from_first(directory.finished_iterations) or 0) >= config.run.iterations:
         return directory
-    return resume(out, config.run.iterations, config.run.device, stop=stop, processes=processes)
+    run = config.run
+    return resume(out, run.iterations, run.device, stop=stop, processes=processes, callbacks=callbacks)

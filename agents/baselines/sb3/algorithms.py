@@ -1,5 +1,6 @@
 """DQN, PPO, A2C and SAC of Stable-Baselines3, as baselines for meta-learning (their base class is in ``learner``)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -7,8 +8,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.agents.baselines.sb3.learner import Sb3Config, Sb3Learner
+from metarl.agents.baselines.sb3.config import Sb3Config
+from metarl.agents.baselines.sb3.learner import Sb3Learner
 from metarl.agents.baselines.sb3.models import Plan
+from metarl.agents.baselines.sb3.observations import readable
 from metarl.errors import InputError
 from metarl.learning.learner import register_learner
 from metarl.learning.policies import distribution_of_logits
@@ -39,6 +42,10 @@ class OnPolicyConfig(Sb3Config):
         require_counts(self, "round_steps")
         require_unit(self, "gae_lambda")
         require_not_negative(self, "entropy_weight")
+        if self.continual == "replay":
+            raise InputError(
+                "continual replay needs transitions, which ppo and a2c do not keep; use ewc, or dqn or sac"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,8 @@ class SacConfig(OffPolicyConfig):
 class OnPolicy(Sb3Learner):
     """PPO or A2C: a policy trained on its own steps."""
 
+    continual: ClassVar[Sequence[str]] = ("fine-tuning", "ewc")
+
     def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return rounds of equal length."""
         together = steps // num_envs
@@ -182,6 +191,8 @@ class A2c(OnPolicy):
 
 class OffPolicy(Sb3Learner):
     """DQN or SAC: values learned from a replay buffer."""
+
+    continual: ClassVar[Sequence[str]] = ("fine-tuning", "replay", "ewc")
 
     def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
         """Return as many steps of all environments as fit; ``callback`` sets the gradient steps."""
@@ -241,6 +252,11 @@ class Dqn(OffPolicy):
         greedy = torch.nn.functional.one_hot(values.argmax(-1), values.shape[-1])
         chances = share / values.shape[-1] + (1 - share) * greedy
         return Categorical(chances.clamp(min=torch.finfo(values.dtype).tiny).log())
+
+    def likelihood(self, model: "BaseAlgorithm", observations: Tensor) -> DiagonalGaussian:
+        """Return a Gaussian of variance 1 about the values of all actions, which the squared error fits."""
+        values = cast(Tensor, cast("DQN", model).q_net(readable(self._observation_space, observations)))
+        return DiagonalGaussian(values, torch.zeros_like(values))
 
 
 @register_learner

@@ -9,8 +9,7 @@ import sys
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -27,6 +26,7 @@ from metarl.agents.baselines.sb3.models import (
     teach,
 )
 from metarl.agents.baselines.sb3.observations import readable
+from metarl.agents.baselines.sb3.task_stream import TaskStream
 from metarl.devices.runtime import single_torch_thread
 from metarl.errors import InputError, RunError
 from metarl.families.family import TaskFamily
@@ -36,7 +36,6 @@ from metarl.learning.learner import LEARNERS, Learner, OpenState
 from metarl.numerics.distributions import Distribution
 from metarl.rollouts.rollout import Rollout
 from metarl.seeding import derive_seed
-from metarl.validation import require_choice, require_counts, require_layers, require_positive, require_unit
 from metarl.worlds.vector_env import TaskVectorEnv
 
 if TYPE_CHECKING:
@@ -44,32 +43,6 @@ if TYPE_CHECKING:
     from stable_baselines3.common.callbacks import BaseCallback
 
     from metarl.agents.baselines.sb3.vec_env import Sb3VecEnv
-
-Variant = Literal["scratch", "pretrained", "oracle"]
-
-
-@dataclass(frozen=True)
-class Sb3Config:
-    """Settings common to all Stable-Baselines3 algorithms."""
-
-    variant: Variant = "pretrained"
-    """scratch: a new model for each task; pretrained: one model for all training tasks, which is fine-tuned on each new
-    task; oracle: one model for all training tasks, which observes the task's parameters and does not adapt."""
-    worlds: int = 4
-    """Parallel environments per task in SB3; at most as many as episodes in the rollout."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Units of the hidden layers of every network."""
-    learning_rate: float = 3e-4
-    """Step size of the optimisers."""
-    discount: float = 0.99
-    """Discount of rewards, per step."""
-
-    def __post_init__(self) -> None:
-        require_counts(self, "worlds")
-        require_positive(self, "learning_rate")
-        require_unit(self, "discount")
-        require_layers(self, "hidden_sizes")
-        require_choice(self, "variant", Variant)
 
 
 class Sb3Learner(Learner):
@@ -104,6 +77,7 @@ class Sb3Learner(Learner):
         self._observation_space = observed_space(family.observation_space)
         self._envs: dict[int, Sb3VecEnv] = {}
         self._updates, self._waiting = 0, 0
+        self._stream = None if config.continual == "none" else TaskStream(config.continual, config.ewc_weight, device)
         self.model = self._fresh("shared")
 
     @classmethod
@@ -164,7 +138,12 @@ class Sb3Learner(Learner):
             env.set_tasks(rollouts[0].tasks.repeat_interleave(worlds, dim=0))
             steps = self._waiting + sum(rollout.env_steps for rollout in rollouts)
             seed = derive_seed(self._seed, "sb3 update", self._updates)
-            self.model, self._waiting = self._trained(knowledge(self.model), env, steps, seed, shared=True)
+            known = (
+                knowledge(self.model)
+                if self._stream is None
+                else self._stream.known(self.model, rollouts, self.likelihood, seed)
+            )
+            self.model, self._waiting = self._trained(known, env, steps, seed, shared=True)
         self._updates += 1
         return {
             "learned_env_steps": float(self.model.num_timesteps),
@@ -175,7 +154,8 @@ class Sb3Learner(Learner):
     def state_dict(self) -> dict[str, Any]:
         """Return the model's state, as from SB3's ``get_parameters``, the seed and the counters."""
         accounts = {"seed": self._seed, "updates": self._updates, "waiting": self._waiting}
-        return {"model": knowledge(self.model), **accounts}
+        stream = {} if self._stream is None else {"stream": self._stream.state_dict()}
+        return {"model": knowledge(self.model), **accounts, **stream}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
@@ -184,6 +164,8 @@ class Sb3Learner(Learner):
         teach(model, known)
         self.model, self._seed = model, int(state["seed"])
         self._updates, self._waiting = int(state["updates"]), int(state["waiting"])
+        if self._stream is not None:
+            self._stream.load_state_dict(state["stream"])
 
     @abstractmethod
     def plan(self, steps: int, num_envs: int, remembered: int) -> Plan:
@@ -198,6 +180,10 @@ class Sb3Learner(Learner):
     @abstractmethod
     def distribution(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
         """Return a model's action distributions ``[B, A]`` at observations ``[B, *observation]``."""
+
+    def likelihood(self, model: "BaseAlgorithm", observations: Tensor) -> Distribution:
+        """Return what a model's outputs at a family's observations ``[B, *observation]`` describe: its actions."""
+        return self.distribution(model, readable(self._observation_space, observations))
 
     def arguments(self) -> dict[str, Any]:
         """Return the algorithm's specific constructor arguments."""
@@ -238,6 +224,8 @@ class Sb3Learner(Learner):
                 env.seed(seed)
                 model.action_space.seed(seed % 2**31)
                 self.prepare(model, plan.steps, shared)
+                if shared and self._stream is not None:
+                    self._stream.hold(model)
                 self._learn(model, plan.steps)
         if not finite(model):
             raise RunError(f"the update is not finite (NaN or infinity in the parameters of SB3's {self.name})")

@@ -23,7 +23,9 @@ from metarl.sampling.task_source import (
     TASK_SOURCES,
     PlrConfig,
     PrioritisedTasks,
+    StreamConfig,
     TaskSource,
+    TaskStream,
     UniformTasks,
     register_task_source,
 )
@@ -239,3 +241,17 @@ def test_registering_makes_a_source_known() -> None:
     register_task_source(Nothing)
     assert TASK_SOURCES.find("nothing") is Nothing
     del TASK_SOURCES["nothing"]
+
+
+def test_a_stream_meets_its_tasks_in_turn_and_then_again() -> None:
+    run = RunConfig(train_tasks=3, stream=StreamConfig(iterations_per_task=2, first_task=1))
+    stream = TaskStream(TaskSplit(make_family("navigation-2d"), train_limit=3), run)
+    drawn = [stream.draw(2, seed, iteration) for seed, iteration in enumerate(range(7))]
+    assert all(torch.equal(each["goal"][0], each["goal"][1]) for each in drawn)
+    expected = stream.tasks["goal"][[1, 1, 2, 2, 0, 0, 1]]
+    assert torch.equal(torch.stack([each["goal"][0] for each in drawn]), expected)
+
+
+def test_a_stream_needs_a_number_of_tasks() -> None:
+    with pytest.raises(InputError, match="pass it as --train-tasks"):
+        TaskStream(SPLIT, RunConfig())
