@@ -22,6 +22,7 @@ from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.experiments.commands.check import CheckOptions
 from metarl.experiments.commands.collect import CollectOptions
 from metarl.experiments.commands.compare import CompareOptions
+from metarl.experiments.commands.continual import ContinualOptions
 from metarl.experiments.commands.evaluate import EvaluateOptions
 from metarl.experiments.commands.main import COMMANDS, main, usage
 from metarl.experiments.commands.push import PushOptions
@@ -41,7 +42,7 @@ from metarl.learning.trust_region import TrustRegionConfig
 from metarl.networks.encoders import ENCODERS
 from metarl.run.config import RunConfig
 from metarl.run.labels import RunLabels
-from metarl.sampling.task_source import TASK_SOURCES, PlrConfig
+from metarl.sampling.task_source import TASK_SOURCES, PlrConfig, StreamConfig
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -49,6 +50,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 TRAIN_CONFIGS = (
     RunConfig,
     PlrConfig,
+    StreamConfig,
     RunLabels,
     TrustRegionConfig,
     *(learner.config_class for learner in LEARNERS.values()),
@@ -67,6 +69,7 @@ OPTIONS: dict[tuple[str, ...], tuple[type, ...]] = {
     ("metarl", "check"): (CheckOptions,),
     ("metarl", "collect"): (CollectOptions,),
     ("metarl", "compare"): (CompareOptions,),
+    ("metarl", "continual"): (ContinualOptions, *TRAIN_CONFIGS),
     ("metarl", "render"): (RenderOptions,),
     ("metarl", "serve"): (ServeOptions,),
     ("metarl", "families"): (),
@@ -89,6 +92,7 @@ LAUNCHING = {RESUME_IF_THERE, FROM, SEEDS, "--devices", "--max-restarts"}
 # Registries of the names after them.
 NAMES: dict[tuple[str, ...], tuple[Iterable[str], ...]] = {
     ("metarl", "train"): (LEARNERS, FAMILIES),
+    ("metarl", "continual"): (LEARNERS, FAMILIES),
     ("metarl", "train", "--published"): (MODULES,),
     ("metarl", "families", "show"): (FAMILIES,),
     ("python", "experiments/learning/curve.py"): (COMPARISONS,),

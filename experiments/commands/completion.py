@@ -59,6 +59,8 @@ def places() -> Iterator[tuple[Place, list[str]]]:
     for learner in learners:
         yield ("train", learner, None), [*OF_TRAIN, *_train_options(learner)]
     yield ("train", None, None), [*OF_TRAIN, *_train_options(None)]
+    yield ("continual", None, 2), learners
+    yield ("continual", None, 3), families
     yield ("families", None, 2), ["show"]
     yield ("families", "show", 3), families
     yield ("completion", None, 2), list(SHELLS)

@@ -3,31 +3,43 @@
 import dataclasses
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from metarl.errors import InputError, RunStopped
-from metarl.experiments.commands.parsing import take_option
+from metarl.experiments.commands.parsing import parse, take_option
 from metarl.experiments.commands.train import config_of
 from metarl.experiments.continual.performance import MeasureAllTasks
 from metarl.experiments.continual.report import NUMBERS, PAGE, Report
-from metarl.experiments.continual.streams import Experiment
-from metarl.run.config import TrainConfig
+from metarl.experiments.continual.streams import RUNS, Experiment
 from metarl.storage.files import make_folder
 from metarl.training.loop_tools import StopRequest
 from metarl.training.requeue import train_or_resume
 
-RUNS = "runs"
-USAGE = """usage: metarl continual LEARNER FAMILY --out FOLDER [options]
-
-  --tasks K             number of training tasks, which are met one after the other (10)
-  --methods A,B         how they are met: fine-tuning, replay, ewc; by default all that the learner can
-  --seeds 1,2,3         a stream for each seed and method, and each task from scratch for each seed (1)
-  --iterations N        iterations on each task (20)
-  --out FOLDER          report and runs; the same command continues where it was stopped
-
-All other options are those of metarl train LEARNER FAMILY --help; a batch is one task by default."""
+COMMAND = "metarl continual LEARNER FAMILY"
 # What differs from the defaults of ``metarl train``; options given later in a line win.
-DEFAULTS = ("--iterations", "20", "--tasks-per-batch", "1", "--track", "disabled")
+DEFAULTS = ("--tasks-per-batch", "1", "--track", "disabled")
+TAKEN = ("--task-source", "--train-tasks", "--seed", "--continual", "--resume", "--published", "--config")
+
+
+@dataclass(frozen=True)
+class ContinualOptions:
+    """Train on tasks one after the other, and on each from scratch; measure performance, forgetting and transfer.
+
+    All other options are those of metarl train LEARNER FAMILY --help; a batch is one task, and nothing is tracked,
+    unless they say so. The same command continues where it was stopped.
+    """
+
+    out: str
+    """Folder of the report and of the runs: new, empty, or of the same experiment."""
+    tasks: int = 10
+    """Number of tasks: the first training tasks of the split."""
+    methods: str = ""
+    """How tasks are met, separated by commas: fine-tuning, replay, ewc; by default all that the learner can."""
+    seeds: str = "1"
+    """Seeds, separated by commas."""
+    iterations: int = 20
+    """Iterations on each task."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -37,9 +49,6 @@ def run(words: Sequence[str]) -> None:
         InputError: for options that make no sense, and a folder with other content.
         RunStopped: if a signal stops the training.
     """
-    if {"-h", "--help"} & set(words) or not words:
-        print(USAGE)
-        return
     experiment = experiment_of(words)
     empty = make_folder(experiment.out, "the experiment")
     if not empty and not (experiment.out / RUNS).is_dir():
@@ -72,26 +81,25 @@ def experiment_of(words: Sequence[str]) -> Experiment:
     Raises:
         InputError: for unknown names and options that make no sense.
     """
-    options = {"--tasks": "10", "--methods": "", "--seeds": "1", "--out": ""}
-    rest = list(words)
-    for name, usual in options.items():
-        given, rest = take_option(rest, name)
-        options[name] = usual if given is None else given
-    if not options["--out"]:
-        raise InputError("metarl continual needs a folder for its runs and its report: --out FOLDER")
-    if taken := sorted(
-        {"--task-source", "--train-tasks", "--seed", "--continual"} & {each.split("=")[0] for each in rest}
-    ):
-        raise InputError(f"{taken[0]} is set by metarl continual itself; see metarl continual --help")
-    base: TrainConfig = config_of([*rest[:2], *DEFAULTS, *rest[2:]])
-    methods = options["--methods"].split(",") if options["--methods"] else base.learner_class.continual
-    seeds = _numbers("--seeds", options["--seeds"].split(","))
-    (tasks,) = _numbers("--tasks", [options["--tasks"]])
+    if {"-h", "--help"} & set(words) or not words:
+        parse(ContinualOptions, COMMAND, ["--help"])
+    own, rest = _own_options(words)
+    options = parse(ContinualOptions, COMMAND, own)
+    if taken := [name for name in TAKEN if name in {each.split("=")[0] for each in rest}]:
+        raise InputError(f"{taken[0]} is no option of metarl continual; --help lists them")
+    base = config_of([*rest[:2], *DEFAULTS, "--iterations", str(options.iterations), *rest[2:]])
     base = dataclasses.replace(base, run=dataclasses.replace(base.run, out=None))
-    return Experiment(base, tasks, methods, seeds, Path(options["--out"]))
+    methods = options.methods.split(",") if options.methods else base.learner_class.continual
+    seeds = options.seeds.split(",")
+    if not all(seed.strip().isdecimal() for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds needs different seeds, as in --seeds 1,2,3, not {options.seeds!r}")
+    return Experiment(base, options.tasks, methods, [int(seed) for seed in seeds], Path(options.out))
 
 
-def _numbers(option: str, texts: Sequence[str]) -> list[int]:
-    if not all(text.strip().isdecimal() for text in texts) or len(set(texts)) < len(texts):
-        raise InputError(f"{option} needs different whole numbers, not {','.join(texts)!r}")
-    return [int(text) for text in texts]
+def _own_options(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options of ``ContinualOptions`` among the words, and the other words."""
+    own, rest = list[str](), list(words)
+    for field in dataclasses.fields(ContinualOptions):
+        value, rest = take_option(rest, f"--{field.name}")
+        own += [] if value is None else [f"--{field.name}", value]
+    return own, rest

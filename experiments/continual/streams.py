@@ -13,7 +13,7 @@ from metarl.run.config import TrainConfig
 from metarl.sampling.task_source import StreamConfig
 from metarl.validation import require_count
 
-SCRATCH = "scratch"
+RUNS, SCRATCH = "runs", "scratch"
 # With fewer, too few tasks have others before and after them.
 FEWEST_TASKS = 3
 
@@ -85,7 +85,7 @@ class Experiment:
             self.base.run,
             iterations=tasks * self.iterations,
             seed=seed,
-            out=str(self.out / "runs" / f"{name}-seed{seed}"),
+            out=str(self.out / RUNS / f"{name}-seed{seed}"),
             task_source="stream",
             train_tasks=self.tasks,
             stream=StreamConfig(self.iterations, first),

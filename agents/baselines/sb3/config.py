@@ -35,7 +35,7 @@ class Sb3Config:
     """When the training task changes, as with --task-source stream: none (train on), fine-tuning (explore anew, without
     earlier transitions), replay (explore anew, and keep them) or ewc (fine-tuning, with elastic weight
     consolidation)."""
-    ewc_weight: float = 100.0
+    ewc_weight: float = 1.0
     """Weight of elastic weight consolidation's penalty."""
 
     def __post_init__(self) -> None:

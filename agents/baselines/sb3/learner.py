@@ -63,7 +63,8 @@ class Sb3Learner(Learner):
     shards: ClassVar[bool] = False
     label_settings: ClassVar[Sequence[str]] = ("variant",)
     metrics: ClassVar[Mapping[str, str]] = {
-        "learned_env_steps": "environment steps that the shared model has learned from so far",
+        "learned_env_steps": "environment steps that the shared model has learned from so far; since the task has "
+        "changed last, if `continual` is set",
         "sb3_updates": "updates of the shared model so far, as Stable-Baselines3 counts them",
         "value_loss": "value loss of the shared model in its last update",
     }
