@@ -26,8 +26,8 @@ TAKEN = ("--task-source", "--train-tasks", "--seed", "--continual", "--resume", 
 class ContinualOptions:
     """Train on tasks one after the other, and on each from scratch; measure performance, forgetting and transfer.
 
-    All other options are those of metarl train LEARNER FAMILY --help; a batch is one task, and nothing is tracked,
-    unless they say so. The same command continues where it was stopped.
+    All other options are those of metarl train LEARNER FAMILY --help; by default a batch is one task, and nothing is
+    tracked. The same command continues where it was stopped.
     """
 
     out: str
