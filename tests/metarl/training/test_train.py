@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.envs.basic.navigation import Navigation2D
 from metarl.errors import InputError, RunError
 from metarl.experiments.commands.main import main
@@ -24,7 +25,7 @@ from metarl.sampling.session import Session
 from metarl.training.loop_tools import SIGNALS, StopRequest
 from metarl.training.train import resume, train
 from tests.forked import Child
-from tests.runs import checkpoint_vector, contents, numbers, small, train_words
+from tests.runs import checkpoint_vector, contents, numbers, small, tiny, train_words
 
 Collect = Callable[..., Rollout]
 
@@ -179,6 +180,13 @@ def test_a_learner_that_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
     settings = MamlTrpoConfig(policy="gaussian")
     with pytest.raises(InputError, match="a gaussian policy cannot act"):
         train(small(tmp_path / "run", settings=settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_episodes_that_fit_in_no_memory_leave_no_folder(tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny("rl2", tmp_path / "run"), settings=Rl2Config(episodes_per_trial=10**9))
+    with pytest.raises(InputError, match=r"the episodes of one iteration need .* GiB, and cpu has .*choose smaller"):
+        train(config)
     assert not (tmp_path / "run").exists()
 
 
