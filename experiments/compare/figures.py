@@ -23,9 +23,11 @@ from metarl.numerics.statistics import Interval
 from metarl.run.directory import RunDirectory
 from metarl.storage.files import write_whole
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish, with brown for yellow; markers differ as well.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# Okabe and Ito's colours, which colour-blind readers can distinguish, with brown for yellow, then some of Tol's muted
+# ones; markers differ as well.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
+COLORS = (*OKABE_ITO, "#882255", "#999933", "#332288", "#777777")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<", "p", ">")
 # The axis of env steps is logarithmic if one learner uses more than this many times what another uses.
 WIDE = 10
 WIDTH, HEIGHT = 5.2, 3.9
