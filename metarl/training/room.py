@@ -26,7 +26,7 @@ def require_room(config: TrainConfig, learner: Learner, processes: int) -> None:
     Raises:
         InputError: if the episodes do not fit.
     """
-    run, family = config.run, learner.view(config.make_family(), config.settings)
+    run, family = config.run, config.make_family()
     space, actions = observed_space(family.observation_space), family.action_space
     assert space.shape is not None
     assert space.dtype is not None
