@@ -31,7 +31,9 @@ def train_or_resume(
     directory = RunDirectory(out)
     if not processes.from_first(directory.config.exists):
         return train(config, stop, processes, callbacks)
-    given, there = hashed_settings(config.to_json()), hashed_settings(processes.from_first(directory.read_config))
+    # Read as a configuration: a run of an older version lacks settings that have been added since.
+    recorded = TrainConfig.from_json(processes.from_first(directory.read_config), config.run.device, processes)
+    given, there = (hashed_settings(each.to_json()) for each in (config, recorded))
     if given != there:
         pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
         name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))

@@ -12,6 +12,7 @@ import metarl.storage.files
 from metarl.agents.gradient.maml_trpo import MamlTrpo
 from metarl.errors import InputError, RunError
 from metarl.evaluation.evaluate import evaluate, load_run
+from metarl.run.config_file import config_hash
 from metarl.run.directory import RunDirectory, iteration_of
 from metarl.training.requeue import train_or_resume
 from metarl.training.train import resume, train
@@ -92,6 +93,16 @@ def test_a_run_of_other_settings_is_not_resumed_in_its_place(whole: Path) -> Non
     config = small(whole, "navigation-2d", horizon=5, validate_every=1, checkpoint_every=2, seed=2)
     with pytest.raises(InputError, match="is another run: its seed is 1, not 2; choose another --out"):
         train_or_resume(config)
+
+
+def test_settings_that_have_been_added_since_do_not_make_it_another_run(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    directory = RunDirectory(tmp_path / "run")
+    content = directory.read_config()
+    del content["settings"]["activation"]
+    directory.write_config({**content, "config_hash": config_hash(content)})
+    config = small(directory.path, "navigation-2d", horizon=5, validate_every=1, checkpoint_every=2)
+    assert train_or_resume(config).finished_iterations() == 4
 
 
 def test_minutes_call_for_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
