@@ -146,10 +146,11 @@ def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> 
 def table(path: Path = RESULTS) -> str:
     """Return the mean cosines of lambda 1 as a Markdown table."""
     floors = " | ".join(f"floor {floor:g}" for floor in FLOORS[1:])
-    lines = [f"| family | after the horizon | no floor | {floors} |"]
-    lines.append("|---|---|" + "---|" * len(FLOORS))
+    lines = [f"| family | two references | after the horizon | no floor | {floors} |"]
+    lines.append("|---|---|---|" + "---|" * len(FLOORS))
     for name, content in json.loads(path.read_text()).items():
-        for end, said in (("bootstrap", f"{name} | bootstrap"), ("finite", " | nothing")):
+        agreement = f"{content['agreement']:.3f}"
+        for end, said in (("bootstrap", f"{name} | {agreement} | bootstrap"), ("finite", "| | nothing")):
             chosen = [row for row in content["rows"] if (row["end"], row["lambda"]) == (end, 1.0)]
             rows = {row["floor"]: row["cosines"] for row in chosen}
             means = " | ".join(f"{sum(rows[floor]) / len(rows[floor]):.3f}" for floor in FLOORS)
