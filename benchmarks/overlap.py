@@ -1,6 +1,6 @@
 """What would be gained if sampling did two things at once, on this machine's cores; two of them are used.
 
-    python -m benchmarks.overlap
+    python benchmarks/overlap.py
 
 Halves: the sampler steps half of the tasks in one thread while the policy acts for the other half in another, each with
 a MuJoCo thread of its own, against all tasks in one batch with two MuJoCo threads. MAML-TRPO's policies on
