@@ -13,10 +13,10 @@ from torch import Tensor
 
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.amago_networks import AmagoNetworks, MlpShape
-from metarl.agents.in_context.return_codes import ReturnCode, ScalarReturns, TwoHotReturns
+from metarl.agents.in_context.return_encodings import ReturnEncoding, ScalarReturns, TwoHotReturns
 from metarl.agents.in_context.soft_actions import make_soft_actions
 from metarl.agents.in_context.trial_learner import ADAPTATION_KL
-from metarl.agents.in_context.trial_replay import ReplayedTrialConfig, ReplayedTrialLearner, over
+from metarl.agents.in_context.trial_replay import ReplayedTrialConfig, ReplayedTrialLearner, ends_the_trial
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
@@ -126,7 +126,7 @@ class Amago(ReplayedTrialLearner):
         """Return memory, policies, critics and targets."""
         config = self.config
         actions = make_soft_actions(self.name, family.action_space, 0.0, 0.0)
-        code: ReturnCode = ScalarReturns()
+        code: ReturnEncoding = ScalarReturns()
         if config.critic == "two-hot":
             code = TwoHotReturns(config.bins, config.largest_return, config.reward_scale)
         shape = MlpShape(config.hidden_sizes, choose_activation(config.activation, torch.relu))
@@ -187,7 +187,7 @@ class Amago(ReplayedTrialLearner):
         subset = values.gather(-1, keys.topk(config.target_critics).indices)
         # The minimum counters overestimates, which only the policy gradient seeks out.
         following = subset.amin(-1) if config.policy_gradient_weight else subset.mean(-1)
-        goes_on = ~over(trials).unsqueeze(-1)
+        goes_on = ~ends_the_trial(trials).unsqueeze(-1)
         return trials.rewards.unsqueeze(-1) + self._discounts * goes_on * following
 
     def _measure(self, targets: Tensor, valid: Tensor) -> None:

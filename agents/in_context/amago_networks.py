@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory
 from metarl.agents.in_context.perceptrons import Perceptrons
-from metarl.agents.in_context.return_codes import ReturnCode, Spread
+from metarl.agents.in_context.return_encodings import ReturnEncoding, Spread
 from metarl.agents.in_context.soft_actions import BoxActions, SoftActions
 from metarl.agents.in_context.step_inputs import ActionDistribution
 from metarl.agents.in_context.trial_learner import TrialPolicy
@@ -57,7 +57,7 @@ class ActionValues(nn.Module, ABC):
         actions: SoftActions,
         discounts: Sequence[float],
         critics: int,
-        code: ReturnCode,
+        code: ReturnEncoding,
         shape: MlpShape,
         samples: int,
     ) -> None:
@@ -166,7 +166,7 @@ class AmagoNetworks(TrialPolicy):
         actions: SoftActions,
         discounts: Sequence[float],
         critics: int,
-        code: ReturnCode,
+        code: ReturnEncoding,
         shape: MlpShape,
         samples: int,
     ) -> None:

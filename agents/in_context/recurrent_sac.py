@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.agents.in_context.recurrent_sac_networks import RecurrentSacNetworks
 from metarl.agents.in_context.soft_actions import make_soft_actions
 from metarl.agents.in_context.trial_learner import ADAPTATION_KL, DiscountedTrialConfig
-from metarl.agents.in_context.trial_replay import ReplayedTrialConfig, ReplayedTrialLearner, over
+from metarl.agents.in_context.trial_replay import ReplayedTrialConfig, ReplayedTrialLearner, ends_the_trial
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
 from metarl.networks.activations import choose_activation
@@ -118,7 +118,7 @@ class RecurrentSac(ReplayedTrialLearner):
             seen = network.targets.reader.whole(inputs)
             soft, _ = actions.soft_values(network.targets.heads, seen, policy, draws, temperature)
             discounts = trials.discounts(config.discount, config.episode_discount)
-            targets = trials.rewards + discounts * ~over(trials) * soft[:, 1:]
+            targets = trials.rewards + discounts * ~ends_the_trial(trials) * soft[:, 1:]
         features = network.critics.reader.whole(inputs)[:, :-1]
         values = actions.values(network.critics.heads, features, self.inputs.actions(trials.actions))
         errors = (values - targets).square().sum(0)

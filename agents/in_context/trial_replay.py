@@ -164,7 +164,7 @@ class ReplayedTrialLearner(TrialLearner):
         restore_moments(self._optimizer, state["moments"])
 
 
-def over(trials: Trials) -> Tensor:
+def ends_the_trial(trials: Trials) -> Tensor:
     """Return bool ``[B, L]``: whether a step is the trial's last and terminated its episode."""
     last = torch.arange(trials.valid.shape[1], device=trials.valid.device) == trials.lengths.unsqueeze(1) - 1
     return trials.terminated & last

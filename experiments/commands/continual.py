@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metarl.errors import InputError, RunStopped
-from metarl.experiments.commands.parsing import parse, take_option
+from metarl.experiments.commands.parsing import parse, parse_seeds, take_option
 from metarl.experiments.commands.train import config_of
 from metarl.experiments.continual.performance import MeasureAllTasks
 from metarl.experiments.continual.report import NUMBERS, PAGE, Report
@@ -90,10 +90,7 @@ def experiment_of(words: Sequence[str]) -> Experiment:
     base = config_of([*rest[:2], *DEFAULTS, "--iterations", str(options.iterations), *rest[2:]])
     base = dataclasses.replace(base, run=dataclasses.replace(base.run, out=None))
     methods = options.methods.split(",") if options.methods else base.learner_class.continual
-    seeds = options.seeds.split(",")
-    if not all(seed.strip().isdecimal() for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise InputError(f"--seeds needs different seeds, as in --seeds 1,2,3, not {options.seeds!r}")
-    return Experiment(base, options.tasks, methods, [int(seed) for seed in seeds], Path(options.out))
+    return Experiment(base, options.tasks, methods, parse_seeds(options.seeds), Path(options.out))
 
 
 def _own_options(words: Sequence[str]) -> tuple[list[str], list[str]]:

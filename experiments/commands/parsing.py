@@ -77,6 +77,18 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
         raise InputError(f"{' '.join(lines[:rule])} ({command} --help explains the options)") from None
 
 
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that ``--seeds`` names, separated by commas.
+
+    Raises:
+        InputError: if they are not different numbers.
+    """
+    seeds = text.split(",")
+    if not all(seed.strip().isdecimal() for seed in seeds) or len({int(seed) for seed in seeds}) < len(seeds):
+        raise InputError(f"--seeds needs different seeds, as in --seeds 1,2,3, not {text!r}")
+    return [int(seed) for seed in seeds]
+
+
 def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
     """Return the value of an option, given as ``--name value`` or ``--name=value``, and the words without it.
 

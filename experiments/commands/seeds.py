@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from metarl.errors import InputError, RunError, RunStopped
 from metarl.experiments.commands.launch import parse_devices
-from metarl.experiments.commands.parsing import take_option
+from metarl.experiments.commands.parsing import parse_seeds, take_option
 from metarl.run.config import TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.training.loop_tools import StopRequest
@@ -88,25 +88,23 @@ def several_seeds(words: Sequence[str], config_of: Callable[[Sequence[str]], Tra
     text, rest = take_option(words, SEEDS)
     if text is None:
         return False
-    seeds = text.split(",")
-    if not all(seed.strip().isdecimal() for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise InputError(f"{SEEDS} needs different seeds, as in {SEEDS} 1,2,3, not {text!r}")
+    seeds = parse_seeds(text)
     given = {word.split("=")[0] for word in words}
     if misplaced := sorted(given & {"--seed", "--resume", "--device", "--max-restarts"}):
         raise InputError(f"{SEEDS} starts a run for each seed on the --devices; leave out {misplaced[0]}")
     devices, rest = take_option(rest, "--devices")
     out, rest = take_option(rest, "--out")
-    jobs = [_training(seed.strip(), rest, out, config_of) for seed in seeds]
+    jobs = [_training(seed, rest, out, config_of) for seed in seeds]
     run_jobs(jobs, parse_devices(devices or "cpu"))
     return True
 
 
 def _training(
-    seed: str, words: Sequence[str], out: str | None, config_of: Callable[[Sequence[str]], TrainConfig]
+    seed: int, words: Sequence[str], out: str | None, config_of: Callable[[Sequence[str]], TrainConfig]
 ) -> Job:
     """Return the training with one seed."""
     place = [] if out is None else ["--out", str(Path(out) / f"seed{seed}")]
-    own = [*words, "--seed", seed, *place]
+    own = [*words, "--seed", str(seed), *place]
     config = config_of(own)
     directory = RunDirectory(config.run.out or f"runs/{config.learner_name}-{config.family_name}-seed{seed}")
 

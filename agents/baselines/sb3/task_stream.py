@@ -70,7 +70,7 @@ class TaskStream:
             self._consolidate(model, likelihood, stream)
         self._task = task
         if self._method == "ewc":
-            self._seen = {"observations": _some(rollouts, stream)}
+            self._seen = {"observations": _sampled_observations(rollouts, stream)}
         known = knowledge(model)
         if changed:
             fresh = for_new_task(model)
@@ -104,7 +104,7 @@ class TaskStream:
         self.anchor.load_state_dict(state, self._device)
 
 
-def _some(rollouts: Sequence[Rollout], stream: torch.Generator) -> Tensor:
+def _sampled_observations(rollouts: Sequence[Rollout], stream: torch.Generator) -> Tensor:
     """Return up to ``SAMPLES`` of the rollouts' observations ``[B, *observation]``, drawn without replacement."""
     met = torch.cat([rollout.observations[rollout.valid] for rollout in rollouts]).cpu()
     return met[torch.randperm(len(met), generator=stream)[:SAMPLES]]

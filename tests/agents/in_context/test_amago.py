@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.agents.in_context.amago import Amago, AmagoConfig
 from metarl.agents.in_context.amago_networks import explored
 from metarl.agents.in_context.perceptrons import Perceptrons
-from metarl.agents.in_context.return_codes import ScalarReturns, Spread, TwoHotReturns
+from metarl.agents.in_context.return_encodings import ScalarReturns, Spread, TwoHotReturns
 from metarl.errors import InputError, RunError
 from metarl.numerics.distributions import Categorical, Distribution, SquashedGaussian
 from metarl.rollouts.rollout import Rollout
@@ -65,7 +65,7 @@ def test_bins_and_the_two_around_a_target_by_hand() -> None:
     code = TwoHotReturns(5, largest=(math.e**2 - 1) / 10, scale=10.0)
     one, two = (math.e - 1) / 10, (math.e**2 - 1) / 10
     torch.testing.assert_close(code.bins, torch.tensor([-two, -one, 0.0, one, two]))
-    lower, share = code.code(torch.tensor([0.3, -one, 0.0, two, 9.0, -9.0]))
+    lower, share = code.encode(torch.tensor([0.3, -one, 0.0, two, 9.0, -9.0]))
     assert lower.tolist() == [3, 1, 2, 3, 3, 0]
     torch.testing.assert_close(share, torch.tensor([(0.3 - one) / (two - one), 0.0, 0.0, 1.0, 1.0, 0.0]))
     logits = torch.tensor([0.0, 1.0, 0.0, 2.0, 0.5])
@@ -80,7 +80,7 @@ def test_bins_and_the_two_around_a_target_by_hand() -> None:
 @given(st.floats(-1000, 1000), st.integers(2, 64), st.floats(0.1, 100))
 def test_the_mean_of_a_targets_code_is_the_target(target: float, bins: int, scale: float) -> None:
     code = TwoHotReturns(bins, largest=1000.0, scale=scale)
-    lower, share = code.code(torch.tensor([target]))
+    lower, share = code.encode(torch.tensor([target]))
     probs = torch.zeros(bins)
     probs[lower], probs[lower + 1] = 1 - share, share
     assert code.values(probs.log()).item() == pytest.approx(target, rel=1e-3, abs=1e-3)

@@ -13,7 +13,7 @@ from metarl.run.config import TrainConfig
 GIBIBYTE = 2**30
 
 
-def require_room(config: TrainConfig, learner: Learner, processes: int) -> None:
+def refuse_too_large_episodes(config: TrainConfig, learner: Learner, processes: int) -> None:
     """Refuse a configuration whose episodes of one iteration are larger than the memory of its device.
 
     Counted are observations, actions and rewards. What else an update needs depends on the learner.

@@ -11,7 +11,7 @@ LEAST_SPREAD = 0.01
 INITIAL_WIDTH = 4.0
 
 
-class ReturnCode(nn.Module, ABC):
+class ReturnEncoding(nn.Module, ABC):
     """How the outputs of a critic express a return.
 
     Attributes:
@@ -39,7 +39,7 @@ class ReturnCode(nn.Module, ABC):
         """
 
 
-class ScalarReturns(ReturnCode):
+class ScalarReturns(ReturnEncoding):
     """The output is the return; errors are divided by the standard deviation of targets, and squared."""
 
     outputs = 1
@@ -57,7 +57,7 @@ class ScalarReturns(ReturnCode):
         return ((self.values(outputs) - targets) / spread).square()
 
 
-class TwoHotReturns(ReturnCode):
+class TwoHotReturns(ReturnEncoding):
     """The outputs are logits of bins; the return is the mean of the bins (Hafner et al. 2023, "symexp twohot").
 
     Bins are evenly spaced in symlog(scale * return), where symlog(x) is sign(x) ln(1 + abs(x)). A target is expressed
@@ -89,13 +89,13 @@ class TwoHotReturns(ReturnCode):
 
     def losses(self, outputs: Tensor, targets: Tensor, spread: Tensor) -> Tensor:
         """Return cross-entropies, in nats."""
-        lower, share = self.code(targets)
+        lower, share = self.encode(targets)
         log_probs = outputs.log_softmax(-1)
         lower, share = torch.broadcast_to(lower, log_probs.shape[:-1]), torch.broadcast_to(share, log_probs.shape[:-1])
         below, above = log_probs.gather(-1, torch.stack([lower, lower + 1], -1)).unbind(-1)
         return -((1 - share) * below + share * above)
 
-    def code(self, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the bin below each target ``[...]``, and the weight of the bin above it."""
         clipped = targets.clamp(self.bins[0], self.bins[-1])
         lower = torch.searchsorted(self.bins, clipped.contiguous(), right=True).sub(1).clamp(0, self.outputs - 2)
