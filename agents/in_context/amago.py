@@ -108,7 +108,7 @@ class Amago(ReplayedTrialLearner):
         "actor_loss": "weighted sum of both losses of the policies, mean over discounts",
         "imitated_share": "share of replayed steps whose action the policy of the largest discount imitates",
         "value": "mean value of replayed actions at the largest discount, in rewards",
-        "target_spread": "standard deviation of the targets at the largest discount so far, in rewards",
+        "target_std": "standard deviation of the targets at the largest discount so far, in rewards",
         "gradient_norm": "Euclidean norm of the gradient of the sum of losses, before clipping, mean over the updates",
         "exploration": "exploration of the iteration's rollouts",
         "replay_trials": "trials in the replay buffer",
@@ -167,7 +167,7 @@ class Amago(ReplayedTrialLearner):
         shares = self.processes.mean(torch.stack(list(metrics.values())).detach())
         return {
             **dict(zip(metrics, shares, strict=True)),
-            "target_spread": network.spread()[-1],
+            "target_std": network.spread()[-1],
             "gradient_norm": norm,
         }
 
