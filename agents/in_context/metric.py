@@ -18,7 +18,7 @@ from metarl.agents.in_context.selected_trials import own_or_first
 from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.task_metrics import METRICS, Metric
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
-from metarl.agents.in_context.varibad_networks import KnowingActorCritic
+from metarl.agents.in_context.varibad_networks import KnowingActorCritic, perceptron_with_head
 from metarl.devices.transfer import send
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily
@@ -109,7 +109,9 @@ class EmbeddingActorCritic(KnowingActorCritic):
     ) -> None:
         super().__init__()
         self.encoder, self.head, self._observation_size, self._latent = encoder, head, observation_size, latent
-        self.policy, self.critic = self.heads([observation_size + latent, *hidden_sizes], head, activation)
+        sizes = [observation_size + latent, *hidden_sizes]
+        self.policy = perceptron_with_head(sizes, head.size, 0.01, activation)
+        self.critic = perceptron_with_head(sizes, 1, 1.0, activation)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""

@@ -8,7 +8,8 @@ explain all rewards of the trial, past and future,
 
 where the prior of each belief is the belief before it, and the prior of the first is the standard normal. Policy and
 critic are conditioned on the observation and on the belief's mean and log variance, and thus on its uncertainty; they
-are trained with PPO over whole trials, whose gradient stops at the belief.
+are trained with PPO over whole trials, whose gradient stops at the belief. The belief is an input of them, or generates
+their weights (Beck et al. 2022).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from metarl.agents.in_context.generated import GeneratedNetwork
 from metarl.agents.in_context.memories.memory import make_memory
 from metarl.agents.in_context.past_trials import PastTrials
 from metarl.agents.in_context.step_inputs import ActionHead
@@ -31,12 +33,13 @@ from metarl.agents.in_context.varibad_networks import (
     PolicyInputs,
     parameters_of,
     perceptron,
+    perceptron_with_head,
 )
 from metarl.errors import RunError
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
 from metarl.learning.replay import Replay
-from metarl.networks.activations import choose_activation
+from metarl.networks.activations import Elementwise, choose_activation
 from metarl.networks.optimizers import make_optimizer, moments, restore_moments
 from metarl.numerics.distributions import DiagonalGaussian
 from metarl.numerics.noise import draw_rows
@@ -97,7 +100,19 @@ class VariBad(TrialPpoLearner):
         embeddings = config.policy_observation_size, config.policy_belief_size
         inputs = PolicyInputs(sizes, embeddings, config.normalize_beliefs, acting)
         head = ActionHead(family.action_space)
-        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), inputs, config.hidden_sizes, head, acting)
+        policy = self._reader_of(inputs, config.generated_policy, head.size, 0.01, acting)
+        critic = self._reader_of(inputs, config.generated_critic, 1, 1.0, acting)
+        return BeliefActorCritic(encoder, nn.ModuleDict(decoders), inputs, head, policy, critic)
+
+    def _reader_of(
+        self, inputs: PolicyInputs, generated: bool, outputs: int, gain: float, activation: Elementwise
+    ) -> nn.Module:
+        """Return a network of observation and belief, or one of the observation whose weights the belief generates."""
+        seen, belief = inputs.read_sizes
+        layers = self.config.hidden_sizes
+        if generated:
+            return GeneratedNetwork([seen, *layers, outputs], belief, activation, gain)
+        return perceptron_with_head([seen + belief, *layers], outputs, gain, activation)
 
     @property
     def reward_scale(self) -> Tensor:

@@ -19,6 +19,10 @@ class VariBadConfig(MemoryConfig, TrialPpoConfig):
     """Discount of rewards, per step of the trial."""
     hidden_sizes: tuple[int, ...] = (32, 32)
     """Units of the hidden layers of policy and critic."""
+    generated_policy: bool = False
+    """Generate the policy's weights from the belief; otherwise the belief is an input of the policy."""
+    generated_critic: bool = False
+    """The same for the critic."""
     policy_observation_size: int = 0
     """Units of a layer that embeds the observation for policy and critic; 0 for none."""
     policy_belief_size: int = 0

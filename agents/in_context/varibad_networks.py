@@ -21,6 +21,11 @@ def perceptron(sizes: Sequence[int], activation: Elementwise) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def perceptron_with_head(sizes: Sequence[int], outputs: int, gain: float, activation: Elementwise) -> nn.Sequential:
+    """Return hidden layers and a linear layer of so many outputs; ``gain`` is of the latter's initial weights."""
+    return nn.Sequential(perceptron(sizes, activation), small_layer(sizes[-1], outputs, gain))
+
+
 class Encoder(nn.Module):
     """Maps a trial to a Gaussian belief about its task: an embedding, a memory, and linear mean and log variance.
 
@@ -83,15 +88,6 @@ class KnowingActorCritic(TrialNetwork):
     critic: nn.Module
     head: ActionHead
 
-    @staticmethod
-    def heads(sizes: Sequence[int], head: ActionHead, activation: Elementwise) -> tuple[nn.Module, nn.Module]:
-        """Return policy and critic with layers of these sizes, of which the first is that of their inputs."""
-        policy, critic = (
-            nn.Sequential(perceptron(sizes, activation), small_layer(sizes[-1], outputs, gain))
-            for outputs, gain in ((head.size, 0.01), (1, 1.0))
-        )
-        return policy, critic
-
     def embedded(self, known: Tensor) -> Tensor:
         """Return what the layers of policy and critic read of what is inferred; by default all of it."""
         return known
@@ -128,7 +124,7 @@ class PolicyInputs(nn.Module):
 
     Attributes:
         observation_size: size of the observation, which comes first.
-        size: of what is read.
+        read_sizes: units of what is read of the observation, which comes first, and of the belief.
         scale: normalisation of the belief's parameters, if there is one.
     """
 
@@ -137,7 +133,7 @@ class PolicyInputs(nn.Module):
     ) -> None:
         super().__init__()
         self.observation_size = sizes[0]
-        self.size = sum(units or size for size, units in zip(sizes, embeddings, strict=True))
+        self.read_sizes = tuple(units or size for size, units in zip(sizes, embeddings, strict=True))
         self.layers = nn.ModuleList(
             perceptron([size, units], activation) if units else nn.Identity()
             for size, units in zip(sizes, embeddings, strict=True)
@@ -157,9 +153,9 @@ class BeliefActorCritic(KnowingActorCritic):
         encoder: encoder of the beliefs.
         decoders: decoders used only for training the encoder.
         inputs: what policy and critic read.
-        hidden_sizes: units of the hidden layers of policy and critic.
         head: head of the action distributions.
-        activation: between layers of policy and critic.
+        policy: from what is read to the head's inputs.
+        critic: from what is read to a value.
     """
 
     def __init__(
@@ -167,13 +163,13 @@ class BeliefActorCritic(KnowingActorCritic):
         encoder: Encoder,
         decoders: nn.ModuleDict,
         inputs: PolicyInputs,
-        hidden_sizes: Sequence[int],
         head: ActionHead,
-        activation: Elementwise,
+        policy: nn.Module,
+        critic: nn.Module,
     ) -> None:
         super().__init__()
         self.encoder, self.decoders, self.policy_inputs, self.head = encoder, decoders, inputs, head
-        self.policy, self.critic = self.heads([inputs.size, *hidden_sizes], head, activation)
+        self.policy, self.critic = policy, critic
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory of a trial."""

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents.in_context.hyper_rl2 import GeneratedPolicy, HyperRl2, HyperRl2Config
+from metarl.agents.in_context.generated import GeneratedNetwork
+from metarl.agents.in_context.hyper_rl2 import HyperRl2, HyperRl2Config
 from metarl.agents.in_context.memories.memory import MEMORIES
 from metarl.errors import InputError
 from metarl.families.family import make_family
@@ -20,36 +21,38 @@ def learner(**settings: Any) -> HyperRl2:
     return HyperRl2(FAMILY, HyperRl2Config(episodes_per_trial=2, hidden_size=8, **settings), 1, CPU)
 
 
-def by_hand(policy: GeneratedPolicy, context: Tensor, inputs: Tensor) -> Tensor:
+def by_hand(network: GeneratedNetwork, inputs: Tensor, context: Tensor) -> Tensor:
     """Compute one step's outputs with sizes 2, 3 and 4, weight by weight."""
-    numbers = policy.hypernetwork.weight @ context + policy.hypernetwork.bias
+    numbers = network.hypernetwork.weight @ context + network.hypernetwork.bias
     first, bias, last, end = numbers.split([6, 3, 12, 4])
     hidden = torch.tanh(inputs @ first.view(2, 3) + bias)
     return hidden @ last.view(3, 4) + end
 
 
-def test_each_step_has_a_policy_of_its_own() -> None:
+def test_each_step_has_a_network_of_its_own() -> None:
     torch.manual_seed(0)
-    policy = GeneratedPolicy(5, [2, 3, 4]).double()
-    torch.nn.init.normal_(policy.hypernetwork.weight)
-    contexts, inputs = torch.randn(6, 5).double(), torch.randn(6, 2).double()
-    expected = torch.stack([by_hand(policy, *step) for step in zip(contexts, inputs, strict=True)])
-    assert torch.allclose(policy(contexts, inputs), expected)
+    network = GeneratedNetwork([2, 3, 4], 5).double()
+    torch.nn.init.normal_(network.hypernetwork.weight)
+    inputs, contexts = torch.randn(6, 2).double(), torch.randn(6, 5).double()
+    expected = torch.stack([by_hand(network, *step) for step in zip(inputs, contexts, strict=True)])
+    read = torch.cat([inputs, contexts], -1)
+    assert torch.allclose(network(read), expected)
+    assert torch.equal(network(read.view(3, 2, 7)), network(read).view(3, 2, 4))
 
 
-def test_at_first_all_trials_have_nearly_the_same_policy() -> None:
+def test_at_first_all_trials_have_nearly_the_same_network() -> None:
     torch.manual_seed(0)
-    policy = GeneratedPolicy(16, [2, 32, 5])
-    inputs = torch.randn(2).expand(50, 2)
-    outputs = policy(torch.randn(50, 16).tanh(), inputs)
+    network = GeneratedNetwork([2, 32, 5], 16, gain=0.5)
+    outputs = network(torch.cat([torch.randn(2).expand(50, 2), torch.randn(50, 16).tanh()], -1))
     assert outputs.std(0).max() < 0.1
-    hidden = policy._layers(policy.hypernetwork.bias)[0][0]
-    assert hidden.std().item() == pytest.approx((2 / 34) ** 0.5, rel=0.3)  # Glorot: 2 / (inputs + outputs)
+    first, last = (weight for weight, _ in network._layers(network.hypernetwork.bias))
+    assert first.std().item() == pytest.approx((2 / 34) ** 0.5, rel=0.3)  # Glorot: 2 / (inputs + outputs)
+    assert last.std().item() == pytest.approx(0.5 * (2 / 37) ** 0.5, rel=0.3)
 
 
-@pytest.mark.parametrize("memory", list(MEMORIES))
-def test_reading_a_trial_at_once_equals_stepping_through_it(memory: str) -> None:
-    hyper = learner(**memory_settings(memory))
+@pytest.mark.parametrize(("memory", "generated_critic"), [*((name, False) for name in MEMORIES), ("gru", True)])
+def test_reading_a_trial_at_once_equals_stepping_through_it(memory: str, generated_critic: bool) -> None:
+    hyper = learner(**memory_settings(memory), generated_critic=generated_critic)
     network, inputs = hyper.network.double(), torch.randn(3, 7, hyper.inputs.size, dtype=torch.float64)
     whole, values, last = network(inputs, network.initial(3))
     remembered, logits, stepped = network.initial(3), [], []
@@ -62,24 +65,34 @@ def test_reading_a_trial_at_once_equals_stepping_through_it(memory: str) -> None
     assert all(torch.allclose(remembered[name], last[name]) for name in last)
 
 
-def test_the_trial_reaches_the_policy_through_its_weights_alone() -> None:
-    network = learner().network
-    inputs = torch.zeros(1, 1, network.memory.gru.input_size)  # type: ignore[union-attr, operator]
+def test_the_trial_reaches_policy_and_critic_through_their_weights_alone() -> None:
+    network: Any = learner(generated_critic=True).network
+    inputs = torch.zeros(1, 1, network.memory.gru.input_size)
+    parts = (network.policy, network.critic)
+
+    def outputs(remembered: float) -> Tensor:
+        distribution, values, _ = network(inputs, {"hidden": torch.full((1, 8), remembered)})
+        return torch.cat([distribution.logits[0, 0], values[0]])
+
+    assert (outputs(0.0) != outputs(1.0)).all()
     with torch.no_grad():
-        network.policy.hypernetwork.weight.zero_()  # type: ignore[union-attr]
-    one, other = (network(inputs, {"hidden": torch.full((1, 8), remembered)})[0].logits for remembered in (0.0, 1.0))
-    assert torch.equal(one, other)
+        for part in parts:
+            part.hypernetwork.weight.zero_()
+    assert torch.equal(outputs(0.0), outputs(1.0))
 
 
-def test_an_iteration_moves_the_hypernetwork_and_the_memory() -> None:
-    hyper = learner()
+@pytest.mark.parametrize("generated_critic", [False, True])
+def test_an_iteration_moves_hypernetworks_and_memory(generated_critic: bool) -> None:
+    hyper = learner(generated_critic=generated_critic)
     sampler, tasks = Sampler(FAMILY), TaskSplit(FAMILY).train_tasks(3, 1)
     first = sampler.collect(hyper, hyper.begin(3), tasks, 4, seed=1)
     second = sampler.collect(hyper, hyper.adapt(hyper.begin(3), first), tasks, 4, seed=2)
     before = {name: value.clone() for name, value in hyper.network.state_dict().items()}
     hyper.update([first, second])
     moved = {name for name, value in hyper.network.state_dict().items() if not torch.equal(value, before[name])}
-    assert {"policy.hypernetwork.weight", "policy.hypernetwork.bias", "memory.gru.weight_ih_l0"} <= moved
+    critic = "critic.hypernetwork" if generated_critic else "critic"
+    parts = {f"{part}.{kind}" for part in ("policy.hypernetwork", critic) for kind in ("weight", "bias")}
+    assert parts | {"memory.gru.weight_ih_l0"} <= moved
 
 
 @pytest.mark.parametrize(

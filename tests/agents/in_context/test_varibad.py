@@ -180,6 +180,37 @@ def test_embeddings_of_observation_and_belief_are_apart_and_learn_from_the_polic
     assert all(slope is None for slope in gradients(network.encoder))
 
 
+GENERATED: dict[str, Any] = {"generated_policy": True, "generated_critic": True}
+
+
+@pytest.mark.parametrize("embedded", [{}, EMBEDDED])
+def test_the_belief_generates_policy_and_critic(embedded: dict[str, Any]) -> None:
+    chosen = config(**embedded, **GENERATED, epochs=1, minibatches=1)
+    learner = made(chosen)
+    network: Any = learner.network
+    rollouts = collected(learner, chosen)
+    trials = Trials.of(rollouts)
+    learner.loss(trials)[0].backward()  # type: ignore[no-untyped-call]
+    for part in (network.policy, network.critic):
+        assert all(slope is not None and slope.any() for slope in gradients(part.hypernetwork))
+    assert all(slope is None for slope in gradients(network.encoder))
+    # Without the hypernetworks' weights, trials with other beliefs have the same policy and critic.
+    seen, beliefs = torch.randn(1, 4, 2).expand(2, 4, 2), torch.randn(2, 4, 10)
+
+    def outputs() -> Tensor:
+        distribution, values = network.read(torch.cat([seen, beliefs], -1), None)
+        return torch.cat([distribution.logits, values.unsqueeze(-1)], -1)
+
+    one, other = outputs()
+    assert (one != other).all()
+    assert learner.update(rollouts)["clip_fraction"] == 0  # ratios start at 1
+    with torch.no_grad():
+        for part in (network.policy, network.critic):
+            part.hypernetwork.weight.zero_()
+    one, other = outputs()
+    assert torch.equal(one, other)
+
+
 def test_normalised_beliefs_have_the_moments_of_the_training_so_far_and_ratios_start_at_one() -> None:
     chosen = config(**EMBEDDED, epochs=1, minibatches=1)
     learner = made(chosen)
