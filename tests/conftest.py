@@ -24,6 +24,14 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    # What a test writes need not survive a power cut, and a killed process loses nothing that it wrote.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _few_validation_tasks() -> Iterator[None]:
     from tests.runs import VALIDATION_TASKS
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -162,18 +161,32 @@ class Graph:
         """Record an operation; its results are memory of the graph, but for views of what it was given."""
         new = _new((args, kwargs), result)
         self._made |= {_memory(leaf) for leaf in new}
-        self._steps.append((func, tree_map(self._reference, (args, kwargs)), new))
+        self._steps.append((func, _map(self._reference, (args, kwargs)), new))
 
     def replay(self) -> None:
         """Compute everything again, in the same memory."""
         with _disable_current_modes():
             for func, references, kept in self._steps:
-                args, kwargs = tree_map(_resolved, references, is_leaf=lambda leaf: isinstance(leaf, Outside))
+                args, kwargs = _map(_resolved, references)
                 for memory, value in zip(kept, _new((args, kwargs), func(*args, **kwargs)), strict=True):
                     memory.copy_(value)
 
     def _reference(self, leaf: Any) -> Any:
         return Outside.of(leaf) if isinstance(leaf, Tensor) and leaf.ndim and _memory(leaf) not in self._made else leaf
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Return what is in nested tuples, lists and dictionaries, the only containers that operations take and return."""
+    if type(value) in (tuple, list):
+        return [leaf for part in value for leaf in _leaves(part)]
+    return _leaves(list(value.values())) if type(value) is dict else [value]
+
+
+def _map(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return nested containers with each leaf changed."""
+    if type(value) in (tuple, list):
+        return type(value)([_map(change, part) for part in value])
+    return {key: _map(change, part) for key, part in value.items()} if type(value) is dict else change(value)
 
 
 def _resolved(leaf: Any) -> Any:
@@ -182,8 +195,8 @@ def _resolved(leaf: Any) -> Any:
 
 def _new(given: Any, result: Any) -> list[Tensor]:
     """Return the tensors of a result that are no views of what was given."""
-    known = {_memory(leaf) for leaf in tree_leaves(given) if isinstance(leaf, Tensor)}
-    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and _memory(leaf) not in known]
+    known = {_memory(leaf) for leaf in _leaves(given) if isinstance(leaf, Tensor)}
+    return [leaf for leaf in _leaves(result) if isinstance(leaf, Tensor) and _memory(leaf) not in known]
 
 
 def _memory(tensor: Tensor) -> int:
@@ -258,14 +271,14 @@ class PretendDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        leaves = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         ours = [leaf for leaf in leaves if isinstance(leaf, PretendTensor)]
         here = is_here(kwargs["device"]) if kwargs.get("device") is not None else bool(ours)
         if not ours and not here and kwargs.get("generator") is None:
             return func(*args, **kwargs)
         self._note_waits(func, args, kwargs, leaves, here)
         self._check_devices(func, args, kwargs, leaves, here)
-        plain_args, plain_kwargs = tree_map(_plain, (args, kwargs))
+        plain_args, plain_kwargs = _map(_plain, (args, kwargs))
         compute = SUBSTITUTES.get(func, func)
         if self._graph is not None and func._schema.is_mutable:
             self._graph.keep([leaf.content for leaf in ours])
@@ -279,7 +292,7 @@ class PretendDevice(TorchDispatchMode):
                 return leaf
             return known[id(leaf)] if id(leaf) in known else PretendTensor(leaf)
 
-        return args[0] if func is aten.copy_.default else tree_map(wrapped, result)
+        return args[0] if func is aten.copy_.default else _map(wrapped, result)
 
     def _note_waits(self, func: Any, args: Any, kwargs: Any, leaves: Sequence[Tensor], here: bool) -> None:
         name = func.overloadpacket.__name__
@@ -287,7 +300,7 @@ class PretendDevice(TorchDispatchMode):
         if name in READS:
             self.wait(name)
         if name in INDEXING:
-            indices = [leaf for leaf in tree_leaves(args[1]) if isinstance(leaf, Tensor)]
+            indices = [leaf for leaf in _leaves(args[1]) if isinstance(leaf, Tensor)]
             # One number goes where a mask says without anybody counting.
             filled = name.startswith("index_put") and args[2].numel() == 1
             if any(leaf.dtype == torch.bool for leaf in indices) and not filled:

@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
 def wandb_server() -> Iterator[WandbServer]:
     """Serve on a free port inside the block."""
     with WandbServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
             yield server

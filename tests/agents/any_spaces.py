@@ -1,5 +1,6 @@
 """A family with any spaces, which is all that a learner sees of a family, and learners with little work on it."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -146,10 +147,22 @@ def make(name: str, family: TaskFamily, seed: int = 1) -> Learner:
     return learner(learner.view(family, config), config, seed, torch.device("cpu"))
 
 
+RECENT: deque[Sampler] = deque(maxlen=2)
+
+
+def sampler_of(family: TaskFamily) -> Sampler:
+    """Return a sampler, with the worlds that the last learners met if the family is theirs."""
+    for sampler in RECENT:
+        if sampler.family == family:
+            return sampler
+    RECENT.append(Sampler(family))
+    return RECENT[-1]
+
+
 def sample(learner: Learner, family: TaskFamily, iteration: int = 0) -> list[Rollout]:
     """Return the rollouts of one training iteration."""
     family = learner.view(family, learner.config_class())
-    sampler, tasks = Sampler(family), TaskSplit(family).train_tasks(TASKS, iteration)
+    sampler, tasks = sampler_of(family), TaskSplit(family).train_tasks(TASKS, iteration)
     state, rollouts = learner.begin(TASKS), []
     for step in range(learner.inner_steps + 1):
         if step > 0:

@@ -46,6 +46,7 @@ def test_a_step_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def hang() -> None:
+    worker_processes.PARENT_CHECK_SECONDS = 0.05
     worlds = TimedAsyncVectorEnv([partial(make, os.getpid())] * 2)
     worlds.reset()
     print(*(process.pid for process in worlds.processes), flush=True)
