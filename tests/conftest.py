@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, here and in child processes
+os.environ["WANDB_X_SAVE_REQUIREMENTS"] = "false"  # or each run of W&B would read every installed package's metadata
 
 # Fixtures import what they need, because the process that only distributes tests reads this file too.
 DRAWING = ("metarl.training.loop", "metarl.experiments.commands.run_files")

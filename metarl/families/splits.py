@@ -68,7 +68,7 @@ class TaskSplit:
         drawn: dict[bytes, TensorDict] = {}
         for index in range(DRAWS_PER_TASK * count):
             task = self._draw(part, 1, index)
-            drawn.setdefault(task_keys(task)[0], task)
+            drawn.setdefault(_bytes(task), task)
             if len(drawn) == count:
                 break
         found: TensorDict = TensorDict.cat(list(drawn.values()))

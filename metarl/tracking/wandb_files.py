@@ -7,6 +7,7 @@ iterations before (``WandbTracker``), and the part with the most rows is the who
 
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 # Bytes of W&B's header, of that of a record's piece, and of the blocks that no piece crosses (LevelDB's log format).
 HEADER, PIECE, BLOCK = 7, 7, 32768
 WHOLE, LAST = 1, 4  # kinds of pieces that a record ends with
+PATIENCE_SECONDS, PAUSE_SECONDS = 30.0, 0.01
 
 
 def offline_run(directory: Path) -> Path | None:
@@ -41,6 +43,19 @@ def remove_empty_parts(directory: Path, run_id: str) -> None:
     for part in (directory / "wandb").glob(f"offline-run-*-{run_id}"):
         if _is_empty(part):
             shutil.rmtree(part)
+
+
+def await_end(part: Path) -> None:
+    """Wait until W&B's process has written a part to its end: ``finish`` may return before the first record is there.
+
+    Raises:
+        TimeoutError: after ``PATIENCE_SECONDS``.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not any(record.HasField("exit") for file in part.glob("*.wandb") for record in records(file)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"W&B has not finished {part} within {PATIENCE_SECONDS:.0f} s")
+        time.sleep(PAUSE_SECONDS)
 
 
 def records(path: Path) -> Iterator[Any]:

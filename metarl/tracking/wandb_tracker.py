@@ -10,6 +10,7 @@ from metarl.run.directory import CheckpointChoice, RunDirectory
 from metarl.run.labels import RunLabels
 from metarl.run.metrics import METRICS, curve_rows, task_table, tracked_row
 from metarl.run.metrics_file import MetricsRow
+from metarl.tracking.wandb_files import await_end
 
 
 class WandbTracker:
@@ -126,8 +127,10 @@ class WandbTracker:
             print(f"metarl: not linked to {name}, which W&B does not have ({reason})", file=sys.stderr)
 
     def finish(self) -> None:
-        """Close the W&B run."""
+        """Close the W&B run; offline, everything is in its file then."""
         self._run.finish()
+        if self._run.offline:
+            await_end(Path(self._run.dir).parent)
 
     def _define_axes(self) -> None:
         for axis in ("iteration", "env_steps", "adaptation_step"):

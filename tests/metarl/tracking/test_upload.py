@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from metarl.run.directory import RunDirectory
+from metarl.tracking import wandb_files
 from metarl.tracking.tracking import where_tracked
-from metarl.tracking.wandb_files import HEADER, records, remove_empty_parts, whole_parts
+from metarl.tracking.wandb_files import HEADER, await_end, records, remove_empty_parts, whole_parts
 from metarl.training.train import resume, train
 from tests.runs import small
 from tests.wandb_server import WandbServer, wandb_server
@@ -76,6 +77,14 @@ def test_a_part_without_a_record_is_removed_and_no_other(stopped: tuple[Path, st
     remove_empty_parts(path, run_id)
     assert parts(path) == [first, other]
     assert not empty.exists()
+
+
+def test_a_run_has_ended_when_its_file_has(stopped: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, run_id = stopped
+    monkeypatch.setattr(wandb_files, "PATIENCE_SECONDS", 0.05)
+    await_end(parts(path)[0])
+    with pytest.raises(TimeoutError, match="W&B has not finished"):
+        await_end(kill_a_part(path, run_id, "29991231_000001", 1))
 
 
 @pytest.mark.slow
