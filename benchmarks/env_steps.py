@@ -32,11 +32,11 @@ from torch import Tensor
 
 import metarl  # noqa: F401 (registers the families)
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.devices.choice import resolve_device
 from metarl.envs.wrapped.gymnasium_worlds import EnvironmentFamily
 from metarl.errors import InputError
 from metarl.families.family import FAMILIES, TaskFamily, make_family
 from metarl.families.spaces import unit_scale
-from metarl.run.config import resolve_device
 from metarl.sampling.sampler import Sampler
 from metarl.seeding import generator
 from metarl.worlds.vector_env import TaskVectorEnv

@@ -27,8 +27,8 @@ import torch
 import metarl
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.in_context.rl2 import Rl2Config
+from metarl.devices.choice import resolve_device
 from metarl.experiments.published import varibad_gridnavi
-from metarl.run.config import resolve_device
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("tests", "stepping", "learners")

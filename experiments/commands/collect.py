@@ -7,13 +7,13 @@ from typing import Literal
 import tyro
 from tensordict import TensorDict
 
+from metarl.devices.choice import resolve_device
 from metarl.evaluation.evaluate import load_run
 from metarl.experiments.commands.parsing import parse
 from metarl.families.family import Part
 from metarl.families.views import labelled
 from metarl.learning.learner import LEARNERS, Learner
 from metarl.rollouts.rollout import Rollout
-from metarl.run.config import resolve_device
 from metarl.run.directory import CheckpointChoice
 from metarl.run.recorded import Description, load_recorded, save_recorded, side_by_side
 from metarl.sampling.sampler import Sampler

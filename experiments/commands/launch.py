@@ -22,11 +22,11 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from metarl.devices.choice import resolve_device
 from metarl.devices.distributed import ProcessLost, processes_here
 from metarl.devices.processes import Processes
 from metarl.errors import InputError, MetarlError, RunError
 from metarl.experiments.commands.parsing import take_option
-from metarl.run.config import resolve_device
 from metarl.training.loop_tools import SIGNALS, StopRequest
 
 # What the launcher sends to its processes to stop them; SIGINT reaches them when the launcher is dead.

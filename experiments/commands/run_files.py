@@ -39,7 +39,7 @@ def describe_evaluation(
         "family": config.family,
         "preset": config.preset,
         "horizon": config.make_family().horizon,
-        "split_hash": config.split().fingerprint(),
+        "split_hash": config.split_hash,
         "config_hash": config_hash(directory.read_config()),
         "device": config.run.device,
         "iteration": iteration,

@@ -83,7 +83,7 @@ def _protocol_text(comparison: Comparison) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in config.to_json()["versions"].items())
     return (
         f"All learners were evaluated on the same {count} {protocol.part} tasks{few}{outside} of {config.family_name}, "
-        f"preset {config.preset}, horizon {run.family.horizon}, split hash {config.split().fingerprint()}. A return is "
+        f"preset {config.preset}, horizon {run.family.horizon}, split hash {config.split_hash}. A return is "
         f"the mean undiscounted return of {_episodes(comparison)} per task, before adaptation and after each "
         f"adaptation step; actions {acting}; evaluation seed {protocol.seed}. Training seeds: {trained}. "
         f"{_intervals(comparison)} Versions: {versions}."

@@ -5,11 +5,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from metarl.devices.choice import resolve_device
 from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.errors import InputError
 from metarl.families.family import FAMILIES, TaskFamily, make_family
@@ -181,6 +183,11 @@ class TrainConfig:
         """Return the family's training, validation and test tasks."""
         return TaskSplit(self.make_family(), self.run.split_seed, self.run.train_tasks)
 
+    @cached_property
+    def split_hash(self) -> str:
+        """The hash of the family's settings and the first tasks of each part; drawing them takes milliseconds."""
+        return self.split().fingerprint()
+
     @property
     def preset(self) -> str:
         """The name of the preset, also if it is the default."""
@@ -208,7 +215,7 @@ class TrainConfig:
             "learner": self.learner,
             "family": self.family,
             "preset": self.preset,
-            "split_hash": self.split().fingerprint(),
+            "split_hash": self.split_hash,
             "run": dataclasses.asdict(self.run),
             "settings": dataclasses.asdict(self.settings),
             "family_overrides": self.family_overrides,
@@ -247,13 +254,12 @@ class TrainConfig:
             reason = str(error).splitlines()[0]
             raise InputError(f"the run's config.json was not written by this version of metarl ({reason})") from None
         config = cls(learner, family, run, settings, overrides)
-        now = config.to_json()
-        if now["split_hash"] != expected:
+        if config.split_hash != expected:
             raise InputError(
                 f"the task split of {family} has changed since the run was started (split hash {expected}, now "
-                f"{now['split_hash']}), so it may have been trained on held-out tasks; start a new run"
+                f"{config.split_hash}), so it may have been trained on held-out tasks; start a new run"
             )
-        refuse_changes(content, now)
+        refuse_changes(content, config.to_json())
         return config
 
     def check_resumable(self, content: dict[str, Any]) -> None:
@@ -279,21 +285,3 @@ def _sizes_that_fit(learner: str) -> Iterator[None]:
         if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
             raise InputError(f"{learner} with these settings does not fit in memory; choose smaller sizes") from None
         raise
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the torch device of that name.
-
-    Raises:
-        InputError: if there is no such device on this machine.
-    """
-    try:
-        device = torch.device(name)
-        known = device.type in ("cpu", "cuda")
-    except RuntimeError:
-        known = False
-    if not known:
-        raise InputError(f"unknown device {name!r}; use cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"there is no CUDA device {name!r} on this machine; use cpu")
-    return device

@@ -8,6 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
+from metarl.devices.choice import resolve_device
 from metarl.devices.runtime import keep_freed_memory
 from metarl.errors import RunError
 from metarl.evaluation.evaluate import adaptation_curve
@@ -16,7 +17,7 @@ from metarl.learning.learner import Learner
 from metarl.rollouts.rollout import Rollout
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.checkpointing import Checkpoints, is_scheduled
-from metarl.run.config import RunConfig, TrainConfig, resolve_device
+from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.run.metrics import METRICS, VALIDATION, VALIDATION_TASKS, returns_row
 from metarl.run.recorded import RecordedData

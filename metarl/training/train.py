@@ -154,7 +154,7 @@ def _load_data(config: TrainConfig) -> RecordedData | None:
     if config.run.data is None:
         return None
     data = load_recorded(config.run.data, config.run.device)
-    data.check(config.make_family(), config.split().fingerprint())
+    data.check(config.make_family(), config.split_hash)
     return data
 
 

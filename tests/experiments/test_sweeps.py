@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,15 @@ def settings(config: TrainConfig) -> dict[str, Any]:
     return {name.replace("_", "-"): value for name, value in found.items()}
 
 
-@every_sweep
-@pytest.mark.parametrize("seed", range(5))
-def test_a_sampled_point_is_a_command_that_parses(path: Path, seed: int) -> None:
-    sweep, stream = read(path), random.Random(seed)
-    point = {name: sample(parameter, stream) for name, parameter in sweep["parameters"].items()}
-    program, verb, learner, family, *words = command(sweep, point)
-    assert (program, verb) == ("metarl", "train")
-    parsed = settings(parse_train(TrainConfig(learner, family), "metarl train", words))
-    assert {name: parsed[name] for name in point} == point
+def test_sampled_points_are_commands_that_parse() -> None:
+    # One test, so that only one process imports W&B's part.
+    for path, seed in product(SWEEPS, range(5)):
+        sweep, stream = read(path), random.Random(seed)
+        point = {name: sample(parameter, stream) for name, parameter in sweep["parameters"].items()}
+        program, verb, learner, family, *words = command(sweep, point)
+        assert (program, verb) == ("metarl", "train")
+        parsed = settings(parse_train(TrainConfig(learner, family), "metarl train", words))
+        assert {name: parsed[name] for name in point} == point, path
 
 
 @every_sweep

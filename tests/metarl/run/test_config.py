@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.devices.choice import resolve_device
 from metarl.errors import InputError
 from metarl.learning.trust_region import TrustRegionConfig
-from metarl.run.config import RunConfig, TrainConfig, resolve_device
+from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.training.train import resume, train
 from tests.runs import numbers, small
