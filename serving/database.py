@@ -8,7 +8,7 @@ import asyncio
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import ClauseElement, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from metarl.errors import InputError
 from metarl.serving.problems import NotStored
+from metarl.serving.statements import Statement, Write
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 # The key of PostgreSQL's advisory lock: any number, the same for all servers.
@@ -30,10 +32,8 @@ LOCK = 5_873_210_411
 PRAGMAS = ("busy_timeout=0", "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 OTHER = "another server uses it; stop that one, or give this one another --database"
 Value = TypeVar("Value")
-# A statement with the values of its parameters; those that are not given are NULL.
-Write = tuple[ClauseElement, Mapping[str, Any]]
-# A statement as the driver takes it, and what brings the values into the driver's form.
-Prepared = tuple[str, Callable[[Mapping[str, Any]], Any]]
+# Rows of a statement; more take several. Powers of two, so that there are few statements to prepare.
+SIZES = (64, 32, 16, 8, 4, 2, 1)
 
 
 class Database:
@@ -51,7 +51,7 @@ class Database:
         self._engine, self._file = _engine(url)
         self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._connection: Connection | None = None
-        self._prepared: dict[ClauseElement, Prepared] = {}
+        self._prepared: dict[tuple[Statement, int], tuple[str, Sequence[str]]] = {}
         self._thread = threading.Thread(target=self._serve, name="database", daemon=True)
         try:
             self._migrate()
@@ -125,15 +125,24 @@ class Database:
             self._file.check()
         connection = self._connected()
         with connection.begin():
-            rows: dict[ClauseElement, list[Mapping[str, Any]]] = {}
+            rows: dict[Statement, list[Mapping[str, Any]]] = {}
             for statement, values in (write for work in works for write in work.writes):
                 rows.setdefault(statement, []).append(values)
             for statement, together in rows.items():
-                if statement not in self._prepared:
-                    self._prepared[statement] = _prepare(statement, self._engine)
-                sql, pick = self._prepared[statement]
-                connection.exec_driver_sql(sql, [pick(values) for values in together])
+                for part in _parts(together):
+                    sql, names = self._prepare(statement, len(part))
+                    connection.exec_driver_sql(sql, tuple(values.get(name) for values in part for name in names))
             return [None if work.query is None else work.query(connection) for work in works]
+
+    def _prepare(self, statement: Statement, rows: int) -> tuple[str, Sequence[str]]:
+        """Return a statement as the driver takes it, and the names of a row's parameters; it is compiled once."""
+        if (statement, rows) not in self._prepared:
+            compiled = statement(rows).compile(dialect=self._engine.dialect)
+            assert isinstance(compiled, SQLCompiler)
+            assert compiled.positiontup is not None
+            names = [name.removesuffix("_0") for name in compiled.positiontup[: len(compiled.positiontup) // rows]]
+            self._prepared[statement, rows] = compiled.string, names
+        return self._prepared[statement, rows]
 
     def _connected(self) -> Connection:
         """Return the connection, opened anew if it was lost.
@@ -235,7 +244,8 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
         InputError: when it is no URL of a database.
     """
     try:
-        engine = create_engine(url, poolclass=NullPool)
+        style = "qmark" if make_url(url).get_backend_name() == "sqlite" else "format"  # parameters have an order
+        engine = create_engine(url, poolclass=NullPool, paramstyle=style)
     except (ArgumentError, ImportError) as error:
         raise InputError(f"--database takes a file or a URL of SQLAlchemy ({_reason(error)})") from None
     if engine.dialect.name != "sqlite":
@@ -249,14 +259,13 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
     return engine, _File(Path(str(engine.url.database)))
 
 
-def _prepare(statement: ClauseElement, engine: Engine) -> Prepared:
-    """Compile a statement once: SQLAlchemy would look up and process it anew for each commit."""
-    compiled = statement.compile(dialect=engine.dialect)
-    order: list[str] | None = getattr(compiled, "positiontup", None)
-    if order is not None:
-        return compiled.string, lambda values: tuple(map(values.get, order))
-    names = list(compiled.params)
-    return compiled.string, lambda values: {name: values.get(name) for name in names}
+def _parts(rows: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Yield the rows in parts, each of one of ``SIZES``."""
+    start = 0
+    while start < len(rows):
+        size = next(size for size in SIZES if size <= len(rows) - start)
+        yield rows[start : start + size]
+        start += size
 
 
 def _reason(error: BaseException) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 import uvicorn
-from sqlalchemy import insert
 
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import load_run
@@ -21,9 +20,10 @@ from metarl.run.identity import run_id
 from metarl.serving.app import Limits, make_app
 from metarl.serving.catalogue import learner_of
 from metarl.serving.database import Database
-from metarl.serving.models import Service as ServiceRow
+from metarl.serving.models import SERVICES
 from metarl.serving.served import Served
 from metarl.serving.service import Service
+from metarl.serving.statements import add
 
 # Connections that are open at a time; more are refused with 503.
 MAX_CONNECTIONS = 1024
@@ -56,8 +56,7 @@ def open_database(url: str, served: Served) -> Database:
     found = database.read_now(learner_of)
     own = (served.run, served.checkpoint)
     if found is None:
-        row = ServiceRow(run=served.run, checkpoint=served.checkpoint)
-        database.write_now((insert(ServiceRow), row.model_dump()))
+        database.write_now((add(SERVICES), {"id": 1, "run": served.run, "checkpoint": served.checkpoint}))
     elif found != own:
         database.close()
         what = "checkpoint of this run" if found[0] == served.run else f"run, {found[0]}"

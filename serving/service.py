@@ -9,7 +9,7 @@ import secrets
 import uuid
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 from torch import Tensor
 
 from metarl.errors import InputError
@@ -21,12 +21,13 @@ from metarl.serving.events import Events
 from metarl.serving.live_task import LiveTask, Pending, end_of
 from metarl.serving.messages import Action, ExecuteTask, Feedback, NewTask, Outcome, Recorded, TaskState, TaskSummary
 from metarl.serving.metrics import Metrics
-from metarl.serving.models import Round, Task
+from metarl.serving.models import TASKS, Round, Task
 from metarl.serving.open_tasks import OpenTasks
 from metarl.serving.problems import BadRequest, OutOfOrder, Unknown
 from metarl.serving.served import Served
+from metarl.serving.statements import add
 
-ADD_TASK = insert(Task)
+ADD_TASK = add(TASKS)
 
 
 class Service:
@@ -107,7 +108,7 @@ class Service:
         async with self._open.closed(task):
             if not await self.database.read(lambda connection: catalogue.is_task(connection, task)):
                 raise _unknown(task)
-            await self.database.write(*stored.remove(task))
+            await self.database.write(*stored.remove_task(task))
         self.events.publish("deleted", task=task)
 
     async def execute(self, asked: ExecuteTask) -> Action:

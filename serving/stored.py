@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sqlalchemy import ClauseElement, Connection, Row, delete, insert, select, update
-from sqlalchemy import bindparam as given
+from sqlalchemy import Connection, Row, select
 from sqlmodel import col
 from tensordict import TensorDict
 from torch import Tensor
@@ -14,31 +13,16 @@ from metarl.numerics.distributions import Distribution
 from metarl.rollouts.rollout import Episode, Rollout
 from metarl.sampling.episodes import rollout_of_steps
 from metarl.sampling.joint_acting import Choice
-from metarl.serving.database import Write
-from metarl.serving.models import STEPS, Round, Step, Task
+from metarl.serving.models import ROUNDS, STEPS, TASKS, Round, Step
 from metarl.serving.served import Form, Served, to_bytes
+from metarl.serving.statements import Write, add, change, remove
 
 FLAG, REWARD = Form((), torch.bool), Form((), torch.float32)
-ADD_ROUND: ClauseElement = insert(Round)
-ADD_STEP: ClauseElement = insert(Step)
+ADD_ROUND, ADD_STEP = add(ROUNDS), add(STEPS)
 OUTCOME = ("rewards", "terminated", "truncated", "next_observations")
-END_STEP: ClauseElement = (
-    update(Step)
-    .where(col(Step.task) == given("of"), col(Step.round) == given("at"), col(Step.number) == given("which"))
-    .values({name: given(f"new_{name}") for name in OUTCOME})
-)
-END = ("returns", "steps", "length", "adapts")
-END_ROUND: ClauseElement = (
-    update(Round)
-    .where(col(Round.task) == given("of"), col(Round.number) == given("at"))
-    .values({name: given(f"new_{name}") for name in END})
-)
-
-REMOVE: tuple[ClauseElement, ...] = (
-    delete(Step).where(col(Step.task) == given("of")),
-    delete(Round).where(col(Round.task) == given("of")),
-    delete(Task).where(col(Task.id) == given("of")),
-)
+END_STEP = change(STEPS, *OUTCOME)
+END_ROUND = change(ROUNDS, "returns", "steps", "length", "adapts")
+REMOVE = (remove(STEPS, "task"), remove(ROUNDS, "task"), remove(TASKS, "id"))
 
 
 def add_round(row: Round) -> Write:
@@ -56,13 +40,13 @@ def add_step(task: str, round: int, number: int, observations: Tensor, choice: C
 
 def end_step(task: str, round: int, number: int, outcome: Sequence[Tensor]) -> Write:
     """Return the write of a step's outcome: rewards, terminated, truncated, next observations, each ``[1, E, ...]``."""
-    values = {f"new_{name}": to_bytes(value) for name, value in zip(OUTCOME, outcome, strict=True)}
-    return END_STEP, {"of": task, "at": round, "which": number, **values}
+    values = {name: to_bytes(value) for name, value in zip(OUTCOME, outcome, strict=True)}
+    return END_STEP, {"task": task, "round": round, "number": number, **values}
 
 
 def end_round(row: Round) -> Write:
     """Return the write of a round's end."""
-    return END_ROUND, {"of": row.task, "at": row.number, **{f"new_{name}": getattr(row, name) for name in END}}
+    return END_ROUND, row.model_dump()
 
 
 def recorded_steps(task: str, round: int, episode: Episode) -> list[Write]:
@@ -83,9 +67,9 @@ def recorded_steps(task: str, round: int, episode: Episode) -> list[Write]:
     return writes
 
 
-def remove(task: str) -> list[Write]:
+def remove_task(task: str) -> list[Write]:
     """Return the writes that delete a task with all of its rounds."""
-    return [(statement, {"of": task}) for statement in REMOVE]
+    return [(statement, {"task": task, "id": task}) for statement in REMOVE]
 
 
 def read_steps(connection: Connection, task: str, rounds: Sequence[int]) -> dict[int, list[Row[Any]]]:

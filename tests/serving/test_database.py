@@ -11,7 +11,7 @@ import pytest
 import torch
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import create_engine, text
 
 from benchmarks.served_process import free_port
 from metarl.errors import InputError, RunError
@@ -22,6 +22,7 @@ from metarl.serving import stored
 from metarl.serving.database import Database
 from metarl.serving.models import METADATA, Round, Task
 from metarl.serving.server import load_served, open_database
+from metarl.serving.service import ADD_TASK
 from tests.serving.serving import UNKNOWN, Server, lived, other, same, served
 from tests.serving.test_rebuilding import make_env
 
@@ -103,7 +104,7 @@ def test_steps_with_and_without_an_outcome_share_a_commit(any_url: str, order: i
     begun = stored.add_step(task.id, 0, 1, one, Choice(one, DiagonalGaussian(one, one), one))
     database = Database(any_url)
     try:
-        database.write_now((insert(Task), task.model_dump()), stored.add_round(row))
+        database.write_now((ADD_TASK, task.model_dump()), stored.add_round(row))
         database.write_now(*[*recorded, begun][::order])
         steps = database.read_now(lambda found: stored.read_steps(found, task.id, [0]))[0]
         assert [step.rewards is None for step in steps] == [False, True]
@@ -121,7 +122,7 @@ def test_migrations_make_the_tables_of_the_models(any_url: str) -> None:
 
 def test_a_database_of_a_newer_metarl_is_refused(any_url: str) -> None:
     database = Database(any_url)
-    database.write_now((text("UPDATE alembic_version SET version_num = '9999'"), {}))
+    database.read_now(lambda found: found.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     database.close()
     with pytest.raises(InputError, match="cannot be used: a newer metarl made it; take that one, or another"):
         Database(any_url)
