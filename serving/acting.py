@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metarl.sampling.episodes import RunningEpisodes
 from metarl.sampling.joint_acting import Choice, act_together
+from metarl.sampling.open_episodes import OpenEpisodes
 from metarl.serving.metrics import Metrics
 from metarl.serving.served import Served
 
@@ -22,7 +22,7 @@ QUICK = 0.005
 
 @dataclass
 class _Asked:
-    running: RunningEpisodes
+    running: OpenEpisodes
     observations: Tensor
     answer: "asyncio.Future[Choice]"
 
@@ -48,7 +48,7 @@ class Acting:
         self._waiting: list[_Asked] = []
         self._busy = False
 
-    async def choose(self, running: RunningEpisodes, observations: Tensor) -> Choice:
+    async def choose(self, running: OpenEpisodes, observations: Tensor) -> Choice:
         """Choose actions in the running episodes of a task, at observations ``[1, E, *observation]``."""
         loop = asyncio.get_running_loop()
         asked = _Asked(running, observations, loop.create_future())

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -17,14 +19,15 @@ from metarl.devices.graphs import tensors_of
 from metarl.errors import MetarlError
 from metarl.rollouts.rollout import Rollout
 from metarl.run.recorded import side_by_side
-from metarl.sampling.episodes import RunningEpisodes, join_episodes
+from metarl.sampling.episodes import join_episodes
 from metarl.sampling.joint_acting import Choice, act_again
+from metarl.sampling.open_episodes import OpenEpisodes
 from metarl.sampling.session import Session
 from metarl.seeding import derive_seed
 from metarl.serving.messages import Outcome
 from metarl.serving.models import Round, Task
 from metarl.serving.served import Served
-from metarl.serving.stored import choice_of, next_observations_of, observations_of, outcome_of
+from metarl.serving.stored import choice_of, observations_of, outcome_of
 
 
 @dataclass
@@ -47,6 +50,7 @@ class LiveTask:
         since: numbers of the complete rounds since the last adaptation.
         begun: the row of the round that is running.
         running: its episodes, None before its first action.
+        alive: bool ``[E]``, which of them have not ended.
         pending: the choice that waits for its outcome.
         seen: what was observed after the last step, ``[1, E, *observation]``.
         outcome: what the last feedback changed.
@@ -60,7 +64,8 @@ class LiveTask:
         self.round, self.step, self.adaptations = 0, 0, 0
         self.since: list[int] = []
         self.begun: Round | None = None
-        self.running: RunningEpisodes | None = None
+        self.running: OpenEpisodes | None = None
+        self.alive = np.ones(self.episodes, np.bool_)
         self.pending: Pending | None = None
         self.seen: Tensor | None = None
         self.outcome: Outcome | None = None
@@ -82,14 +87,23 @@ class LiveTask:
         self._open(row)
         return row
 
-    def record(self, rewards: Tensor, terminated: Tensor, truncated: Tensor, after: Tensor) -> Rollout | None:
-        """Take in the outcome of the pending choice, tensors ``[1, E, ...]``; return the round if it is complete."""
+    def record(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, after: np.ndarray) -> bool:
+        """Take in the outcome of the pending choice, arrays ``[E, ...]``; return whether the round is complete."""
         assert self.running is not None
-        self.running.record(after, rewards, terminated, truncated)
-        self.pending, self.seen = None, after
+        ended = (terminated | truncated) & self.alive
+        self.running.observe(self.served.tensor(rewards), self.served.tensor(ended))
+        self.alive = self.alive & ~ended
+        self._rewards.append(rewards)
+        self._ended.append(ended)
+        self.pending, self.seen = None, self.served.tensor(after)
         self.outcome = self._outcome(self.step)
         self.step += 1
-        return self.running.rollout(self.parameters) if self.running.over() else None
+        return not self.alive.any()
+
+    def end(self) -> Round:
+        """Return the row of the round, which is complete."""
+        assert self.begun is not None
+        return end_of(self.begun, np.stack(self._rewards, -1), np.stack(self._ended, -1), self.due())
 
     def complete(self, row: Round) -> bool:
         """End the round, of which this is the row; return whether the learner is to adapt."""
@@ -135,13 +149,24 @@ class LiveTask:
             in_env = act_again(learner, self.running, seen, actions, distribution, width)
             self.pending = Pending(seen, Choice(actions, distribution, in_env))
             if step.rewards is not None:
-                after = next_observations_of(self.served, self.episodes, step)
-                self.record(*outcome_of(self.served, self.episodes, step), after)
+                self.record(*outcome_of(self.served, self.episodes, step))
 
     def _open(self, row: Round) -> None:
-        # In a copy, so that the session has no round of its own to learn from: the database has them.
-        self.begun, self.running = row, copy.copy(self.session).open(row.seed, row.deterministic)
-        self.step = 0
+        # Not by the session, which would have a round of its own to learn from: the database has them.
+        served, known = self.served, self.session
+        self.running = OpenEpisodes(
+            served.learner,
+            known.state,
+            served.action_space,
+            known.shard,
+            self.episodes,
+            row.seed,
+            row.deterministic,
+            served.device,
+        )
+        self.begun, self.alive, self.step = row, np.ones(self.episodes, np.bool_), 0
+        self._rewards: list[np.ndarray] = []
+        self._ended: list[np.ndarray] = []
 
     def _outcome(self, step: int, returns: list[float] | None = None) -> Outcome:
         return Outcome(
@@ -164,8 +189,16 @@ def _pooled(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [join_episodes(rollouts) if known else side_by_side(rollouts)]
 
 
-def end_of(begun: Round, rollout: Rollout, adapts: bool) -> Round:
-    """Return the row of a round that is complete."""
-    returns = json.dumps(rollout.episode_returns()[0].tolist())
-    known = {"returns": returns, "steps": rollout.env_steps, "length": rollout.rewards.shape[2], "adapts": adapts}
-    return Round(**begun.model_dump() | known)
+def end_of(begun: Round, rewards: np.ndarray, ended: np.ndarray, adapts: bool) -> Round:
+    """Return the row of a round that is complete.
+
+    Args:
+        begun: its row so far.
+        rewards: float32 ``[E, T]``.
+        ended: bool ``[E, T]``, where an episode has ended.
+        adapts: whether the learner adapts after it.
+    """
+    inside = np.cumsum(ended, -1) - ended == 0  # no end before this step
+    returns = torch.from_numpy(rewards * inside).sum(-1)  # which rounds as a rollout's returns
+    known = {"returns": json.dumps(returns.tolist()), "steps": int(inside.sum()), "length": rewards.shape[1]}
+    return Round(**begun.model_dump() | known | {"adapts": adapts})

@@ -1,10 +1,8 @@
 """What a request says, checked against what its task waits for; nothing is changed here."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from metarl.families.spaces import is_bounded_box
 from metarl.rollouts.rollout import Episode
 from metarl.serving import arrays
 from metarl.serving.live_task import LiveTask
@@ -30,14 +28,14 @@ def observation(served: Served, live: LiveTask, asked: ExecuteTask) -> Tensor:
         assert known is not None
         return known
     given = arrays.observations(served.observation_space, "observation", asked.observation, live.lead)
-    seen = _tensor(served, live, given)
+    seen = served.tensor(_rows(live, given))
     if known is not None and not bool((seen == known).all()):
         raise OutOfOrder("the episode goes on at another observation, the one that the last feedback gave")
     return seen
 
 
-def outcome(served: Served, live: LiveTask, given: Feedback) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return rewards, terminated, truncated and the next observations, each ``[1, E, ...]``.
+def outcome(served: Served, live: LiveTask, given: Feedback) -> list[np.ndarray]:
+    """Return rewards, terminated, truncated and the next observations, each ``[E, ...]``.
 
     Raises:
         BadRequest: when a value does not fit, or the episode would go on after the family's horizon.
@@ -51,11 +49,11 @@ def outcome(served: Served, live: LiveTask, given: Feedback) -> tuple[Tensor, Te
         arrays.flags("truncated", given.truncated, live.lead),
         arrays.observations(served.observation_space, "next_observation", given.next_observation, live.lead),
     )
-    rewards, terminated, truncated, after = (_tensor(served, live, part) for part in parts)
+    rewards, terminated, truncated, after = (_rows(live, part) for part in parts)
     horizon = served.family.horizon
-    if live.step + 1 >= horizon and bool((live.running.alive & ~(terminated | truncated)).any()):
+    if live.step + 1 >= horizon and (live.alive & ~(terminated | truncated)).any():
         raise BadRequest(f"step {live.step} is the last of the family's horizon of {horizon}: set truncated there")
-    return rewards, terminated, truncated, after
+    return [rewards, terminated, truncated, after]
 
 
 def recorded_episode(served: Served, live: LiveTask, recorded: Recorded) -> Episode:
@@ -83,9 +81,9 @@ def recorded_episode(served: Served, live: LiveTask, recorded: Recorded) -> Epis
     return Episode(seen, actions, rewards, recorded.terminated)
 
 
-def _tensor(served: Served, live: LiveTask, values: np.ndarray) -> Tensor:
-    """Return values of a task's episodes side by side, ``[1, E, ...]``."""
-    return torch.from_numpy(values.reshape(1, live.episodes, *values.shape[len(live.lead) :])).to(served.device)
+def _rows(live: LiveTask, values: np.ndarray) -> np.ndarray:
+    """Return values of a task's episodes side by side, ``[E, ...]``."""
+    return values if live.lead else values[None]
 
 
 def was_taken(live: LiveTask, given: Feedback) -> bool:
@@ -110,8 +108,8 @@ def was_taken(live: LiveTask, given: Feedback) -> bool:
 def env_action(served: Served, live: LiveTask) -> object:
     """Return the pending actions as the env takes them, for JSON."""
     assert live.pending is not None
-    space, actions = served.action_space, live.pending.choice.env_actions[0].cpu().numpy()
-    if is_bounded_box(space):
-        actions = actions.clip(space.low, space.high)  # type: ignore[attr-defined]  # scaling may miss by a rounding
-    ready = actions.astype(space.dtype)
+    actions = live.pending.choice.env_actions[0].numpy(force=True)
+    if served.bounds is not None:  # which scaling may miss by a rounding
+        actions = np.minimum(np.maximum(actions, served.bounds[0]), served.bounds[1])
+    ready = actions.astype(served.action_space.dtype, copy=False)
     return (ready if live.lead else ready[0]).tolist()

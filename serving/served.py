@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.families.family import TaskFamily
+from metarl.families.spaces import is_bounded_box
 from metarl.learning.learner import Learner
 from metarl.numerics.distributions import Distribution
 from metarl.run.config import TrainConfig
@@ -60,7 +61,7 @@ class Served:
     checkpoint: str
     iteration: int
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the learner is."""
         return torch.device(self.config.run.device)
@@ -74,6 +75,16 @@ class Served:
     def action_space(self) -> spaces.Space[Any]:
         """The family's."""
         return self.family.action_space
+
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The least and the largest action; None if there are none."""
+        space = self.action_space
+        return (space.low, space.high) if isinstance(space, spaces.Box) and is_bounded_box(space) else None
+
+    def tensor(self, values: np.ndarray) -> Tensor:
+        """Return values of a task's episodes ``[E, ...]`` as ``[1, E, ...]`` on the device."""
+        return torch.from_numpy(values[None]).to(self.device)
 
     @property
     def adapt_after(self) -> int:
@@ -136,7 +147,6 @@ class Served:
         return sample.to(self.device, self.observation.dtype)
 
 
-def to_bytes(tensor: Any) -> bytes:
+def to_bytes(tensor: Tensor) -> bytes:
     """Return the numbers of a tensor one after the other."""
-    raw: bytes = np.ascontiguousarray(torch.as_tensor(tensor).detach().cpu().numpy()).tobytes()
-    return raw
+    return tensor.numpy(force=True).tobytes()

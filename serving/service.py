@@ -9,11 +9,11 @@ import secrets
 import uuid
 from datetime import UTC, datetime
 
+import numpy as np
 from sqlalchemy import Connection
 from torch import Tensor
 
 from metarl.errors import InputError
-from metarl.rollouts.rollout import Rollout
 from metarl.serving import catalogue, requests, stored
 from metarl.serving.acting import Acting, torch_thread
 from metarl.serving.database import Database
@@ -150,7 +150,7 @@ class Service:
             writes.append(stored.add_round(live.start(asked.seed, bool(asked.deterministic))))
         assert live.running is not None
         choice = await self._acting.choose(live.running, seen)
-        if not choice.actions.isfinite().all():
+        if not np.isfinite(choice.actions.numpy(force=True)).all():
             self._open.forget(asked.task)
             raise BadRequest("the policy has no finite action for this observation; its numbers are too large")
         live.pending = Pending(seen, choice)
@@ -161,20 +161,19 @@ class Service:
         if live.pending is None:
             raise OutOfOrder("no action waits for its outcome: ask POST /execute_task for one first")
         outcome = requests.outcome(self.served, live, given)
-        writes = [stored.end_step(given.task, live.round, live.step, outcome)]
-        whole = live.record(*outcome)
-        if whole is None:
-            await self.database.write(*writes)
+        ended = stored.end_step(given.task, live.round, live.step, outcome)
+        if not live.record(*outcome):
+            await self.database.write(ended)
             return
-        assert live.begun is not None
-        row = end_of(live.begun, whole, live.due())
-        await self.database.write(*writes, stored.end_round(row))
+        row = live.end()
+        await self.database.write(ended, stored.end_round(row))
         await self._complete(live, row)
 
     async def _add(self, live: LiveTask, recorded: Recorded) -> None:
         episode = requests.recorded_episode(self.served, live, recorded)
         begun = Round(task=live.task.id, number=live.round, seed=0, deterministic=False, recorded=True)
-        row = end_of(begun, Rollout.from_episodes([[episode]]), live.due())
+        last = np.arange(len(episode.rewards)) == len(episode.rewards) - 1
+        row = end_of(begun, episode.rewards[None], last[None], live.due())
         await self.database.write(stored.add_round(row), *stored.recorded_steps(live.task.id, live.round, episode))
         await self._complete(live, row)
 

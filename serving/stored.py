@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sqlalchemy import Connection, Row, select
 from sqlmodel import col
@@ -38,9 +39,9 @@ def add_step(task: str, round: int, number: int, observations: Tensor, choice: C
     return ADD_STEP, {**values, "actions": to_bytes(choice.actions), "distribution": b"".join(parts)}
 
 
-def end_step(task: str, round: int, number: int, outcome: Sequence[Tensor]) -> Write:
-    """Return the write of a step's outcome: rewards, terminated, truncated, next observations, each ``[1, E, ...]``."""
-    values = {name: to_bytes(value) for name, value in zip(OUTCOME, outcome, strict=True)}
+def end_step(task: str, round: int, number: int, outcome: Sequence[np.ndarray]) -> Write:
+    """Return the write of a step's outcome: rewards, terminated, truncated, next observations, each ``[E, ...]``."""
+    values = {name: value.tobytes() for name, value in zip(OUTCOME, outcome, strict=True)}
     return END_STEP, {"task": task, "round": round, "number": number, **values}
 
 
@@ -62,7 +63,7 @@ def recorded_steps(task: str, round: int, episode: Episode) -> list[Write]:
             "truncated": number == last and not episode.terminated,
             "next_observations": episode.observations[number + 1],
         }
-        row = {name: to_bytes(value) for name, value in values.items()}
+        row = {name: np.asarray(value).tobytes() for name, value in values.items()}
         writes.append((ADD_STEP, {"task": task, "round": round, "number": number, "distribution": None, **row}))
     return writes
 
@@ -86,11 +87,6 @@ def observations_of(served: Served, episodes: int, step: Any) -> Tensor:
     return served.observation.read([step.observations], episodes)[:, :, 0].to(served.device)
 
 
-def next_observations_of(served: Served, episodes: int, step: Any) -> Tensor:
-    """Return the observations after a step, ``[1, E, *observation]``."""
-    return served.observation.read([step.next_observations], episodes)[:, :, 0].to(served.device)
-
-
 def choice_of(served: Served, episodes: int, step: Any) -> tuple[Tensor, Distribution]:
     """Return the actions of a step and their distribution, tensors ``[1, E, ...]``."""
     actions = served.action.read([step.actions], episodes)[:, :, 0].to(served.device)
@@ -99,14 +95,12 @@ def choice_of(served: Served, episodes: int, step: Any) -> tuple[Tensor, Distrib
     return actions, kind(*parts)
 
 
-def outcome_of(served: Served, episodes: int, step: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rewards, terminated and truncated of a step, each ``[1, E]``."""
-    forms = (REWARD, FLAG, FLAG)
-    rows = (step.rewards, step.terminated, step.truncated)
-    first, second, third = (
-        form.read([row], episodes)[:, :, 0].to(served.device) for form, row in zip(forms, rows, strict=True)
-    )
-    return first, second, third
+def outcome_of(served: Served, episodes: int, step: Any) -> list[np.ndarray]:
+    """Return what came of a step: rewards, terminated, truncated and next observations, each ``[E, ...]``."""
+    forms = (REWARD, FLAG, FLAG, served.observation)
+    return [
+        form.read([getattr(step, name)], episodes)[0, :, 0].numpy() for name, form in zip(OUTCOME, forms, strict=True)
+    ]
 
 
 def rollout_of(served: Served, tasks: TensorDict, episodes: int, steps: Sequence[Any]) -> Rollout:

@@ -13,12 +13,11 @@ from torch import Tensor
 from metarl.devices.graphs import copy_of, form_of, tensors_of
 from metarl.devices.processes import Shard
 from metarl.devices.transfer import reading_is_free
-from metarl.families.spaces import unit_scale
 from metarl.learning.learner import Actor
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.noise import renewed
 from metarl.rollouts.rollout import Rollout, join_steps
-from metarl.seeding import generator
+from metarl.sampling.open_episodes import OpenEpisodes
 
 # Fields of a rollout that have an entry for every step, besides the distribution.
 PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "valid", "log_probs")
@@ -26,27 +25,18 @@ PER_STEP = ("observations", "actions", "rewards", "terminated", "truncated", "va
 OF_THE_FAMILY = ("success", "best_actions")
 
 
-class RunningEpisodes:
-    """N x E episodes that start together and end independently; rows whose episode has ended idle.
+class RunningEpisodes(OpenEpisodes):
+    """N x E episodes that start together, end independently and are recorded; rows whose episode has ended idle.
 
     Everything is on one device. On CUDA neither ``act`` nor ``record`` synchronises, and from the second step on both
     work in place, so that a graph can capture them; ``step`` is then a tensor.
 
     Attributes:
-        working: the actor's open state.
-        noise: generator of the actions.
         step: number of steps recorded.
         alive: bool ``[N, E]``, whether an episode is still running.
 
     Args:
-        actor: chooses the actions.
-        state: the actor's state for each task, stacked ``[N]``.
-        action_space: action space of one environment.
-        shard: the N tasks among those of all processes.
-        episodes: E.
-        seed: seed of all randomness except the environments'.
-        deterministic: take the mode of the policy instead of sampling.
-        device: device of all tensors.
+        actor: as in ``OpenEpisodes``, like all others but the last.
         capacity: number of steps to allocate; grows when more are recorded.
     """
 
@@ -62,17 +52,13 @@ class RunningEpisodes:
         device: torch.device,
         capacity: int,
     ) -> None:
-        self.noise = shard.generator(generator(seed, "actions", device=device))
-        self.working = actor.open(state, episodes, self.noise, deterministic)
+        super().__init__(actor, state, action_space, shard, episodes, seed, deterministic, device)
         self.step: int | Tensor = 0
         self._shard = shard
         self.alive = torch.ones(shard.stop - shard.start, episodes, dtype=torch.bool, device=device)
-        self.capturable, self.deterministic = actor.capturable, deterministic
-        self._actor, self._device, self._capacity = actor, device, capacity
-        self._to_env = unit_scale(action_space, device)
+        self.capturable, self._capacity = actor.capturable, capacity
         self._tensors: dict[str, Tensor] = {}
         self._distribution: type[Distribution]
-        self._actions: Tensor
         self._final: Tensor | None = None
         self._finished = False
 
@@ -82,13 +68,13 @@ class RunningEpisodes:
         return self.take(observations, *self._actor.act(self.working, observations, self.noise, self.deterministic))
 
     def take(self, observations: Tensor, actions: Tensor, distribution: Distribution) -> Tensor:
-        """Record actions ``[N, E, *action]`` that were chosen from a distribution; return them as ``act`` does."""
+        """Take and record actions ``[N, E, *action]``; return them in the environments' units."""
         self._put("observations", observations)
         self._put("actions", actions)
         for index, tensor in enumerate(distribution.tensors()):
             self._put(f"distribution_{index}", tensor.expand(*self.alive.shape, *tensor.shape[2:]))
-        self._distribution, self._actions = type(distribution), actions
-        return self._to_env(actions)
+        self._distribution = type(distribution)
+        return super().take(observations, actions, distribution)
 
     @torch.no_grad()
     def record(
@@ -109,7 +95,7 @@ class RunningEpisodes:
             known: what else the family says of the step, ``[N, E, ...]``; see ``OF_THE_FAMILY``.
         """
         ended = (terminated | truncated) & self.alive
-        self._actor.observe(self.working, self._actions, rewards, ended)
+        self.observe(rewards, ended)
         outcome = {"rewards": rewards, "terminated": terminated, "truncated": truncated, **known}
         for name, value in outcome.items():
             self._put(name, value)

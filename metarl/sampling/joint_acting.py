@@ -18,7 +18,7 @@ from torch import Tensor
 from metarl.devices.graphs import form_of, tensors_of
 from metarl.learning.learner import Learner
 from metarl.numerics.distributions import Distribution
-from metarl.sampling.episodes import RunningEpisodes
+from metarl.sampling.open_episodes import OpenEpisodes
 
 WIDTH = 16
 
@@ -40,17 +40,18 @@ class Choice:
 
 @torch.no_grad()
 def act_together(
-    learner: Learner, running: Sequence[RunningEpisodes], observations: Sequence[Tensor], width: int = WIDTH
+    learner: Learner, running: Sequence[OpenEpisodes], observations: Sequence[Tensor], width: int = WIDTH
 ) -> list[Choice]:
     """Choose actions in the running episodes of several tasks, each a session of its own.
 
     Args:
         learner: that all of them act by.
-        running: the episodes of one task each, from ``Session.open``.
+        running: the open episodes of one task each.
         observations: ``[1, E, *observation]`` for each.
         width: rows of a forward pass; 1 acts in one task after the other.
     """
-    distributions = _distributions(learner, [each.working for each in running], observations, width)
+    working, forms = [each.working for each in running], [each.form for each in running]
+    distributions = _distributions(learner, working, forms, observations, width)
     choices = []
     for each, seen, distribution in zip(running, observations, distributions, strict=True):
         actions = distribution.mode() if each.deterministic else distribution.sample(each.noise)
@@ -61,7 +62,7 @@ def act_together(
 @torch.no_grad()
 def act_again(
     learner: Learner,
-    running: RunningEpisodes,
+    running: OpenEpisodes,
     observations: Tensor,
     actions: Tensor,
     distribution: Distribution,
@@ -71,7 +72,7 @@ def act_again(
 
     What acting changes besides is as it was: a memory has read the observations, and the noise was drawn.
     """
-    (again,) = _distributions(learner, [running.working], [observations], width)
+    (again,) = _distributions(learner, [running.working], [running.form], [observations], width)
     if not running.deterministic:
         again.sample(running.noise)
     return running.take(observations, actions, distribution)
@@ -91,7 +92,7 @@ def rows_agree(learner: Learner, observations: Tensor) -> bool:
         noises = [torch.Generator(observations.device).manual_seed(0) for _ in range(WIDTH)]
         working = [learner.open(learner.begin(1), 1, noise) for noise in noises]
         seen = list(observations.roll(turn, 0)[:, None, None])
-        found = _distributions(learner, working, seen, WIDTH)
+        found = _distributions(learner, working, list(map(form_of, working)), seen, WIDTH)
         rows = [[*each.tensors(), *tensors_of(state)] for each, state in zip(found, working, strict=True)]
         outcomes.append(rows[turn:] + rows[:turn])
     return all(
@@ -103,13 +104,13 @@ def rows_agree(learner: Learner, observations: Tensor) -> bool:
 
 
 def _distributions(
-    learner: Learner, working: Sequence[Any], observations: Sequence[Tensor], width: int
+    learner: Learner, working: Sequence[Any], forms: Sequence[Any], observations: Sequence[Tensor], width: int
 ) -> list[Distribution]:
-    """Return the distribution in each of the open states, which take in the observations."""
+    """Return the distribution in each of the open states, of these forms, which take in the observations."""
     if width == 1 or not learner.capturable:
         return [learner.action_distribution(*each) for each in zip(working, observations, strict=True)]
     found: dict[int, Distribution] = {}
-    for numbers in _alike(working, observations):
+    for numbers in _alike(forms, observations):
         for start in range(0, len(numbers), width):
             chosen = numbers[start : start + width]
             rows = chosen + [chosen[0]] * (width - len(chosen))
@@ -124,11 +125,11 @@ def _distributions(
     return [found[row] for row in range(len(working))]
 
 
-def _alike(working: Sequence[Any], observations: Sequence[Tensor]) -> list[list[int]]:
+def _alike(forms: Sequence[Any], observations: Sequence[Tensor]) -> list[list[int]]:
     """Return the numbers of the open states that can be joined, group by group."""
     groups: dict[Any, list[int]] = {}
-    for number, (state, seen) in enumerate(zip(working, observations, strict=True)):
-        groups.setdefault((form_of(state), seen.shape), []).append(number)
+    for number, (form, seen) in enumerate(zip(forms, observations, strict=True)):
+        groups.setdefault((form, seen.shape), []).append(number)
     return list(groups.values())
 
 
