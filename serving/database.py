@@ -32,6 +32,7 @@ LOCK = 5_873_210_411
 PRAGMAS = ("busy_timeout=0", "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 OTHER = "another server uses it; stop that one, or give this one another --database"
 Value = TypeVar("Value")
+Query = Callable[[Connection], Any]
 # Rows of a statement; more take several. Powers of two, so that there are few statements to prepare.
 SIZES = (64, 32, 16, 8, 4, 2, 1)
 
@@ -49,7 +50,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = url
         self._engine, self._file = _engine(url)
-        self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
+        self._gathered: list[_Work] = []
         self._connection: Connection | None = None
         self._prepared: dict[tuple[Statement, int], tuple[str, Sequence[str]]] = {}
         self._thread = threading.Thread(target=self._serve, name="database", daemon=True)
@@ -71,7 +73,7 @@ class Database:
         Raises:
             NotStored: when they are not.
         """
-        await self._submit(_Work(writes, None, asyncio.get_running_loop().create_future()))
+        await self._gather(writes, None)
 
     async def read(self, query: Callable[[Connection], Value]) -> Value:
         """Return what a query finds.
@@ -79,16 +81,16 @@ class Database:
         Raises:
             NotStored: when the database cannot be read.
         """
-        found: Value = await self._submit(_Work((), query, asyncio.get_running_loop().create_future()))
+        found: Value = await self._gather((), query)
         return found
 
     def write_now(self, *writes: Write) -> None:
         """Write rows, for threads without an event loop; as ``write``."""
-        self._submit(_Work(writes, None, Future())).result()
+        self._queue(writes, None)
 
     def read_now(self, query: Callable[[Connection], Value]) -> Value:
         """Return what a query finds, for threads without an event loop; as ``read``."""
-        found: Value = self._submit(_Work((), query, Future())).result()
+        found: Value = self._queue((), query)
         return found
 
     def close(self) -> None:
@@ -97,17 +99,31 @@ class Database:
         self._thread.join()
         self._engine.dispose()
 
-    def _submit(self, work: "_Work") -> Any:
-        """Queue a work; return its future, of asyncio's or of threads."""
-        self._waiting.put(work)
-        return work.done
+    def _queue(self, writes: tuple[Write, ...], query: Query | None) -> Any:
+        """Queue a work, and wait for its outcome."""
+        done: Future[Any] = Future()
+        self._waiting.put([_Work(writes, query, done)])
+        return done.result()
+
+    def _gather(self, writes: tuple[Write, ...], query: Query | None) -> "asyncio.Future[Any]":
+        """Queue a work with all others of this turn of the event loop; return its future."""
+        loop = asyncio.get_running_loop()
+        if not self._gathered:
+            loop.call_soon(self._send)
+        done = loop.create_future()
+        self._gathered.append(_Work(writes, query, done))
+        return done
+
+    def _send(self) -> None:
+        works, self._gathered = self._gathered, []
+        self._waiting.put(works)
 
     def _serve(self) -> None:
         while True:
             batch = [self._waiting.get()]
             while not self._waiting.empty():
                 batch.append(self._waiting.get())
-            works = [work for work in batch if work is not None]
+            works = [work for part in batch if part is not None for work in part]
             outcomes: list[Any]
             try:
                 outcomes = self._commit(works)
@@ -125,13 +141,14 @@ class Database:
             self._file.check()
         connection = self._connected()
         with connection.begin():
+            cursor = connection.connection.cursor()  # the driver's: SQLAlchemy's takes longer than the statement
             rows: dict[Statement, list[Mapping[str, Any]]] = {}
             for statement, values in (write for work in works for write in work.writes):
                 rows.setdefault(statement, []).append(values)
             for statement, together in rows.items():
                 for part in _parts(together):
                     sql, names = self._prepare(statement, len(part))
-                    connection.exec_driver_sql(sql, tuple(values.get(name) for values in part for name in names))
+                    cursor.execute(sql, [values.get(name) for values in part for name in names])
             return [None if work.query is None else work.query(connection) for work in works]
 
     def _prepare(self, statement: Statement, rows: int) -> tuple[str, Sequence[str]]:
@@ -187,10 +204,7 @@ class _Work:
     """Rows to write or a query, and the future of its outcome."""
 
     def __init__(
-        self,
-        writes: tuple[Write, ...],
-        query: Callable[[Connection], Any] | None,
-        done: "Future[Any] | asyncio.Future[Any]",
+        self, writes: tuple[Write, ...], query: Query | None, done: "Future[Any] | asyncio.Future[Any]"
     ) -> None:
         self.writes, self.query, self.done = writes, query, done
 
@@ -253,8 +267,13 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # by itself the driver begins a transaction before some statements only
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.connection.cursor().execute("BEGIN")
 
     return engine, _File(Path(str(engine.url.database)))
 

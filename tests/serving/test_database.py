@@ -21,6 +21,7 @@ from metarl.sampling.joint_acting import Choice
 from metarl.serving import stored
 from metarl.serving.database import Database
 from metarl.serving.models import METADATA, Round, Task
+from metarl.serving.problems import NotStored
 from metarl.serving.server import load_served, open_database
 from metarl.serving.service import ADD_TASK
 from tests.serving.serving import UNKNOWN, Server, lived, other, same, served
@@ -220,3 +221,20 @@ def test_postgresql_may_go_and_come_back(maml: str, postgres: Postgres, url: str
             task.feedback(reward, False, number == len(expected) - 1, after)
             observation = after
         assert task.state()["history"][0]["steps"] == len(expected)
+
+
+def test_what_is_written_together_is_there_as_a_whole_or_not_at_all(any_url: str) -> None:
+    task = Task(id="1" * 32, created="", description="", adapt_after=1, seed=0)
+    row = Round(task=task.id, number=0, seed=0, deterministic=False, recorded=False)
+    one = torch.zeros(1, 1, 1)
+    outcome = [np.zeros(1, np.float32), np.zeros(1, np.bool_), np.ones(1, np.bool_), np.zeros((1, 1), np.float32)]
+    database = Database(any_url)
+    try:
+        begun = stored.add_step(task.id, 0, 0, one, Choice(one, DiagonalGaussian(one, one), one))
+        database.write_now((ADD_TASK, task.model_dump()), stored.add_round(row), begun)
+        with pytest.raises(NotStored):
+            database.write_now(stored.end_step(task.id, 0, 0, outcome), stored.add_round(row))
+        (step,) = database.read_now(lambda found: stored.read_steps(found, task.id, [0]))[0]
+        assert step.rewards is None
+    finally:
+        database.close()
