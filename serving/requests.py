@@ -108,7 +108,7 @@ def was_taken(live: LiveTask, given: Feedback) -> bool:
 def env_action(served: Served, live: LiveTask) -> object:
     """Return the pending actions as the env takes them, for JSON."""
     assert live.pending is not None
-    actions = live.pending.choice.env_actions[0].numpy(force=True)
+    actions = live.pending.choice.env_actions.numpy(force=True)[0]
     if served.bounds is not None:  # which scaling may miss by a rounding
         actions = np.minimum(np.maximum(actions, served.bounds[0]), served.bounds[1])
     ready = actions.astype(served.action_space.dtype, copy=False)
