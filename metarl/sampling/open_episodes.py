@@ -61,6 +61,7 @@ class OpenEpisodes:
         self._actions = actions
         return self._to_env(actions)
 
+    @torch.no_grad()
     def observe(self, rewards: Tensor, ended: Tensor) -> None:
         """Let the actor see rewards ``[N, E]`` of the actions, and which episodes ended with them, bool ``[N, E]``."""
         self._actor.observe(self.working, self._actions, rewards, ended)

@@ -19,7 +19,7 @@ from metarl.numerics.distributions import DiagonalGaussian
 from metarl.rollouts.rollout import Episode
 from metarl.sampling.joint_acting import Choice
 from metarl.serving import stored
-from metarl.serving.database import Database
+from metarl.serving.database import SIZES, Database
 from metarl.serving.models import METADATA, Round, Task
 from metarl.serving.problems import NotStored
 from metarl.serving.server import load_served, open_database
@@ -100,15 +100,18 @@ def test_tasks_outlive_their_server(any_url: str, maml: str, url: str) -> None:
 def test_steps_with_and_without_an_outcome_share_a_commit(any_url: str, order: int) -> None:
     task = Task(id=UNKNOWN, created="", description="", adapt_after=1, seed=0)
     row = Round(task=task.id, number=0, seed=0, deterministic=False, recorded=True)
-    recorded = stored.recorded_steps(task.id, 0, Episode(np.zeros((2, 1)), np.zeros((1, 1)), np.ones(1), True))
+    steps = sum(SIZES) - 1  # with the other one, a statement of each size
+    episode = Episode(np.zeros((steps + 1, 1)), np.zeros((steps, 1)), np.arange(steps, dtype=np.float32), True)
+    recorded = stored.recorded_steps(task.id, 0, episode)
     one = torch.zeros(1, 1, 1)
-    begun = stored.add_step(task.id, 0, 1, one, Choice(one, DiagonalGaussian(one, one), one))
+    begun = stored.add_step(task.id, 0, steps, one, Choice(one, DiagonalGaussian(one, one), one))
     database = Database(any_url)
     try:
         database.write_now((ADD_TASK, task.model_dump()), stored.add_round(row))
         database.write_now(*[*recorded, begun][::order])
-        steps = database.read_now(lambda found: stored.read_steps(found, task.id, [0]))[0]
-        assert [step.rewards is None for step in steps] == [False, True]
+        *lived, last = database.read_now(lambda found: stored.read_steps(found, task.id, [0]))[0]
+        assert b"".join(step.rewards for step in lived) == episode.rewards.tobytes()
+        assert last.rewards is None
     finally:
         database.close()
 
