@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from tensordict import TensorDict
@@ -21,6 +21,7 @@ from metarl.agents.gradient.adaptation import (
     likelihood_ratio,
     mean_kl,
 )
+from metarl.agents.gradient.earlier_tasks import Continual, EarlierTasks, EarlierTasksConfig
 from metarl.families.family import TaskFamily
 from metarl.learning.policies import CONTEXT, PolicyKind, make_policy
 from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
@@ -62,7 +63,7 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
-class GradientConfig(PolicyConfig):
+class GradientConfig(EarlierTasksConfig, PolicyConfig):
     """Settings of a policy and of its adaptation by gradient steps."""
 
     inner_lr: float = 0.1
@@ -84,6 +85,7 @@ class GradientConfig(PolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_earlier_tasks()
         require_positive(self, "inner_lr")
         require_counts(self, "inner_steps", "context_size")
         require_unit(self, "later_lr_factor")
@@ -120,15 +122,18 @@ class GradientLearner(PolicyLearner):
 
     Attributes:
         params: the meta-parameters, un-stacked: the policy's, and the learned step sizes.
+        earlier: what is kept of earlier tasks in a stream of them.
     """
 
     config: GradientConfig
     metrics: ClassVar[Mapping[str, str]] = {"adaptation_kl": ADAPTATION_KL}
+    continual: ClassVar[Sequence[str]] = get_args(Continual)
 
     def __init__(self, family: TaskFamily, config: GradientConfig, seed: int, device: torch.device) -> None:
         self.config = config
         self.inner_steps = config.inner_steps
         self._advantages = Advantages()
+        self.earlier = EarlierTasks(config, seed, device)
         context = config.context_size if config.adapted == "context" else 0
         self.policy = make_policy(
             family.observation_space,
@@ -157,14 +162,16 @@ class GradientLearner(PolicyLearner):
         return Adapted(cast(TensorDict, params.detach()), state.steps + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the meta-parameters by name."""
-        return {"params": {key: value.cpu().clone() for key, value in self.params.items()}}
+        """Return the meta-parameters by name, and what is kept of earlier tasks."""
+        params = {key: value.cpu().clone() for key, value in self.params.items()}
+        return {"params": params, **self.earlier.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore meta-parameters, whose names and shapes must match the policy's."""
         self.params = TensorDict(
             {key: state["params"][key].to(value.device).view_as(value) for key, value in self.params.items()}
         )
+        self.earlier = self.earlier.restored(self, state)
 
     def episodes(self, rollout: Rollout) -> Episodes:
         """Return a rollout with its advantages."""
@@ -284,6 +291,7 @@ class AdamLearner(GradientLearner):
         self.updates = int(state["updates"])
         for key, value in self.params.items():
             value.copy_(state["params"][key].view_as(value))
+        self.earlier = self.earlier.restored(self, state)
         restore_moments(self._optimizer, state["moments"])
 
     def policy_at(self, params: TensorDict, episodes: Episodes) -> Distribution:

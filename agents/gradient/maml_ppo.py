@@ -112,7 +112,8 @@ class MamlPpo(AdamLearner):
         Raises:
             RunError: if the meta-gradient of an epoch is NaN or infinite; the learner is then unchanged.
         """
-        with restored_on_error(self, (), tensors(self.params), [self._optimizer]):
+        with restored_on_error(self, ("earlier",), tensors(self.params), [self._optimizer]):
+            self.earlier = self.earlier.met(self, rollouts)
             return self._ascend_epochs(rollouts)
 
     def _ascend_epochs(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
@@ -124,7 +125,7 @@ class MamlPpo(AdamLearner):
             params = leaf(self.params)
             objective, metrics = self._objective(params, support, query)
             terms.append(metrics)
-            norms.append(self.ascend(gradient(objective, params)))
+            norms.append(self.ascend(gradient(objective - self.earlier.penalty(self, params), params)))
         measured = {"adaptation_kl": moved, "objective_before": terms[0]["objective_last_epoch"], **terms[-1]}
         weight = sum(self.inner_kl_weights) / len(self.inner_kl_weights)
         used = {"clip_range": self.clip_range, "inner_kl_weight": weight}

@@ -18,6 +18,7 @@ from metarl.agents.gradient.gradient_learner import GradientConfig, GradientLear
 from metarl.devices.transfer import read
 from metarl.errors import RunError
 from metarl.learning.learner import register_learner
+from metarl.learning.rollback import restored_on_error
 from metarl.learning.trust_region import TrustRegionConfig, trust_region_step
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import flatten, gradient, leaf, tensors, unflatten
@@ -71,10 +72,16 @@ class MamlTrpo(GradientLearner):
         Raises:
             RunError: when the meta-gradient is NaN or infinite; the learner is then unchanged.
         """
+        with restored_on_error(self, ("earlier",), tensors(self.params), ()):
+            self.earlier = self.earlier.met(self, rollouts)
+            return self._ascend(rollouts)
+
+    def _ascend(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         *support, query = [self.episodes(rollout) for rollout in rollouts]
         moved = self.adaptation_kl(query.rollout)
         params = leaf(self.params)
         own = self.mean_over_tasks(surrogate(self._adapted_policy(params, support, query), query))
+        own = own - self.earlier.penalty(self, params)
         slope = self.processes.mean(flatten(gradient(own, params)).detach())
         found = read(
             {
@@ -95,7 +102,7 @@ class MamlTrpo(GradientLearner):
         step = trust_region_step(
             flatten(self.params),
             slope,
-            self.curvature(sampled[:-1], sampled[-1]),
+            self._curvature(sampled[:-1], sampled[-1]),
             lambda point: self._evaluate(point, support, query),
             objective,
             self.config.trust_region,
@@ -124,6 +131,15 @@ class MamlTrpo(GradientLearner):
             steps: mean number of steps of a task.
         """
         return max(self.config.curvature_fraction, min(1.0, self.config.curvature_steps / steps))
+
+    def _curvature(self, support: Sequence[Episodes], query: Episodes) -> Callable[[Tensor], Tensor]:
+        """Return the product with the curvature of the mean KL and of the penalty of earlier tasks.
+
+        Without the latter a step would be long where the present task's policies hardly depend on a parameter, which
+        may matter to earlier ones.
+        """
+        present, earlier = self.curvature(support, query), self.earlier.curvature(self.params, self.curvature)
+        return present if earlier is None else lambda vector: present(vector) + earlier(vector)
 
     def curvature(self, support: Sequence[Episodes], query: Episodes) -> Callable[[Tensor], Tensor]:
         """Return the product of a vector ``[P]`` with the Hessian of the mean KL between adapted policies.
@@ -164,9 +180,11 @@ class MamlTrpo(GradientLearner):
 
     def _evaluate(self, point: Tensor, support: Sequence[Episodes], query: Episodes) -> Tensor:
         """Repeat the adaptation from a candidate; return its objective and mean KL divergence ``[2]``."""
-        distribution = self._adapted_policy(leaf(unflatten(point, self.params)), support, query, differentiable=False)
+        params = leaf(unflatten(point, self.params))
+        distribution = self._adapted_policy(params, support, query, differentiable=False)
+        penalty = self.earlier.penalty(self, params, differentiable=False)
         with torch.no_grad():
-            objective = self.mean_over_tasks(surrogate(distribution, query))
+            objective = self.mean_over_tasks(surrogate(distribution, query)) - penalty
             kl = per_task_mean(query.rollout.known_distribution().kl(distribution), query.rollout.valid)
             # A point with a NaN or infinity is rejected, also if no policy depends on it.
             sound = torch.where(point.isfinite().all(), objective, torch.nan)

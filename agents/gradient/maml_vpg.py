@@ -47,8 +47,9 @@ class MamlVpg(AdamLearner):
         objective = self.mean_over_tasks(surrogate(self.policy_at(stages[-1], query), query))
         if self.config.exploration:
             objective = objective + self.config.exploration * self.exploration(stages, support, query)
-        with restored_on_error(self, (), tensors(self.params), [self._optimizer]):
-            norm = self.ascend(gradient(objective, params))
+        with restored_on_error(self, ("earlier",), tensors(self.params), [self._optimizer]):
+            self.earlier = self.earlier.met(self, rollouts)
+            norm = self.ascend(gradient(objective - self.earlier.penalty(self, params), params))
             metrics = read({"adaptation_kl": moved, "gradient_norm": norm})
             require_finite(metrics["gradient_norm"])
         self.updates += 1

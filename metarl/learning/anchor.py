@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Observations of a task from which the Fisher information is estimated.
+SAMPLES = 256
+
 
 class Anchor:
     """The penalty of the tasks so far.
@@ -39,6 +42,18 @@ class Anchor:
             where = amount * parameters[name].detach()
             self.importance[name] = self.importance[name] + amount if name in self.importance else amount
             self.pull[name] = self.pull[name] + where if name in self.pull else where
+
+    def penalty(self, parameters: Mapping[str, Tensor]) -> Tensor | float:
+        """Return the penalty ``[]`` without its constant part, ½ λ Σ_k F_k (θ² - 2 θ θ_k); 0 before the first task.
+
+        Args:
+            parameters: θ by name.
+        """
+        terms = [
+            (parameters[name] * (0.5 * self.importance[name] * parameters[name] - self.pull[name])).sum()
+            for name in self.importance
+        ]
+        return self.weight * torch.stack(terms).sum() if terms else 0.0
 
     def hold(self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
         """Let every step of an optimiser add the penalty's gradient to that of its loss.
@@ -74,7 +89,7 @@ def information(log_prob: Callable[[int], Tensor], samples: int, parameters: Map
 
     Args:
         log_prob: returns the log-likelihood ``[]`` of the sample of that number, drawn from the network's own
-            prediction.
+            prediction; the samples may share a graph.
         samples: number of samples.
         parameters: by name.
 
@@ -84,7 +99,7 @@ def information(log_prob: Callable[[int], Tensor], samples: int, parameters: Map
     values = list(parameters.values())
     sums = [torch.zeros_like(value) for value in values]
     for number in range(samples):
-        gradients = torch.autograd.grad(log_prob(number), values, allow_unused=True)
+        gradients = torch.autograd.grad(log_prob(number), values, retain_graph=True, allow_unused=True)
         for total, gradient in zip(sums, gradients, strict=True):
             if gradient is not None:
                 total.addcmul_(gradient, gradient, value=1 / samples)

@@ -7,15 +7,15 @@ near the parameters that mattered to earlier tasks.
 
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from metarl.agents.baselines.sb3.config import Continual
 from metarl.agents.baselines.sb3.models import for_new_task, knowledge
-from metarl.errors import InputError
-from metarl.learning.anchor import Anchor, information, trained_parameters
+from metarl.learning.anchor import SAMPLES, Anchor, information, trained_parameters
+from metarl.learning.one_task import is_another, the_task
 from metarl.numerics.distributions import Distribution
 from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 Likelihood = Callable[["BaseAlgorithm", Tensor], Distribution]
-# Observations of a task from which the Fisher information is estimated.
-SAMPLES = 256
 
 
 class TaskStream:
@@ -57,14 +55,8 @@ class TaskStream:
         Raises:
             InputError: if the rollouts are of several tasks.
         """
-        met = {str(name): cast(Tensor, value).cpu() for name, value in rollouts[0].tasks.items()}
-        task = {name: value[0] for name, value in met.items()}
-        if not all(bool((value == task[name]).all()) for name, value in met.items()):
-            raise InputError(
-                f"continual {self._method} meets one task at a time: train with --task-source stream, or use metarl "
-                "continual"
-            )
-        changed = bool(self._task) and any(not torch.equal(self._task[name], value) for name, value in task.items())
+        task = the_task(rollouts, self._method)
+        changed = is_another(task, self._task)
         stream = generator(seed, "information")
         if changed and self._method == "ewc":
             self._consolidate(model, likelihood, stream)

@@ -35,6 +35,18 @@ def test_a_step_follows_the_loss_and_the_penalty_of_all_tasks() -> None:
     assert other.tolist() == [4.0]
 
 
+def test_the_penalty_has_the_gradient_of_the_squared_distances() -> None:
+    anchor, values = Anchor(0.5), {"held": torch.tensor([5.0, -1.0], requires_grad=True), "free": torch.ones(1)}
+    assert anchor.penalty(values) == 0.0
+    tasks = [(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0])), (torch.tensor([3.0, 0.0]), torch.tensor([2.0, 4.0]))]
+    for place, importance in tasks:
+        anchor.add({"held": place}, {"held": importance})
+    distances = sum((importance * (values["held"] - place).square()).sum() for place, importance in tasks)
+    (expected,) = torch.autograd.grad(0.25 * distances, values["held"])
+    (found,) = torch.autograd.grad(anchor.penalty(values), values["held"])
+    torch.testing.assert_close(found, expected)
+
+
 def test_an_optimizer_of_other_parameters_is_left_alone() -> None:
     held, other = (nn.Parameter(torch.ones(1)) for _ in range(2))
     anchor = Anchor(1.0)
