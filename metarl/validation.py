@@ -1,12 +1,16 @@
 """Checks of settings: each raises one line that names the setting, what it must be, and what it was."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, get_args
 
 from metarl.errors import InputError
 
 # Upper limits: larger counts overflow 32 bits, and a larger layer needs a terabyte.
 MAX_COUNT, MAX_UNITS = 2**31 - 1, 2**18
+# What torch reports for a tensor that is too large.
+SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid size")
 
 
 def require_positive(config: Any, *fields: str) -> None:
@@ -63,3 +67,18 @@ def require_count(what: str, value: int) -> None:
         raise InputError(f"{what} must be at least 1, not {value}")
     if value > MAX_COUNT:
         raise InputError(f"{what} must be at most {MAX_COUNT:,}")
+
+
+@contextmanager
+def sizes_that_fit(what: str) -> Iterator[None]:
+    """Turn torch's allocation failures into errors of one line.
+
+    Raises:
+        InputError: if a tensor in the block does not fit into memory, or its size does not fit into 64 bits.
+    """
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
+            raise InputError(f"{what} with these settings does not fit in memory; choose smaller sizes") from None
+        raise

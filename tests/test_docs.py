@@ -42,6 +42,7 @@ from metarl.learning.trust_region import TrustRegionConfig
 from metarl.networks.encoders import ENCODERS
 from metarl.run.config import RunConfig
 from metarl.run.labels import RunLabels
+from metarl.sampling.changing_tasks import ChangingConfig
 from metarl.sampling.task_source import TASK_SOURCES, PlrConfig, StreamConfig
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +52,7 @@ TRAIN_CONFIGS = (
     RunConfig,
     PlrConfig,
     StreamConfig,
+    ChangingConfig,
     RunLabels,
     TrustRegionConfig,
     *(learner.config_class for learner in LEARNERS.values()),

@@ -28,6 +28,7 @@ from metarl.agents.in_context.trial_values import no_square, root_or_one, share_
 from metarl.devices.transfer import read, send
 from metarl.errors import InputError, RunError
 from metarl.families.family import TaskFamily
+from metarl.learning.learner import CHANGING, CONSTANT
 from metarl.learning.rollback import restored_on_error
 from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
 from metarl.rollouts.returns import discounted_returns, generalized_advantages
@@ -83,6 +84,7 @@ class TrialPpoLearner(TrialLearner):
 
     config: TrialPpoConfig
     network: TrialNetwork
+    continual: ClassVar[Sequence[str]] = (CONSTANT, CHANGING)
     # Attributes that an update changes, besides parameters, buffers and moments.
     _accounts: ClassVar[tuple[str, ...]] = ("_updates", "_mean_square")
     # Metrics that are non-finite if a gradient of the update was, and what that gradient is called.

@@ -21,6 +21,7 @@ from metarl.agents.in_context.trial_reader import TrialReader
 from metarl.devices.transfer import read
 from metarl.errors import RunError
 from metarl.families.family import TaskFamily
+from metarl.learning.learner import CHANGING, CONSTANT
 from metarl.learning.replay import Replay
 from metarl.learning.rollback import restored_on_error
 from metarl.networks.activations import choose_activation
@@ -72,6 +73,7 @@ class ReplayedTrialLearner(TrialLearner):
     """
 
     learns_from_recorded: ClassVar[bool] = True
+    continual: ClassVar[Sequence[str]] = (CONSTANT, CHANGING)
     config: ReplayedTrialConfig
     _trained: list[Tensor]
     _optimizer: torch.optim.Optimizer

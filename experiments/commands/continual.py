@@ -1,4 +1,4 @@
-"""``metarl continual``: train on tasks one after the other, and measure what is kept of the earlier ones."""
+"""``metarl continual``: tasks one after the other, in training or inside a trial; what is kept, and what recovers."""
 
 import dataclasses
 import shlex
@@ -9,16 +9,22 @@ from pathlib import Path
 from metarl.errors import InputError, RunStopped
 from metarl.experiments.commands.parsing import parse, parse_seeds, take_option
 from metarl.experiments.commands.train import config_of
+from metarl.experiments.continual.changes import Changes
+from metarl.experiments.continual.changes_report import ChangesReport
 from metarl.experiments.continual.performance import MeasureAllTasks
 from metarl.experiments.continual.report import NUMBERS, PAGE, Report
 from metarl.experiments.continual.streams import RUNS, Experiment
+from metarl.learning.learner import CHANGING, LEARNERS
 from metarl.storage.files import make_folder
 from metarl.training.loop_tools import StopRequest
 from metarl.training.requeue import train_or_resume
 
 COMMAND = "metarl continual LEARNER FAMILY"
 # What differs from the defaults of ``metarl train``; options given later in a line win.
-DEFAULTS = ("--tasks-per-batch", "1", "--track", "disabled")
+DEFAULTS = ("--track", "disabled")
+OF_STREAMS = ("--tasks-per-batch", "1", "--iterations", "20")
+# Number of tasks in a stream, and in a trial.
+IN_STREAM, IN_TRIAL = 10, 2
 TAKEN = ("--task-source", "--train-tasks", "--seed", "--continual", "--resume", "--published", "--config")
 
 
@@ -26,20 +32,24 @@ TAKEN = ("--task-source", "--train-tasks", "--seed", "--continual", "--resume", 
 class ContinualOptions:
     """Train on tasks one after the other, and on each from scratch; measure performance, forgetting and transfer.
 
-    All other options are those of metarl train LEARNER FAMILY --help; by default a batch is one task, and nothing is
-    tracked. The same command continues where it was stopped.
+    An in-context learner meets them inside a trial: train on trials of one task and on trials whose task changes;
+    measure how soon the return is back after a change.
+
+    All other options are those of metarl train LEARNER FAMILY --help; by default nothing is tracked, and a batch of a
+    stream is one task. The same command continues where it was stopped.
     """
 
     out: str
     """Folder of the report and of the runs: new, empty, or of the same experiment."""
-    tasks: int = 10
-    """Number of tasks: the first training tasks of the split."""
+    tasks: int | None = None
+    """Number of tasks: the first training tasks of the split (10), or test tasks of a trial (2)."""
     methods: str = ""
-    """How tasks are met, separated by commas: fine-tuning, replay, ewc; by default all that the learner can."""
+    """How tasks are met, separated by commas: fine-tuning, replay, ewc, or in a trial constant, changing; by default
+    all that the learner can."""
     seeds: str = "1"
     """Seeds, separated by commas."""
-    iterations: int = 20
-    """Iterations on each task."""
+    iterations: int | None = None
+    """Iterations on each task of a stream (20), or on trials (as of metarl train)."""
 
 
 def run(words: Sequence[str]) -> None:
@@ -54,28 +64,29 @@ def run(words: Sequence[str]) -> None:
     if not empty and not (experiment.out / RUNS).is_dir():
         raise InputError(f"{experiment.out} contains files that are not of metarl continual; choose another --out")
     train_all(experiment)
-    report = Report(experiment)
+    report = ChangesReport(experiment) if isinstance(experiment, Changes) else Report(experiment)
     report.write(shlex.join(["metarl", "continual", *words]))
     print("\n".join(report.table()))
     print(f"\nreport    {experiment.out / PAGE}\nnumbers   {experiment.out / NUMBERS}")
 
 
-def train_all(experiment: Experiment) -> None:
+def train_all(experiment: Experiment | Changes) -> None:
     """Train all runs of an experiment that are not complete.
 
     Raises:
         RunStopped: if a signal stops one of them.
     """
     configs = list(experiment.runs())
+    callbacks = [] if isinstance(experiment, Changes) else [MeasureAllTasks()]
     stop = StopRequest()
     for count, config in enumerate(configs, 1):
-        directory = train_or_resume(config, stop, callbacks=[MeasureAllTasks()])
+        directory = train_or_resume(config, stop, callbacks=callbacks)
         if stop.signal is not None:
             raise RunStopped("stopped; the same command continues", stop.signal)
         print(f"{count} of {len(configs)}: {directory.path}")
 
 
-def experiment_of(words: Sequence[str]) -> Experiment:
+def experiment_of(words: Sequence[str]) -> Experiment | Changes:
     """Return the experiment that the words name.
 
     Raises:
@@ -87,10 +98,17 @@ def experiment_of(words: Sequence[str]) -> Experiment:
     options = parse(ContinualOptions, COMMAND, own)
     if taken := [name for name in TAKEN if name in {each.split("=")[0] for each in rest}]:
         raise InputError(f"{taken[0]} is no option of metarl continual; --help lists them")
-    base = config_of([*rest[:2], *DEFAULTS, "--iterations", str(options.iterations), *rest[2:]])
+    named = bool(rest) and not rest[0].startswith("-")
+    inside_trials = named and CHANGING in LEARNERS.find(rest[0]).continual
+    defaults = DEFAULTS if inside_trials else (*DEFAULTS, *OF_STREAMS)
+    iterations = () if options.iterations is None else ("--iterations", str(options.iterations))
+    base = config_of([*rest[:2], *defaults, *iterations, *rest[2:]])
     base = dataclasses.replace(base, run=dataclasses.replace(base.run, out=None))
     methods = options.methods.split(",") if options.methods else base.learner_class.continual
-    return Experiment(base, options.tasks, methods, parse_seeds(options.seeds), Path(options.out))
+    chosen = methods, parse_seeds(options.seeds), Path(options.out)
+    if inside_trials:
+        return Changes(base, IN_TRIAL if options.tasks is None else options.tasks, *chosen)
+    return Experiment(base, IN_STREAM if options.tasks is None else options.tasks, *chosen)
 
 
 def _own_options(words: Sequence[str]) -> tuple[list[str], list[str]]:

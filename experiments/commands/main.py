@@ -28,7 +28,7 @@ LINES = (
     ("check", "RUN [options]", "verify every file of a run, and reproduce its evaluations"),
     ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),
     ("compare", "RUN RUN ... [options]", "evaluate several runs and write a report with figures and statistics"),
-    ("continual", "LEARNER FAMILY [options]", "train on tasks one after the other; measure forgetting and transfer"),
+    ("continual", "LEARNER FAMILY [options]", "meet tasks one after the other; measure forgetting, transfer, recovery"),
     ("render", "RUN [options]", "record an episode before and after adaptation as a video"),
     ("serve", "RUN [options]", "serve a trained learner that acts and adapts over HTTP"),
     ("families", "", "list the task families"),

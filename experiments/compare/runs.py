@@ -14,7 +14,10 @@ from metarl.run.config import TrainConfig
 from metarl.run.directory import CheckpointChoice, RunDirectory
 
 # Settings of a run that affect the trained learner; the others affect where it ran and on which tasks.
-TRAINING_SETTINGS = ("iterations", "tasks_per_batch", "episodes_per_task", "task_source", "train_tasks", "plr")
+TRAINING_SETTINGS = (
+    *("iterations", "tasks_per_batch", "episodes_per_task"),
+    *("task_source", "train_tasks", "plr", "changing"),
+)
 LONGEST_LABEL = 48
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from metarl.experiments.compare.figures import COLORS, GREY, HEIGHT, MARKERS, STYLE, WIDTH, Picture
 from metarl.experiments.continual.performance import Performance
-from metarl.numerics.statistics import interval, mean
+from metarl.numerics.statistics import Scores, interval, mean
 
 # With more tasks, numbers do not fit into the cells of a matrix.
 MOST_NUMBERS = 10
@@ -78,11 +78,39 @@ def _all_tasks(learned: Mapping[str, Performance], unit: str) -> Picture:
     return Picture("all-tasks", figure, alt, caption)
 
 
+def changes_figure(returns: Mapping[str, Scores], episodes_each: int, emptied: str) -> Picture:
+    """Return the figure of the returns by episode in trials whose task changes.
+
+    Args:
+        returns: ``[S, N, E]`` by label.
+        episodes_each: episodes after which the task changes.
+        emptied: end of the labels of learners whose memory is emptied at a change.
+    """
+    figure, axes = _figure()
+    count, said = next(iter(returns.values())).shape[-1], []
+    numbers = np.arange(1, count + 1)
+    for change in range(episodes_each, count, episodes_each):
+        axes.axvline(change + 0.5, color="0.85", linewidth=0.8)
+    for index, (label, values) in enumerate(returns.items()):
+        estimate, low, high = interval(mean, np.moveaxis(values, -1, 0))
+        color, marker = COLORS[index // 2 % len(COLORS)], MARKERS[index // 2 % len(MARKERS)]
+        dashed = label.endswith(emptied)
+        axes.plot(numbers, estimate, color=color, marker=marker, linestyle="--" if dashed else "-", label=label)
+        if not dashed:
+            axes.fill_between(numbers, low, high, color=color, alpha=0.12, linewidth=0)
+        said.append(f"{label} {', '.join(f'{value:.2f}' for value in estimate)}")
+    axes.set(xlabel="episode of the trial", ylabel="return", xticks=numbers)
+    _legend(figure, axes, columns=2)
+    alt = f"Return by episode of the trial, whose task changes after every {episodes_each}: {'; '.join(said)}."
+    caption = "Lines mark where the task changes. Bands: 95 % intervals over seeds and tasks."
+    return Picture("changes", figure, alt, caption)
+
+
 def _figure() -> tuple[Figure, Axes]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
         return figure, figure.subplots()
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+def _legend(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)

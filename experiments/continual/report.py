@@ -69,7 +69,7 @@ class Report:
         lines = [f"{self.title}, in {self.unit}s; 95 % intervals over seeds and tasks", ""]
         lines += [f"{'':<14}" + "".join(f"{name:>26}" for name in NAMES)]
         for method, found in self.measures.items():
-            lines.append(f"{method:<14}" + "".join(f"{_text(found[name]):>26}" for name in NAMES))
+            lines.append(f"{method:<14}" + "".join(f"{text_of(found[name]):>26}" for name in NAMES))
         return lines
 
     @property
@@ -139,7 +139,7 @@ class Report:
         rows = [
             Row(
                 method,
-                [Cell(number(float(found[name].estimate)), [_bounds(found[name])]) for name in NAMES],
+                [Cell(number(float(found[name].estimate)), [bounds(found[name])]) for name in NAMES],
                 color,
             )
             for (method, found), color in zip(self.measures.items(), COLORS, strict=False)
@@ -172,9 +172,11 @@ def _normalized(reference: Reference, returns: np.ndarray) -> np.ndarray:
     return scores
 
 
-def _bounds(found: Interval) -> str:
+def bounds(found: Interval) -> str:
+    """Return the bounds of an interval as text."""
     return f"[{number(float(found.low))}, {number(float(found.high))}]"
 
 
-def _text(found: Interval) -> str:
-    return f"{number(float(found.estimate))} {_bounds(found)}"
+def text_of(found: Interval) -> str:
+    """Return a statistic with the bounds of its interval as text."""
+    return f"{number(float(found.estimate))} {bounds(found)}"

@@ -10,7 +10,7 @@ Policies act in ``unit_space``: vectors in [-1, 1] for a bounded Box, integers f
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,20 @@ from metarl.errors import InputError
 Values = Any
 # Spaces whose elements are one tensor.
 SINGLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+class Spaces(Protocol):
+    """Anything with an observation and an action space: a task family, or a ``gymnasium.Env``."""
+
+    @property
+    def observation_space(self) -> spaces.Space[Any]:
+        """Of one environment."""
+        ...
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Of one environment."""
+        ...
 
 
 def one_line(space: Any) -> str:

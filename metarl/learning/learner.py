@@ -18,6 +18,8 @@ from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
 
 StateT = TypeVar("StateT")
+# How learners that remember trials can be trained for ``metarl continual``: on trials of one task, or of several.
+CONSTANT, CHANGING = "constant", "changing"
 
 
 @dataclass
@@ -103,8 +105,9 @@ class Learner(Actor):
         needs_recorded: whether there is nothing to learn from its own episodes; the command line then requires --data.
         stride: rounds of a recorded learning history from one episode of a trial to the next; None to combine recorded
             episodes at random.
-        continual: how it can meet a stream of tasks in ``metarl continual``: fine-tuning, and methods that its setting
-            ``continual`` names; none for learners whose performance in earlier tasks is not measured.
+        continual: how it can meet several tasks in ``metarl continual``: a stream of them by fine-tuning and by methods
+            that its setting ``continual`` names, or, trained on trials whose task is ``CONSTANT`` or ``CHANGING``,
+            several in a trial. None for learners that are not measured there.
         baseline: whether it is a baseline, which is the job type of tracked runs.
         label_settings: names of settings that are always part of the learner's label in a comparison, such as a
             variant.

@@ -1,9 +1,7 @@
 """The configuration of a training run, as frozen dataclasses that can be written to JSON and read back."""
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -18,7 +16,7 @@ from metarl.families.family import FAMILIES, TaskFamily, make_family
 from metarl.families.family_settings import checked_settings
 from metarl.families.references import Reference
 from metarl.families.splits import TaskSplit
-from metarl.learning.learner import LEARNERS, Learner
+from metarl.learning.learner import CHANGING, LEARNERS, Learner
 from metarl.registry import own_name
 from metarl.run.config_file import (
     ADDED,
@@ -33,11 +31,9 @@ from metarl.run.config_file import (
     warn_of_other_versions,
 )
 from metarl.run.labels import RunLabels
+from metarl.sampling.changing_tasks import ChangingConfig
 from metarl.sampling.task_source import TASK_SOURCES, PlrConfig, StreamConfig
-from metarl.validation import require_counts, require_not_negative
-
-# What torch reports for a tensor that is too large.
-SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid size")
+from metarl.validation import require_counts, require_not_negative, sizes_that_fit
 
 TrackMode = Literal["auto", "online", "offline", "disabled", "tensorboard"]
 
@@ -67,7 +63,7 @@ class RunConfig:
     """Episodes per task before each adaptation step, and after the last one."""
     task_source: str = "uniform"
     """Source of training tasks: uniform draws from the split, plr (prioritised level replay), stream (one task after
-    the other), or your own as module:name."""
+    the other), changing (tasks change inside trials), or your own as module:name."""
     train_tasks: int | None = None
     """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
     data: str | None = None
@@ -77,6 +73,8 @@ class RunConfig:
     """Settings of prioritised level replay."""
     stream: StreamConfig = dataclasses.field(default_factory=StreamConfig)
     """Settings of a stream of tasks."""
+    changing: ChangingConfig = dataclasses.field(default_factory=ChangingConfig)
+    """Settings of tasks that change inside a trial."""
     split_seed: int = 0
     """Seed of the split into training, validation and test tasks; runs to be compared must share it."""
     checkpoint_every: int = 10
@@ -138,6 +136,10 @@ class TrainConfig:
         able = [name for name, learner in LEARNERS.items() if learner.learns_from_recorded]
         if self.run.data is not None and not self.learner_class.learns_from_recorded:
             raise InputError(f"{self.learner} must collect its own episodes; --data works with {', '.join(able)}")
+        source = self.run.task_source
+        if TASK_SOURCES.find(source).inside_trials and CHANGING not in self.learner_class.continual:
+            names = ", ".join(name for name, learner in LEARNERS.items() if CHANGING in learner.continual)
+            raise InputError(f"{self.learner} learns one task at a time; --task-source {source} is for {names}")
         if not isinstance(self.settings, chosen):
             raise InputError(
                 f"the settings of {self.learner} must be a {chosen.__name__}, not a {type(self.settings).__name__}"
@@ -176,7 +178,7 @@ class TrainConfig:
     def make_learner(self) -> Learner:
         """Make the learner, untrained."""
         device = resolve_device(self.run.device)
-        with _sizes_that_fit(self.learner):
+        with sizes_that_fit(self.learner):
             return self.learner_class(self.make_family(), self.settings, self.run.seed, device)
 
     def split(self) -> TaskSplit:
@@ -270,18 +272,3 @@ class TrainConfig:
         """
         refuse_old_numbers(content, self.learner_class.numbers)
         warn_of_other_versions(content)
-
-
-@contextmanager
-def _sizes_that_fit(learner: str) -> Iterator[None]:
-    """Turn torch's allocation failures into errors of one line.
-
-    Raises:
-        InputError: if a tensor in the block does not fit into memory, or its size does not fit into 64 bits.
-    """
-    try:
-        yield
-    except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
-        if isinstance(error, OverflowError | MemoryError) or SIZE_FAILURES.search(str(error)):
-            raise InputError(f"{learner} with these settings does not fit in memory; choose smaller sizes") from None
-        raise

@@ -1,6 +1,6 @@
 """A learner in use: it acts in episodes of some tasks and adapts to them, whatever code steps the environments."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.devices.processes import Shard
 from metarl.errors import InputError
-from metarl.families.spaces import is_bounded_box
+from metarl.families.spaces import Spaces, is_bounded_box
 from metarl.learning.learner import Learner, OpenState
 from metarl.rollouts.rollout import Rollout
 from metarl.sampling.episodes import RunningEpisodes, join_episodes
@@ -19,20 +19,6 @@ from metarl.validation import require_count
 
 # Steps to allocate when the horizon is unknown.
 FIRST_CAPACITY = 128
-
-
-class Spaces(Protocol):
-    """Anything with an observation and an action space: a task family, or a ``gymnasium.Env``."""
-
-    @property
-    def observation_space(self) -> spaces.Space[Any]:
-        """Of one environment."""
-        ...
-
-    @property
-    def action_space(self) -> spaces.Space[Any]:
-        """Of one environment."""
-        ...
 
 
 class Session:
@@ -107,14 +93,26 @@ class Session:
         Raises:
             InputError: when there are not N of them.
         """
-        count = self.shape[0]
-        if tasks is not None and len(tasks) != count:
-            raise InputError(f"this session has {count} tasks, but parameters of {len(tasks)} were given")
-        self._tasks = (TensorDict({}, [count]) if tasks is None else tasks).to(self._device, non_blocking=True)
-        self._state = self.learner.begin(count)
+        self._tasks = self._of_all(TensorDict({}, self.shape[:1]) if tasks is None else tasks)
+        self._state = self.learner.begin(self.shape[0])
         self._running: RunningEpisodes | None = None
         self._acted = False
         self._finished: list[tuple[Any, Rollout]] = []
+
+    def change(self, tasks: TensorDict) -> None:
+        """Go on in tasks with other parameters ``[N]``, with what is known so far; the learner is not told.
+
+        Raises:
+            InputError: when there are not N of them, or an episode has not ended.
+        """
+        if self._running is not None:
+            self.close()
+        self._tasks = self._of_all(tasks)
+
+    def _of_all(self, tasks: TensorDict) -> TensorDict:
+        if len(tasks) != self.shape[0]:
+            raise InputError(f"this session has {self.shape[0]} tasks, but parameters of {len(tasks)} were given")
+        return tasks.to(self._device, non_blocking=True)
 
     @property
     def state(self) -> Any:

@@ -59,6 +59,7 @@ class TaskSource(ABC):
 
     Attributes:
         name: name on the command line.
+        inside_trials: whether tasks change inside trials.
         processes: the processes that train together. Each draws all tasks of an iteration, and must draw the same ones,
             so what ``report`` learns from this process's tasks has to be shared.
 
@@ -68,6 +69,7 @@ class TaskSource(ABC):
     """
 
     name: ClassVar[str]
+    inside_trials: ClassVar[bool] = False
     processes: Processes = ONE_PROCESS
 
     def __init__(self, split: TaskSplit, run: Any) -> None:
@@ -83,6 +85,17 @@ class TaskSource(ABC):
             iteration: counted from 0; with the seed it determines the random stream, so that a resumed run draws the
                 same tasks.
         """
+
+    def follow(self, tasks: TensorDict, seed: int, iteration: int, episode: int) -> TensorDict:
+        """Return the tasks ``[count]`` of a later episode of the iteration's trials; by default they are the same.
+
+        Args:
+            tasks: those of the episode before.
+            seed: as in ``draw``.
+            iteration: as in ``draw``.
+            episode: number of the episode in its trial, at least 1.
+        """
+        return tasks
 
     def report(self, rollouts: Sequence[Rollout], iteration: int) -> None:  # noqa: B027
         """Receive the outcome of the tasks that were drawn; by default it is ignored.

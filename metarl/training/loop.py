@@ -187,13 +187,16 @@ class TrainingLoop:
         """Sample a rollout, then adapt and sample again as often as the learner adapts in training."""
         run, seed = self.run_config, self._seed(iteration)
         shard = self.processes.shard(run.tasks_per_batch)
-        tasks = self.task_source.draw(run.tasks_per_batch, seed, iteration)[shard.rows]
-        session = self.sampler.session(self.learner, tasks, run.episodes_per_task, shard)
+        tasks = self.task_source.draw(run.tasks_per_batch, seed, iteration)
+        session = self.sampler.session(self.learner, tasks[shard.rows], run.episodes_per_task, shard)
         rollouts: list[Rollout] = []
         for step in range(self.learner.inner_steps + 1):
             if step > 0:
                 with self.watch("adaptation"):
                     session.adapt()
+                before, tasks = tasks, self.task_source.follow(tasks, seed, iteration, step)
+                if tasks is not before:
+                    session.change(tasks[shard.rows])
             with self.watch("sampling"):
                 collect = partial(self.sampler.run, session, derive_seed(seed, "rollout", iteration, step))
                 rollouts.append(self.processes.together(collect))

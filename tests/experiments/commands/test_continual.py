@@ -10,6 +10,7 @@ from metarl.evaluation.evaluate import adaptation_curve, load_run
 from metarl.experiments.commands.continual import experiment_of, train_all
 from metarl.experiments.commands.main import main
 from metarl.experiments.continual.performance import FILE, MeasureAllTasks
+from metarl.run.directory import RunDirectory
 from metarl.sampling.sampler import Sampler
 from metarl.training.callbacks import Callback, Training
 from metarl.training.requeue import train_or_resume
@@ -73,7 +74,16 @@ def test_a_stopped_stream_is_resumed_to_the_same_numbers(out: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("rl2 gridnavi", "has no measure for rl2; it works with"),
+        ("random gridnavi", "has no measure for random; it works with"),
+        ("rl2 gridnavi --episodes-per-trial 3", "set --episodes-per-trial to 4 or a larger multiple of 2, not 3"),
+        ("rl2 gridnavi --episodes-per-trial 4 --tasks 1", "a trial whose task changes needs --tasks 2 or more, not 1"),
+        ("rl2 gridnavi --episodes-per-trial 10 --tasks 5", "gridnavi has 4 test tasks, not 5"),
+        (
+            "rl2 gridnavi --episodes-per-trial 4 --methods ewc",
+            "can be trained on constant or changing tasks, not",
+        ),
+        ("maml-trpo gridnavi --methods none", "maml-trpo can meet tasks by fine-tuning, replay, ewc, not by 'none'"),
+        ("--tasks 3", "metarl"),
         ("ppo gridnavi --methods replay", "ppo can meet tasks by fine-tuning, ewc, not by 'replay'"),
         ("dqn gridnavi --variant scratch", "dqn from scratch has nothing to forget"),
         ("dqn gridnavi --tasks 2", "needs 3 or more tasks, not 2"),
@@ -90,6 +100,27 @@ def test_what_makes_no_sense_is_refused(
     assert main(["continual", *words.split(), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+CHANGING = ["rl2", "gridnavi", "--episodes-per-trial", "4", "--hidden-size", "4", "--iterations", "1"]
+CHANGING += ["--episodes-per-task", "2", "--tasks-per-batch", "2", "--horizon", "3"]
+
+
+def test_tasks_that_change_inside_a_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["continual", *CHANGING, "--out", str(tmp_path)]) == 0
+    said, content = capsys.readouterr().out, json.loads((tmp_path / "continual.json").read_text())
+    labels = ["constant", "constant, memory emptied", "changing", "changing, memory emptied"]
+    assert list(content["methods"]) == labels
+    assert all(label in said for label in labels)
+    runs = [RunDirectory(tmp_path / f"runs/{name}-seed1").read_config()["run"] for name in ("constant", "changing")]
+    assert [run["task_source"] for run in runs] == ["uniform", "changing"]
+    assert runs[1]["changing"]["change_probability"] == pytest.approx(1 / 3)
+    kept, emptied = (np.array(content["methods"][label]["returns"]) for label in labels[:2])
+    assert kept.shape == (1, 4, 4)  # seeds, test tasks, episodes
+    assert (kept[..., :2] == emptied[..., :2]).all()  # before the change
+    page = (tmp_path / "index.html").read_text()
+    assert all(word in page for word in ("rl2 in trials of 2 tasks of gridnavi", *labels, "episodes until it is back"))
+    assert page.count("data:image/svg+xml") == 1
 
 
 def test_a_folder_with_other_content_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

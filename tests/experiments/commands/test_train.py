@@ -13,6 +13,7 @@ from metarl.learning.trust_region import TrustRegionConfig
 from metarl.run.config import RunConfig
 from metarl.run.directory import RunDirectory
 from metarl.run.labels import RunLabels
+from metarl.sampling.changing_tasks import ChangingConfig
 from metarl.sampling.task_source import PlrConfig, StreamConfig
 from metarl.storage.lock import RunLock
 from tests.experiments.messages import complaint, help_of, sentences
@@ -54,7 +55,13 @@ def test_a_failure_while_running_is_one_line_and_exit_code_1(
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_help_explains_every_setting(learner: str, capsys: pytest.CaptureFixture[str]) -> None:
     own = LEARNERS[learner].config_class
-    nested = {"labels": RunLabels, "plr": PlrConfig, "stream": StreamConfig, "trust_region": TrustRegionConfig}
+    nested: dict[str, type] = {
+        "labels": RunLabels,
+        "plr": PlrConfig,
+        "stream": StreamConfig,
+        "changing": ChangingConfig,
+    }
+    nested["trust_region"] = TrustRegionConfig
     inside = {field.name for config in (RunConfig, own) for field in dataclasses.fields(config)} & set(nested)
     shown = help_of(["train", learner, "navigation-2d"], capsys)
     for config in (RunConfig, own, *(nested[name] for name in inside)):

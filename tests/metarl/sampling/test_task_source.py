@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
+from metarl.agents.in_context.rl2 import Rl2, Rl2Config
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import evaluate
 from metarl.families.family import make_family
 from metarl.families.splits import TaskSplit, task_keys
 from metarl.rollouts.rollout import Episode, Rollout
-from metarl.run.config import RunConfig
+from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
+from metarl.sampling.changing_tasks import ChangingConfig, ChangingTasks
 from metarl.sampling.sampler import Sampler
 from metarl.sampling.session import Session
 from metarl.sampling.task_source import (
@@ -255,3 +257,42 @@ def test_a_stream_meets_its_tasks_in_turn_and_then_again() -> None:
 def test_a_stream_needs_a_number_of_tasks() -> None:
     with pytest.raises(InputError, match="pass it as --train-tasks"):
         TaskStream(SPLIT, RunConfig())
+
+
+def changing(chance: float) -> ChangingTasks:
+    return ChangingTasks(SPLIT, RunConfig(changing=ChangingConfig(chance)))
+
+
+def test_each_task_changes_with_the_given_probability() -> None:
+    tasks = changing(0.3).draw(2000, 1, 0)
+    after = changing(0.3).follow(tasks, 1, 0, 1)
+    changed = (after["goal"] != tasks["goal"]).any(-1)
+    assert changed.float().mean() == pytest.approx(0.3, abs=0.04)
+    later = changing(0.3).follow(after, 1, 0, 2)
+    assert ((later["goal"] != after["goal"]).any(-1) != changed).any()
+    assert torch.equal(changing(0.0).follow(tasks, 1, 0, 1)["goal"], tasks["goal"])
+    assert not torch.isin(task_hashes(changing(1.0).follow(tasks, 1, 0, 1)), task_hashes(tasks)).any()
+
+
+def task_hashes(tasks: TensorDict) -> torch.Tensor:
+    return torch.tensor([hash(key) for key in task_keys(tasks)])
+
+
+def test_a_trial_goes_on_in_the_tasks_that_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[torch.Tensor] = []
+    monkeypatch.setattr(Rl2, "update", lambda self, rollouts: met.extend(each.tasks["goal"] for each in rollouts) or {})
+    run = RunConfig(1, tasks_per_batch=20, episodes_per_task=1, horizon=3, out=str(tmp_path / "run"), track="disabled")
+    run = dataclasses.replace(run, task_source="changing", changing=ChangingConfig(0.5))
+    config = TrainConfig("rl2", "navigation-2d", run, Rl2Config(episodes_per_trial=3, hidden_size=4))
+    train(config)
+    source = ChangingTasks(config.split(), run)
+    tasks, expected = source.draw(20, 1, 0), []
+    for episode in range(3):
+        tasks = source.follow(tasks, 1, 0, episode) if episode else tasks
+        expected.append(tasks["goal"])
+    assert torch.equal(torch.stack(met), torch.stack(expected))
+
+
+def test_learners_of_one_task_at_a_time_are_refused() -> None:
+    with pytest.raises(InputError, match=r"maml-trpo learns one task at a time; --task-source changing is for .*rl2"):
+        TrainConfig("maml-trpo", "navigation-2d", RunConfig(task_source="changing"))
