@@ -3,13 +3,15 @@
     python benchmarks/maml_trpo_iteration.py
 
 HalfCheetahVel, by default 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
-mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else. The
+mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else and
+with MuJoCo's profiler, as its package comes; ours turns that off, unless ``--without profiler`` says otherwise. The
 three alternate, round after round, and medians and ratios of medians are printed: absolute times depend on the
 machine and on its neighbours. ``--without`` takes one of the measures away that docs/performance.md names.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import time
@@ -21,8 +23,10 @@ import numpy as np
 import torch
 from mujoco.batch import Batch
 
+import metarl.envs.simulation.batched
 import metarl.sampling.sampler
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.devices.native import SWITCH
 from metarl.devices.runtime import keep_freed_memory
 from metarl.envs.simulation.batched import gymnasium_model
 from metarl.networks.activations import ACTIVATIONS
@@ -30,6 +34,7 @@ from metarl.run.config import RunConfig, TrainConfig
 from metarl.sampling.sampler import Sampler
 
 EPISODES, FRAME_SKIP = 20, 5
+WITHOUT = ("compiled", "malloc", "profiler", "tanh", "threads")
 
 
 def bare_physics(tasks: int, horizon: int) -> Callable[[int], None]:
@@ -84,7 +89,7 @@ def main() -> None:
     parser.add_argument("--horizon", type=int, default=100)
     parser.add_argument("--curvature-fraction", type=float, default=0.25)
     parser.add_argument("--json", type=Path, help="also write the numbers there")
-    parser.add_argument("--without", nargs="*", choices=["malloc", "threads", "tanh"], default=[])
+    parser.add_argument("--without", nargs="*", choices=WITHOUT, default=[])
     options = parser.parse_args()
     if min(options.rounds, options.tasks) < 1:
         parser.error("--rounds and --tasks must be at least 1")
@@ -94,6 +99,10 @@ def main() -> None:
         vars(metarl.sampling.sampler)["single_torch_thread"] = nullcontext
     if "tanh" in options.without:
         ACTIVATIONS["tanh"] = torch.tanh
+    if "profiler" in options.without:
+        vars(metarl.envs.simulation.batched)["unprofiled"] = nullcontext
+    if "compiled" in options.without:
+        os.environ[SWITCH] = "0"
     medians = measure(options.rounds, options.curvature_fraction, options.tasks, options.horizon)
     bare = medians["bare physics"]
     print(f"{options.tasks * EPISODES * options.horizon * 2:,} env steps, {torch.get_num_threads()} torch threads")

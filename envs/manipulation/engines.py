@@ -18,6 +18,7 @@ from metarl.envs.manipulation.scene import EnvironmentSpec
 from metarl.envs.manipulation.tasks import catalogue, v1_rewards
 from metarl.envs.manipulation.worlds import ManipulationDynamics
 from metarl.envs.simulation.batched import check_engine
+from metarl.envs.simulation.profiler import unprofiled
 from metarl.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,12 +80,13 @@ class CpuEngine:
 
     def step(self, arms: Sequence[Arms]) -> None:
         """Step the batches, one after another on each core: waking threads for each costs as much as a few worlds."""
-        if len(arms) == 1:
-            arms[0].step()
-            return
-        waiting = iter(arms)
-        for worker in [self._pool.submit(_step_all, waiting) for _ in range(min(len(arms), self._cores))]:
-            worker.result()
+        with unprofiled():
+            if len(arms) == 1:
+                arms[0].step()
+                return
+            waiting = iter(arms)
+            for worker in [self._pool.submit(_step_all, waiting) for _ in range(min(len(arms), self._cores))]:
+                worker.result()
 
 
 def _step_all(waiting: Iterator[Arms]) -> None:

@@ -15,6 +15,7 @@ from mujoco.batch import Batch
 from torch import Tensor
 
 from metarl.devices.runtime import share_of_cores
+from metarl.envs.simulation.profiler import unprofiled
 from metarl.errors import InputError
 
 BROKEN = [int(getattr(mujoco.mjtWarning, f"mjWARN_BAD{field}")) for field in ("QPOS", "QVEL", "QACC")]
@@ -57,7 +58,7 @@ class BatchedSim(Protocol):
         ...
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[B]``, true where the simulation diverged since its last restart."""
+        """Return a bool ``[B]``, true where the simulation diverged while it was active since its last restart."""
         ...
 
     def check(self) -> None:
@@ -128,7 +129,8 @@ class CpuSim:
 
     def step(self, substeps: int, active: Tensor | None = None) -> None:
         """Step the active simulations with ``substeps`` calls of ``mj_step``."""
-        self._batch.step(None if active is None or active.all() else active.numpy(), nstep=substeps)
+        with unprofiled():
+            self._batch.step(None if active is None or active.all() else active.numpy(), nstep=substeps)
 
     def restart(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Reset the simulations where ``mask`` is true, set their state, and compute its forward pass."""
