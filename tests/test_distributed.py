@@ -185,7 +185,7 @@ def poisoned(processes: Processes, run: TrainConfig) -> None:
         env = collect(self, running, tasks, *given)
         spoil.calls += 1  # type: ignore[attr-defined]
         if processes.rank == 1 and spoil.calls == 4:  # type: ignore[attr-defined]
-            running._tensors["actions"][-1] = torch.nan
+            running._tensors["actions"][:, -1] = torch.nan
         return env
 
     spoil.calls = 0  # type: ignore[attr-defined]

@@ -114,10 +114,9 @@ class LocomotionDynamics(Dynamics):
         self._renderer: StateRenderer | None = None
         at_rest = torch.as_tensor(family.model.qpos0, dtype=simulation.qpos.dtype)
         self._qpos0 = send(at_rest, simulation.qpos.device)
+        self._dt = family.dt
         self._place = simulation.centre_of_mass if family.robot.by_mass else simulation.qpos
-        self._fallen, self._broken = (
-            torch.zeros(len(simulation.qpos), dtype=torch.bool, device=simulation.qpos.device) for _ in range(2)
-        )
+        self._fallen = torch.zeros(len(simulation.qpos), dtype=torch.bool, device=simulation.qpos.device)
 
     def reset(self, tasks: TensorDict, mask: Tensor, generator: torch.Generator) -> None:
         """Start episodes at the model's rest position plus noise, as Gymnasium's environments do."""
@@ -129,7 +128,6 @@ class LocomotionDynamics(Dynamics):
         velocities = _noise(simulation.qvel, generator, robot.gaussian)
         simulation.restart(mask, self._qpos0 + robot.position_noise * offsets, robot.velocity_noise * velocities)
         self._fallen &= ~mask
-        self._broken &= ~mask
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         """Hold the actions for ``frame_skip`` simulation steps."""
@@ -138,8 +136,7 @@ class LocomotionDynamics(Dynamics):
         before = ground.clone()
         simulation.ctrl.copy_(actions)
         simulation.step(family.frame_skip, ~self._fallen)
-        self._broken |= simulation.unstable() & ~self._fallen
-        terms = family.reward_terms((ground - before) / family.dt, simulation.qpos, actions, tasks)
+        terms = family.reward_terms((ground - before) / self._dt, simulation.qpos, actions, tasks)
         rewards = sum(value for key, value in terms.items() if key.startswith("reward_"))
         assert isinstance(rewards, Tensor)
         terminated = family.terminated(simulation.qpos, simulation.qvel)
@@ -153,7 +150,7 @@ class LocomotionDynamics(Dynamics):
     def unstable(self) -> Tensor:
         """Return a bool ``[B]``, true where the simulation diverged during the episode."""
         self.simulation.check()
-        return self._broken
+        return self.simulation.unstable()
 
     def render(self, tasks: TensorDict, world: int) -> np.ndarray:
         """Render the robot with MuJoCo's own renderer, from a camera that follows it."""

@@ -115,7 +115,10 @@ class WarpSim:
 
     def step(self, substeps: int, active: Tensor | None = None) -> None:
         """Step every simulation by ``substeps`` time steps, including inactive ones."""
+        before = self._unstable.clone()
         self._run(substeps, partial(self._advance, substeps))
+        if active is not None:
+            self._unstable.copy_(before | (self._unstable & active))
 
     def restart(self, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
         """Reset the simulations where ``mask`` is true, set their state, and compute its centre of mass."""
@@ -132,7 +135,7 @@ class WarpSim:
         self._run("set_fields", self._derive)
 
     def unstable(self) -> Tensor:
-        """Return a bool ``[B]``: simulations with a NaN or a number beyond 1e10 since their last restart."""
+        """Return a bool ``[B]``: simulations with a NaN or a number beyond 1e10 while active since their restart."""
         return self._unstable.clone()
 
     def check(self) -> None:

@@ -151,21 +151,24 @@ class RunningEpisodes(OpenEpisodes):
         self._tensors, self._distribution = other._tensors, other._distribution
 
     def _put(self, name: str, value: Tensor) -> None:
-        """Store one step's values ``[N, E, ...]`` in a tensor ``[N, E, T, ...]``, allocated at the first step."""
+        """Store one step's values ``[N, E, ...]`` in a tensor ``[T, N, E, ...]``, allocated at the first step.
+
+        Each step is contiguous, because a copy to a row of every episode costs several times as much.
+        """
         if name not in self._tensors:
-            self._tensors[name] = value.new_zeros(*self.alive.shape, self._capacity, *value.shape[2:])
+            self._tensors[name] = value.new_empty(self._capacity, *self.alive.shape, *value.shape[2:])
         stored = self._tensors[name]
-        if isinstance(self.step, int) and self.step >= stored.shape[2]:
-            self._tensors[name] = stored = torch.cat([stored, torch.zeros_like(stored)], 2)
+        if isinstance(self.step, int) and self.step >= stored.shape[0]:
+            self._tensors[name] = stored = torch.cat([stored, torch.empty_like(stored)])
         if isinstance(self.step, int):
-            stored[:, :, self.step] = value
+            stored[self.step] = value
         else:
-            stored.index_copy_(2, self.step, value.unsqueeze(2))
+            stored.index_copy_(0, self.step, value.unsqueeze(0))
 
     def rollout(self, tasks: TensorDict) -> Rollout:
         """Return the episodes of tasks ``[N]``, all of which have ended, each row cut off at its end."""
         assert self._final is not None, "every episode has ended"
-        stored = {name: value[:, :, : int(self.step)] for name, value in self._tensors.items()}
+        stored = {name: value[: int(self.step)].movedim(0, 2) for name, value in self._tensors.items()}
         return rollout_of_steps(tasks, stored, self._distribution, self._final)
 
 
@@ -181,11 +184,12 @@ def rollout_of_steps(
         kind: what these are the tensors of.
         final_observations: after each episode's last step, ``[N, E, *observation]``.
     """
-    ended = stored["terminated"] | stored["truncated"]
+    inside = {name: value.clone(memory_format=torch.contiguous_format) for name, value in stored.items()}
+    ended = inside["terminated"] | inside["truncated"]
     valid = ended.cumsum(-1) - ended.long() == 0  # no end before this step
-    inside = {  # values after an episode's end must not have any effect, not even as NaN times zero
-        name: value.masked_fill(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0) for name, value in stored.items()
-    }
+    if not reading_is_free(valid.device) or not valid.all():
+        for value in inside.values():  # what follows an end must not have any effect, not even as NaN times zero
+            value.masked_fill_(~valid.view(*valid.shape, *[1] * (value.ndim - 3)), 0)
     parameters = [inside[name] for name in sorted(stored) if name.startswith("distribution_")]
     distribution = kind(*parameters)
     return Rollout(

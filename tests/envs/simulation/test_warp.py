@@ -293,6 +293,13 @@ def test_a_breakdown_is_remembered_until_the_restart(broken: WarpSim) -> None:
     assert not broken.unstable().any()
 
 
+def test_a_breakdown_of_an_inactive_simulation_does_not_count(cheetah: mujoco.MjModel) -> None:
+    sim = running(cheetah)
+    sim.qvel[:2, 0] = 1e12
+    sim.step(5, torch.tensor([False, True, True]))
+    assert sim.unstable().tolist() == [False, True, False]
+
+
 def test_stable_worlds_do_not_notice_an_unstable_one(broken: WarpSim, cheetah: mujoco.MjModel) -> None:
     twin = running(cheetah)
     twin.step(5)
