@@ -58,6 +58,7 @@ class PolicyLearner(Learner):
     """A learner whose state for N tasks has ``params`` ``[N]`` of a policy for each."""
 
     policy: Policy
+    numbers: ClassVar[int] = 2  # 2: networks with tanh are evaluated by compiled loops
     capturable: ClassVar[bool] = True
     continual: ClassVar[Sequence[str]] = ("fine-tuning",)
 

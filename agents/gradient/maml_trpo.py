@@ -20,6 +20,7 @@ from metarl.errors import RunError
 from metarl.learning.learner import register_learner
 from metarl.learning.rollback import restored_on_error
 from metarl.learning.trust_region import TrustRegionConfig, trust_region_step
+from metarl.networks.compiled_mlp import changes_of_outputs_only
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import flatten, gradient, leaf, tensors, unflatten
 from metarl.rollouts.returns import per_task_mean
@@ -163,7 +164,8 @@ class MamlTrpo(GradientLearner):
 
         def product(vector: Tensor) -> Tensor:
             tangents = tensors(unflatten(vector, params))
-            pushed = torch.autograd.grad(pullback, cotangents, tangents, retain_graph=True)  # J v
+            with changes_of_outputs_only():
+                pushed = torch.autograd.grad(pullback, cotangents, tangents, retain_graph=True)  # J v
             weighed = torch.autograd.grad(metric, moving.tensors(), pushed, retain_graph=True)  # M J v
             pulled = torch.autograd.grad(ends, inputs, weighed, retain_graph=True)  # J' M J v
             return self.processes.mean(torch.cat([value.reshape(-1) for value in pulled]))

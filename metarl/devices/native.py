@@ -26,6 +26,8 @@ INSTRUCTIONS = {
     "AVX2": ("-mavx2", "-mfma"),
 }
 OPTIONS = ("-std=c++17", "-O3", "-shared", "-fPIC")
+# What every source may include.
+HEADER = Path(__file__).with_name("vectors.h")
 SWITCH = "METARL_COMPILE"
 Part = TypeVar("Part")
 
@@ -47,7 +49,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     if known is None:
         return None
     command = [_program(), *OPTIONS, *INSTRUCTIONS[known]]
-    made_of = "\0".join([*command, source.read_text()])
+    made_of = "\0".join([*command, HEADER.read_text(), source.read_text()])
     name = f"{source.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     with tempfile.TemporaryDirectory() as elsewhere:  # once loaded, the file is no longer needed
         folder = _cache() or Path(elsewhere)
@@ -90,7 +92,8 @@ def _compile(command: list[str], source: Path, target: Path) -> bool:
     """Compile a file; return whether it went well. Other processes see the library complete or not at all."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
-        done = subprocess.run([*command, str(source), "-o", str(made)], capture_output=True, text=True, check=False)
+        command = [*command, f"-I{HEADER.parent}", str(source), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
             warnings.warn(

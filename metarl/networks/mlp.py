@@ -8,6 +8,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.networks import compiled_mlp
+from metarl.networks.activations import tanh
+
 
 def init_mlp(sizes: Sequence[int], generator: torch.Generator) -> TensorDict:
     """Initialise the parameters of an MLP: Glorot-uniform weights, zero biases (Glorot and Bengio 2010, eq. 16).
@@ -40,9 +43,13 @@ def mlp(params: TensorDict, inputs: Tensor, activation: Callable[[Tensor], Tenso
         ``[N, B, outputs]``.
     """
     layers = sum(str(key).startswith("weight_") for key in params.keys())
+    parameters = [params[f"{kind}_{index}"] for index in range(layers) for kind in ("weight", "bias")]
+    if activation is tanh and compiled_mlp.supports(inputs, parameters[0]):
+        return compiled_mlp.evaluate(inputs, parameters)
     hidden = inputs
     for index in range(layers):
-        hidden = torch.baddbmm(params[f"bias_{index}"].unsqueeze(-2), hidden, params[f"weight_{index}"])
+        weight, bias = parameters[2 * index : 2 * index + 2]
+        hidden = torch.baddbmm(bias.unsqueeze(-2), hidden, weight)
         if index < layers - 1:
             hidden = activation(hidden)
     return hidden
