@@ -60,6 +60,7 @@ class PolicyLearner(Learner):
     policy: Policy
     numbers: ClassVar[int] = 2  # 2: networks with tanh are evaluated by compiled loops
     capturable: ClassVar[bool] = True
+    parameters_at: ClassVar[Sequence[str]] = ("params",)
     continual: ClassVar[Sequence[str]] = ("fine-tuning",)
 
     def open(self, state: Any, episodes: int, generator: torch.Generator, deterministic: bool = False) -> OpenPolicy:

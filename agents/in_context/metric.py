@@ -245,7 +245,7 @@ class MetricLearner(TrialPpoLearner):
 
     @torch.no_grad()
     def task_embeddings(self, trials: Trials) -> Tensor:
-        """Return the embedding that each step is acted on; see ``learner.TaskEmbedding``."""
+        """Return the embedding that each step is acted on; see ``TaskEmbedding``."""
         known, _ = self.network.inferred(self.trial_inputs(trials), self.network.initial(len(trials.rewards)), None)
         return known[..., self.inputs.observation_size :]
 

@@ -62,6 +62,7 @@ class Pearl(Learner):
     }
     pools_episodes: ClassVar[bool] = False
     capturable: ClassVar[bool] = True
+    parameters_at: ClassVar[Sequence[str]] = ("networks",)
     learns_from_recorded: ClassVar[bool] = True
 
     def __init__(self, family: TaskFamily, config: PearlConfig, seed: int, device: torch.device) -> None:
@@ -132,7 +133,7 @@ class Pearl(Learner):
 
     @torch.no_grad()
     def task_embeddings(self, trials: Trials) -> Tensor:
-        """Return what an episode that starts with each step would act on; see ``learner.TaskEmbedding``."""
+        """Return what an episode that starts with each step would act on; see ``TaskEmbedding``."""
         evidence = self.networks.encoder.evidence(self._encoded(self._stored(trials, len(trials.rewards))))
         return self.networks.encoder.likeliest(evidence.map(lambda tensor: (tensor.cumsum(-2) - tensor)[:, 0]))
 
@@ -222,8 +223,7 @@ class Pearl(Learner):
         steps = self._encoded(self.replay.draw_replay(tasks, config.batch_size, stream))
 
         def draw(contexts: int, uninformed: bool = False) -> Transitions:
-            drawn_steps = self.replay.draw_contexts(tasks, contexts, config.context_size, stream, uninformed)
-            return self._encoded(drawn_steps)
+            return self._encoded(self.replay.draw_contexts(tasks, contexts, config.context_size, stream, uninformed))
 
         encoder = self.networks.encoder
         inferred = encoder.inferred(draw, weight, stream, self.processes)

@@ -236,7 +236,7 @@ class VariBad(TrialPpoLearner):
     def expected_rewards(
         self, trials: Trials, observations: Tensor, actions: Tensor, next_observations: Tensor, seed: int
     ) -> Tensor:
-        """Return the decoded rewards of M steps, averaged over samples of each belief; see ``learner.RewardModel``."""
+        """Return the decoded rewards of M steps, averaged over samples of each belief; see ``RewardModel``."""
         belief = self.beliefs(trials).map(
             lambda tensor: tensor.flatten(0, 1).unsqueeze(1).expand(-1, BELIEF_SAMPLES, -1)
         )

@@ -1,6 +1,6 @@
 """A learner's beliefs while it explores a grid: the reward that it expects in every cell, step by step.
 
-They are plotted for learners with a reward model (``learner.RewardModel``) on grid families with observed cells
+They are plotted for learners with a reward model (``RewardModel``) on grid families with observed cells
 (``TaskFamily.staying``).
 """
 
@@ -21,7 +21,8 @@ from metarl.experiments.compare.figures import Picture, slug
 from metarl.experiments.compare.runs import Run
 from metarl.families.family import TaskFamily
 from metarl.families.positions import Position, Staying
-from metarl.learning.learner import Learner, RewardModel
+from metarl.learning.learner import Learner
+from metarl.learning.protocols import RewardModel
 from metarl.rollouts.trials import Trials
 from metarl.run.config import TrainConfig
 from metarl.sampling.sampler import Sampler

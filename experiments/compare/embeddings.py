@@ -1,4 +1,4 @@
-"""How learners with a task embedding (``learner.TaskEmbedding``) come to distinguish tasks, step by step."""
+"""How learners with a task embedding (``TaskEmbedding``) come to distinguish tasks, step by step."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from metarl.experiments.compare.comparison import Comparison, Entry
 from metarl.experiments.compare.figures import STYLE, Picture, slug
-from metarl.learning.learner import TaskEmbedding
+from metarl.learning.protocols import TaskEmbedding
 from metarl.rollouts.trials import Trials
 from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed

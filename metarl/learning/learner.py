@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from metarl.learning.replay import Replay
 from metarl.numerics.distributions import Distribution
 from metarl.registry import Registry
 from metarl.rollouts.rollout import Rollout
-from metarl.rollouts.trials import Trials
 
 StateT = TypeVar("StateT")
 # How learners that remember trials can be trained for ``metarl continual``: on trials of one task, or of several.
@@ -118,6 +117,7 @@ class Learner(Actor):
         processes: the processes that train the learner together, each on its own tasks. Everything that ``update``
             computes from tasks is averaged over them, so that all have the same parameters and return the same metrics.
         shards: whether several processes can train it together.
+        parameters_at: keys of ``state_dict`` under which its parameters are, one inside the other.
     """
 
     name: ClassVar[str]
@@ -136,6 +136,7 @@ class Learner(Actor):
     numbers: ClassVar[int] = 1
     processes: Processes = ONE_PROCESS
     shards: ClassVar[bool] = True
+    parameters_at: ClassVar[Sequence[str]] = ("network",)
 
     @classmethod
     def check_processes(cls, processes: Processes) -> None:
@@ -247,6 +248,13 @@ class Learner(Actor):
         """Return further numbers of an evaluation, such as what a model has read so far; by default there are none."""
         return {}
 
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the trained tensors by name, on the CPU."""
+        found: Any = self.state_dict()
+        for key in self.parameters_at:
+            found = found.get(key, {})
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return all trained state except replay buffers: tensors, numbers, strings and containers of them."""
@@ -254,32 +262,6 @@ class Learner(Actor):
     @abstractmethod
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-
-
-@runtime_checkable
-class RewardModel(Protocol):
-    """A learner that predicts rewards from its belief about the task; ``metarl compare`` plots them."""
-
-    def expected_rewards(
-        self, trials: Trials, observations: Tensor, actions: Tensor, next_observations: Tensor, seed: int
-    ) -> Tensor:
-        """Return the expected rewards of M transitions under the belief at each step of B trials, ``[B, L, M]``.
-
-        Args:
-            trials: experience in B tasks, up to L steps.
-            observations: ``[M, *observation]``, before the steps.
-            actions: ``[M, *action]``, in the policy's units.
-            next_observations: ``[M, *observation]``, after the steps.
-            seed: seed of the samples of the belief.
-        """
-
-
-@runtime_checkable
-class TaskEmbedding(Protocol):
-    """A learner that acts on a vector which describes the task; ``metarl compare`` plots it over adaptation."""
-
-    def task_embeddings(self, trials: Trials) -> Tensor:
-        """Return the vectors ``[B, L, Z]`` that describe the tasks of B trials before each of their L steps."""
 
 
 LEARNERS: Registry[type[Learner]] = Registry("learner", "metarl learners", "metarl.agents")

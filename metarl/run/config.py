@@ -91,12 +91,14 @@ class RunConfig:
     """W&B group and name of the experiment; by default LEARNER-FAMILY-PRESET, which groups the seeds."""
     labels: RunLabels = dataclasses.field(default_factory=RunLabels)
     """Project, account, tags and notes in W&B."""
+    histogram_every: int = 0
+    """Iterations between histograms of the parameters in W&B or TensorBoard; 0 logs none."""
     start_from: str | None = None
     """Run whose trained learner this one starts with; --from is short for it."""
 
     def __post_init__(self) -> None:
         require_counts(self, "iterations", "tasks_per_batch", "episodes_per_task", "checkpoint_every")
-        require_not_negative(self, "validate_every", "checkpoint_minutes")
+        require_not_negative(self, "validate_every", "checkpoint_minutes", "histogram_every")
         for name in ("horizon", "train_tasks"):
             if getattr(self, name) is not None:
                 require_counts(self, name)

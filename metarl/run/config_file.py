@@ -15,7 +15,7 @@ from metarl.errors import InputError
 
 # Settings of a run that may change when it is resumed.
 CHANGEABLE = (
-    *("iterations", "device", "out", "data", "track", "group", "labels"),
+    *("iterations", "device", "out", "data", "track", "group", "labels", "histogram_every"),
     *("checkpoint_every", "checkpoint_minutes", "redraw"),
 )
 # What determines a run's results: its settings; the machine and the recorded episodes they were used with.

@@ -48,6 +48,7 @@ METRICS = {
     **_returns(VALIDATION, f"up to {VALIDATION_TASKS} validation tasks"),
     "charts/episodic_return": Metric("`return_after`, as openrlbenchmark calls it", "env_steps", in_file=False),
     "global_step": Metric("`env_steps`, as openrlbenchmark calls it", in_file=False),
+    "parameters/*": Metric("histogram of each tensor of parameters, with `--histogram-every`", in_file=False),
     **{
         name: Metric(meaning, "adaptation_step", in_file=False)
         for name, meaning in {

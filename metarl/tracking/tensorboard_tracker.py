@@ -1,23 +1,38 @@
 """Logging to TensorBoard's event files; TensorBoard is imported only when a run is tracked with it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.directory import CheckpointChoice, RunDirectory
 from metarl.run.metrics import METRICS, curve_rows, task_table, tracked_row
+from metarl.tracking.tracker import flat_config
+
+# What TensorBoard's table of hyperparameters compares runs by.
+COMPARED = ("training/return_after", "validation/return_after")
+
+
+def tag(name: str) -> str:
+    """Return a metric's name with its group: ``time``, ``training``, ``learner`` or the one that it has."""
+    if "/" in name:
+        return name
+    if name.startswith("time_") or name == "env_steps_per_second":
+        return f"time/{name}"
+    return f"{'training' if name in METRICS else 'learner'}/{name}"
 
 
 class TensorBoardTracker:
     """Writes to ``tensorboard/JOB_TYPE-ID`` in the run directory; a resumed run continues there.
 
-    The step of a scalar is its x-axis in W&B: env steps, iterations or adaptation steps. TensorBoard has neither
-    artifacts nor links between runs; their paths are logged as text.
+    The step of a scalar is its x-axis in W&B: env steps, iterations or adaptation steps. Its tag begins with its group:
+    TensorBoard shows those of a group together. TensorBoard has neither artifacts nor links between runs; their paths
+    are logged as text.
 
     Args:
         directory: directory of the run.
@@ -31,10 +46,16 @@ class TensorBoardTracker:
 
         self._writer: Any = SummaryWriter(str(directory / "tensorboard" / f"{job_type}-{run_id}"))
         self._text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
+        self._hyperparameters(flat_config(config))
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """Record one iteration's metrics."""
         self._scalars(tracked_row(row))
+
+    def log_histograms(self, row: Mapping[str, float | None], parameters: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Record a histogram of each tensor of parameters."""
+        for name, value in parameters().items():
+            self._writer.add_histogram(f"parameters/{name}", value, int(row["iteration"] or 0))
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
         """Record the curve step by step, its figure, and the table of its tasks."""
@@ -69,7 +90,16 @@ class TensorBoardTracker:
         for name, value in row.items():
             axis = METRICS[name].axis if name in METRICS else "iteration"
             if name != axis:
-                self._writer.add_scalar(name, value, int(row[axis]))
+                self._writer.add_scalar(tag(name), value, int(row[axis]))
+
+    def _hyperparameters(self, config: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import summary
+
+        formats: Any = summary
+        # TensorBoard takes no other values than these.
+        plain = {name: value if isinstance(value, bool | int | float) else str(value) for name, value in config.items()}
+        for part in formats.hparams(plain, dict.fromkeys(COMPARED)):
+            self._writer.file_writer.add_summary(part)
 
     def _text(self, name: str, text: str) -> None:
         self._writer.add_text(name, text)

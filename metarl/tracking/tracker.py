@@ -5,9 +5,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from metarl.errors import MetarlError
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.directory import CheckpointChoice, RunDirectory
+
+
+def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with one entry a setting, named as on the command line: ``trust_region.max_kl``.
+
+    Trackers show, sort and group runs by single entries.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            prefix = "" if name in ("run", "settings") else f"{name}."
+            flat |= {f"{prefix}{key}": each for key, each in flat_config(value).items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 class Tracker(Protocol):
@@ -15,6 +32,10 @@ class Tracker(Protocol):
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """Record one iteration's metrics, including ``iteration`` and ``env_steps``; None was not measured."""
+        ...
+
+    def log_histograms(self, row: Mapping[str, float | None], parameters: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Record the distribution of each tensor of parameters after an iteration; ``parameters`` returns them."""
         ...
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
@@ -42,6 +63,9 @@ class NoTracker:
     """Does nothing."""
 
     def log(self, row: Mapping[str, float | None]) -> None:
+        """Do nothing."""
+
+    def log_histograms(self, row: Mapping[str, float | None], parameters: Callable[[], Mapping[str, Tensor]]) -> None:
         """Do nothing."""
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
@@ -77,6 +101,10 @@ class GuardedTracker:
     def log(self, row: Mapping[str, float | None]) -> None:
         """Record one iteration's metrics."""
         self._guard(lambda: self._tracker.log(row))
+
+    def log_histograms(self, row: Mapping[str, float | None], parameters: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Record histograms of the parameters."""
+        self._guard(lambda: self._tracker.log_histograms(row, parameters))
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
         """Record an adaptation curve."""

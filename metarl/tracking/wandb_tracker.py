@@ -1,15 +1,18 @@
 """Logging to Weights & Biases: wandb is imported only when a run is tracked."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.directory import CheckpointChoice, RunDirectory
 from metarl.run.labels import RunLabels
 from metarl.run.metrics import METRICS, curve_rows, task_table, tracked_row
 from metarl.run.metrics_file import MetricsRow
+from metarl.tracking.tracker import flat_config
 from metarl.tracking.wandb_files import await_end
 
 
@@ -50,14 +53,14 @@ class WandbTracker:
                 notes=labels.notes,
                 dir=directory.resolve(),  # W&B's own process keeps its initial working directory
                 mode=chosen,  # type: ignore[arg-type]
-                config=dict(config),
+                config=flat_config(config),
                 allow_val_change=True,  # a resumed run may have a new total of iterations
                 group=group,
                 job_type=job_type,
                 name=f"{directory.name}-{job_type}",
                 id=run_id,
                 resume="allow" if chosen == "online" else None,
-                settings=wandb.Settings(silent=True, console="off", init_timeout=30),
+                settings=wandb.Settings(silent=True, console="wrap", init_timeout=30),
             )
 
         try:
@@ -78,6 +81,12 @@ class WandbTracker:
     def log(self, row: Mapping[str, float | None]) -> None:
         """Record one iteration's metrics."""
         self._run.log(tracked_row(row))
+
+    def log_histograms(self, row: Mapping[str, float | None], parameters: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Record a histogram of each tensor of parameters."""
+        drawn: Any = self._wandb.Histogram
+        histograms = {f"parameters/{name}": drawn(value.numpy()) for name, value in parameters().items()}
+        self._run.log({"iteration": row["iteration"], **histograms})
 
     def log_curve(self, curve: AdaptationCurve, picture: Path) -> None:
         """Record the curve step by step, its figure (also as an artifact), and the table of its tasks."""

@@ -115,6 +115,8 @@ class TrainingLoop:
                 if done % COMPARED_EVERY == 0:
                     self.processes.check_equal(self.learner.state_dict)
                 tracker.log(row | measured | self.training.take_logged())
+                if (every := self.run_config.histogram_every) and done % every == 0:
+                    tracker.log_histograms(row, self.learner.parameters)
                 show(row)
         with self.checkpoints.writing(done):
             if self.checkpoints.latest != done:

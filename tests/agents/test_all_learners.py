@@ -158,6 +158,14 @@ def test_another_seed_starts_elsewhere(name: str) -> None:
     assert not torch.equal(numbers(one.state_dict()), numbers(other.state_dict()))
 
 
+@every_one_that_learns
+def test_its_parameters_are_known_by_name(name: str) -> None:
+    learner = trained_once(name, next(kind for kind in KINDS if refusal(name, kind) is None))[0]
+    parameters = learner.parameters()
+    assert sum(value.numel() for value in parameters.values()) > 50
+    assert all(value.device.type == "cpu" and value.is_floating_point() for value in parameters.values())
+
+
 @every_learner
 def test_deterministic_actions_do_not_draw(name: str) -> None:
     family = plane(name)

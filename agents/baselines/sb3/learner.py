@@ -61,6 +61,7 @@ class Sb3Learner(Learner):
     inner_steps = 0
     baseline: ClassVar[bool] = True
     shards: ClassVar[bool] = False
+    parameters_at: ClassVar[Sequence[str]] = ("model", "parameters", "policy")
     label_settings: ClassVar[Sequence[str]] = ("variant",)
     metrics: ClassVar[Mapping[str, str]] = {
         "learned_env_steps": "environment steps that the shared model has learned from so far; since the task has "

@@ -3,7 +3,8 @@ from typing import Any
 import torch
 
 from metarl.agents.gradient.maml_trpo import MamlTrpo
-from metarl.learning.learner import LEARNERS, Learner, OpenState, RewardModel, register_learner
+from metarl.learning.learner import LEARNERS, Learner, OpenState, register_learner
+from metarl.learning.protocols import RewardModel
 from metarl.numerics.distributions import Categorical
 from metarl.run.config import TrainConfig
 

@@ -1,10 +1,12 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from metarl.errors import InputError
 from metarl.experiments.commands.main import main
@@ -19,7 +21,7 @@ class Events:
     """The content of the event files of one tracked run."""
 
     def __init__(self, folder: Path) -> None:
-        self.read = EventAccumulator(str(folder), {"tensors": 0, "images": 0, "scalars": 0}).Reload()
+        self.read = EventAccumulator(str(folder), {"tensors": 0, "images": 0, "scalars": 0, "histograms": 0}).Reload()
 
     def scalars(self, name: str) -> list[tuple[int, float]]:
         return [(event.step, event.value) for event in self.read.Scalars(name)]
@@ -28,6 +30,9 @@ class Events:
         (event,) = self.read.Tensors(f"{name}/text_summary")
         found: bytes = event.tensor_proto.string_val[0]
         return found.decode()
+
+
+SETTINGS: dict[str, Any] = {"validate_every": 1, "histogram_every": 2}
 
 
 def folder(directory: Path, job_type: str) -> Path:
@@ -39,7 +44,7 @@ def folder(directory: Path, job_type: str) -> Path:
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, Events]:
     """Return a run tracked by TensorBoard, and its events, read back."""
     path = tmp_path_factory.mktemp("tensorboard") / "run"
-    directory = train(small(path, "navigation-2d", horizon=5, iterations=2, track="tensorboard", validate_every=1))
+    directory = train(small(path, "navigation-2d", horizon=5, iterations=2, track="tensorboard", **SETTINGS))
     return directory, Events(folder(path, "train"))
 
 
@@ -48,10 +53,33 @@ def column(directory: RunDirectory, axis: str, name: str) -> list[tuple[int, flo
 
 
 @pytest.mark.parametrize(
-    ("name", "axis"), [("kl", "iteration"), ("return_after", "env_steps"), ("validation/return_after", "env_steps")]
+    ("shown", "name", "axis"),
+    [
+        ("learner/kl", "kl", "iteration"),
+        ("training/return_after", "return_after", "env_steps"),
+        ("time/time_update", "time_update", "iteration"),
+        ("validation/return_after", "validation/return_after", "env_steps"),
+    ],
 )
-def test_scalars_are_logged_against_their_axes(name: str, axis: str, tracked: tuple[RunDirectory, Events]) -> None:
-    assert tracked[1].scalars(name) == column(tracked[0], axis, name)
+def test_scalars_are_logged_in_groups_against_their_axes(
+    shown: str, name: str, axis: str, tracked: tuple[RunDirectory, Events]
+) -> None:
+    assert tracked[1].scalars(shown) == column(tracked[0], axis, name)
+
+
+def test_hyperparameters_are_in_its_table(tracked: tuple[RunDirectory, Events]) -> None:
+    content = tracked[1].read.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    given = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert given["inner_lr"].number_value == tracked[0].read_config()["settings"]["inner_lr"]
+    assert given["learner"].string_value == "maml-trpo"
+    shown = HParamsPluginData.FromString(tracked[1].read.SummaryMetadata("_hparams_/experiment").plugin_data.content)
+    assert {each.name.tag for each in shown.experiment.metric_infos} <= set(tracked[1].read.scalars.Keys())
+
+
+def test_histograms_are_logged_at_the_iterations_that_are_asked_for(tracked: tuple[RunDirectory, Events]) -> None:
+    names = [f"parameters/{name}" for name in tracked[0].load_checkpoint()["learner"]["params"]]
+    assert sorted(tracked[1].read.histograms.Keys()) == sorted(names)
+    assert [event.step for event in tracked[1].read.Histograms(names[0])] == [1]
 
 
 def test_the_adaptation_curve_is_logged_against_adaptation_steps(tracked: tuple[RunDirectory, Events]) -> None:
@@ -88,14 +116,14 @@ def test_it_is_said_how_to_look_at_it(tracked: tuple[RunDirectory, Events]) -> N
 
 
 def test_tracking_by_it_does_not_change_the_numbers(tracked: tuple[RunDirectory, Events], tmp_path: Path) -> None:
-    train(small(tmp_path / "run", "navigation-2d", horizon=5, iterations=2, validate_every=1))
+    train(small(tmp_path / "run", "navigation-2d", horizon=5, iterations=2, **SETTINGS))
     assert numbers(tmp_path / "run") == numbers(tracked[0].path)
 
 
 def test_a_resumed_run_continues_in_its_folder(tmp_path: Path) -> None:
     train(small(tmp_path / "run", iterations=1, track="tensorboard"))
     directory = resume(tmp_path / "run", iterations=2)
-    assert Events(folder(tmp_path / "run", "train")).scalars("kl") == column(directory, "iteration", "kl")
+    assert Events(folder(tmp_path / "run", "train")).scalars("learner/kl") == column(directory, "iteration", "kl")
 
 
 def test_an_evaluation_has_a_folder_of_its_own_with_video_and_checkpoint(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 from tensordict import TensorDict
 from wandb.errors import CommError
-from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from metarl.errors import InputError
@@ -23,9 +21,10 @@ from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.run.labels import RunLabels
 from metarl.run.metrics import METRICS
-from metarl.tracking.tracker import NoTracker
+from metarl.tracking.tracker import NoTracker, flat_config
 from metarl.tracking.tracking import make_tracker, where_tracked
 from metarl.tracking.wandb_files import offline_run, records
+from metarl.training.callbacks import Callback, Training
 from metarl.training.train import resume, train
 from tests.forked import Child, train_and_show_packages
 from tests.runs import numbers, script_validation, small, train_words
@@ -45,23 +44,12 @@ def run_file(directory: Path) -> Path:
     return found
 
 
-def ended_run(file: Path) -> list[Record]:
-    """Return the records of a run that was finished; W&B's own process may still be writing the last of them."""
-    deadline = time.monotonic() + 30
-    found: list[Record] = []
-    while not any(record.HasField("exit") for record in found):
-        found = list(records(file))
-        assert time.monotonic() < deadline, f"{file} has no end"
-        time.sleep(0.02)
-    return found
-
-
 class Recorded:
     """The content of the run file of a run directory."""
 
     def __init__(self, directory: Path) -> None:
         self.file = run_file(directory)
-        self.all = ended_run(self.file)
+        self.all = list(records(self.file))
 
     def of(self, kind: str) -> list[Any]:
         return [getattr(record, kind) for record in self.all if record.WhichOneof("record_type") == kind]
@@ -91,12 +79,20 @@ class Recorded:
         return self.file.parent / "files" / path
 
 
+class Speaking(Callback):
+    def on_iteration(self, training: Training) -> None:
+        print(f"iteration {training.iteration} is done")
+
+
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorded]:
     """Return a real offline run, and its run file, read back."""
     path = tmp_path_factory.mktemp("tracking") / "run"
     labels = RunLabels(project="robots", entity="us", tags=("first", "tiny"), notes="a test")
-    train(small(path, "navigation-2d", horizon=5, iterations=2, track="offline", seed=3, labels=labels))
+    train(
+        small(path, "navigation-2d", horizon=5, iterations=2, track="offline", seed=3, labels=labels),
+        callbacks=[Speaking()],
+    )
     return path, Recorded(path)
 
 
@@ -104,9 +100,10 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorded]:
 def peaked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recorded]:
     """Return an offline run whose second of three iterations did best on validation tasks, and its run file."""
     path = tmp_path_factory.mktemp("tracking") / "run"
+    settings: dict[str, Any] = {"validate_every": 1, "histogram_every": 2}
     with pytest.MonkeyPatch.context() as patch:
         script_validation(patch, [-3.0, -1.0, -2.0])
-        train(small(path, "navigation-2d", horizon=5, iterations=3, track="offline", validate_every=1))
+        train(small(path, "navigation-2d", horizon=5, iterations=3, track="offline", **settings))
     return path, Recorded(path)
 
 
@@ -121,8 +118,21 @@ def evaluated(peaked: tuple[Path, Recorded]) -> tuple[dict[str, Any], Recorded]:
 
 def test_the_run_file_holds_the_resolved_config(tracked: tuple[Path, Recorded]) -> None:
     config = tracked[1].config()
-    written = json.loads((tracked[0] / "config.json").read_text())
+    written = flat_config(json.loads((tracked[0] / "config.json").read_text()))
     assert {key: config[key] for key in written} == written
+    # One entry a setting, by the name that it has on the command line.
+    assert {"learner", "tasks_per_batch", "inner_lr", "trust_region.max_kl", "versions.torch"} <= set(written)
+
+
+def test_what_the_run_printed_is_its_log(tracked: tuple[Path, Recorded]) -> None:
+    assert tracked[1].media("output.log").read_text() == "iteration 1 is done\niteration 2 is done\n"
+
+
+def test_histograms_are_logged_at_the_iterations_that_are_asked_for(peaked: tuple[Path, Recorded]) -> None:
+    (row,) = (row for row in peaked[1].history() if "parameters/weight_0/_type" in row)
+    assert row["iteration"] == 1
+    shown = {name.split("/")[1] for name in row if name.startswith("parameters/")}
+    assert shown == set(RunDirectory(peaked[0]).load_checkpoint()["learner"]["params"])
 
 
 def test_it_holds_what_openrlbenchmark_asks_for(tracked: tuple[Path, Recorded]) -> None:
@@ -154,7 +164,7 @@ def test_every_key_is_one_that_the_manual_explains(
         for row in recorded.history():
             media = {key.rsplit("/", 1)[0] for key in row if key.endswith("/_type")}
             plain = {key for key in row if not key.startswith("_") and key.rsplit("/", 1)[0] not in media}
-            assert plain | media <= explained
+            assert {name for name in plain | media if not name.startswith("parameters/")} <= explained
 
 
 def test_a_learner_that_is_there_to_be_compared_with_is_a_baseline(tmp_path: Path) -> None:
@@ -247,7 +257,8 @@ def test_an_evaluation_is_a_run_of_its_own_in_the_group(
     assert evaluated[1].config()["exp_name"] == "maml-trpo-evaluate"
     measured = {"part": "test", "tasks": 4, "steps": 2, "episodes": 3, "deterministic": False}
     expected = {"checkpoint": "best", "iteration": 2, "seed": 5, **measured}
-    assert evaluated[1].config()["evaluation"] == expected
+    config = evaluated[1].config()
+    assert {name: config[f"evaluation.{name}"] for name in expected} == expected
 
 
 def test_an_evaluation_names_the_artifact_that_the_training_run_logged(
@@ -308,7 +319,7 @@ def test_a_resumed_run_keeps_its_id(tmp_path: Path) -> None:
     iterations = [
         json.loads(item.value_json)
         for file in files[1:]
-        for record in ended_run(file)
+        for record in records(file)
         for item in record.history.item
         if item.nested_key == ["iteration"] and any("gain" in each.nested_key for each in record.history.item)
     ]
