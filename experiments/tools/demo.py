@@ -6,21 +6,21 @@ half-cheetah there is a video.
 """
 
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.devices.processes import ONE_PROCESS
+from metarl.evaluation.evaluate import load_run
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import guarded
 from metarl.experiments.commands.train import report
 from metarl.run.config import RunConfig, TrainConfig
-from metarl.run.directory import RunDirectory
-from metarl.storage.hub import fetch
 from metarl.training.loop_tools import StopRequest
-from metarl.training.train import resume, train
+from metarl.training.train import train
 
-SHIPPED, FURTHER = "maml-trpo-half-cheetah-vel", 5
+SHIPPED, FURTHER = "hub:maml-trpo-half-cheetah-vel", 5
 
 
 def run(out: Path) -> None:
@@ -33,9 +33,10 @@ def run(out: Path) -> None:
     announce("maml-trpo on navigation-2d: 50 iterations from the start")
     report(train(config, stop), ONE_PROCESS, stop)
     evaluate(navigation)
-    iterations = RunDirectory(fetch(SHIPPED, cheetah)).load_checkpoint()["iteration"]
-    announce(f"hub:{SHIPPED}, trained for {iterations} iterations: {FURTHER} more")
-    report(resume(cheetah, iterations + FURTHER, stop=stop), ONE_PROCESS, stop)
+    trained, _, _ = load_run(SHIPPED)
+    further = replace(trained.run, iterations=FURTHER, seed=2, out=str(cheetah), track="auto", start_from=SHIPPED)
+    announce(f"{SHIPPED}, trained for {trained.run.iterations} iterations: {FURTHER} more")
+    report(train(replace(trained, run=further), stop), ONE_PROCESS, stop)
     evaluate(cheetah)
     print(flush=True)
     main(["render", str(cheetah), "--steps", "3"])  # where there is no OpenGL, its line says what to install
