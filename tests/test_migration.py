@@ -13,7 +13,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "migration.md").read_text()
 FILES = dict(re.findall(r"^## (.*?)\n.*?^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 # Fewer and shorter than on the page, by the same code.
 RUN = {"iterations": 2, "tasks_per_batch": 2, "episodes_per_task": 2, "horizon": 5, "track": "disabled"}
-SETTINGS = {"updates_per_iteration": 2, "batch_size": 8, "hidden_sizes": (8,)}
+SETTINGS = {"updates_per_iteration": 2, "batch_size": 8, "hidden_sizes": (8,), "initial_steps": 20}
 
 
 @pytest.mark.parametrize("name", FILES)

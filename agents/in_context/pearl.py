@@ -72,6 +72,7 @@ class Pearl(Learner):
             raise InputError(f"{self.name} needs actions in a bounded Box, not in {space}; use rl2")
         self.config = config
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
+        self.initial_steps = config.initial_steps
         self._device, self._seed, self._updates = device, seed, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "observation encoder") % 2**63)
@@ -128,34 +129,33 @@ class Pearl(Learner):
     @torch.no_grad()
     def adapt(self, state: Belief, rollout: Rollout) -> Belief:
         """Add the factors of one more episode of every trial."""
-        steps = self._stored(Trials.of_episode(rollout), rollout.num_tasks)
+        steps = Transitions.of_trials(self._inputs, Trials.of_episode(rollout), rollout.num_tasks)
         return state + self.networks.encoder.belief(self._encoded(steps))
 
     @torch.no_grad()
     def task_embeddings(self, trials: Trials) -> Tensor:
         """Return what an episode that starts with each step would act on; see ``TaskEmbedding``."""
-        evidence = self.networks.encoder.evidence(self._encoded(self._stored(trials, len(trials.rewards))))
+        steps = Transitions.of_trials(self._inputs, trials, len(trials.rewards))
+        evidence = self.networks.encoder.evidence(self._encoded(steps))
         return self.networks.encoder.likeliest(evidence.map(lambda tensor: (tensor.cumsum(-2) - tensor)[:, 0]))
 
     def transitions(self, rollouts: Sequence[Rollout]) -> Transitions:
         """Return the steps ``[N, R, L]`` of trials without gaps, with observations as stored in the replay buffer."""
-        return self._stored(Trials.of(rollouts), rollouts[0].num_tasks)
-
-    def _stored(self, trials: Trials, num_tasks: int) -> Transitions:
-        flat = Transitions(
-            self._inputs.stored(trials.observations),
-            self._inputs.actions(trials.actions),
-            trials.rewards,
-            self._inputs.stored(trials.next_observations),
-            trials.terminated.to(trials.rewards.dtype),
-            trials.valid,
-        )
-        return Transitions(**{name: value.unflatten(0, (num_tasks, -1)) for name, value in vars(flat).items()})
+        return Transitions.of_trials(self._inputs, Trials.of(rollouts), rollouts[0].num_tasks)
 
     def _encoded(self, steps: Transitions) -> Transitions:
         """Return stored steps with encoded observations; next observations carry no gradients."""
         seen, following = map(self._inputs.restored, (steps.observations, steps.next_observations))
         return replace(steps, observations=seen, next_observations=following.detach())
+
+    def add_to_replay(self, rollouts: Sequence[Rollout]) -> None:
+        """Add the episodes of trials to the replay buffer.
+
+        Raises:
+            InputError: if they do not fit.
+        """
+        ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
+        self.replay.add(self.transitions(rollouts), ends, self.processes)
 
     def update(self, rollouts: Sequence[Rollout]) -> dict[str, float]:
         """Add the rollouts to the replay buffer, and take steps of soft actor-critic.
@@ -165,9 +165,8 @@ class Pearl(Learner):
             RunError: if a gradient is NaN or infinite; the learner is then unchanged.
         """
         self.networks.encoder.check(rollouts[0].rewards.shape[1])
-        ends = torch.stack([rollout.valid.sum(-1) for rollout in rollouts], -1).cumsum(-1)
         moved = self.adaptation_kl(rollouts)
-        self.replay.add(self.transitions(rollouts), ends, self.processes)
+        self.add_to_replay(rollouts)
         remembered = self.replay.num_transitions
         try:
             with restored_on_error(self, ("_updates",), self.networks.parameters(), self._optimizers):

@@ -53,6 +53,9 @@ class PearlConfig(OptimizerConfig, ActivationConfig, TrialConfig):
     """Capacity of the replay buffer, in transitions."""
     deterministic_latent: bool = True
     """With deterministic actions, act on the belief's mean; otherwise on a sample of it, as with sampled actions."""
+    initial_steps: int = 0
+    """Environment steps to collect in each training task before the first update, acting on the prior; they need a
+    fixed set of tasks, --train-tasks."""
     random_iterations: int = 0
     """Initial iterations in which every episode repeats one random action, with noise."""
 
@@ -64,6 +67,8 @@ class PearlConfig(OptimizerConfig, ActivationConfig, TrialConfig):
         require_counts(self, "replay_size")
         require_positive(self, "learning_rate", "reward_scale")
         require_unit(self, "discount", "tau")
-        require_not_negative(self, "kl_weight", "random_iterations")
+        require_not_negative(self, "kl_weight", "random_iterations", "initial_steps")
         require_layers(self, "hidden_sizes")
         require_choice(self, "task_encoder", TaskEncoderName)
+        if self.initial_steps and self.task_encoder != "critic":
+            raise InputError(f"initial_steps need the task encoder critic, not {self.task_encoder}; omit one of them")

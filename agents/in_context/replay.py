@@ -6,11 +6,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from metarl.agents.in_context.step_inputs import StepInputs
 from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.devices.transfer import send
 from metarl.errors import InputError
 from metarl.learning.replay import gathered, kept_by
 from metarl.numerics.noise import BatchGenerator, draw_rows
+from metarl.rollouts.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,19 @@ class Transitions:
     next_observations: Tensor
     terminated: Tensor
     valid: Tensor
+
+    @classmethod
+    def of_trials(cls, inputs: StepInputs, trials: Trials, num_tasks: int) -> "Transitions":
+        """Return the steps ``[N, R, L]`` of N * R trials, with observations as stored in a replay buffer."""
+        flat = cls(
+            inputs.stored(trials.observations),
+            inputs.actions(trials.actions),
+            trials.rewards,
+            inputs.stored(trials.next_observations),
+            trials.terminated.to(trials.rewards.dtype),
+            trials.valid,
+        )
+        return cls(**{name: value.unflatten(0, (num_tasks, -1)) for name, value in vars(flat).items()})
 
     def rows(self) -> Tensor:
         """Return all fields except ``valid`` as rows ``[..., 2 D + A + 2]``."""

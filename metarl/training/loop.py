@@ -30,6 +30,7 @@ from metarl.tracking.tracker import NoTracker, Tracker
 from metarl.tracking.tracking import track_training
 from metarl.training.callbacks import Callback, Logged, Training
 from metarl.training.divergence import DivergenceCheck, policy_deviation
+from metarl.training.initial_pool import collect_initial_pool
 from metarl.training.loop_tools import StopRequest, Stopwatch, progress
 
 Row = dict[str, float | None]
@@ -153,6 +154,7 @@ class TrainingLoop:
     def _iterate(self, iteration: int, env_steps: int) -> dict[str, float]:
         self.watch.start()
         try:
+            pooled = self._fill() if iteration == 0 else 0
             rollouts = self._sample(iteration) if self.data is None else self._read(self.data, iteration)
             with self.watch("update"):
                 metrics = self.learner.update(rollouts)
@@ -166,7 +168,12 @@ class TrainingLoop:
         if self.data is None:
             self.task_source.report(rollouts, iteration)
         self.deviation = policy_deviation(rollouts[0], self.processes)
-        return self._row(iteration, env_steps, rollouts, metrics)
+        return self._row(iteration, env_steps, pooled, rollouts, metrics)
+
+    def _fill(self) -> int:
+        """Fill a replay buffer before the first update, if the learner wants that; return the env steps."""
+        with self.watch("sampling"):
+            return collect_initial_pool(self.learner, self.sampler, self.split, self.run_config, self._seed(0))
 
     def _checked(self, row: dict[str, float]) -> dict[str, float]:
         """Return the row with the metric ``diverged``.
@@ -218,16 +225,24 @@ class TrainingLoop:
         return derive_seed(run.seed, "redraw", times) if times else run.seed
 
     def _row(
-        self, iteration: int, env_steps: int, rollouts: list[Rollout], metrics: dict[str, float]
+        self, iteration: int, env_steps: int, pooled: int, rollouts: list[Rollout], metrics: dict[str, float]
     ) -> dict[str, float]:
-        """Return the iteration's row of metrics.csv; ``env_steps`` is the count before the iteration."""
+        """Return the iteration's row of metrics.csv.
+
+        Args:
+            iteration: its number.
+            env_steps: count before it.
+            pooled: steps taken in it besides the rollouts'.
+            rollouts: of it.
+            metrics: of its update.
+        """
         first, last = rollouts[0], rollouts[-1]
         returns = [self._mean(rollout.episode_returns()) for rollout in (first, last)]
         successes = [rollout.episode_success() for rollout in (first, last)]
         rates = [self._mean(success.float()) for success in successes if success is not None]
         seconds = self.watch.seconds()
         sampled = sum(rollout.env_steps for rollout in rollouts) if self.data is None else 0
-        fresh = sum(self.processes.counts(sampled))
+        fresh = pooled + sum(self.processes.counts(sampled))
         return {
             "iteration": iteration,
             "env_steps": env_steps + fresh,

@@ -19,6 +19,7 @@ from metarl.storage.lock import locked
 from metarl.tracking.tracking import name_run, tracking_mode
 from metarl.training.callbacks import Callback, check_callbacks
 from metarl.training.episode_size import refuse_too_large_episodes
+from metarl.training.initial_pool import check_initial_pool
 from metarl.training.loop import TrainingLoop
 from metarl.training.loop_tools import StopRequest
 from metarl.training.warm_start import start_from
@@ -56,6 +57,7 @@ def train(
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, device=device))
     learner = _new_learner(config, processes)
     refuse_too_large_episodes(config, learner, processes.size)
+    check_initial_pool(config.run, learner, processes.size)
     config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
     tracking_mode(config.run.track)
     out, tracking_id = processes.from_first(lambda: name_run(config))
