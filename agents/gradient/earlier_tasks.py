@@ -88,12 +88,8 @@ class EarlierTasks:
     """
 
     def __init__(self, config: EarlierTasksConfig, seed: int, device: torch.device) -> None:
-        self._method, self._replay_weight, self._seed, self._device = (
-            config.continual,
-            config.replay_weight,
-            seed,
-            device,
-        )
+        self._method, self._replay_weight = config.continual, config.replay_weight
+        self._seed, self._device = seed, device
         self.anchor = Anchor(config.ewc_weight)
         self._consolidated = 0
         self.latest: list[Episodes] = []

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import load_run
+from metarl.experiments.continual.streams import RUNS
 from metarl.learning.learner import CHANGING
 from metarl.numerics.statistics import Scores
 from metarl.run.config import TrainConfig
@@ -18,7 +19,6 @@ from metarl.sampling.changing_tasks import ChangingConfig
 from metarl.sampling.sampler import Sampler
 from metarl.seeding import derive_seed
 
-RUNS = "runs"
 # Test tasks that trials begin with, at most.
 MOST_TASKS = 40
 # Of what adaptation had gained before a change; once so much is gained again, the learner has recovered.
