@@ -79,7 +79,9 @@ def evaluate(inputs: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """
     inputs = inputs.contiguous()
     if not torch.is_grad_enabled():
-        return _forward(inputs, parameters)[0]
+        outputs = _buffer(inputs, parameters[-1].shape[-1])
+        _run("forward", inputs, parameters, outputs=outputs)
+        return outputs
     found: Tensor = _Outputs.apply(inputs, *parameters)  # type: ignore[no-untyped-call]
     return found
 
@@ -87,19 +89,25 @@ def evaluate(inputs: Tensor, parameters: Sequence[Tensor]) -> Tensor:
 class _Outputs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, *parameters: Tensor) -> Tensor:
-        outputs, hidden = _forward(inputs, parameters)
+        outputs = _buffer(inputs, parameters[-1].shape[-1])
+        hidden = _buffer(inputs, sum(_padded(bias.shape[-1]) for bias in parameters[1:-1:2]))
+        _run("forward", inputs, parameters, hidden, outputs=outputs)
         ctx.save_for_backward(inputs, hidden, *parameters)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, output_slopes: Tensor) -> Any:
-        return None, *_Gradients.apply(output_slopes, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        # Without a graph nothing is differentiated again.
+        gradients = _Gradients.apply(torch.is_grad_enabled(), output_slopes, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return None, *gradients
 
 
 class _Gradients(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, output_slopes: Tensor, inputs: Tensor, hidden: Tensor, *parameters: Tensor) -> Any:
-        slopes = _buffer(inputs, hidden.shape[-1] + _padded(output_slopes.shape[-1]))
+    def forward(
+        ctx: Any, again: bool, output_slopes: Tensor, inputs: Tensor, hidden: Tensor, *parameters: Tensor
+    ) -> Any:
+        slopes = _buffer(inputs, hidden.shape[-1] + _padded(output_slopes.shape[-1])) if again else None
         gradients = _like(parameters)
         given = output_slopes.contiguous()
         _run("back", inputs, parameters, hidden, slopes, output_slopes=given, gradients=gradients)
@@ -109,7 +117,7 @@ class _Gradients(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *directions: Tensor) -> Any:
         changes, *bends = _Changes.apply(*ctx.saved_tensors, *directions)  # type: ignore[no-untyped-call]
-        return changes, None, None, *bends
+        return None, changes, None, None, *bends
 
 
 class _Changes(torch.autograd.Function):
@@ -163,19 +171,11 @@ def _buffer(inputs: Tensor, size: int) -> Tensor:
     return inputs.new_empty(*inputs.shape[:2], size)
 
 
-def _forward(inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the outputs, and the units of all hidden layers, padded and side by side."""
-    outputs = _buffer(inputs, parameters[-1].shape[-1])
-    hidden = _buffer(inputs, sum(_padded(bias.shape[-1]) for bias in parameters[1:-1:2]))
-    _run("forward", inputs, parameters, hidden, outputs=outputs)
-    return outputs, hidden
-
-
 def _run(
     name: str,
     inputs: Tensor,
     parameters: Sequence[Tensor],
-    hidden: Tensor,
+    hidden: Tensor | None = None,
     slopes: Tensor | None = None,
     outputs: Tensor | None = None,
     output_slopes: Tensor | None = None,

@@ -22,7 +22,7 @@ struct Networks {
     const float* inputs;             // [networks, rows, sizes[0]]
     const float* const* parameters;
     const int64_t* parameter_steps;
-    float *hidden, *slopes;          // [networks, rows, S], [networks, rows, S + padded outputs]
+    float *hidden, *slopes;          // [networks, rows, S], [networks, rows, S + padded outputs]; or null, not to be saved
     float* outputs;                  // [networks, rows, outputs]
     const float* output_slopes;      // likewise
     const float* const* directions;  // or null
@@ -110,6 +110,7 @@ struct Network {
     int64_t rows;                  // of the block
     const float* inputs;
     float *hidden, *slopes;
+    Floats forgotten;  // in the place of what is not saved, which is one of the two at most
 
     Network(const Networks& all, int64_t number) : all(all), number(number) {
         read(all.parameters, all.parameter_steps, layers);
@@ -119,6 +120,7 @@ struct Network {
         for (int64_t i = 0; i < all.layers; ++i) offsets.push_back(i ? offsets[i - 1] + layers[i - 1].wide : 0);
         width = offsets.back();
         whole = width + layers.back().wide;
+        forgotten.resize(BLOCK * whole);
     }
 
     void read(const float* const* from, const int64_t* steps, std::vector<Layer>& to) const {
@@ -142,8 +144,8 @@ struct Network {
         const int64_t first = number * all.rows + start;
         rows = std::min(BLOCK, all.rows - start);
         inputs = all.inputs + first * layers[0].in;
-        hidden = all.hidden + first * width;
-        slopes = all.slopes + first * whole;
+        hidden = all.hidden ? all.hidden + first * width : forgotten.data();
+        slopes = all.slopes ? all.slopes + first * whole : forgotten.data();
     }
 
     // What layer i reads, and the distance of its rows.

@@ -170,14 +170,16 @@ class Sampler:
 
     def _check(self, rollout: Rollout, unstable: Tensor | None, seed: int, first: int) -> None:
         """Raise ``RunError`` if a number is not finite or a simulation unstable; the first task is ``first``."""
-        where = partial(self._where, rollout, seed, first)
         # In causal order within a step, and searched by step first, so that the first bad number is the one reported.
         names = ("observations", "actions", "rewards")
-        bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
-        ends = _not_finite(rollout.final_observations, 2)
-        signs = [bad.any(), ends.any(), *([] if unstable is None else [unstable.any()])]
+        # A NaN or an infinity makes the sum of all numbers one, and nothing else does but finite numbers beyond 1e38.
+        sums = [getattr(rollout, name).sum().double() for name in (*names, "final_observations")]
+        signs = [~torch.stack(sums).isfinite().all(), *([] if unstable is None else [unstable.any()])]
         if not torch.stack(signs).any():
             return
+        where = partial(self._where, rollout, seed, first)
+        bad = torch.stack([_not_finite(getattr(rollout, name), 3) for name in names]) & rollout.valid
+        ends = _not_finite(rollout.final_observations, 2)
         if unstable is not None and unstable.any():
             task, episode = unstable.view(rollout.valid.shape[:2]).nonzero()[0].tolist()
             which = f"{int(unstable.sum())} of {unstable.numel()} simulations became unstable, the first"
@@ -185,6 +187,8 @@ class Sampler:
         if bad.any():
             step, name, task, episode = bad.permute(3, 0, 1, 2).nonzero()[0].tolist()
             raise RunError(f"{names[name]} became NaN or infinite in {where(task, episode, f'step {step}')}")
+        if not ends.any():
+            return
         task, episode = ends.nonzero()[0].tolist()
         raise RunError(f"observations became NaN or infinite in {where(task, episode, 'after the last step')}")
 

@@ -449,3 +449,9 @@ def test_a_session_without_its_tasks_parameters_is_refused() -> None:
     learner = MamlTrpo(family, MamlTrpoConfig(hidden_sizes=(8,)), 0, torch.device("cpu"))
     with pytest.raises(InputError, match=r"needs the tasks' parameters: pass them to session\.begin"):
         Sampler(family).run(Session(learner, family, 2), seed=0)
+
+
+def test_numbers_whose_sum_is_infinite_are_fine() -> None:
+    script = torch.zeros(SHAPE)
+    script[0, 0] = 3e38
+    assert collect(script).actions.sum().isinf()
