@@ -390,5 +390,14 @@ def test_counts_that_make_no_sense_are_refused(settings: dict[str, int], message
 
 def test_tasks_are_as_many_as_the_session_has() -> None:
     learner, family = maml()
-    with pytest.raises(InputError, match="this session has 1 tasks, but parameters of 2 were given"):
-        Session(learner, family).begin(family.sample_tasks(2, generator(0)))
+    for go_on in (Session.begin, Session.change):
+        with pytest.raises(InputError, match="this session has 1 tasks, but parameters of 2 were given"):
+            go_on(Session(learner, family), family.sample_tasks(2, generator(0)))
+
+
+def test_a_task_changes_between_episodes_only() -> None:
+    learner, family = maml()
+    session = Session(learner, family)
+    session.open()
+    with pytest.raises(InputError, match="1 of 1 episodes have not ended"):
+        session.change(family.sample_tasks(1, generator(0)))
