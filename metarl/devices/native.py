@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -69,9 +69,17 @@ def in_threads(work: Callable[[int, int], Part], count: int) -> list[Part]:
         return [work(0, count)]
     bounds = [count * number // threads for number in range(threads + 1)]
     own, *others = pairwise(bounds)
-    with ThreadPoolExecutor(len(others)) as pool:
-        working = [pool.submit(work, *each) for each in others]
+    working = [_pool(len(others), os.getpid()).submit(work, *each) for each in others]
+    try:
         return [work(*own), *(each.result() for each in working)]
+    finally:  # whatever interrupts this thread, the others are still using the caller's memory
+        wait(working)
+
+
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Return waiting threads; a process that was forked has its own, because threads are not forked with it."""
+    return ThreadPoolExecutor(threads)
 
 
 def _program() -> str:
