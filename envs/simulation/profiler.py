@@ -3,11 +3,22 @@
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
-from mujoco import _callbacks
 
-# MuJoCo reads the time by this callback, whose library is among those of the extension module that installs it.
-_CLOCK = ctypes.c_void_p.in_dll(ctypes.CDLL(_callbacks.__file__), "mjcb_time")
+def _find_clock() -> ctypes.c_void_p:
+    """Return the callback by which MuJoCo reads the time; where it is not to be seen, one that nobody calls.
+
+    Its library is among those of the extension module that installs it. ``mujoco.set_mjcb_time`` does not change it.
+    """
+    module = find_spec("mujoco._callbacks")
+    if module is None or module.origin is None:
+        return ctypes.c_void_p()
+    library = ctypes.CDLL(module.origin)
+    return ctypes.c_void_p.in_dll(library, "mjcb_time") if hasattr(library, "mjcb_time") else ctypes.c_void_p()
+
+
+_CLOCK = _find_clock()
 
 
 @contextmanager
