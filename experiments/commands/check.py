@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from PIL import Image
 
 from metarl.errors import InputError, RunError
 from metarl.evaluation.evaluate import evaluate_learner, load_learner
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_files import describe_evaluation
 from metarl.learning.learner import Learner
@@ -31,7 +31,7 @@ DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, zip
 class CheckOptions:
     """Verify configuration, metrics, checkpoints, replay buffers and figures of a run, and repeat its evaluations."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run, which is only read."""
     device: str | None = None
     """Torch device to repeat evaluations on; by default the original one of each."""

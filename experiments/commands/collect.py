@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
 from tensordict import TensorDict
 
 from metarl.devices.choice import resolve_device
 from metarl.evaluation.evaluate import load_run
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import parse
 from metarl.families.family import Part
 from metarl.families.views import labelled
@@ -27,7 +27,7 @@ TASKS_PER_SHARD = 20
 class CollectOptions:
     """Record episodes of a run's policy, before and after each adaptation step, in a folder."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run."""
     out: str
     """Folder of the recorded episodes, new or empty."""

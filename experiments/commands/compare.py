@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -33,7 +34,7 @@ from metarl.run.directory import CheckpointChoice
 class CompareOptions:
     """Adapt the learners of several runs to the same held-out tasks, and write a report that compares them."""
 
-    runs: tyro.conf.Positional[tuple[str, ...]]
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN RUN ...")]
     """Directories of the runs; those that differ only in the seed count as one learner."""
     out: str = "report"
     """Folder of the report: new, empty, or with an earlier report, which is replaced."""

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tyro
-
 from metarl.devices.processes import Processes
 from metarl.devices.runtime import keep_freed_memory
 from metarl.errors import RunError
 from metarl.evaluation.evaluate import evaluate_learner, load_run
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.evaluation_table import adaptation_table, describe_training
 from metarl.experiments.commands.launch import run_on_devices
 from metarl.experiments.commands.parsing import parse
@@ -36,7 +35,7 @@ class EvaluateOptions:
     For tasks other than the test tasks the files are evaluation-PART.json and adaptation_curve-PART.png.
     """
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run."""
     tasks: int | Source = 40
     """Number of test tasks (a finite family may have fewer), or 40 tasks of another part: train, validation, or ood

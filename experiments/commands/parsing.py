@@ -67,7 +67,9 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
     message = StringIO()
     try:
         with redirect_stderr(message):
-            return tyro.cli(options, prog=command, args=words, config=(tyro.conf.OmitArgPrefixes,))
+            return tyro.cli(
+                options, prog=command, args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+            )
     except SystemExit as end:
         if end.code != 2:
             raise

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
 from metarl.errors import InputError, RunError
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import parse
 from metarl.experiments.commands.run_card import run_card
 from metarl.run.directory import CheckpointChoice, RunDirectory, iteration_of
@@ -22,9 +23,9 @@ from metarl.storage.hub import PREFIX, require_hub, write_contents
 class PushOptions:
     """Publish a run on the Hugging Face Hub, with a model card: configuration, metrics, a checkpoint, evaluation."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run, which has been evaluated."""
-    repository: tyro.conf.Positional[str]
+    repository: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
     """Repository of the Hub, OWNER/NAME; it is created if it does not exist."""
     checkpoint: CheckpointChoice = "latest"
     """Which checkpoint: the latest, or the best on validation tasks."""

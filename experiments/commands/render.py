@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from tensordict import TensorDict
 
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import load_run
 from metarl.evaluation.recording import record_run, task_text
 from metarl.evaluation.video import check_video_path, write_video
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import parse
 from metarl.families.family import TaskFamily
 from metarl.run.directory import CheckpointChoice, RunDirectory
@@ -20,7 +20,7 @@ from metarl.run.directory import CheckpointChoice, RunDirectory
 class RenderOptions:
     """Adapt to one task, and record an episode before adaptation and after each adaptation step, side by side."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run."""
     task: tuple[str, ...] = ()
     """All parameters of the task: velocity=1.7, or goal=0.3,-0.2; by default the first held-out test task."""

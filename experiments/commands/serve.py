@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from metarl.errors import InputError
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import parse
 from metarl.run.directory import CheckpointChoice, RunDirectory
 from metarl.validation import require_counts, require_not_negative
@@ -16,7 +15,7 @@ from metarl.validation import require_counts, require_not_negative
 class ServeOptions:
     """Serve a trained learner: tasks are submitted, acted in, answered with feedback, and adapted to."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run."""
     host: str = "127.0.0.1"
     """Address to listen at; any but this machine's own needs --token-file."""

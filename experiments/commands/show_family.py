@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -27,7 +27,7 @@ LONGEST_VALUE = 6
 class ShowOptions:
     """Describe one task family, and render a few of its tasks side by side."""
 
-    family: tyro.conf.Positional[str]
+    family: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FAMILY")]
     """Name of the family."""
     preset: str | None = None
     """Preset of the family; by default the first."""

@@ -10,10 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import load_run
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.compare.beliefs import has_beliefs, make_figure, observe_beliefs
 from metarl.storage.files import make_folder, write_whole
@@ -24,7 +23,7 @@ from metarl.validation import require_counts
 class Options:
     """Plot the reward that VariBAD expects in every cell of GridNavi, at some steps of a trial."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of a run of varibad on gridnavi."""
     out: str = "belief.png"
     """PNG file to write."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from gymnasium.vector import VectorEnv, VectorWrapper
 
 from metarl.envs.manipulation.benchmark_tasks import TASKS_PER_ENVIRONMENT
@@ -20,6 +19,7 @@ from metarl.envs.manipulation.package import load_package
 from metarl.envs.wrapped.meta_world import MetaWorldFamily
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import load_run
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import Learner
@@ -129,7 +129,7 @@ class ObservedEnvs(VectorWrapper):
 class Options:
     """Evaluate a run on a Meta-World benchmark with the package's own code."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run."""
     evaluations: int = 10
     """Number of draws of test tasks."""

@@ -11,11 +11,11 @@ import sys
 from dataclasses import dataclass
 
 import torch
-import tyro
 from gymnasium.vector import AutoresetMode
 
 from metarl.client import Client, RemoteTask
 from metarl.evaluation.evaluate import evaluate_learner, load_run
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.seeding import derive_seed
 from metarl.validation import require_count, require_not_negative
@@ -26,7 +26,7 @@ from metarl.worlds.vector_env import TaskVectorEnv
 class Options:
     """Adapt to a held-out task over HTTP, and compare the returns with those of metarl evaluate."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run that is served."""
     url: str = "http://127.0.0.1:8000"
     """Where it is served."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import tyro
 
+from metarl.experiments.commands.arguments import RunName
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.commands.push import pack
 from metarl.run.directory import CheckpointChoice, RunDirectory
@@ -22,7 +23,7 @@ from metarl.storage.hub import PREFIX, SHIPPED
 class ShipOptions:
     """Pack a run into the package; a run of that name is replaced."""
 
-    run: tyro.conf.Positional[str]
+    run: RunName
     """Directory of the run, which has been evaluated."""
     name: tyro.conf.Positional[str]
     """Name after hub:."""

@@ -98,6 +98,25 @@ def test_without_words_the_usage_is_shown(capsys: pytest.CaptureFixture[str]) ->
     assert "usage: metarl COMMAND" in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        ("evaluate", "RUN"),
+        ("compare", "RUN RUN ..."),
+        ("push", "RUN OWNER/NAME"),
+        ("families show", "FAMILY"),
+        ("train maml-trpo bandit", ""),
+    ],
+)
+def test_help_shows_types_as_people_write_them(words: str, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*words.split(), "--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert given in shown.splitlines()[0]
+    assert "None}" not in shown
+
+
 @pytest.mark.parametrize("words", ["--help", "-h", "train --help", "train maml-trpo --help"])
 def test_help_shows_the_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 0
