@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
+from itertools import dropwhile, takewhile
 from typing import TypeVar
 
 from metarl.errors import InputError, MetarlError
@@ -73,10 +74,17 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
     except SystemExit as end:
         if end.code != 2:
             raise
-        lines = [line.strip("│ ") for line in message.getvalue().splitlines()[1:]]
-        # The box's first sentence ends at a horizontal rule, or with the box.
-        rule = next((index for index, line in enumerate(lines) if not line.strip("─╰╯")), len(lines))
-        raise InputError(f"{' '.join(lines[:rule])} ({command} --help explains the options)") from None
+        # A title, a sentence and more, between horizontal rules, in a box where the terminal's encoding has one.
+        lines = list(dropwhile(_is_rule, (line.strip("│ ") for line in message.getvalue().splitlines()[1:])))
+        said = " ".join(takewhile(lambda line: not _is_rule(line), lines))
+        # Then come the options themselves or, when there is no such one, those with similar names, the nearest first.
+        near = [line.split(maxsplit=1)[0] for line in lines if line.startswith("--") and not _is_rule(line)]
+        hint = f"; did you mean {near[0]}?" if near and said.startswith("Unrecognized") else ""
+        raise InputError(f"{said}{hint} ({command} --help explains the options)") from None
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-╰╯")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -40,6 +40,10 @@ ROOT = Path(__file__).parents[3]
         ("train maml-trpo bandit --policy magic", "invalid choice 'magic'"),
         ("train maml-trpo bandit --preset k7", "bandit has no preset 'k7'; it has k5, k10"),
         ("train maml-trpo bandit --inner-rate 0.1", "Unrecognized options: --inner-rate"),
+        (
+            "train maml-trpo bandit --inner-lrr 0.1",
+            "Unrecognized options: --inner-lrr, 0.1; did you mean --inner-lr? (metarl",
+        ),
         ("train maml-trpo bandit --iterations many", "Error parsing --iterations"),
         ("train maml-trpo bandit --iterations", "Missing value for argument '--iterations'"),
         ("train maml-trpo bandit --inner-lr -0.1", "inner_lr must be positive, not -0.1"),
