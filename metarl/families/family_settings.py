@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
-from metarl.families.family import TaskFamily
+from metarl.families.family import FAMILIES, TaskFamily, make_family
 
 PLAIN = (bool, int, float, str, NoneType)
 HORIZON = "it is --horizon"
@@ -47,6 +47,36 @@ def checked_settings(family: type[TaskFamily], settings: Mapping[str, Any]) -> d
             reason = error.errors()[0]["msg"]
             raise InputError(f"{family.name}: {name} = {value!r} is invalid ({reason})") from None
     return checked
+
+
+def preset_and_settings(family: TaskFamily, preset: str | None = None) -> tuple[str, str, dict[str, Any]]:
+    """Return the name and the preset that make a family, and the fields in which it differs from the preset.
+
+    Args:
+        family: of a registered class.
+        preset: name of the preset; by default the one from which the fewest fields differ.
+
+    Raises:
+        InputError: if it is no family, its class is not registered, or has no such preset.
+    """
+    kind = type(family)
+    if not isinstance(family, TaskFamily):
+        raise InputError(f"a run needs a family or its name, not a {kind.__name__}; metarl.make_family makes one")
+    if FAMILIES.get(family.name) is not kind:
+        raise InputError(
+            f"a run needs a family that it can make again from its name; {kind.__name__} is not registered as "
+            f"{family.name!r}: decorate the class with metarl.register_family"
+        )
+    chosen = min(family.presets, key=lambda each: len(_differences(family, each))) if preset is None else preset
+    known = kind.__module__ == "__main__" or kind.__module__.startswith("metarl.")
+    return family.name if known else f"{kind.__module__}:{family.name}", chosen, _differences(family, chosen)
+
+
+def _differences(family: TaskFamily, preset: str) -> dict[str, Any]:
+    base = make_family(family.name, preset)
+    return {
+        name: getattr(family, name) for name in _fields(type(family)) if getattr(family, name) != getattr(base, name)
+    }
 
 
 @cache

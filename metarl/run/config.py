@@ -13,7 +13,7 @@ from metarl.devices.choice import resolve_device
 from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.errors import InputError
 from metarl.families.family import FAMILIES, TaskFamily, make_family
-from metarl.families.family_settings import checked_settings
+from metarl.families.family_settings import checked_settings, preset_and_settings
 from metarl.families.references import Reference
 from metarl.families.splits import TaskSplit
 from metarl.learning.learner import CHANGING, LEARNERS, Learner
@@ -22,6 +22,7 @@ from metarl.run.config_file import (
     ADDED,
     CONDITIONS,
     HASHED,
+    checked_section,
     config_hash,
     recorded_versions,
     refuse_changes,
@@ -114,9 +115,11 @@ class TrainConfig:
 
     Attributes:
         learner: name of a registered learner, or ``module:name``, which imports the module that registers it.
-        family: name of a registered family, or ``module:name``.
+        family: name of a registered family, or ``module:name``; given a family, its name, and its preset, horizon and
+            other fields go into ``run`` and ``family_overrides``.
         run: settings of the run.
-        settings: an instance of the learner's ``config_class``; None for the defaults.
+        settings: an instance of the learner's ``config_class``; given a dict, the others have their defaults, as with
+            None all have.
         family_overrides: values of the family's fields that replace its preset's (``metarl.families.family_settings``).
 
     Raises:
@@ -124,17 +127,20 @@ class TrainConfig:
     """
 
     learner: str
-    family: str
+    family: Any
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     settings: Any = None
     family_overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.family, str):
+            self._take_apart(self.family)
         overrides = checked_settings(FAMILIES.find(self.family), self.family_overrides)
         object.__setattr__(self, "family_overrides", overrides)
         chosen = self.learner_class.config_class
-        if self.settings is None:
-            object.__setattr__(self, "settings", chosen())
+        if self.settings is None or isinstance(self.settings, Mapping):
+            settings = checked_section(chosen, self.settings or {}, "settings", self.learner)
+            object.__setattr__(self, "settings", settings)
         able = [name for name, learner in LEARNERS.items() if learner.learns_from_recorded]
         if self.run.data is not None and not self.learner_class.learns_from_recorded:
             raise InputError(f"{self.learner} must collect its own episodes; --data works with {', '.join(able)}")
@@ -147,6 +153,20 @@ class TrainConfig:
                 f"the settings of {self.learner} must be a {chosen.__name__}, not a {type(self.settings).__name__}"
             )
         self.make_family().check_device(resolve_device(self.run.device))
+
+    def _take_apart(self, family: TaskFamily) -> None:
+        """Replace a family by what makes it again: its name, preset, horizon and other fields."""
+        name, preset, fields = preset_and_settings(family, self.run.preset)
+        if self.family_overrides or self.run.horizon not in (None, family.horizon):
+            raise InputError(f"set the horizon and other fields of {name} in the family that you pass")
+        default = next(iter(family.presets))
+        run = dataclasses.replace(
+            self.run,
+            preset=self.run.preset if preset == default else preset,
+            horizon=fields.pop("horizon", None),
+        )
+        for attribute, value in {"family": name, "run": run, "family_overrides": fields}.items():
+            object.__setattr__(self, attribute, value)
 
     @property
     def learner_class(self) -> type[Learner]:

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from metarl.devices.native import instructions
 from metarl.errors import InputError
 
@@ -62,6 +64,21 @@ def refuse_unknown_settings(kind: type, content: Mapping[str, Any], where: str, 
         default = fields[name].default_factory
         if isinstance(value, dict) and isinstance(default, type) and dataclasses.is_dataclass(default):
             refuse_unknown_settings(default, value, f"{where}{name}.", file)
+
+
+def checked_section(config_class: type, given: Mapping[str, Any], section: str, file: str) -> Any:
+    """Return settings as their dataclass; those left out have their defaults.
+
+    Raises:
+        InputError: for an unknown setting, naming the closest known one, and a value of the wrong type.
+    """
+    refuse_unknown_settings(config_class, given, f"{section}.", file)
+    try:
+        return TypeAdapter(config_class).validate_python(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([section, *map(str, first["loc"])])
+        raise InputError(f"{file}: {where} = {first['input']!r} is invalid ({first['msg']})") from None
 
 
 def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:

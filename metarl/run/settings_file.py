@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from pydantic import TypeAdapter, ValidationError
 
 from metarl.errors import InputError
 from metarl.learning.learner import LEARNERS
 from metarl.run.config import RunConfig, TrainConfig
-from metarl.run.config_file import ADDED, HASHED, refuse_unknown, refuse_unknown_settings
+from metarl.run.config_file import ADDED, HASHED, checked_section, refuse_unknown
 
 ENTRIES = ("learner", "family", "run", "settings", "family_overrides")
 # Of a run's config.json, what belongs to that run only.
@@ -40,8 +39,8 @@ def config_from_file(path: str | Path) -> TrainConfig:
     return TrainConfig(
         content["learner"],
         content["family"],
-        _checked(RunConfig, run, "run", path),
-        _checked(config_class, _section(content, "settings", path), "settings", path),
+        checked_section(RunConfig, run, "run", str(path)),
+        checked_section(config_class, _section(content, "settings", path), "settings", str(path)),
         _section(content, "family_overrides", path),
     )
 
@@ -63,14 +62,3 @@ def _section(content: Mapping[str, Any], name: str, path: str | Path) -> dict[st
     if not isinstance(section, dict):
         raise InputError(f"{path}: {name} must hold settings, not {section!r}")
     return section
-
-
-def _checked(config_class: type, given: Mapping[str, Any], section: str, path: str | Path) -> Any:
-    """Return settings as their dataclass; those left out have their defaults."""
-    refuse_unknown_settings(config_class, given, f"{section}.", str(path))
-    try:
-        return TypeAdapter(config_class).validate_python(dict(given))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join([section, *map(str, first["loc"])])
-        raise InputError(f"{path}: {where} = {first['input']!r} is invalid ({first['msg']})") from None
