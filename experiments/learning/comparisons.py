@@ -6,17 +6,21 @@
 import dataclasses
 from typing import Any
 
-from metarl.agents.baselines.sb3.algorithms import DqnConfig, PpoConfig, SacConfig
+from metarl.agents.baselines.sb3.algorithms import DqnConfig
 from metarl.agents.gradient.maml_ppo import MamlPpoConfig
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.agents.in_context.hyper_rl2 import HyperRl2Config
 from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.rl2 import Rl2Config
-from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.experiments.learning import metaworld_comparisons, off_policy_comparisons, recorded_comparisons
-from metarl.experiments.learning.variant import Recording, Variant
+from metarl.experiments.learning import (
+    locomotion_comparisons,
+    metaworld_comparisons,
+    off_policy_comparisons,
+    recorded_comparisons,
+)
+from metarl.experiments.learning.variant import Recording, Variant, from_scratch, in_context
 from metarl.experiments.published import (
     dqn_gridnavi,
     maml_trpo_navigation_2d,
@@ -25,7 +29,6 @@ from metarl.experiments.published import (
     varibad_gridnavi,
 )
 from metarl.families.references import Reference
-from metarl.learning.trust_region import TrustRegionConfig
 from metarl.run.config import RunConfig, TrainConfig
 
 
@@ -35,17 +38,6 @@ def _changed(config: TrainConfig, **settings: object) -> TrainConfig:
 
 def _shortened(config: TrainConfig, iterations: int) -> TrainConfig:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
-
-
-def _from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
-    """Return a variant that learns each held-out task from scratch; its training run is only a record."""
-    record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
-    return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
-
-
-def _in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str = "gridnavi") -> Variant:
-    """Return a variant that adapts within its trial: the steps are the episodes after the first."""
-    return Variant(TrainConfig(learner, family, run, settings), settings.episodes_per_trial - 1, evaluations=10)
 
 
 def _also_on_training_tasks(variants: dict[str, Variant]) -> dict[str, Variant]:
@@ -81,8 +73,6 @@ PEARL_METRIC = PearlConfig(
     tasks_per_update=32,
     batch_size=16,
 )
-CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
-CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
 # PEARL on 1,200 short episodes, its own or the random policy's.
 SHORT_NAVIGATION = RunConfig(iterations=20, horizon=20, tasks_per_batch=20, episodes_per_task=1)
 PEARL_SHORT = TrainConfig(
@@ -92,14 +82,13 @@ PEARL_SHORT = TrainConfig(
     PearlConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3),
 )
 RANDOM_SHORT = TrainConfig("random", "navigation-2d", dataclasses.replace(SHORT_NAVIGATION, iterations=1))
-# 128 trials of 300 steps; 256 of 100; 512 of 100; 32 of 400.
+# 128 trials of 300 steps; 256 of 100; 512 of 100.
 NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
 SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
 TABULAR_TRIALS = RunConfig(iterations=300, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
 # 128 trials of 120 steps.
 MAZE_TRIALS = RunConfig(iterations=200, preset="9x9", tasks_per_batch=64, episodes_per_task=2)
 MAZE_RL2 = Rl2Config(discount=0.95, learning_rate=2e-3, anneal_iterations=200, epochs=3, minibatches=8)
-CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
 # Many large Adam steps, for many short trials.
 MANY_TRIALS: dict[str, Any] = {"learning_rate": 2e-3, "epochs": 3, "minibatches": 12, "entropy_weight": 0.003}
 
@@ -115,7 +104,7 @@ TABULAR_TRANSFORMER = Rl2Config(memory="transformer", layers=1, heads=2, window=
 COMPARISONS: dict[str, dict[str, Variant]] = {
     # 512 trials of 100 pulls per iteration.
     "bandit": {
-        "rl2": _in_context(
+        "rl2": in_context(
             "rl2",
             RunConfig(iterations=900, preset="k10", tasks_per_batch=512, episodes_per_task=1),
             Rl2Config(
@@ -131,22 +120,22 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     },
     "bandit-short": {**recorded_comparisons.BANDIT, **off_policy_comparisons.BANDIT},
     "tabular-mdp": {
-        "rl2": _in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
-        "rl2-transformer": _in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
+        "rl2": in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
+        "rl2-transformer": in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
     },
     # Uniform tasks against prioritised level replay, all else equal.
     "random-mazes": {
-        "rl2": _in_context("rl2", MAZE_TRIALS, MAZE_RL2, "random-mazes"),
-        "rl2-plr": _in_context("rl2", dataclasses.replace(MAZE_TRIALS, task_source="plr"), MAZE_RL2, "random-mazes"),
+        "rl2": in_context("rl2", MAZE_TRIALS, MAZE_RL2, "random-mazes"),
+        "rl2-plr": in_context("rl2", dataclasses.replace(MAZE_TRIALS, task_source="plr"), MAZE_RL2, "random-mazes"),
     },
     "sparse-point": {
-        "rl2": _in_context(
+        "rl2": in_context(
             "rl2",
             SPARSE_TRIALS,
             Rl2Config(episodes_per_trial=5, discount=0.95, anneal_iterations=200, **MANY_TRIALS),
             "sparse-point",
         ),
-        "varibad": _in_context(
+        "varibad": in_context(
             "varibad",
             SPARSE_TRIALS,
             VariBadConfig(
@@ -158,7 +147,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             ),
             "sparse-point",
         ),
-        "pearl": _in_context("pearl", _shortened(PEARL_SPARSE, 60).run, PEARL_SPARSE.settings, "sparse-point"),
+        "pearl": in_context("pearl", _shortened(PEARL_SPARSE, 60).run, PEARL_SPARSE.settings, "sparse-point"),
     },
     "navigation-2d": {
         "maml-trpo": Variant(MAML_NAVIGATION, steps=3, evaluations=10),
@@ -167,13 +156,13 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             TrainConfig("maml-ppo", "navigation-2d", RunConfig(40, preset="maml"), MamlPpoConfig(inner_lr=0.5)), 3, 10
         ),
         "reptile": Variant(REPTILE_NAVIGATION, steps=4, evaluations=10),
-        "rl2": _in_context(
+        "rl2": in_context(
             "rl2",
             NAVIGATION_TRIALS,
             Rl2Config(episodes_per_trial=3, anneal_iterations=100, **MANY_TRIALS),
             "navigation-2d",
         ),
-        "varibad": _in_context(
+        "varibad": in_context(
             "varibad",
             dataclasses.replace(NAVIGATION_TRIALS, iterations=30),
             VariBadConfig(episodes_per_trial=3, hidden_sizes=(64, 64), kl_weight=0.1, model_updates=40, **MANY_TRIALS),
@@ -212,66 +201,36 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
                 10,
             ),
             # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
-            "dqn-scratch": _from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
+            "dqn-scratch": from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
             "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
             "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
             # The steps are the later episodes of a trial of four episodes.
-            "rl2": _in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
-            "rl2-transformer": _in_context("rl2", GRIDNAVI_100, TRANSFORMER),
-            "rl2-external": _in_context("rl2", GRIDNAVI_100, EXTERNAL),
-            "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
-            "varibad": _in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
+            "rl2": in_context("rl2", GRIDNAVI_TRIALS, Rl2Config(**FOUR_EPISODES)),
+            "rl2-transformer": in_context("rl2", GRIDNAVI_100, TRANSFORMER),
+            "rl2-external": in_context("rl2", GRIDNAVI_100, EXTERNAL),
+            "hyper-rl2": in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
+            "varibad": in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
             **off_policy_comparisons.GRIDNAVI,
             **recorded_comparisons.gridnavi("varibad"),
         }
     ),
     # The published protocol: evaluation on the training goals.
     "gridnavi-shared": {
-        "rl2": _in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
-        "rl2-transformer": _in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
-        "rl2-external": _in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
-        "hyper-rl2": _in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
-        "varibad": _in_context("varibad", VARIBAD.run, VARIBAD.settings),
+        "rl2": in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
+        "rl2-transformer": in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
+        "rl2-external": in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
+        "hyper-rl2": in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),
+        "varibad": in_context("varibad", VARIBAD.run, VARIBAD.settings),
         **recorded_comparisons.gridnavi("varibad-shared"),
     },
     # The tasks of gridnavi, observed as small images; rl2 there observes two numbers.
     "gridnavi-image": {
-        "rl2-spatial-softmax": _in_context(
+        "rl2-spatial-softmax": in_context(
             "rl2", GRIDNAVI_100, Rl2Config(encoder="spatial-softmax", **FOUR_EPISODES), "gridnavi-image"
         ),
-        "rl2-conv": _in_context("rl2", GRIDNAVI_100, Rl2Config(encoder="conv", **FOUR_EPISODES), "gridnavi-image"),
+        "rl2-conv": in_context("rl2", GRIDNAVI_100, Rl2Config(encoder="conv", **FOUR_EPISODES), "gridnavi-image"),
     },
-    "half-cheetah-vel": {
-        "maml-trpo": Variant(
-            TrainConfig(
-                "maml-trpo",
-                "half-cheetah-vel",
-                dataclasses.replace(CHEETAH, iterations=800),
-                MamlTrpoConfig(gae_lambda=0.95, trust_region=TrustRegionConfig(max_kl=0.1)),
-            ),
-            3,
-            10,
-        ),
-        "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, CHEETAH_PPO), 3, 6),
-        # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
-        "sac-scratch": _from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
-        "ppo-scratch": _from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),
-    },
-    "half-cheetah-vel-0-3": {
-        "rl2": _in_context(
-            "rl2",
-            CHEETAH_TRIALS,
-            Rl2Config(
-                episodes_per_trial=2,
-                learning_rate=3e-3,
-                anneal_iterations=320,
-                entropy_weight=0.003,
-                normalize_observations=True,
-            ),
-            "half-cheetah-vel",
-        ),
-        **off_policy_comparisons.CHEETAH,
-    },
+    **locomotion_comparisons.COMPARISONS,
     **metaworld_comparisons.COMPARISONS,
 }
 

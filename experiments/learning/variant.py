@@ -1,13 +1,15 @@
 """One learner of a comparison, and the recorded data it is trained on if it does not sample."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from metarl.agents.in_context.trial_learner import TrialConfig
 from metarl.errors import InputError
-from metarl.run.config import TrainConfig
+from metarl.run.config import RunConfig, TrainConfig
 
 # Maximum number of columns kept per task; with more adaptation steps a subset is kept.
 MOST_COLUMNS, SOME_COLUMNS = 40, 12
@@ -80,3 +82,14 @@ class Variant:
     def inner_steps(self) -> int:
         """The measured number of adaptation steps in training; all steps if the learner has no such setting."""
         return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
+
+
+def from_scratch(learner: str, family: str, run: RunConfig, settings: object, steps: int) -> Variant:
+    """Return a variant that learns each held-out task from scratch; its training run is only a record."""
+    record = dataclasses.replace(run, iterations=1, tasks_per_batch=1)
+    return Variant(TrainConfig(learner, family, record, settings), steps, evaluations=1)
+
+
+def in_context(learner: str, run: RunConfig, settings: TrialConfig, family: str = "gridnavi") -> Variant:
+    """Return a variant that adapts within its trial: the steps are the episodes after the first."""
+    return Variant(TrainConfig(learner, family, run, settings), settings.episodes_per_trial - 1, evaluations=10)
