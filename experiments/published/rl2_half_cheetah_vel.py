@@ -10,17 +10,16 @@ own, chosen on validation tasks.
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.run.config import RunConfig, TrainConfig
 
-ITERATIONS = 2344
 EXPERIMENT = TrainConfig(
     "rl2",
     "half-cheetah-vel",
-    RunConfig(iterations=ITERATIONS, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1),
+    RunConfig(iterations=2344, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1),
     Rl2Config(
         episodes_per_trial=2,
         discount=0.97,
         gae_lambda=0.9,
         learning_rate=2e-3,
-        anneal_iterations=ITERATIONS,
+        anneal_iterations=2344,
         entropy_weight=0.003,
         normalize_observations=True,
     ),
