@@ -38,7 +38,7 @@ NETWORKS: dict[str, Callable[[], MemoryNetwork]] = {
 
 def made(name: str, seed: int = 0) -> tuple[MemoryNetwork, Tensor]:
     """Return a network and the inputs of some trials, all in float64."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return NETWORKS[name](), torch.randn(TRIALS, STEPS, INPUTS)
 
