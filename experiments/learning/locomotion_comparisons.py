@@ -16,6 +16,7 @@ CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
 # 32 trials of 400 steps.
 CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
+NEW_TASK = RunConfig(preset="0-3-h200", episodes_per_task=10)
 
 
 def _published(config: TrainConfig, steps: int) -> Variant:
@@ -54,6 +55,8 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "half-cheetah-vel",
         ),
         "rl2-published": _published(rl2_half_cheetah_vel.EXPERIMENT, 1),
+        # Steps of 10 episodes of 200 steps: 50,000 env steps of each task.
+        "sac-scratch": from_scratch("sac", "half-cheetah-vel", NEW_TASK, SacConfig(variant="scratch"), steps=25),
         **off_policy_comparisons.CHEETAH,
     },
     # Both directions are in training and in the test, as in the publications.
