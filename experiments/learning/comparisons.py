@@ -142,6 +142,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
                 episodes_per_trial=5,
                 hidden_sizes=(64, 64),
                 reward_inputs="next-observation",
+                model_updates=20,
                 anneal_iterations=200,
                 **MANY_TRIALS,
             ),
