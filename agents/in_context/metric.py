@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, make_memory
+from metarl.agents.in_context.perceptrons import perceptron_with_head
 from metarl.agents.in_context.selected_trials import own_or_first
 from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.task_metrics import METRICS, Metric
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
-from metarl.agents.in_context.varibad_networks import KnowingActorCritic, perceptron_with_head
+from metarl.agents.in_context.varibad_networks import KnowingActorCritic
 from metarl.devices.transfer import send
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily

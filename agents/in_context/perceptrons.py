@@ -1,12 +1,25 @@
-"""Parallel multilayer perceptrons on the same inputs, such as twin critics."""
+"""Multilayer perceptrons: one, and several on the same inputs, such as twin critics."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from metarl.networks.activations import Elementwise, overwriting
+from metarl.agents.in_context.trial_learner import small_layer
+from metarl.networks.activations import Activation, Elementwise, overwriting
 from metarl.networks.mlp import init_mlp
+
+
+def perceptron(sizes: Sequence[int], activation: Elementwise) -> nn.Sequential:
+    """Return hidden layers, each followed by the activation; ``sizes`` starts with the inputs."""
+    layers = [nn.Sequential(nn.Linear(inputs, outputs), Activation(activation)) for inputs, outputs in pairwise(sizes)]
+    return nn.Sequential(*layers)
+
+
+def perceptron_with_head(sizes: Sequence[int], outputs: int, gain: float, activation: Elementwise) -> nn.Sequential:
+    """Return hidden layers and a linear layer of so many outputs; ``gain`` is of the latter's initial weights."""
+    return nn.Sequential(perceptron(sizes, activation), small_layer(sizes[-1], outputs, gain))
 
 
 class Perceptrons(nn.Module):

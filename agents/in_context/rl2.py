@@ -4,6 +4,7 @@ It reads observation, previous action, previous reward and an episode-start flag
 episodes of a trial. It adapts to a new task through its memory; its weights stay fixed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,12 +13,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, check_activation, make_memory
+from metarl.agents.in_context.perceptrons import perceptron_with_head
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
-from metarl.validation import require_counts
+from metarl.networks.activations import Elementwise, choose_activation
+from metarl.validation import require_counts, require_layers
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,15 @@ class Rl2Config(MemoryConfig, TrialPpoConfig):
 
     hidden_size: int = 64
     """Units of the memory."""
+    policy_sizes: tuple[int, ...] = ()
+    """Units of hidden layers of policy and critic, which then also read the observation beside the memory's output;
+    none makes both linear in the memory's output."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_counts(self, "hidden_size")
+        if self.policy_sizes:
+            require_layers(self, "policy_sizes")
         self.check_memory(self.hidden_size)
 
 
@@ -58,6 +66,36 @@ class RecurrentActorCritic(TrialNetwork):
         return self.head(found), values.squeeze(-1), memory
 
 
+class ObservingActorCritic(TrialNetwork):
+    """A policy and a critic with hidden layers, on the observation and the output of a memory.
+
+    Args:
+        memory: reads the steps.
+        sizes: numbers of an observation, and units of the hidden layers of policy and critic.
+        head: head of the action distributions.
+        activation: of the hidden layers.
+    """
+
+    def __init__(self, memory: MemoryNetwork, sizes: Sequence[int], head: ActionHead, activation: Elementwise) -> None:
+        super().__init__()
+        self.memory, self.head, self._observation_size = memory, head, sizes[0]
+        layers = [sizes[0] + memory.size, *sizes[1:]]
+        self.policy = perceptron_with_head(layers, head.size, 0.01, activation)
+        self.critic = perceptron_with_head(layers, 1, 1.0, activation)
+
+    def initial(self, trials: int) -> Memory:
+        """Return the initial memory of a trial."""
+        return self.memory.initial(trials)
+
+    def forward(
+        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
+    ) -> tuple[ActionDistribution, Tensor, Memory]:
+        """Read the next steps of B trials."""
+        outputs, memory = self.memory(inputs, memory, lengths)
+        read = torch.cat([inputs[..., : self._observation_size], outputs], -1)
+        return self.head(self.policy(read)), self.critic(read).squeeze(-1), memory
+
+
 @register_learner
 class Rl2(TrialPpoLearner):
     """A policy that adapts through its memory of the trial, trained with PPO over whole trials."""
@@ -70,5 +108,9 @@ class Rl2(TrialPpoLearner):
     def make_network(self, family: TaskFamily) -> TrialNetwork:
         """Return the memory with a policy and a critic on it."""
         memory = make_memory(self.config, self.inputs.size, self.config.hidden_size)
-        check_activation(self.config, memory)
-        return RecurrentActorCritic(memory, ActionHead(family.action_space))
+        head, layers = ActionHead(family.action_space), self.config.policy_sizes
+        if not layers:
+            check_activation(self.config, memory)
+            return RecurrentActorCritic(memory, head)
+        activation = choose_activation(self.config.activation, torch.tanh)
+        return ObservingActorCritic(memory, [self.inputs.observation_size, *layers], head, activation)

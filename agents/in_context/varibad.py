@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from metarl.agents.in_context.generated import GeneratedNetwork
 from metarl.agents.in_context.memories.memory import make_memory
 from metarl.agents.in_context.past_trials import PastTrials
+from metarl.agents.in_context.perceptrons import perceptron, perceptron_with_head
 from metarl.agents.in_context.step_inputs import ActionHead
 from metarl.agents.in_context.trial_ppo import TrialPpoLearner
 from metarl.agents.in_context.trial_values import no_square, root_or_one
@@ -32,8 +33,6 @@ from metarl.agents.in_context.varibad_networks import (
     Encoder,
     PolicyInputs,
     parameters_of,
-    perceptron,
-    perceptron_with_head,
 )
 from metarl.errors import RunError
 from metarl.families.family import TaskFamily

@@ -2,28 +2,17 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
 from metarl.agents.in_context.observation_scale import ObservationScale
+from metarl.agents.in_context.perceptrons import perceptron
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
-from metarl.networks.activations import Activation, Elementwise, overwriting
+from metarl.networks.activations import Elementwise, overwriting
 from metarl.numerics.distributions import DiagonalGaussian
-
-
-def perceptron(sizes: Sequence[int], activation: Elementwise) -> nn.Sequential:
-    """Return hidden layers, each followed by the activation; ``sizes`` starts with the inputs."""
-    layers = [nn.Sequential(nn.Linear(inputs, outputs), Activation(activation)) for inputs, outputs in pairwise(sizes)]
-    return nn.Sequential(*layers)
-
-
-def perceptron_with_head(sizes: Sequence[int], outputs: int, gain: float, activation: Elementwise) -> nn.Sequential:
-    """Return hidden layers and a linear layer of so many outputs; ``gain`` is of the latter's initial weights."""
-    return nn.Sequential(perceptron(sizes, activation), small_layer(sizes[-1], outputs, gain))
 
 
 class Encoder(nn.Module):
