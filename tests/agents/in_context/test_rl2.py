@@ -76,6 +76,25 @@ def test_bounded_actions_have_gaussians_of_one_deviation(memory: str) -> None:
     assert network.head.log_std.requires_grad
 
 
+@pytest.mark.parametrize(("layers", "sees"), [((), False), ((5,), True)], ids=["linear", "hidden layer"])
+def test_hidden_layers_read_the_observation_beside_the_memory(layers: tuple[int, ...], sees: bool) -> None:
+    learner = Rl2(
+        make_family("gridnavi"), Rl2Config(policy_sizes=layers, activation="relu" if sees else "auto"), 1, CPU
+    )
+    network: Any = learner.network
+    for parameter in network.memory.parameters():
+        torch.nn.init.zeros_(parameter)  # its outputs are then zeros, whatever it reads
+    inputs = torch.zeros(2, 1, 9)
+    inputs[1, 0, :2] = 3.0
+    distribution, values, _ = network(inputs, network.initial(2))
+    assert bool((distribution.logits[0] != distribution.logits[1]).any()) is sees
+    assert bool(values[0] != values[1]) is sees
+    inputs[:, 0, :2] = 1.0
+    inputs[1, 0, 2:] = 3.0  # action, reward and start are for the memory
+    same, _, _ = network(inputs, network.initial(2))
+    assert torch.equal(same.logits[0], same.logits[1])
+
+
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -84,6 +103,7 @@ def test_bounded_actions_have_gaussians_of_one_deviation(memory: str) -> None:
             r"no memory is called 'transfomer'; did you mean transformer\? \(docs/rl2.md lists them\)",
         ),
         ({"hidden_size": 0}, "hidden_size must be at least 1, not 0"),
+        ({"policy_sizes": (8, 0)}, r"policy_sizes: every hidden layer needs at least one unit, not \[8, 0\]"),
         ({"layers": 0}, "layers must be at least 1, not 0"),
         ({"heads": 0}, "heads must be at least 1, not 0"),
         ({"window": 0}, "window must be at least 1, not 0"),

@@ -145,6 +145,12 @@ def test_no_reward_leaves_the_scale_at_one() -> None:
     assert learner.update(nothing)["return_scale"] == 1.0
 
 
+@pytest.mark.parametrize("layers", [(), (6, 5)], ids=["linear", "hidden layers"])
+def test_the_first_pass_meets_the_probabilities_of_acting(layers: tuple[int, ...]) -> None:
+    learner, rollouts = made(policy_sizes=layers)
+    assert learner.update(rollouts)["clip_fraction"] == 0
+
+
 @every_memory
 @pytest.mark.parametrize("name", ["echo", "gridnavi", "bandit", "navigation-2d"])
 def test_reading_the_whole_trial_gives_the_probabilities_of_acting(name: str, memory: str) -> None:
