@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.generated import GeneratedNetwork
-from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, make_memory
+from metarl.agents.in_context.memories.memory import MemoryConfig, MemoryNetwork, make_memory
+from metarl.agents.in_context.memory_actor_critic import MemoryActorCritic
+from metarl.agents.in_context.perceptrons import small_layer
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
-from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
+from metarl.agents.in_context.trial_learner import TrialNetwork
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
@@ -41,7 +43,7 @@ class HyperRl2Config(MemoryConfig, TrialPpoConfig):
         require_layers(self, "policy_sizes")
 
 
-class HyperActorCritic(TrialNetwork):
+class HyperActorCritic(MemoryActorCritic):
     """A memory that generates the policy, with a critic that is generated too, or linear in the memory's output.
 
     Args:
@@ -60,8 +62,8 @@ class HyperActorCritic(TrialNetwork):
         generated_critic: bool,
         activation: Elementwise,
     ) -> None:
-        super().__init__()
-        self.memory, self.head, self._observation_size = memory, head, sizes[0]
+        super().__init__(memory, head)
+        self._observation_size = sizes[0]
         self.policy = GeneratedNetwork([*sizes, head.size], memory.size, activation)
         self._generated_critic = generated_critic
         self.critic = (
@@ -70,18 +72,11 @@ class HyperActorCritic(TrialNetwork):
             else small_layer(memory.size, 1, 1.0)
         )
 
-    def initial(self, trials: int) -> Memory:
-        """Return the initial memory of a trial."""
-        return self.memory.initial(trials)
-
-    def forward(
-        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read the next steps of B trials."""
-        context, memory = self.memory(inputs, memory, lengths)
-        read = torch.cat([inputs[..., : self._observation_size], context], -1)
-        values = self.critic(read if self._generated_critic else context)
-        return self.head(self.policy(read)), values.squeeze(-1), memory
+    def act(self, inputs: Tensor, outputs: Tensor) -> tuple[ActionDistribution, Tensor]:
+        """Return action distributions and values."""
+        read = torch.cat([inputs[..., : self._observation_size], outputs], -1)
+        values = self.critic(read if self._generated_critic else outputs)
+        return self.head(self.policy(read)), values.squeeze(-1)
 
 
 @register_learner

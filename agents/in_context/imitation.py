@@ -15,9 +15,10 @@ from torch import Tensor
 
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, check_activation, make_memory
+from metarl.agents.in_context.perceptrons import small_layer
 from metarl.agents.in_context.selected_trials import selected
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
-from metarl.agents.in_context.trial_learner import ADAPTATION_KL, TrialConfig, TrialLearner, TrialPolicy, small_layer
+from metarl.agents.in_context.trial_learner import ADAPTATION_KL, TrialConfig, TrialLearner, TrialPolicy
 from metarl.devices.processes import Shard
 from metarl.devices.transfer import read, send
 from metarl.errors import RunError

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons: one, and several on the same inputs, such as twin critics."""
+"""Layers of policies and critics: multilayer perceptrons, one or several on the same inputs, such as twin critics."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -6,9 +6,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.in_context.trial_learner import small_layer
 from metarl.networks.activations import Activation, Elementwise, overwriting
 from metarl.networks.mlp import init_mlp
+
+
+def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
+    """Return a layer whose initial outputs are near 0: a policy starts near uniform, and a critic near 0."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def perceptron(sizes: Sequence[int], activation: Elementwise) -> nn.Sequential:

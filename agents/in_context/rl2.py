@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, check_activation, make_memory
-from metarl.agents.in_context.perceptrons import perceptron_with_head
+from metarl.agents.in_context.memories.memory import MemoryConfig, MemoryNetwork, check_activation, make_memory
+from metarl.agents.in_context.memory_actor_critic import MemoryActorCritic
+from metarl.agents.in_context.perceptrons import perceptron_with_head, small_layer
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
-from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
+from metarl.agents.in_context.trial_learner import TrialNetwork
 from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
@@ -41,33 +42,25 @@ class Rl2Config(MemoryConfig, TrialPpoConfig):
         self.check_memory(self.hidden_size)
 
 
-class RecurrentActorCritic(TrialNetwork):
-    """A linear policy and critic on the outputs of a memory."""
+class LinearActorCritic(MemoryActorCritic):
+    """A linear policy and a linear critic on the outputs of a memory."""
 
     def __init__(self, memory: MemoryNetwork, head: ActionHead) -> None:
-        super().__init__()
-        self.memory, self.head = memory, head
+        super().__init__(memory, head)
         self.policy, self.critic = small_layer(memory.size, head.size), small_layer(memory.size, 1, 1.0)
 
-    def initial(self, trials: int) -> Memory:
-        """Return the initial memory of a trial."""
-        return self.memory.initial(trials)
-
-    def forward(
-        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read the next steps of B trials."""
-        outputs, memory = self.memory(inputs, memory, lengths)
+    def act(self, inputs: Tensor, outputs: Tensor) -> tuple[ActionDistribution, Tensor]:
+        """Return action distributions and values."""
         # Both layers as one: the gradient by the memory's outputs is then one product instead of a sum of two.
         weights, biases = (
             torch.cat([getattr(layer, name) for layer in (self.policy, self.critic)]) for name in ("weight", "bias")
         )
         found, values = torch.split(linear(outputs, weights, biases), [self.head.size, 1], -1)
-        return self.head(found), values.squeeze(-1), memory
+        return self.head(found), values.squeeze(-1)
 
 
-class ObservingActorCritic(TrialNetwork):
-    """A policy and a critic with hidden layers, on the observation and the output of a memory.
+class ObservingActorCritic(MemoryActorCritic):
+    """A policy and a critic with hidden layers, on the observation and the outputs of a memory.
 
     Args:
         memory: reads the steps.
@@ -77,23 +70,16 @@ class ObservingActorCritic(TrialNetwork):
     """
 
     def __init__(self, memory: MemoryNetwork, sizes: Sequence[int], head: ActionHead, activation: Elementwise) -> None:
-        super().__init__()
-        self.memory, self.head, self._observation_size = memory, head, sizes[0]
+        super().__init__(memory, head)
+        self._observation_size = sizes[0]
         layers = [sizes[0] + memory.size, *sizes[1:]]
         self.policy = perceptron_with_head(layers, head.size, 0.01, activation)
         self.critic = perceptron_with_head(layers, 1, 1.0, activation)
 
-    def initial(self, trials: int) -> Memory:
-        """Return the initial memory of a trial."""
-        return self.memory.initial(trials)
-
-    def forward(
-        self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
-    ) -> tuple[ActionDistribution, Tensor, Memory]:
-        """Read the next steps of B trials."""
-        outputs, memory = self.memory(inputs, memory, lengths)
+    def act(self, inputs: Tensor, outputs: Tensor) -> tuple[ActionDistribution, Tensor]:
+        """Return action distributions and values."""
         read = torch.cat([inputs[..., : self._observation_size], outputs], -1)
-        return self.head(self.policy(read)), self.critic(read).squeeze(-1), memory
+        return self.head(self.policy(read)), self.critic(read).squeeze(-1)
 
 
 @register_learner
@@ -111,6 +97,6 @@ class Rl2(TrialPpoLearner):
         head, layers = ActionHead(family.action_space), self.config.policy_sizes
         if not layers:
             check_activation(self.config, memory)
-            return RecurrentActorCritic(memory, head)
+            return LinearActorCritic(memory, head)
         activation = choose_activation(self.config.activation, torch.tanh)
         return ObservingActorCritic(memory, [self.inputs.observation_size, *layers], head, activation)

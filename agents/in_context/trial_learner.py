@@ -111,14 +111,6 @@ class TrialNetwork(TrialPolicy):
         return distribution, values
 
 
-def small_layer(inputs: int, outputs: int, gain: float = 0.01) -> nn.Linear:
-    """Return a layer whose initial outputs are near 0: a policy starts near uniform, and a critic near 0."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 class TrialLearner(Learner):
     """A learner whose state is its memory of the trials so far, and which adapts by remembering.
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from metarl.agents.in_context.memories.memory import Memory, MemoryNetwork
 from metarl.agents.in_context.observation_scale import ObservationScale
-from metarl.agents.in_context.perceptrons import perceptron
+from metarl.agents.in_context.perceptrons import perceptron, small_layer
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
-from metarl.agents.in_context.trial_learner import TrialNetwork, small_layer
+from metarl.agents.in_context.trial_learner import TrialNetwork
 from metarl.networks.activations import Elementwise, overwriting
 from metarl.numerics.distributions import DiagonalGaussian
 

@@ -2,8 +2,8 @@
 
     metarl train --published rl2-half-cheetah-vel --seed 1
 
-v* in [0, 3] m/s and trials of two episodes of 200 steps, as there. The authors' curves end at 1e8 env steps; 2344
-iterations are 3e7. The other settings are our own, chosen on validation tasks with other seeds.
+v* in [0, 3] m/s, and trials of two episodes of 200 steps. The authors' curves end at 1e8 env steps; 2344 iterations are
+3e7. The other settings are our own, chosen on validation tasks with other seeds.
 """
 
 from metarl.agents.in_context.rl2 import Rl2Config

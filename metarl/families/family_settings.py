@@ -57,19 +57,21 @@ def preset_and_settings(family: TaskFamily, preset: str | None = None) -> tuple[
         preset: name of the preset; by default the one from which the fewest fields differ.
 
     Raises:
-        InputError: if it is no family, its class is not registered, or has no such preset.
+        InputError: if it is not a family, or its class is not registered or has no such preset.
     """
     kind = type(family)
     if not isinstance(family, TaskFamily):
-        raise InputError(f"a run needs a family or its name, not a {kind.__name__}; metarl.make_family makes one")
+        raise InputError(f"a run needs a family or its name, not {family!r}; metarl.make_family makes one")
     if FAMILIES.get(family.name) is not kind:
         raise InputError(
             f"a run needs a family that it can make again from its name; {kind.__name__} is not registered as "
-            f"{family.name!r}: decorate the class with metarl.register_family"
+            f"{family.name!r}: decorate the class with metarl.families.family.register_family"
         )
     chosen = min(family.presets, key=lambda each: len(_differences(family, each))) if preset is None else preset
-    known = kind.__module__ == "__main__" or kind.__module__.startswith("metarl.")
-    return family.name if known else f"{kind.__module__}:{family.name}", chosen, _differences(family, chosen)
+    # metarl imports its own families by itself, and no other process can import __main__.
+    plain = kind.__module__ == "__main__" or kind.__module__.startswith("metarl.")
+    name = family.name if plain else f"{kind.__module__}:{family.name}"
+    return name, chosen, _differences(family, chosen)
 
 
 def _differences(family: TaskFamily, preset: str) -> dict[str, Any]:

@@ -115,11 +115,10 @@ class TrainConfig:
 
     Attributes:
         learner: name of a registered learner, or ``module:name``, which imports the module that registers it.
-        family: name of a registered family, or ``module:name``; given a family, its name, and its preset, horizon and
-            other fields go into ``run`` and ``family_overrides``.
+        family: name of a registered family, or ``module:name``. A family may be given instead: its preset and horizon
+            are stored in ``run``, its other fields in ``family_overrides``.
         run: settings of the run.
-        settings: an instance of the learner's ``config_class``; given a dict, the others have their defaults, as with
-            None all have.
+        settings: an instance of the learner's ``config_class``, or a dict of some of its fields; None for the defaults.
         family_overrides: values of the family's fields that replace its preset's (``metarl.families.family_settings``).
 
     Raises:

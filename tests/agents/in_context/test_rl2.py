@@ -15,7 +15,7 @@ from metarl.agents.in_context.memories.min_gru import MinGru
 from metarl.agents.in_context.memories.set import Set
 from metarl.agents.in_context.memories.splagger import SplAgger
 from metarl.agents.in_context.memories.transformer import Transformer
-from metarl.agents.in_context.rl2 import RecurrentActorCritic, Rl2, Rl2Config
+from metarl.agents.in_context.rl2 import LinearActorCritic, Rl2, Rl2Config
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import evaluate
 from metarl.experiments.commands.main import main
@@ -29,9 +29,9 @@ KINDS = ("gru", "lstm", "min-gru", "transformer", "external", "set", "splagger",
 every_memory = pytest.mark.parametrize("memory", KINDS)
 
 
-def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> RecurrentActorCritic:
+def network_of(memory: str, family: str = "gridnavi", **settings: Any) -> LinearActorCritic:
     learner = Rl2(make_family(family), Rl2Config(**memory_settings(memory), **settings), 1, CPU)
-    assert isinstance(learner.network, RecurrentActorCritic)
+    assert isinstance(learner.network, LinearActorCritic)
     return learner.network
 
 
