@@ -8,7 +8,7 @@ from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.experiments.learning import off_policy_comparisons
 from metarl.experiments.learning.variant import Variant, from_scratch, in_context
-from metarl.experiments.published import rl2_half_cheetah_vel
+from metarl.experiments.published import rl2_half_cheetah_dir, rl2_half_cheetah_vel
 from metarl.learning.trust_region import TrustRegionConfig
 from metarl.run.config import RunConfig, TrainConfig
 
@@ -50,5 +50,8 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         "rl2-published": Variant(rl2_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
         **off_policy_comparisons.CHEETAH,
+    },
+    "half-cheetah-dir": {
+        "rl2": Variant(rl2_half_cheetah_dir.EXPERIMENT, steps=1, evaluations=10),
     },
 }
