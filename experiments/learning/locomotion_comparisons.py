@@ -16,6 +16,7 @@ CHEETAH = RunConfig(iterations=480, preset="0-2-h100", episodes_per_task=10)
 CHEETAH_PPO = MamlPpoConfig(outer_lr=3e-3, anneal_iterations=CHEETAH.iterations, max_gradient_norm=1.0)
 # 32 trials of 400 steps.
 CHEETAH_TRIALS = RunConfig(iterations=320, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1)
+CHEETAH_ALONE = RunConfig(preset="0-3-h200", episodes_per_task=10)
 
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
@@ -50,6 +51,9 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         "rl2-published": Variant(rl2_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
         **off_policy_comparisons.CHEETAH,
+        # Steps of 10 episodes of 200 steps: 50,000 and 200,000 env steps of each task.
+        "sac-scratch": from_scratch("sac", "half-cheetah-vel", CHEETAH_ALONE, SacConfig(variant="scratch"), steps=25),
+        "ppo-scratch": from_scratch("ppo", "half-cheetah-vel", CHEETAH_ALONE, PpoConfig(variant="scratch"), steps=100),
     },
     "half-cheetah-dir": {
         "rl2": Variant(rl2_half_cheetah_dir.EXPERIMENT, steps=1, evaluations=10),
