@@ -2,7 +2,8 @@
 
     python experiments/learning/tables.py
 
-Writes the text between ``<!-- results:NAME -->`` and ``<!-- /results -->``; a test compares the page with the files.
+Writes the text between ``<!-- results:NAME -->`` and ``<!-- /results -->``, and between ``<!-- overview -->`` and
+``<!-- /overview -->``; a test compares the page with the files.
 """
 
 import re
@@ -14,12 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from metarl.experiments.commands.parsing import guarded, parse
+from metarl.experiments.learning.cells import each_seed, row, training, with_interval
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
+from metarl.experiments.learning.overview import overview
 from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
 from metarl.numerics.statistics import interquartile_mean, interval, mean
 from metarl.storage.files import write_whole
 
+OVERVIEW = re.compile(r"(<!-- overview -->\n).*?(<!-- /overview -->)", re.DOTALL)
 MARKERS = re.compile(r"(<!-- results:(\S+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 HEADER = [
     *("variant", "training of a seed", "adaptation steps", "env steps on the task"),
@@ -44,6 +48,7 @@ class Options:
 
 def fill_page(page: str, results: Path) -> str:
     """Return a page with the text between its markers replaced."""
+    page = OVERVIEW.sub(lambda found: f"{found[1]}\n{overview(results)}\n\n{found[2]}", page)
     return MARKERS.sub(lambda found: f"{found[1]}\n{results_of(found[2], results)}\n\n{found[3]}", page)
 
 
@@ -71,12 +76,12 @@ def results_table(records: Mapping[str, Record]) -> str:
     """Return a Markdown table with rows before adaptation, after as many steps as in training, and after all steps."""
     if all(record.by_success for record in records.values()):
         return "\n".join(
-            [SUCCESS_HEADER, *(row for label, record in records.items() for row in _success(label, record))]
+            [SUCCESS_HEADER, *(line for label, record in records.items() for line in _success(label, record))]
         )
     trained = any(run.points[-1].training_returns for record in records.values() for run in record.runs)
     header = [*HEADER, TRAINING] if trained else HEADER
-    rows = (row for label, record in records.items() for row in _rows(label, record, trained))
-    return "\n".join([_row(*header), f"|{'---|' * len(header)}", *rows])
+    rows = (line for label, record in records.items() for line in _rows(label, record, trained))
+    return "\n".join([row(*header), f"|{'---|' * len(header)}", *rows])
 
 
 def task_table(records: Mapping[str, Record]) -> str:
@@ -85,12 +90,12 @@ def task_table(records: Mapping[str, Record]) -> str:
     if not tasks or len(tasks) > MOST_TASKS or any(record.tasks != tasks for record in records.values()):
         return ""
     names = (", ".join(f"{key} {value}" for key, value in task.items()) for task in tasks)
-    head = ["Return after the last step on each test task, mean over seeds (of each seed):\n", _row("variant", *names)]
+    head = ["Return after the last step on each test task, mean over seeds (of each seed):\n", row("variant", *names)]
     rows = []
     for label, record in records.items():
         returns = record.returns(record.columns[-1])
         cells = (f"{task.mean():z.2f} ({', '.join(f'{seed:z.1f}' for seed in task)})" for task in returns.T)
-        rows.append(_row(label, *cells))
+        rows.append(row(label, *cells))
     return "\n".join([*head, f"|{'---|' * (len(tasks) + 1)}", *rows])
 
 
@@ -105,8 +110,8 @@ def protocol_table(records: Mapping[str, Record]) -> str:
     names = next((list(run.protocol) for record in records.values() for run in record.runs if run.protocol), None)
     if names is None:
         return ""
-    head = ["By the package's own protocol:\n", _row("variant", "seed", *names), f"|{'---|' * (len(names) + 2)}"]
-    return "\n".join([*head, *(_row(*cells) for cells in rows)])
+    head = ["By the package's own protocol:\n", row("variant", "seed", *names), f"|{'---|' * (len(names) + 2)}"]
+    return "\n".join([*head, *(row(*cells) for cells in rows)])
 
 
 def _steps(record: Record) -> list[int]:
@@ -114,7 +119,7 @@ def _steps(record: Record) -> list[int]:
 
 
 def _success(label: str, record: Record) -> Iterator[str]:
-    first = [label, _training(record)]
+    first = [label, training(record)]
     for step in _steps(record):
         rates = record.success(step)
         estimate, low, high = (value.item() for value in interval(mean, rates))
@@ -123,45 +128,22 @@ def _success(label: str, record: Record) -> Iterator[str]:
         known = [run.points[-1].training_success for run in record.runs]
         trained = np.mean([success[step] for success in known if success]) if any(known) else np.nan
         cells = [f"{estimate:.1%} [{low:.1%}, {high:.1%}]", f"{middle:.1%}", seeds, f"{trained:.1%}"]
-        yield _row(*first, str(step), f"{record.spent[step]:,.0f}", *cells, _with_interval(record.returns(step)))
+        yield row(*first, str(step), f"{record.spent[step]:,.0f}", *cells, with_interval(record.returns(step)))
         first = ["", ""]
 
 
 def _rows(label: str, record: Record, trained: bool) -> Iterator[str]:
-    first = [label, _training(record)]
+    first = [label, training(record)]
     for step in _steps(record):
         returns = record.returns(step)
-        gain = _with_interval(returns - record.returns(0), "+") if step else ""
+        gain = with_interval(returns - record.returns(0), "+") if step else ""
         known = [run.points[-1].training_returns for run in record.runs]
         seen = [f"{np.mean([returns[step] for returns in known if returns]):z.2f}" if any(known) else ""] * trained
-        cells = [f"{record.spent[step]:,.0f}", _with_interval(returns), gain, _seeds(returns), *seen]
-        yield _row(*first, str(step), *cells)
+        cells = [f"{record.spent[step]:,.0f}", with_interval(returns), gain, each_seed(returns), *seen]
+        yield row(*first, str(step), *cells)
         first = ["", ""]
     if (totals := record.totals) is not None:
-        yield _row("", "", "whole trial", "", _with_interval(totals), "", _seeds(totals), *[""] * trained)
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _seeds(returns: np.ndarray) -> str:
-    return ", ".join(f"{seed:z.2f}" for seed in returns.mean(1))
-
-
-def _with_interval(scores: np.ndarray, sign: str = "") -> str:
-    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, for other seeds and tasks."""
-    estimate, low, high = (value.item() for value in interval(mean, scores))
-    return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
-
-
-def _training(record: Record) -> str:
-    ends = [run.points[-1] for run in record.runs]
-    steps = sum(end.env_steps for end in ends) / len(ends)
-    seconds = [end.training_cpu_seconds for end in ends if end.training_cpu_seconds is not None]
-    time = f", {sum(seconds) / len(seconds) / 60:.1f} CPU min" if seconds else ""
-    recorded = "" if record.recording is None else ", recorded episodes"
-    return f"{steps:,.0f} env steps{recorded}{time}"
+        yield row("", "", "whole trial", "", with_interval(totals), "", each_seed(totals), *[""] * trained)
 
 
 def _measure(records: Mapping[str, Record]) -> str:

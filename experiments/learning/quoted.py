@@ -1,0 +1,77 @@
+"""Returns that others published, for the tasks of the comparisons."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """What the overview shows of a comparison.
+
+    Attributes:
+        section: of docs/learning-results.md, by its title.
+        measure: what is compared: the return of a whole trial, or of the last adaptation step's episodes.
+        published: what others report for a learner.
+        source: where, under which protocol, and how it was read.
+    """
+
+    section: str
+    measure: str
+    published: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def of_trials(self) -> bool:
+        """Whether the returns are of whole trials."""
+        return self.measure.startswith("trial")
+
+
+QUOTED = {
+    "bandit": Quoted(
+        "Bandits",
+        "trial of 100 pulls, ten arms",
+        {"rl2": "83.5"},
+        "Duan et al. 2016, table 1, which also has Gittins indices with 82.8",
+    ),
+    "bandit-short": Quoted(
+        "Ten pulls of five arms",
+        "trial of 10 pulls, five arms",
+        {"rl2": "6.7"},
+        "Duan et al. 2016, table 1, which also has Gittins indices with 6.6 and UCB1 with 6.7",
+    ),
+    "tabular-mdp": Quoted(
+        "Tabular MDPs",
+        "trial of ten episodes",
+        {"rl2": "156.2", "rl2-transformer": "156.2 (GRU)"},
+        "Duan et al. 2016, table 2, which also has UCRL2 with 146.6 and greedy with 134.8",
+    ),
+    "sparse-point": Quoted("Sparse point", "fifth episode"),
+    "navigation-2d": Quoted("2D navigation", "after the last step"),
+    "navigation-2d-recorded": Quoted("2D navigation from recorded episodes", "third episode"),
+    "gridnavi": Quoted("GridNavi", "after the last step"),
+    "gridnavi-image": Quoted("GridNavi from images", "fourth episode"),
+    "gridnavi-shared": Quoted(
+        "GridNavi, published protocol",
+        "last episode",
+        {},
+        "no table; the Bayes optimum of the fourth episode is 11.07",
+    ),
+    "random-mazes": Quoted("Random mazes", "last episode"),
+    "half-cheetah-vel": Quoted("HalfCheetahVel", "after the last step"),
+    "half-cheetah-vel-0-3": Quoted(
+        "HalfCheetahVel in context",
+        "last episode",
+        {"rl2-published": "-40 to -70", "recurrent-sac": "-40 to -70"},
+        "Zintgraf et al. 2020 and Rakelly et al. 2019, read off figures: where the curves of RL², VariBAD (1e8 env "
+        "steps) and PEARL end",
+    ),
+    "half-cheetah-dir": Quoted(
+        "HalfCheetahDir in context",
+        "trial of two episodes",
+        {"rl2": "2104 ± 87"},
+        "Beck et al. 2022, table 1, 7.5e7 env steps; known to us from others' notes of that table",
+    ),
+    "metaworld-ml1-reach": Quoted("Meta-World", "success"),
+    "metaworld-ml1-push": Quoted("Meta-World", "success"),
+    "metaworld-ml10": Quoted("Meta-World", "success"),
+}
