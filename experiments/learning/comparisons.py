@@ -144,7 +144,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
                 reward_inputs="next-observation",
                 model_updates=20,
                 anneal_iterations=200,
-                **MANY_TRIALS,
+                **MANY_TRIALS | {"entropy_weight": 0.02},
             ),
             "sparse-point",
         ),
