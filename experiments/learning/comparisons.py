@@ -212,9 +212,9 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "hyper-rl2": in_context("hyper-rl2", GRIDNAVI_TRIALS, HyperRl2Config(**FOUR_EPISODES)),
             "varibad": in_context("varibad", dataclasses.replace(VARIBAD.run, preset="varibad"), VARIBAD.settings),
             **off_policy_comparisons.GRIDNAVI,
-            **recorded_comparisons.gridnavi("varibad"),
         }
     ),
+    "gridnavi-recorded": _also_on_training_tasks(recorded_comparisons.gridnavi("varibad")),
     # The published protocol: evaluation on the training goals.
     "gridnavi-shared": {
         "rl2": in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),

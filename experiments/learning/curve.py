@@ -30,7 +30,7 @@ from metarl.experiments.commands.seeds import Job as SideJob
 from metarl.experiments.commands.seeds import run_jobs
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
 from metarl.experiments.learning.figure import draw
-from metarl.experiments.learning.matching import matches, plain_settings
+from metarl.experiments.learning.matching import describe_recording, matches, matches_recording, plain_settings
 from metarl.experiments.learning.points import final_success, point_after
 from metarl.experiments.learning.records import (
     Point,
@@ -102,21 +102,6 @@ class Job:
             for task in found
         ]
 
-    @property
-    def recording(self) -> dict[str, Any] | None:
-        """What is recorded for the variant to be trained on."""
-        recording = self.variant.recording
-        if recording is None:
-            return None
-        settings = {
-            "config": plain_settings(recording.config),
-            "tasks": recording.tasks,
-            "episodes": recording.episodes,
-        }
-        if recording.steps is not None:
-            settings["steps"] = recording.steps
-        return settings | ({"best_actions": True} if recording.best_actions else {})
-
     def check(self, seeds: tuple[int, ...]) -> None:
         """Check that existing results and runs have the same settings.
 
@@ -125,7 +110,8 @@ class Job:
         """
         if self.results.exists():
             found = read_record(self.results)
-            same = (found.steps, found.tasks, found.recording) == (self.variant.steps, self.tasks, self.recording)
+            same = (found.steps, found.tasks) == (self.variant.steps, self.tasks)
+            same = same and matches_recording(found.recording, self.variant.recording)
             if not same or not matches(found.config, self.variant.config, "seed"):
                 raise InputError(f"{self.results} has other settings or tasks; remove it, or choose another --out")
         for config in map(self._config, self.missing(seeds)):
@@ -203,7 +189,7 @@ class Job:
             columns=self.variant.columns,
             tasks=self.tasks,
             runs=runs,
-            recording=self.recording,
+            recording=describe_recording(self.variant.recording),
         )
 
 

@@ -3,10 +3,30 @@
 import json
 from typing import Any
 
+from metarl.experiments.learning.variant import Recording
 from metarl.run.config import TrainConfig
 
 # Settings of a run that do not affect its numbers.
 PLACE = ("out", "data", "track", "checkpoint_every", "validate_every", "group")
+
+
+def describe_recording(recording: Recording | None) -> dict[str, Any] | None:
+    """Return what is recorded for a variant to be trained on, for its results file."""
+    if recording is None:
+        return None
+    settings = {"config": plain_settings(recording.config), "tasks": recording.tasks, "episodes": recording.episodes}
+    if recording.steps is not None:
+        settings["steps"] = recording.steps
+    return settings | ({"best_actions": True} if recording.best_actions else {})
+
+
+def matches_recording(content: dict[str, Any] | None, recording: Recording | None) -> bool:
+    """Return whether a results file is of training on data that are recorded in this way."""
+    now = describe_recording(recording)
+    if content is None or recording is None or now is None:
+        return content is now
+    counted, count = ({name: value for name, value in each.items() if name != "config"} for each in (content, now))
+    return counted == count and matches(content["config"], recording.config, "seed")
 
 
 def plain_settings(config: TrainConfig) -> dict[str, Any]:

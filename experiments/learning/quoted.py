@@ -49,6 +49,7 @@ QUOTED = {
     "navigation-2d": Quoted("2D navigation", "after the last step"),
     "navigation-2d-recorded": Quoted("2D navigation from recorded episodes", "third episode"),
     "gridnavi": Quoted("GridNavi", "after the last step"),
+    "gridnavi-recorded": Quoted("GridNavi from recorded episodes", "last episode"),
     "gridnavi-image": Quoted("GridNavi from images", "fourth episode"),
     "gridnavi-shared": Quoted(
         "GridNavi, published protocol",

@@ -8,11 +8,14 @@ from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.gradient.reptile import ReptileConfig
 from metarl.errors import InputError
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
+from metarl.experiments.learning.matching import matches, matches_recording
+from metarl.experiments.learning.records import read_record
 from metarl.experiments.learning.variant import Variant
 from metarl.experiments.tools.tiny_language_model import write_model
 from metarl.families.family import FAMILIES
 from metarl.run.config import RunConfig, TrainConfig
 
+RESULTS = Path(__file__).parents[3] / "experiments" / "results"
 EVERY = [(name, label) for name, variants in COMPARISONS.items() for label in variants]
 
 
@@ -84,3 +87,14 @@ def test_variants_of_a_comparison_meet_the_same_tasks(name: str) -> None:
 def test_the_reference_is_that_of_the_tasks() -> None:
     assert find_comparison_reference("gridnavi") is FAMILIES["gridnavi"].references["varibad"]
     assert find_comparison_reference("no-such-thing") is None
+
+
+def test_committed_results_have_the_settings_of_today() -> None:
+    others = []
+    for name, variants in COMPARISONS.items():
+        for path in sorted((RESULTS / name).glob("*.json")):
+            found, now = read_record(path), variants[path.stem]
+            same = found.steps == now.steps and matches(found.config, now.config, "seed")
+            if not same or not matches_recording(found.recording, now.recording):
+                others.append(f"{name}/{path.name}")
+    assert others == []
