@@ -51,9 +51,9 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
         "rl2-published": Variant(rl2_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
         **off_policy_comparisons.CHEETAH,
-        # Steps of 10 episodes of 200 steps: 50,000 and 200,000 env steps of each task.
+        # Steps of 10 episodes of 200 steps: 50,000 and 100,000 env steps of each task.
         "sac-scratch": from_scratch("sac", "half-cheetah-vel", CHEETAH_ALONE, SacConfig(variant="scratch"), steps=25),
-        "ppo-scratch": from_scratch("ppo", "half-cheetah-vel", CHEETAH_ALONE, PpoConfig(variant="scratch"), steps=100),
+        "ppo-scratch": from_scratch("ppo", "half-cheetah-vel", CHEETAH_ALONE, PpoConfig(variant="scratch"), steps=50),
     },
     "half-cheetah-dir": {
         "rl2": Variant(rl2_half_cheetah_dir.EXPERIMENT, steps=1, evaluations=10),
