@@ -10,20 +10,17 @@ class Quoted:
 
     Attributes:
         section: of docs/learning-results.md, by its title.
-        measure: what is compared: the return of a whole trial, or of the last adaptation step's episodes.
+        measure: which returns are compared, in words.
         published: what others report for a learner.
         source: where, under which protocol, and how it was read.
+        of_trials: whether returns are of whole trials; otherwise they are of the last adaptation step's episodes.
     """
 
     section: str
     measure: str
     published: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
-
-    @property
-    def of_trials(self) -> bool:
-        """Whether the returns are of whole trials."""
-        return self.measure.startswith("trial")
+    of_trials: bool = False
 
 
 QUOTED = {
@@ -32,18 +29,21 @@ QUOTED = {
         "trial of 100 pulls, ten arms",
         {"rl2": "83.5"},
         "Duan et al. 2016, table 1, which also has Gittins indices with 82.8",
+        of_trials=True,
     ),
     "bandit-short": Quoted(
         "Ten pulls of five arms",
         "trial of 10 pulls, five arms",
         {"rl2": "6.7"},
         "Duan et al. 2016, table 1, which also has Gittins indices with 6.6 and UCB1 with 6.7",
+        of_trials=True,
     ),
     "tabular-mdp": Quoted(
         "Tabular MDPs",
         "trial of ten episodes",
         {"rl2": "156.2", "rl2-transformer": "156.2 (GRU)"},
         "Duan et al. 2016, table 2, which also has UCRL2 with 146.6 and greedy with 134.8",
+        of_trials=True,
     ),
     "sparse-point": Quoted("Sparse point", "fifth episode"),
     "navigation-2d": Quoted("2D navigation", "after the last step"),
@@ -71,6 +71,7 @@ QUOTED = {
         "trial of two episodes",
         {"rl2": "2104 ± 87"},
         "Beck et al. 2022, table 1, 7.5e7 env steps; known to us from others' notes of that table",
+        of_trials=True,
     ),
     "metaworld-ml1-reach": Quoted("Meta-World", "success"),
     "metaworld-ml1-push": Quoted("Meta-World", "success"),

@@ -50,7 +50,7 @@ def test_a_variant_has_its_returns_and_what_others_published(tmp_path: Path, mon
 def test_a_comparison_of_trials_has_the_return_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = dataclasses.replace(point(4, [1, 2, 3]), training_returns=[2.0, 2.0, 3.0])
     trials = record(seed_run(1, [seen], of_trials=True))
-    found = rows({"one": trials}, Quoted("Trials", "trial of three episodes"), tmp_path, monkeypatch)
+    found = rows({"one": trials}, Quoted("Trials", "trial of three episodes", of_trials=True), tmp_path, monkeypatch)
     assert found[1] == [*ONE, "", "6.00 [6.00, 6.00]", "6.00", "7.00", "", ""]
 
 
