@@ -93,6 +93,8 @@ def test_a_page_is_whole_on_a_desk_and_in_a_hand(reader: Reader, name: str) -> N
     assert brightness(page, "body", "backgroundColor") > 200
     page.set_viewport_size(NARROW)
     page.emulate_media(color_scheme="dark")
+    # The theme's script is told of it in an event, after the call has returned.
+    page.wait_for_function("document.body.dataset.mdColorScheme == 'slate'")
     assert page.evaluate("document.documentElement.scrollWidth") == NARROW["width"]
     assert brightness(page, "body", "backgroundColor") < 60
     assert brightness(page, "article", "color") > 120
