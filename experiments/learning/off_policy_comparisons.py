@@ -11,7 +11,7 @@ from metarl.run.config import RunConfig, TrainConfig
 # 32 trials of 60 steps, and 40 updates: one for 48 env steps, about as often as Ni et al. 2022.
 GRIDNAVI_RUN = RunConfig(iterations=100, preset="varibad", tasks_per_batch=8, episodes_per_task=4)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "updates_per_iteration": 40}
-# 16 trials of 400 steps, and an update on 16 trials for every 50 env steps; 5 million env steps.
+# 16 trials of 400 steps, and an update on 16 trials for every 50 env steps, or for every 200; 5 million env steps.
 CHEETAH_RUN = RunConfig(iterations=782, preset="0-3-h200", tasks_per_batch=16, episodes_per_task=1)
 OFTEN: dict[str, Any] = {"episodes_per_trial": 2, "updates_per_iteration": 128, "trials_per_update": 16}
 # 32 trials of ten pulls.
@@ -57,7 +57,14 @@ BANDIT = {
 }
 CHEETAH = {
     "recurrent-sac": Variant(
-        TrainConfig("recurrent-sac", "half-cheetah-vel", CHEETAH_RUN, RecurrentSacConfig(**OFTEN)), 1, 10
+        TrainConfig(
+            "recurrent-sac",
+            "half-cheetah-vel",
+            CHEETAH_RUN,
+            RecurrentSacConfig(learning_rate=3e-4, **OFTEN | {"updates_per_iteration": 32}),
+        ),
+        1,
+        10,
     ),
     "amago": Variant(
         TrainConfig(
