@@ -23,7 +23,9 @@ def with_interval(scores: np.ndarray, sign: str = "") -> str:
 
 
 def training(record: Record) -> str:
-    """Return the env steps and the CPU time of a seed's training, means over seeds."""
+    """Return the env steps and the CPU time of a seed's training, means over seeds; from scratch there is none."""
+    if record.from_scratch:
+        return "none"
     ends = [run.points[-1] for run in record.runs]
     steps = sum(end.env_steps for end in ends) / len(ends)
     seconds = [end.training_cpu_seconds for end in ends if end.training_cpu_seconds is not None]

@@ -42,18 +42,8 @@ def _rows(quoted: Quoted, records: Mapping[str, Record]) -> Iterator[str]:
 
 def _scores(record: Record, of_trials: bool) -> tuple[str, np.ndarray, str]:
     """Return the mean before adaptation, the scores ``[seeds, tasks]``, and the mean on training tasks, if known."""
-    last = record.columns[-1]
-    if record.by_success:
-        before, scores = record.success(0), record.success(last)
-    else:
-        before, scores = record.returns(0), record.returns(last)
-    known = [
-        found
-        for point in (run.points[-1] for run in record.runs)
-        if (found := point.training_success if record.by_success else point.training_returns)
-    ]
+    last, trained = record.columns[-1], record.trained
     if of_trials and record.totals is not None:
-        seen = [sum(found) for found in known]
-        return "", record.totals, f"{np.mean(seen):z.2f}" if seen else ""
-    seen = [found[last] for found in known]
-    return f"{before.mean():z.2f}", scores, f"{np.mean(seen):z.2f}" if seen else ""
+        return "", record.totals, "" if trained is None else f"{trained.sum():z.2f}"
+    scores = record.success if record.by_success else record.returns
+    return f"{scores(0).mean():z.2f}", scores(last), "" if trained is None else f"{trained[last]:z.2f}"

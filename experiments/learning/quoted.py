@@ -62,7 +62,7 @@ QUOTED = {
     "half-cheetah-vel-0-3": Quoted(
         "HalfCheetahVel in context",
         "last episode",
-        {"rl2-published": "-40 to -70", "recurrent-sac": "-40 to -70"},
+        {"rl2-published": "-40 to -70"},
         "Zintgraf et al. 2020 and Rakelly et al. 2019, read off figures: where the curves of RL², VariBAD (1e8 env "
         "steps) and PEARL end",
     ),

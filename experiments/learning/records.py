@@ -117,6 +117,16 @@ class Record:
         """Whether the comparison is about success."""
         return all(run.final_success is not None for run in self.runs)
 
+    @property
+    def trained(self) -> np.ndarray | None:
+        """Scores on training tasks at the end of training, mean over the runs that measured them ``[steps + 1]``."""
+        name = "training_success" if self.by_success else "training_returns"
+        known = [scores for run in self.runs if (scores := getattr(run.points[-1], name)) is not None]
+        if not known:
+            return None
+        mean: np.ndarray = np.mean(known, axis=0)
+        return mean
+
     def success(self, step: int) -> np.ndarray:
         """Return the success after a step, one of ``columns``, at the end of training: ``[runs, tasks]``."""
         return np.array([run.final_success for run in self.runs])[..., self.columns.index(step)]

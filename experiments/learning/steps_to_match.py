@@ -3,7 +3,8 @@
     python experiments/learning/steps_to_match.py gridnavi --baseline dqn-scratch
 
 Reads what ``learning/curve.py`` wrote. The baseline's curve is its return at the end of training, mean over held-out
-tasks and seeds, against env steps spent on a task, interpolated linearly between evaluations.
+tasks and seeds, against env steps spent on a task, interpolated linearly between evaluations. The others' returns are
+means over the same tasks, which may be the first few of theirs.
 """
 
 import sys
@@ -57,11 +58,20 @@ def steps_to_match(records: Mapping[str, Record], baseline: str) -> str:
         "|---|---|---|---|---|",
     ]
     for label, record in others.items():
-        for step, (spent, value) in enumerate(zip(record.spent, record.curves.mean(0), strict=True)):
+        for step, value in zip(record.columns, _returns(record, len(slow.tasks)), strict=True):
             found = first_reached(slow.spent, slow_returns, value)
             needed = f"not within {slow.spent[-1]:,.0f}" if found is None else f"{found:,.0f}"
-            lines.append(f"| {'' if step else label} | {step} | {spent:,.0f} | {value:z.2f} | {needed} |")
+            lines.append(f"| {'' if step else label} | {step} | {record.spent[step]:,.0f} | {value:z.2f} | {needed} |")
     return "\n".join(lines)
+
+
+def _returns(record: Record, tasks: int) -> np.ndarray:
+    """Return the returns of each column, mean over seeds and the first tasks."""
+    returns = record.curves[:, record.columns]
+    if tasks < len(record.tasks):
+        returns = np.array([run.final_returns for run in record.runs])[:, :tasks].mean(1)
+    mean: np.ndarray = returns.mean(0)
+    return mean
 
 
 def run(options: Options) -> None:

@@ -67,7 +67,10 @@ def results_of(name: str, results: Path) -> str:
         parts.append(protocol)
     for label, record in records.items():
         if record.from_scratch:
-            parts.append(f"Env steps that `{label}` needs on a new task to reach the return of the others:")
+            count = len(record.tasks)
+            parts.append(
+                f"Env steps that `{label}` needs on a new task to reach the others' return on its {count} tasks:"
+            )
             parts.append(steps_to_match(records, label))
     return "\n\n".join(parts)
 
@@ -78,7 +81,7 @@ def results_table(records: Mapping[str, Record]) -> str:
         return "\n".join(
             [SUCCESS_HEADER, *(line for label, record in records.items() for line in _success(label, record))]
         )
-    trained = any(run.points[-1].training_returns for record in records.values() for run in record.runs)
+    trained = any(record.trained is not None for record in records.values())
     header = [*HEADER, TRAINING] if trained else HEADER
     rows = (line for label, record in records.items() for line in _rows(label, record, trained))
     return "\n".join([row(*header), f"|{'---|' * len(header)}", *rows])
@@ -125,8 +128,7 @@ def _success(label: str, record: Record) -> Iterator[str]:
         estimate, low, high = (value.item() for value in interval(mean, rates))
         middle = interquartile_mean(rates.mean(1)[:, None]).item()
         seeds = ", ".join(f"{seed:.1%}" for seed in rates.mean(1))
-        known = [run.points[-1].training_success for run in record.runs]
-        trained = np.mean([success[step] for success in known if success]) if any(known) else np.nan
+        trained = np.nan if record.trained is None else record.trained[step]
         cells = [f"{estimate:.1%} [{low:.1%}, {high:.1%}]", f"{middle:.1%}", seeds, f"{trained:.1%}"]
         yield row(*first, str(step), f"{record.spent[step]:,.0f}", *cells, with_interval(record.returns(step)))
         first = ["", ""]
@@ -137,8 +139,7 @@ def _rows(label: str, record: Record, trained: bool) -> Iterator[str]:
     for step in _steps(record):
         returns = record.returns(step)
         gain = with_interval(returns - record.returns(0), "+") if step else ""
-        known = [run.points[-1].training_returns for run in record.runs]
-        seen = [f"{np.mean([returns[step] for returns in known if returns]):z.2f}" if any(known) else ""] * trained
+        seen = ["" if record.trained is None else f"{record.trained[step]:z.2f}"] * trained
         cells = [f"{record.spent[step]:,.0f}", with_interval(returns), gain, each_seed(returns), *seen]
         yield row(*first, str(step), *cells)
         first = ["", ""]

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,14 @@ def test_every_column_of_the_others_is_matched() -> None:
 
 def test_what_is_not_reached_is_said() -> None:
     assert steps_to_match({"fast": FAST, "low": LOW}, "low").splitlines()[-1] == "|  | 1 | 10 | 0.00 | not within 500 |"
+
+
+def test_returns_are_of_the_baselines_tasks() -> None:
+    of_two = seed_run(1, [point(4, [-4, -2])])
+    other = dataclasses.replace(of_two, final_returns=[[-6.0, -2.0], [-2.0, -2.0]])
+    of_one = record(seed_run(1, [point(1, [-6, -2, 2], spent=100)], tasks=1), learner="dqn", variant="scratch")
+    table = steps_to_match({"fast": record(other), "slow": of_one}, "slow")
+    assert table.splitlines()[2:] == ["| fast | 0 | 0 | -6.00 | 0 |", "|  | 1 | 10 | -2.00 | 100 |"]
 
 
 def test_the_command_reads_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

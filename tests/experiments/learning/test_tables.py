@@ -118,4 +118,5 @@ def test_baselines_from_scratch_have_a_table_of_steps_to_match(tmp_path: Path) -
     )
     shown = results_of("gridnavi", tmp_path)
     assert shown.count("| env steps of dqn-scratch to match |") == 1
-    assert "`dqn-scratch` needs" in shown
+    assert "`dqn-scratch` needs on a new task to reach the others' return on its 2 tasks" in shown
+    assert "| dqn-scratch | none | 0 |" in shown
