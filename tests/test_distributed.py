@@ -98,7 +98,8 @@ def hold(path: Path, other: Path) -> None:
         assert {name for name, value in row.items() if value is None} == {
             name for name, value in expected.items() if value is None
         }
-        known = {name: value for name, value in expected.items() if value is not None}
+        # A gain is the difference of two returns, which are compared: its own error may be large beside it.
+        known = {name: value for name, value in expected.items() if value is not None and "gain" not in name}
         assert {name: row[name] for name in known} == pytest.approx(known, rel=1e-3, abs=1e-5)
     for found, wanted in zip(state(path), state(other), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -21,6 +21,8 @@ from metarl.numerics.distributions import Distribution
 from metarl.sampling.open_episodes import OpenEpisodes
 
 WIDTH = 16
+# Steps for which ``rows_agree`` tries whether rows agree.
+TRIED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -82,25 +84,37 @@ def rows_agree(learner: Learner, observations: Tensor) -> bool:
     """Return whether a row of a forward pass gets the same bits wherever it is, so that ``WIDTH`` rows may share one.
 
     Args:
-        learner: whose passes are tried.
+        learner: whose passes are tried, for ``TRIED_STEPS`` steps with random rewards.
         observations: ``[WIDTH, *observation]``, all different.
     """
     if not learner.capturable:
         return False
-    outcomes = []
-    for turn in (0, 1, WIDTH // 2):
-        noises = [torch.Generator(observations.device).manual_seed(0) for _ in range(WIDTH)]
-        working = [learner.open(learner.begin(1), 1, noise) for noise in noises]
-        seen = list(observations.roll(turn, 0)[:, None, None])
-        found = _distributions(learner, working, list(map(form_of, working)), seen, WIDTH)
-        rows = [[*each.tensors(), *tensors_of(state)] for each, state in zip(found, working, strict=True)]
-        outcomes.append(rows[turn:] + rows[:turn])
+    outcomes = [_outcomes(learner, observations, turn) for turn in (0, 1, WIDTH // 2)]
     return all(
         torch.equal(one, other)
         for rows in zip(*outcomes, strict=True)
         for same in zip(*rows, strict=True)
         for one, other in pairwise(same)
     )
+
+
+@torch.no_grad()
+def _outcomes(learner: Learner, observations: Tensor, turn: int) -> list[list[Tensor]]:
+    """Return the last distribution and state of each row after a few steps, rows acting ``turn`` places further on."""
+    device = observations.device
+    rows = [(place - turn) % WIDTH for place in range(WIDTH)]
+    noises = [torch.Generator(device).manual_seed(row) for row in rows]
+    working = [learner.open(learner.begin(1), 1, noise) for noise in noises]
+    seen = [observations[row][None, None] for row in rows]
+    goes_on = torch.zeros(1, 1, dtype=torch.bool, device=device)
+    for _ in range(TRIED_STEPS):
+        found = _distributions(learner, working, list(map(form_of, working)), seen, WIDTH)
+        # Only inputs that are not zero are rounded: a memory must have read actions and rewards.
+        for state, distribution, noise in zip(working, found, noises, strict=True):
+            reward = torch.rand(1, 1, generator=noise, device=device)
+            learner.observe(state, distribution.sample(noise), reward, goes_on)
+    outcomes = [[*each.tensors(), *tensors_of(state)] for each, state in zip(found, working, strict=True)]
+    return outcomes[turn:] + outcomes[:turn]
 
 
 def _distributions(
