@@ -41,10 +41,11 @@ class Bandit(SolvedFamily):
 
     name: ClassVar[str] = "bandit"
     env_id: ClassVar[str] = "metarl/Bandit-v0"
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"k5": {"arms": 5}, "k10": {"arms": 10}}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"k5": {"arms": 5}, "k10": {"arms": 10}, "k50": {"arms": 50}}
     references: ClassVar[Mapping[str, Reference]] = {
         "k5": Reference(1, 1 / 2, 5 / 6, _SOURCE),
         "k10": Reference(1, 1 / 2, 10 / 11, _SOURCE),
+        "k50": Reference(1, 1 / 2, 50 / 51, _SOURCE),
     }
 
     def __post_init__(self) -> None:

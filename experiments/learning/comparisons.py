@@ -15,6 +15,7 @@ from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.agents.in_context.varibad_config import VariBadConfig
 from metarl.experiments.learning import (
+    bandit_comparisons,
     locomotion_comparisons,
     metaworld_comparisons,
     off_policy_comparisons,
@@ -102,22 +103,7 @@ TABULAR: dict[str, Any] = {
 TABULAR_TRANSFORMER = Rl2Config(memory="transformer", layers=1, heads=2, window=100, learning_rate=2e-3, **TABULAR)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
-    # 512 trials of 100 pulls per iteration.
-    "bandit": {
-        "rl2": in_context(
-            "rl2",
-            RunConfig(iterations=900, preset="k10", tasks_per_batch=512, episodes_per_task=1),
-            Rl2Config(
-                episodes_per_trial=100,
-                learning_rate=8e-3,
-                anneal_iterations=900,
-                epochs=1,
-                minibatches=16,
-                entropy_weight=0.005,
-            ),
-            "bandit",
-        ),
-    },
+    **bandit_comparisons.COMPARISONS,
     "bandit-short": {**recorded_comparisons.BANDIT, **off_policy_comparisons.BANDIT},
     "tabular-mdp": {
         "rl2": in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),

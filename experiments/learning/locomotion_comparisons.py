@@ -8,7 +8,11 @@ from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.experiments.learning import off_policy_comparisons
 from metarl.experiments.learning.variant import Variant, from_scratch, in_context
-from metarl.experiments.published import rl2_half_cheetah_dir, rl2_half_cheetah_vel
+from metarl.experiments.published import (
+    rl2_half_cheetah_dir,
+    rl2_half_cheetah_vel,
+    varibad_half_cheetah_vel,
+)
 from metarl.learning.trust_region import TrustRegionConfig
 from metarl.run.config import RunConfig, TrainConfig
 
@@ -50,6 +54,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             "half-cheetah-vel",
         ),
         "rl2-published": Variant(rl2_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
+        "varibad": Variant(varibad_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
         **off_policy_comparisons.CHEETAH,
         # Steps of 10 episodes of 200 steps: 50,000 and 100,000 env steps of each task.
         "sac-scratch": from_scratch("sac", "half-cheetah-vel", CHEETAH_ALONE, SacConfig(variant="scratch"), steps=25),

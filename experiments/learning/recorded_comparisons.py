@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-from metarl.agents.baselines.bandit_rules import BanditRuleConfig, Rule
 from metarl.agents.baselines.sb3.algorithms import DqnConfig
 from metarl.agents.in_context.algorithm_distillation import AlgorithmDistillationConfig
 from metarl.agents.in_context.dpt import DptConfig
 from metarl.agents.in_context.rl2 import Rl2Config
+from metarl.experiments.learning.bandit_comparisons import by_rule
 from metarl.experiments.learning.variant import Recording, Variant
 from metarl.run.config import RunConfig, TrainConfig
 
@@ -38,12 +38,6 @@ PULLING_MODEL = dataclasses.replace(
 )
 
 
-def _rule(rule: Rule) -> TrainConfig:
-    """Return a record of a rule for bandits."""
-    run = dataclasses.replace(ONCE, preset="k5")
-    return TrainConfig("bandit-rule", "bandit", run, BanditRuleConfig(rule=rule, episodes_per_trial=PULLS))
-
-
 def _random(family: str, preset: str) -> TrainConfig:
     """Return a record of the random policy."""
     return TrainConfig("random", family, dataclasses.replace(ONCE, preset=preset))
@@ -51,9 +45,9 @@ def _random(family: str, preset: str) -> TrainConfig:
 
 # Trials of 10 pulls of 5 arms.
 BANDIT = {
-    "thompson": Variant(_rule("thompson"), PULLS - 1, 1),
-    "ucb": Variant(_rule("ucb"), PULLS - 1, 1),
-    "greedy": Variant(_rule("greedy"), PULLS - 1, 1),
+    "thompson": by_rule("thompson", "k5", PULLS),
+    "ucb": by_rule("ucb", "k5", PULLS),
+    "greedy": by_rule("greedy", "k5", PULLS),
     "rl2": Variant(TrainConfig("rl2", "bandit", BANDIT_RUN, PULLING_RL2), PULLS - 1, 3),
     "rl2-language-model": Variant(
         TrainConfig("rl2", "bandit", dataclasses.replace(BANDIT_RUN, tasks_per_batch=256), PULLING_MODEL), PULLS - 1, 3
@@ -69,7 +63,7 @@ BANDIT = {
         TrainConfig("algorithm-distillation", "bandit", BANDIT_RUN, AlgorithmDistillationConfig(**PULLING)),
         PULLS - 1,
         3,
-        recording=Recording(_rule("ucb"), tasks=1000, episodes=10, steps=PULLS - 1),
+        recording=Recording(by_rule("ucb", "k5", PULLS).config, tasks=1000, episodes=10, steps=PULLS - 1),
     ),
 }
 

@@ -68,7 +68,7 @@ def test_an_episode_is_one_pull() -> None:
         Bandit(horizon=10)
 
 
-@pytest.mark.parametrize(("preset", "arms"), [("k5", 5), ("k10", 10)])
+@pytest.mark.parametrize(("preset", "arms"), [("k5", 5), ("k10", 10), ("k50", 50)])
 def test_presets(preset: str, arms: int) -> None:
     # n, the pulls, is how many episodes a trial has: the family has no say in it.
     assert make_family("bandit", preset) == Bandit(arms=arms, horizon=1)

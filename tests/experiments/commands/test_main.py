@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[3]
         ("train maml-trpo gridnavi --policy gaussian", "a gaussian policy cannot act in Discrete(5)"),
         ("train maml-trpo navigation-2d --policy categorical", "a categorical policy cannot act in Box"),
         ("train maml-trpo bandit --policy magic", "invalid choice 'magic'"),
-        ("train maml-trpo bandit --preset k7", "bandit has no preset 'k7'; it has k5, k10"),
+        ("train maml-trpo bandit --preset k7", "bandit has no preset 'k7'; it has k5, k10, k50"),
         ("train maml-trpo bandit --inner-rate 0.1", "Unrecognized options: --inner-rate"),
         (
             "train maml-trpo bandit --inner-lrr 0.1",

@@ -39,7 +39,7 @@ def test_a_name_like_no_other_gets_the_list() -> None:
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="bandit has no preset 'k7'; it has k5, k10"):
+    with pytest.raises(InputError, match="bandit has no preset 'k7'; it has k5, k10, k50"):
         make_family("bandit", "k7")
 
 

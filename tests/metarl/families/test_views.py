@@ -185,5 +185,5 @@ def test_what_the_worlds_tell_of_themselves_is_passed_on() -> None:
 def test_presets_are_at_hand() -> None:
     presets: Mapping[str, Any] = informed("bandit").presets
     family: TaskFamily = informed("bandit", arms=3)
-    assert set(presets) == {"k5", "k10"}
+    assert set(presets) == {"k5", "k10", "k50"}
     assert family.settings() == {"arms": 3, "horizon": 1}

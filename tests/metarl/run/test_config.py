@@ -96,7 +96,7 @@ def test_an_unknown_family_is_refused_with_its_nearest_name() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are() -> None:
-    with pytest.raises(InputError, match="bandit has no preset 'k7'; it has k5, k10"):
+    with pytest.raises(InputError, match="bandit has no preset 'k7'; it has k5, k10, k50"):
         TrainConfig("maml-trpo", "bandit", RunConfig(preset="k7"))
 
 

@@ -1,0 +1,40 @@
+"""RL² and rules that learn each bandit from scratch, in trials of 10, 100 and 500 pulls (Duan et al. 2016, table 1)."""
+
+from metarl.agents.baselines.bandit_rules import BanditRuleConfig, Rule
+from metarl.agents.in_context.rl2 import Rl2Config
+from metarl.experiments.learning.variant import Variant, in_context
+from metarl.run.config import RunConfig, TrainConfig
+
+RULES: tuple[Rule, ...] = ("ucb", "thompson", "greedy")
+# Trials of an iteration, by the pulls in each of them.
+TRIALS = {10: 512, 100: 512, 500: 128}
+ITERATIONS = 900
+
+
+def by_rule(rule: Rule, preset: str, pulls: int) -> Variant:
+    """Return a variant that acts by a rule, in trials of so many pulls; its training run is only a record."""
+    run = RunConfig(iterations=1, preset=preset, tasks_per_batch=1, episodes_per_task=1)
+    config = TrainConfig("bandit-rule", "bandit", run, BanditRuleConfig(rule=rule, episodes_per_trial=pulls))
+    return Variant(config, pulls - 1, evaluations=1)
+
+
+def bandits(preset: str) -> dict[str, Variant]:
+    """Return the variants on the bandits of a preset."""
+    found = {}
+    for pulls, trials in TRIALS.items():
+        run = RunConfig(iterations=ITERATIONS, preset=preset, tasks_per_batch=trials, episodes_per_task=1)
+        settings = Rl2Config(
+            episodes_per_trial=pulls,
+            policy_sizes=(64,),
+            learning_rate=8e-3,
+            anneal_iterations=ITERATIONS,
+            epochs=1,
+            minibatches=16,
+            entropy_weight=0.02,
+        )
+        found[f"rl2-n{pulls}"] = in_context("rl2", run, settings, "bandit")
+        found |= {f"{rule}-n{pulls}": by_rule(rule, preset, pulls) for rule in RULES}
+    return found
+
+
+COMPARISONS = {f"bandit-{preset}": bandits(preset) for preset in ("k5", "k10", "k50")}

@@ -1,0 +1,28 @@
+"""VariBAD on HalfCheetahVel (Zintgraf et al. 2020, section 5.2).
+
+    metarl train --published varibad-half-cheetah-vel --seed 1
+
+v* in [0, 3] m/s, and trials of two episodes of 200 steps. The authors' curves end at 1e8 env steps; 2344 iterations are
+3e7. What it has in common with RL² is as in ``rl2-half-cheetah-vel``, the other settings are the defaults.
+"""
+
+from metarl.agents.in_context.varibad_config import VariBadConfig
+from metarl.experiments.published import rl2_half_cheetah_vel
+from metarl.run.config import TrainConfig
+
+RL2 = rl2_half_cheetah_vel.EXPERIMENT
+
+EXPERIMENT = TrainConfig(
+    "varibad",
+    "half-cheetah-vel",
+    RL2.run,
+    VariBadConfig(
+        episodes_per_trial=2,
+        hidden_sizes=(64, 64),
+        discount=0.99,
+        learning_rate=1e-3,
+        anneal_iterations=RL2.run.iterations,
+        entropy_weight=0.003,
+        normalize_observations=True,
+    ),
+)
