@@ -1,4 +1,4 @@
-"""Rules for Bernoulli bandits, which learn each task from scratch: Thompson sampling, UCB1 and the greedy rule.
+"""Rules for Bernoulli bandits, which learn each task from scratch: Thompson sampling, UCB1, Gittins indices, greedy.
 
 They ignore observations: where episodes are longer, every step is a pull, and its reward is clipped to [0, 1].
 """
@@ -12,15 +12,16 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.agents.baselines.gittins import gittins_indices
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily
 from metarl.families.spaces import one_line
 from metarl.learning.learner import Learner, OpenState, register_learner
 from metarl.numerics.distributions import Categorical
 from metarl.rollouts.rollout import Rollout
-from metarl.validation import require_choice, require_counts, require_not_negative
+from metarl.validation import require_choice, require_counts, require_not_negative, require_unit
 
-Rule = Literal["thompson", "ucb", "greedy"]
+Rule = Literal["thompson", "ucb", "gittins", "greedy"]
 # Points at which posterior densities are computed.
 GRID = 512
 
@@ -30,16 +31,21 @@ class BanditRuleConfig:
     """Settings of the rules for bandits."""
 
     rule: Rule = "thompson"
-    """thompson: as often as an arm is the best one, given the rewards; ucb: the highest upper confidence bound; greedy:
-    the highest expected reward, given the rewards."""
+    """thompson: as often as an arm is the best one, given the rewards; ucb: the highest upper confidence bound;
+    gittins: the highest Gittins index; greedy: the highest expected reward, given the rewards."""
     exploration: float = 0.2
     """Weight of ucb's confidence bound: times the root of ln t / n in pull t, of an arm pulled n times before."""
+    discount: float = 0.99
+    """Discount of rewards, per pull, for which Gittins indices are the best rule; it is below 1."""
     episodes_per_trial: int = 2
     """Episodes per trial: the budget on one task."""
 
     def __post_init__(self) -> None:
         require_choice(self, "rule", Rule)
         require_not_negative(self, "exploration")
+        require_unit(self, "discount")
+        if self.discount == 1:
+            raise InputError("discount must be below 1; for a trial of n pulls 1 - 1 / n suits")
         require_counts(self, "episodes_per_trial")
 
 
@@ -77,7 +83,7 @@ class OpenArms(OpenState[Arms]):
 
 @register_learner
 class BanditRule(Learner):
-    """Thompson sampling, UCB1 or the greedy rule for Bernoulli bandits: each task is learned from scratch."""
+    """A rule for Bernoulli bandits, which learns each task from scratch."""
 
     name: ClassVar[str] = "bandit-rule"
     config_class: ClassVar[type] = BanditRuleConfig
@@ -93,6 +99,8 @@ class BanditRule(Learner):
             raise InputError(f"bandit-rule needs Discrete actions, not those of {one_line(space)}; use rl2")
         self.config, self._device, self._arms = config, device, int(space.n)
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
+        if config.rule == "gittins":
+            self._indices = gittins_indices(config.episodes_per_trial * family.horizon, config.discount).to(device)
 
     def begin(self, num_tasks: int) -> Arms:
         """Return arms that were never pulled."""
@@ -110,14 +118,19 @@ class BanditRule(Learner):
     def action_distribution(self, working: OpenArms, observations: Tensor) -> Categorical:
         """Return the rule's probabilities of the arms; equally good ones are equally likely."""
         pulls, wins = working.arms.pulls, working.arms.wins
+        expected = (1 + wins) / (2 + pulls)
         if self.config.rule == "thompson":
             return Categorical(chances_to_be_best(pulls, wins).clamp(min=1e-12).log())
         if self.config.rule == "ucb":
             pulled = pulls.clamp(min=1)
             bounds = wins / pulled + self.config.exploration * ((1 + pulls.sum(-1, keepdim=True)).log() / pulled).sqrt()
             scores = bounds.masked_fill(pulls == 0, math.inf)
+        elif self.config.rule == "gittins":
+            # An arm that was pulled more often than a trial has pulls counts as known.
+            row = pulls.long().clamp(max=len(self._indices) - 1)
+            scores = self._indices[row, wins.round().long().minimum(row)].where(row == pulls, expected)
         else:
-            scores = (1 + wins) / (2 + pulls)
+            scores = expected
         best = (scores == scores.amax(-1, keepdim=True)).to(pulls.dtype)
         return Categorical((best / best.sum(-1, keepdim=True)).clamp(min=1e-12).log())
 

@@ -1,21 +1,22 @@
 """RL² and rules that learn each bandit from scratch, in trials of 10, 100 and 500 pulls (Duan et al. 2016, table 1)."""
 
+from typing import Any
+
 from metarl.agents.baselines.bandit_rules import BanditRuleConfig, Rule
 from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.experiments.learning.variant import Variant, in_context
 from metarl.run.config import RunConfig, TrainConfig
 
-RULES: tuple[Rule, ...] = ("ucb", "thompson", "greedy")
 # Trials of an iteration, by the pulls in each of them.
 TRIALS = {10: 512, 100: 512, 500: 128}
 ITERATIONS = 900
 
 
-def by_rule(rule: Rule, preset: str, pulls: int) -> Variant:
+def by_rule(rule: Rule, preset: str, pulls: int, **settings: Any) -> Variant:
     """Return a variant that acts by a rule, in trials of so many pulls; its training run is only a record."""
     run = RunConfig(iterations=1, preset=preset, tasks_per_batch=1, episodes_per_task=1)
-    config = TrainConfig("bandit-rule", "bandit", run, BanditRuleConfig(rule=rule, episodes_per_trial=pulls))
-    return Variant(config, pulls - 1, evaluations=1)
+    rules = BanditRuleConfig(rule=rule, episodes_per_trial=pulls, **settings)
+    return Variant(TrainConfig("bandit-rule", "bandit", run, rules), pulls - 1, evaluations=1)
 
 
 def bandits(preset: str) -> dict[str, Variant]:
@@ -33,7 +34,10 @@ def bandits(preset: str) -> dict[str, Variant]:
             entropy_weight=0.02,
         )
         found[f"rl2-n{pulls}"] = in_context("rl2", run, settings, "bandit")
-        found |= {f"{rule}-n{pulls}": by_rule(rule, preset, pulls) for rule in RULES}
+        found[f"gittins-n{pulls}"] = by_rule("gittins", preset, pulls, discount=1 - 1 / pulls)
+        found[f"ucb-n{pulls}"] = by_rule("ucb", preset, pulls)
+        found[f"thompson-n{pulls}"] = by_rule("thompson", preset, pulls)
+        found[f"greedy-n{pulls}"] = by_rule("greedy", preset, pulls)
     return found
 
 

@@ -23,12 +23,28 @@ class Quoted:
     of_trials: bool = False
 
 
+BANDITS = "Duan et al. 2016, table 1, which also has Gittins indices, for 10, 100 and 500 pulls"
+
 QUOTED = {
-    "bandit": Quoted(
-        "Bandits",
-        "trial of 100 pulls, ten arms",
-        {"rl2": "83.5"},
-        "Duan et al. 2016, table 1, which also has Gittins indices with 82.8",
+    "bandit-k5": Quoted(
+        "Bandits with five arms",
+        "trial of n pulls",
+        {"rl2-n10": "6.7", "ucb-n10": "6.7", "rl2-n100": "78.7", "ucb-n100": "78.0", "rl2-n500": "401.6"},
+        f"{BANDITS}: 6.6, 78.3 and 405.8",
+        of_trials=True,
+    ),
+    "bandit-k10": Quoted(
+        "Bandits with ten arms",
+        "trial of n pulls",
+        {"rl2-n10": "6.7", "rl2-n100": "83.5", "ucb-n100": "82.4", "thompson-n100": "76.7", "rl2-n500": "432.5"},
+        f"{BANDITS}: 6.6, 82.8 and 437.8",
+        of_trials=True,
+    ),
+    "bandit-k50": Quoted(
+        "Bandits with fifty arms",
+        "trial of n pulls",
+        {"rl2-n10": "6.8", "rl2-n100": "84.9", "rl2-n500": "438.9"},
+        f"{BANDITS}: 6.5, 85.2 and 463.7",
         of_trials=True,
     ),
     "bandit-short": Quoted(

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from metarl.agents.baselines.bandit_rules import Arms, BanditRule, BanditRuleConfig, OpenArms, chances_to_be_best
+from metarl.agents.baselines.gittins import gittins_indices
 from metarl.errors import InputError
 from metarl.families.family import make_family
 from metarl.sampling.sampler import Sampler
@@ -32,9 +35,31 @@ def test_chances_to_be_best_are_those_of_draws() -> None:
     torch.testing.assert_close(chances_to_be_best(pulls, wins), shares, rtol=0, atol=0.01)
 
 
-def test_thompson_ucb_and_greedy_choose_their_arms() -> None:
+def test_gittins_indices_are_the_published_ones() -> None:
+    # As tables have them (Gittins 1989), by the counts of a Beta distribution that begins with one win and one loss.
+    found = gittins_indices(2, 0.9)
+    assert found[0, 0].item() == pytest.approx(0.7029, abs=2e-4)
+    assert found[1, :2].tolist() == pytest.approx([0.5001, 0.8001], abs=2e-4)
+    assert found[2].tolist() == pytest.approx([0.3796, 0.6346, 0.8452], abs=2e-4)
+    assert gittins_indices(10, 0.99)[0, 0].item() == pytest.approx(0.8699, abs=2e-4)
+
+
+@given(discount=st.floats(0, 0.99))
+def test_an_index_is_above_the_expected_reward_and_rises_with_wins(discount: float) -> None:
+    indices = gittins_indices(4, discount)
+    for pulls in range(5):
+        row = indices[pulls, : pulls + 1]
+        expected = (1 + torch.arange(pulls + 1.0)) / (2 + pulls)
+        # Pulls ahead are worth nothing without a future.
+        assert (row >= expected - 1e-3).all()
+        assert (row.diff() > 0).all()
+        if discount == 0:
+            torch.testing.assert_close(row, expected, rtol=0, atol=1e-3)
+
+
+def test_the_rules_choose_their_arms() -> None:
     even = torch.tensor([1 / 3] * 3)
-    for rule in ("thompson", "ucb", "greedy"):
+    for rule in ("thompson", "ucb", "gittins", "greedy"):
         torch.testing.assert_close(chances(rule, [0, 0, 0], [0, 0, 0]), even)
     # Expected rewards 3/4, 21/32 and 1/2; the third arm was never pulled.
     assert chances("greedy", [2, 30, 0], [2, 20, 0])[0] > 0.99
@@ -42,6 +67,9 @@ def test_thompson_ucb_and_greedy_choose_their_arms() -> None:
     # Bounds 0.5 + √(ln 33 / 2) and 20/30 + √(ln 33 / 30).
     assert chances("ucb", [2, 30], [1, 20])[0] > 0.99
     assert chances("thompson", [2, 30, 0], [2, 20, 0]).amin() > 0.01
+    # Indices 0.87 of no pull and 0.70 of a loss; of arms with more pulls than a trial has, expected rewards.
+    assert chances("gittins", [1, 0, 1], [0, 0, 0])[1] > 0.99
+    assert chances("gittins", [0, 8, 9], [0, 7, 9])[2] > 0.99
 
 
 def test_a_trial_counts_its_pulls_whether_acted_or_read() -> None:
@@ -60,10 +88,10 @@ def test_a_trial_counts_its_pulls_whether_acted_or_read() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rule", "total"), [("thompson", 76.7), ("ucb", 82.4)])
+@pytest.mark.parametrize(("rule", "total"), [("thompson", 76.7), ("ucb", 82.4), ("gittins", 82.8)])
 def test_trials_earn_what_is_published(rule: str, total: float) -> None:
     family = make_family("bandit", "k10")
-    learner, sampler = BanditRule(family, BanditRuleConfig(rule=rule), 1, CPU), Sampler(family)  # type: ignore[arg-type]
+    learner, sampler = BanditRule(family, BanditRuleConfig(rule=rule, episodes_per_trial=100), 1, CPU), Sampler(family)  # type: ignore[arg-type]
     session = sampler.session(learner, family.sample_tasks(1000, torch.Generator().manual_seed(0)), 1)
     earned = 0.0
     for pull in range(100):
@@ -75,8 +103,10 @@ def test_trials_earn_what_is_published(rule: str, total: float) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rule": "lucky"}, "rule must be one of thompson, ucb, greedy"),
+        ({"rule": "lucky"}, "rule must be one of thompson, ucb, gittins, greedy"),
         ({"exploration": -1.0}, "exploration must be 0"),
+        ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
+        ({"discount": 1.0}, "discount must be below 1; for a trial of n pulls 1 - 1 / n suits"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], words: str) -> None:
