@@ -26,12 +26,11 @@ def bandits(preset: str) -> dict[str, Variant]:
         run = RunConfig(iterations=ITERATIONS, preset=preset, tasks_per_batch=trials, episodes_per_task=1)
         settings = Rl2Config(
             episodes_per_trial=pulls,
-            policy_sizes=(64,),
             learning_rate=8e-3,
             anneal_iterations=ITERATIONS,
             epochs=1,
             minibatches=16,
-            entropy_weight=0.02,
+            entropy_weight=0.005,
         )
         found[f"rl2-n{pulls}"] = in_context("rl2", run, settings, "bandit")
         found[f"gittins-n{pulls}"] = by_rule("gittins", preset, pulls, discount=1 - 1 / pulls)
