@@ -7,21 +7,18 @@ v* in [0, 3] m/s, and trials of two episodes of 200 steps. The authors' curves e
 """
 
 from metarl.agents.in_context.varibad_config import VariBadConfig
-from metarl.experiments.published import rl2_half_cheetah_vel
-from metarl.run.config import TrainConfig
-
-RL2 = rl2_half_cheetah_vel.EXPERIMENT
+from metarl.run.config import RunConfig, TrainConfig
 
 EXPERIMENT = TrainConfig(
     "varibad",
     "half-cheetah-vel",
-    RL2.run,
+    RunConfig(iterations=2344, preset="0-3-h200", tasks_per_batch=32, episodes_per_task=1),
     VariBadConfig(
         episodes_per_trial=2,
         hidden_sizes=(64, 64),
         discount=0.99,
         learning_rate=1e-3,
-        anneal_iterations=RL2.run.iterations,
+        anneal_iterations=2344,
         entropy_weight=0.003,
         normalize_observations=True,
     ),
