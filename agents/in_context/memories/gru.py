@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 from torch import Tensor, gru_cell, nn
 
 from metarl.agents.in_context.memories import compiled, recurrence
+from metarl.agents.in_context.memories.initial_weights import make_orthogonal
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
 
 
@@ -18,19 +19,22 @@ class Gru(MemoryNetwork):
     Args:
         inputs: size of a step's inputs.
         size: units.
+        orthogonal: start with ``initial_weights.make_orthogonal``.
     """
 
     name: ClassVar[str] = "gru"
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, inputs: int, size: int, orthogonal: bool) -> None:
         super().__init__()
         self.size = size
         self.gru = nn.GRU(inputs, size, batch_first=True)
+        if orthogonal:
+            make_orthogonal(self.gru)
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
         """Return a new network."""
-        return cls(inputs, size)
+        return cls(inputs, size, config.orthogonal)
 
     def initial(self, trials: int) -> Memory:
         """Return zeros ``hidden`` ``[B, size]``."""

@@ -41,6 +41,9 @@ class MemoryConfig(ActivationConfig):
     """Of the memory language-model: a folder of transformers, a GGUF file or a name on the Hugging Face hub."""
     adapter_rank: int = 8
     """Rank of its adapters."""
+    orthogonal: bool = False
+    """Start gru, lstm and splagger with orthogonal weights between units, Xavier weights of the inputs and zero biases,
+    instead of PyTorch's uniform ones."""
 
     def check_memory(self, size: int) -> None:
         """Check these settings.

@@ -21,14 +21,15 @@ class SplAgger(MemoryNetwork):
     Args:
         inputs: size of a step's inputs.
         size: units, and numbers of the outputs: a multiple of 2.
+        orthogonal: of the units (``Gru``).
     """
 
     name: ClassVar[str] = "splagger"
 
-    def __init__(self, inputs: int, size: int) -> None:
+    def __init__(self, inputs: int, size: int, orthogonal: bool) -> None:
         super().__init__()
         self.size = size
-        self.units, self.outputs = Gru(inputs, size), nn.Linear(size, size)
+        self.units, self.outputs = Gru(inputs, size, orthogonal), nn.Linear(size, size)
 
     @classmethod
     def check(cls, config: MemoryConfig, size: int) -> None:
@@ -39,7 +40,7 @@ class SplAgger(MemoryNetwork):
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:
         """Return a new network."""
-        return cls(inputs, size)
+        return cls(inputs, size, config.orthogonal)
 
     def initial(self, trials: int) -> Memory:
         """Return zeros ``hidden`` ``[B, size]`` and ``most`` ``[B, size / 2]``, the maximum so far."""

@@ -20,16 +20,16 @@ from tests.agents.language.models import tiny_model
 TRIALS, STEPS, INPUTS = 4, 17, 3
 WINDOW = 5
 NETWORKS: dict[str, Callable[[], MemoryNetwork]] = {
-    "gru": lambda: Gru(INPUTS, 6),
-    "lstm": lambda: Lstm(INPUTS, 6),
+    "gru": lambda: Gru(INPUTS, 6, orthogonal=False),
+    "lstm": lambda: Lstm(INPUTS, 6, orthogonal=True),
     "min-gru": lambda: MinGru(INPUTS, 8, layers=2),
     "transformer": lambda: Transformer(INPUTS, 8, layers=2, heads=2, window=64),
     "transformer of a short window": lambda: Transformer(INPUTS, 8, layers=2, heads=2, window=WINDOW),
     "external": lambda: ExternalMemory(INPUTS, 6, slots=4, width=5),
     "set": lambda: Set(INPUTS, 6),
-    "splagger": lambda: SplAgger(INPUTS, 6),
+    "splagger": lambda: SplAgger(INPUTS, 6, orthogonal=False),
     "language-model": cache(lambda: LanguageModelMemory(INPUTS, 6, tiny_model(layers=2), rank=2, window=WINDOW)),
-    "gru that reads transitions": lambda: TransitionReader(Gru(2 * INPUTS, 6), INPUTS),
+    "gru that reads transitions": lambda: TransitionReader(Gru(2 * INPUTS, 6, orthogonal=False), INPUTS),
     "transformer that reads transitions": lambda: TransitionReader(
         Transformer(2 * INPUTS, 8, layers=2, heads=2, window=WINDOW), INPUTS
     ),
