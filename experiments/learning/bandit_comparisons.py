@@ -26,6 +26,8 @@ def bandits(preset: str) -> dict[str, Variant]:
         run = RunConfig(iterations=ITERATIONS, preset=preset, tasks_per_batch=trials, episodes_per_task=1)
         settings = Rl2Config(
             episodes_per_trial=pulls,
+            orthogonal=True,
+            policy_sizes=(64,),
             learning_rate=8e-3,
             anneal_iterations=ITERATIONS,
             epochs=1,

@@ -1,5 +1,6 @@
 """Initial weights of recurrent memories."""
 
+import torch
 from torch import nn
 
 
@@ -19,5 +20,5 @@ def make_orthogonal(network: nn.RNNBase) -> None:
             continue
         initialize = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_
         # The gates are independent maps, one below the other in one matrix.
-        for gate in parameter.detach().split(network.hidden_size):
+        for gate in torch.split(parameter.detach(), network.hidden_size):
             initialize(gate)
