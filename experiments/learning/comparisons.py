@@ -10,6 +10,7 @@ from metarl.agents.baselines.sb3.algorithms import DqnConfig
 from metarl.agents.gradient.maml_ppo import MamlPpoConfig
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.agents.gradient.reptile import ReptileConfig
+from metarl.agents.in_context.focal import FocalConfig
 from metarl.agents.in_context.hyper_rl2 import HyperRl2Config
 from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.rl2 import Rl2Config
@@ -82,7 +83,14 @@ PEARL_SHORT = TrainConfig(
     SHORT_NAVIGATION,
     PearlConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3),
 )
+FOCAL_SHORT = TrainConfig(
+    "focal",
+    "navigation-2d",
+    dataclasses.replace(SHORT_NAVIGATION, episodes_per_task=2),
+    FocalConfig(learning_rate=1e-3, discount=0.9, reward_scale=20.0, episodes_per_trial=3, behaviour_weight=0.1),
+)
 RANDOM_SHORT = TrainConfig("random", "navigation-2d", dataclasses.replace(SHORT_NAVIGATION, iterations=1))
+RANDOM_EPISODES = Recording(RANDOM_SHORT, tasks=100, episodes=12)
 # 128 trials of 300 steps; 256 of 100; 512 of 100.
 NAVIGATION_TRIALS = RunConfig(iterations=100, preset="maml", tasks_per_batch=32, episodes_per_task=4)
 SPARSE_TRIALS = RunConfig(iterations=200, preset="pearl", tasks_per_batch=64, episodes_per_task=4)
@@ -171,7 +179,8 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     # Trained on episodes of its own, and on recorded ones without an environment step.
     "navigation-2d-recorded": {
         "pearl": Variant(PEARL_SHORT, 2, 5),
-        "pearl-recorded": Variant(PEARL_SHORT, 2, 5, recording=Recording(RANDOM_SHORT, tasks=100, episodes=12)),
+        "pearl-recorded": Variant(PEARL_SHORT, 2, 5, recording=RANDOM_EPISODES),
+        "focal": Variant(FOCAL_SHORT, 2, 5, recording=RANDOM_EPISODES),
     },
     "gridnavi": _also_on_training_tasks(
         {
