@@ -62,7 +62,7 @@ PEARL_NAVIGATION = dataclasses.replace(
     pearl_sparse_point.EXPERIMENT.settings, episodes_per_trial=3, discount=0.95, reward_scale=20.0, random_iterations=5
 )
 # 80 trials of 300 steps: a metric compares two trials of each task, and many tasks of an iteration.
-NAVIGATION_PAIRS = RunConfig(iterations=14, preset="maml", tasks_per_batch=40, episodes_per_task=2)
+NAVIGATION_PAIRS = RunConfig(iterations=100, preset="maml", tasks_per_batch=40, episodes_per_task=2)
 PEARL_METRIC = PearlConfig(
     task_encoder="contrastive",
     episodes_per_trial=3,
@@ -174,7 +174,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             steps=2,
             evaluations=5,
         ),
-        "pearl-contrastive": Variant(TrainConfig("pearl", "navigation-2d", NAVIGATION_PAIRS, PEARL_METRIC), 2, 4),
+        "pearl-contrastive": Variant(TrainConfig("pearl", "navigation-2d", NAVIGATION_PAIRS, PEARL_METRIC), 2, 10),
     },
     # Trained on episodes of its own, and on recorded ones without an environment step.
     "navigation-2d-recorded": {
