@@ -47,6 +47,16 @@ def _also_on_training_tasks(variants: dict[str, Variant]) -> dict[str, Variant]:
     return {label: dataclasses.replace(variant, on_training_tasks=True) for label, variant in variants.items()}
 
 
+def _by_gradient(run: RunConfig) -> dict[str, Variant]:
+    """Return the learners that adapt by gradient steps, on GridNavi."""
+    learners = {
+        "maml-trpo": MamlTrpoConfig(inner_lr=1.0),
+        "maml-ppo": MamlPpoConfig(inner_lr=1.0),
+        "reptile": ReptileConfig(inner_steps=3),
+    }
+    return {name: Variant(TrainConfig(name, "gridnavi", run, each), 4, 10) for name, each in learners.items()}
+
+
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_trpo_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
 GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
 # 256 trials of 60 steps per iteration.
@@ -184,18 +194,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     },
     "gridnavi": _also_on_training_tasks(
         {
-            "maml-trpo": Variant(TrainConfig("maml-trpo", "gridnavi", GRIDNAVI, MamlTrpoConfig(inner_lr=1.0)), 3, 10),
-            "maml-ppo": Variant(TrainConfig("maml-ppo", "gridnavi", GRIDNAVI, MamlPpoConfig(inner_lr=1.0)), 3, 10),
-            "reptile": Variant(
-                TrainConfig(
-                    "reptile",
-                    "gridnavi",
-                    GRIDNAVI,
-                    ReptileConfig(inner_optimizer="sgd", inner_lr=1.0, inner_epochs=1, inner_steps=3),
-                ),
-                3,
-                10,
-            ),
+            **_by_gradient(GRIDNAVI),
             # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
             "dqn-scratch": from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
             "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
@@ -212,6 +211,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "gridnavi-recorded": _also_on_training_tasks(recorded_comparisons.gridnavi("varibad")),
     # The published protocol: evaluation on the training goals.
     "gridnavi-shared": {
+        **_by_gradient(dataclasses.replace(GRIDNAVI, preset="varibad-shared", iterations=200)),
         "rl2": in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
         "rl2-transformer": in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
         "rl2-external": in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
