@@ -23,6 +23,7 @@ class Gru(MemoryNetwork):
     """
 
     name: ClassVar[str] = "gru"
+    takes_orthogonal: ClassVar[bool] = True
 
     def __init__(self, inputs: int, size: int, orthogonal: bool) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from torch import nn
 
 
 def make_orthogonal(network: nn.RNNBase) -> None:
-    """Make the weights between units orthogonal and those of the inputs Xavier uniform, gate by gate, and biases zero.
+    """Make recurrent weights orthogonal and input weights Xavier uniform, gate by gate, and biases zero.
 
     Orthogonal weights keep the length of what passes through many steps (Saxe et al. 2014, "Exact solutions to the
     nonlinear dynamics of learning in deep linear neural networks", section 4). The numbers come from torch's global

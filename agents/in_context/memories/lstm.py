@@ -20,6 +20,7 @@ class Lstm(MemoryNetwork):
     """
 
     name: ClassVar[str] = "lstm"
+    takes_orthogonal: ClassVar[bool] = True
 
     def __init__(self, inputs: int, size: int, orthogonal: bool) -> None:
         super().__init__()

@@ -42,8 +42,8 @@ class MemoryConfig(ActivationConfig):
     adapter_rank: int = 8
     """Rank of its adapters."""
     orthogonal: bool = False
-    """Start gru, lstm and splagger with orthogonal weights between units, Xavier weights of the inputs and zero biases,
-    instead of PyTorch's uniform ones."""
+    """Start gru, lstm and splagger with orthogonal recurrent weights, Xavier input weights and zero biases, instead of
+    PyTorch's uniform numbers."""
 
     def check_memory(self, size: int) -> None:
         """Check these settings.
@@ -56,7 +56,13 @@ class MemoryConfig(ActivationConfig):
         """
         require_counts(self, "layers", "heads", "window", "slots", "slot_size", "adapter_rank")
         require_choice(self, "previous_step", PreviousStep)
-        MEMORIES.find(self.memory).check(self, size)
+        kind = MEMORIES.find(self.memory)
+        if self.orthogonal and not kind.takes_orthogonal and ":" not in self.memory:
+            raise InputError(
+                f"orthogonal would have no effect: the memory {self.memory} has no recurrent weights; omit it, or use "
+                "--memory gru, lstm or splagger"
+            )
+        kind.check(self, size)
 
 
 class MemoryNetwork(nn.Module, ABC):
@@ -65,11 +71,13 @@ class MemoryNetwork(nn.Module, ABC):
     Attributes:
         name: name in settings.
         wants_previous_step: default for whether each step also reads the inputs of the previous step.
+        takes_orthogonal: whether the setting ``orthogonal`` has an effect.
         size: size of its outputs.
     """
 
     name: ClassVar[str]
     wants_previous_step: ClassVar[bool] = False
+    takes_orthogonal: ClassVar[bool] = False
     size: int
 
     @classmethod

@@ -25,6 +25,7 @@ class SplAgger(MemoryNetwork):
     """
 
     name: ClassVar[str] = "splagger"
+    takes_orthogonal: ClassVar[bool] = True
 
     def __init__(self, inputs: int, size: int, orthogonal: bool) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ INPUTS, UNITS = 5, 7
 
 @pytest.mark.parametrize(("kind", "gates"), [(nn.GRU, 3), (nn.LSTM, 4)])
 def test_each_gate_keeps_lengths_and_biases_are_zero(kind: type[nn.RNNBase], gates: int) -> None:
-    """The weights between units of a gate are an orthogonal matrix; those of the inputs are in Xavier's range."""
+    """The recurrent weights of a gate are an orthogonal matrix; those of the inputs are in Xavier's range."""
     network = kind(INPUTS, UNITS)
     make_orthogonal(network)
     between = network.weight_hh_l0.view(gates, UNITS, UNITS)

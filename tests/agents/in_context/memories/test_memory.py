@@ -184,6 +184,10 @@ def test_every_memory_can_be_given_the_step_before(name: str, previous_step: Any
         ({"slots": 0}, "slots must be at least 1, not 0"),
         ({"slot_size": 0}, "slot_size must be at least 1, not 0"),
         ({"adapter_rank": 0}, "adapter_rank must be at least 1, not 0"),
+        (
+            {"memory": "set", "orthogonal": True},
+            "orthogonal would have no effect: the memory set has no recurrent weights; .*",
+        ),
         ({"memory": "language-model"}, "the memory language-model needs --model: .* on the Hugging Face hub"),
         ({"memory": "transformer", "heads": 3}, r"a transformer's size must be a multiple of 2 \* heads = 6, not 8"),
     ],
