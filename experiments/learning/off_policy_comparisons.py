@@ -61,7 +61,7 @@ CHEETAH = {
             "recurrent-sac",
             "half-cheetah-vel",
             CHEETAH_RUN,
-            RecurrentSacConfig(learning_rate=3e-4, **OFTEN | {"updates_per_iteration": 32}),
+            RecurrentSacConfig(learning_rate=1e-3, tau=0.02, discount=0.97, **OFTEN | {"updates_per_iteration": 32}),
         ),
         1,
         10,
