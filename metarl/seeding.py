@@ -5,6 +5,8 @@ Different purposes never share a stream.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,3 +20,12 @@ def derive_seed(*keys: int | str) -> int:
 def generator(*keys: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a torch generator on ``device``, seeded by ``derive_seed(*keys)``."""
     return torch.Generator(device).manual_seed(derive_seed(*keys))
+
+
+@contextmanager
+def global_stream(*keys: int | str) -> Iterator[None]:
+    """Seed torch's global stream on the CPU, from which new layers draw their parameters, and restore it afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: it would leave GPUs' streams changed, and keeps a stack trace for each absent one.
+        torch.default_generator.manual_seed(derive_seed(*keys))
+        yield

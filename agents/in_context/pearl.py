@@ -34,7 +34,7 @@ from metarl.numerics.distributions import SquashedGaussian
 from metarl.numerics.noise import draw_rows
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
-from metarl.seeding import derive_seed, generator
+from metarl.seeding import generator, global_stream
 
 # Standard deviation of the noise on the repeated actions of random iterations, before squashing.
 RANDOM_LOG_STD = -1.0
@@ -74,8 +74,7 @@ class Pearl(Learner):
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
         self.initial_steps = config.initial_steps
         self._device, self._seed, self._updates = device, seed, 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "observation encoder") % 2**63)
+        with global_stream(seed, "observation encoder"):
             self._inputs = inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
         stream = generator(seed, "networks")
         encoder = make_encoder(config, inputs, stream, seed)

@@ -24,7 +24,7 @@ from metarl.errors import InputError
 from metarl.networks.activations import Elementwise
 from metarl.numerics.distributions import DiagonalGaussian
 from metarl.numerics.noise import draw_rows
-from metarl.seeding import derive_seed
+from metarl.seeding import global_stream
 
 # Contexts of each task that are compared: two examples of it, and a query.
 COMPARED = 3
@@ -211,8 +211,7 @@ class MetricEncoder(TaskEncoder):
         size = hidden_sizes[-1] if hidden_sizes else latent_size
         super().__init__(inputs, hidden_sizes, size, dynamics, stream, activation)
         self.head = Perceptrons(1, [size, *hidden_sizes, latent_size], stream, activation)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "metric") % 2**63)
+        with global_stream(seed, "metric"):
             self.metric = METRICS[name](latent_size)
         self.name, self._blind = name, blind
 

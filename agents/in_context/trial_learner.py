@@ -17,7 +17,7 @@ from metarl.families.family import TaskFamily
 from metarl.learning.learner import Learner
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
-from metarl.seeding import derive_seed
+from metarl.seeding import global_stream
 from metarl.validation import require_counts, require_unit
 
 # Description of the metric ``adaptation_kl``.
@@ -128,8 +128,7 @@ class TrialLearner(Learner):
     def __init__(self, family: TaskFamily, config: TrialConfig, seed: int, device: torch.device) -> None:
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
         self._device, self._seed = device, seed
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "network") % 2**63)
+        with global_stream(seed, "network"):
             self.inputs = StepInputs(family.observation_space, family.action_space, config.encoder)
             network = self.make_network(family)
         if self.inputs.encoder.learned:  # then it is trained and saved with the network that reads it

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metarl.seeding import derive_seed, generator
+from metarl.seeding import derive_seed, generator, global_stream
 
 KEYS = st.lists(st.integers() | st.text(max_size=8), max_size=4).map(tuple)
 
@@ -53,3 +53,14 @@ def test_a_generator_leaves_the_global_stream_alone() -> None:
     before = torch.get_rng_state()
     torch.rand(5, generator=generator(3))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_global_stream_is_named_and_restored() -> None:
+    before = torch.random.get_rng_state()
+    drawn = []
+    for keys in (("one",), ("one",), ("other",)):
+        with global_stream(3, *keys):
+            drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import TestCase
 
 import pytest
 
@@ -155,10 +156,10 @@ def test_settings_that_make_no_sense_are_refused(make: Any, message: str) -> Non
         make()
 
 
-def test_a_run_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG", logger="metarl"):
+def test_a_run_is_logged() -> None:
+    with TestCase().assertLogs("metarl", "DEBUG") as logged:
         train(small("run", iterations=2, validate_every=2, checkpoint_every=2), callbacks=[StopAt(2)])
-    found = [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records]
+    found = [(record.levelname, record.getMessage().split(":")[0]) for record in logged.records]
     assert found[0] == ("INFO", "maml-trpo on bandit (k5)")
     assert found[1:] == [
         ("DEBUG", "iteration 1"),
@@ -167,4 +168,4 @@ def test_a_run_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         ("DEBUG", "iteration 2"),
         ("INFO", "ended after 2 iterations"),
     ]
-    assert caplog.messages[-1] == "ended after 2 iterations: enough"
+    assert logged.records[-1].getMessage() == "ended after 2 iterations: enough"
