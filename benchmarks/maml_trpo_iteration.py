@@ -19,6 +19,8 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import metarl  # isort: skip (before torch, whose idle workers then give up early)
+
 import numpy as np
 import torch
 from mujoco.batch import Batch

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from metarl.errors import InputError
 from metarl.experiments.commands.parsing import guarded, parse
 from metarl.experiments.learning.cells import each_seed, row, training, with_interval
 from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison_reference
@@ -161,6 +162,8 @@ def _references(name: str) -> str:
 def run(options: Options) -> None:
     """Write the page."""
     page = Path(options.page)
+    if not page.is_file():
+        raise InputError(f"there is no page {page}; --page names a Markdown file with the markers of comparisons")
     text = fill_page(page.read_text(), Path(options.results))
     write_whole(page, lambda part: part.write_text(text))
 

@@ -2,6 +2,9 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
+
+from metarl.errors import InputError
 from metarl.experiments.learning.comparisons import COMPARISONS
 from metarl.experiments.learning.records import write
 from metarl.experiments.learning.tables import (
@@ -120,3 +123,9 @@ def test_baselines_from_scratch_have_a_table_of_steps_to_match(tmp_path: Path) -
     assert shown.count("| env steps of dqn-scratch to match |") == 1
     assert "`dqn-scratch` needs on a new task to reach the others' return on its 2 tasks" in shown
     assert "| dqn-scratch | none | 0 |" in shown
+
+
+def test_a_page_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no page .*missing.md; --page names"):
+        run(Options(page=str(tmp_path / "missing.md")))
+    assert not list(tmp_path.iterdir())
