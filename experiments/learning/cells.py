@@ -3,7 +3,7 @@
 import numpy as np
 
 from metarl.experiments.learning.records import Record
-from metarl.numerics.statistics import interval, mean
+from metarl.numerics.statistics import interval, mean, share_interval
 
 
 def row(*cells: str) -> str:
@@ -16,9 +16,9 @@ def each_seed(scores: np.ndarray) -> str:
     return ", ".join(f"{seed:z.2f}" for seed in scores.mean(1))
 
 
-def with_interval(scores: np.ndarray, sign: str = "") -> str:
-    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, for other seeds and tasks."""
-    estimate, low, high = (value.item() for value in interval(mean, scores))
+def with_interval(scores: np.ndarray, sign: str = "", shares: bool = False) -> str:
+    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, which for shares lies in [0, 1]."""
+    estimate, low, high = (value.item() for value in (share_interval if shares else interval)(mean, scores))
     return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
 
 

@@ -21,7 +21,7 @@ from metarl.experiments.learning.comparisons import COMPARISONS, find_comparison
 from metarl.experiments.learning.overview import overview
 from metarl.experiments.learning.records import Record, list_counts, read_comparison
 from metarl.experiments.learning.steps_to_match import steps_to_match
-from metarl.numerics.statistics import interquartile_mean, interval, mean
+from metarl.numerics.statistics import interquartile_mean, mean, share_interval
 from metarl.storage.files import write_whole
 
 OVERVIEW = re.compile(r"(<!-- overview -->\n).*?(<!-- /overview -->)", re.DOTALL)
@@ -126,7 +126,7 @@ def _success(label: str, record: Record) -> Iterator[str]:
     first = [label, training(record)]
     for step in _steps(record):
         rates = record.success(step)
-        estimate, low, high = (value.item() for value in interval(mean, rates))
+        estimate, low, high = (value.item() for value in share_interval(mean, rates))
         middle = interquartile_mean(rates.mean(1)[:, None]).item()
         seeds = ", ".join(f"{seed:.1%}" for seed in rates.mean(1))
         trained = np.nan if record.trained is None else record.trained[step]

@@ -57,4 +57,4 @@ def test_a_comparison_of_trials_has_the_return_of_a_trial(tmp_path: Path, monkey
 def test_a_comparison_about_success_has_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = record(seed_run(1, [point(4, [1, 2, 3], success=[0.0, 0.1, 0.25])]))
     found = rows({"one": about}, Quoted("Success", "success"), tmp_path, monkeypatch)
-    assert found[1] == [*ONE, "0.00", "0.25 [0.25, 0.25]", "0.25", "0.50", "", ""]
+    assert found[1] == [*ONE, "0.00", "0.25 [0.00, 1.00]", "0.25", "0.50", "", ""]

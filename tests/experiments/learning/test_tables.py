@@ -75,8 +75,8 @@ def test_a_comparison_about_success_has_it_on_test_and_training_tasks_and_by_the
     runs = [seed_run(seed, [point(4, [1, 2], success=[0.0, share])]) for seed, share in ((1, 0.25), (2, 0.25))]
     about = record(*runs)
     assert cells(results_table({"one": about})) == [
-        [*ONE, "0", "0", "0.0% [0.0%, 0.0%]", "0.0%", "0.0%, 0.0%", "0.0%", "1.00 [1.00, 1.00]"],
-        ["", "", "1", "10", "25.0% [25.0%, 25.0%]", "25.0%", "25.0%, 25.0%", "50.0%", "2.00 [2.00, 2.00]"],
+        [*ONE, "0", "0", "0.0% [0.0%, 92.5%]", "0.0%", "0.0%, 0.0%", "0.0%", "1.00 [1.00, 1.00]"],
+        ["", "", "1", "10", "25.0% [0.5%, 95.8%]", "25.0%", "25.0%, 25.0%", "50.0%", "2.00 [2.00, 2.00]"],
     ]
     (tmp_path / "tiny").mkdir()
     write(tmp_path / "tiny" / "one.json", about)
