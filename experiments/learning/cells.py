@@ -17,7 +17,13 @@ def each_seed(scores: np.ndarray) -> str:
 
 
 def with_interval(scores: np.ndarray, sign: str = "", shares: bool = False) -> str:
-    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, which for shares lies in [0, 1]."""
+    """Return the mean of scores ``[seeds, tasks]`` and its 95 % interval, for other seeds and tasks.
+
+    Args:
+        scores: ``[seeds, tasks]``.
+        sign: ``+`` shows the sign of positive numbers too.
+        shares: whether scores are shares, whose interval lies in [0, 1].
+    """
     estimate, low, high = (value.item() for value in (share_interval if shares else interval)(mean, scores))
     return f"{estimate:{sign}z.2f} [{low:{sign}z.2f}, {high:{sign}z.2f}]"
 

@@ -36,8 +36,8 @@ def _rows(quoted: Quoted, records: Mapping[str, Record]) -> Iterator[str]:
     for label, record in records.items():
         before, scores, seen = _scores(record, quoted.of_trials)
         spent = f"{record.spent[record.columns[-1]]:,.0f}"
-        middle = with_interval(scores, shares=record.by_success)
-        cells = [training(record), spent, before, middle, each_seed(scores), seen]
+        after = with_interval(scores, shares=record.by_success)
+        cells = [training(record), spent, before, after, each_seed(scores), seen]
         yield row(f"`{label}`", *cells, quoted.published.get(label, ""), "")
 
 
