@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,15 +64,16 @@ class TaskSplit:
         tasks = self.finite(part)
         if tasks is not None:
             return tasks[:count]
-        # One draw per task, so that the first tasks do not depend on how many are requested.
-        drawn: dict[bytes, TensorDict] = {}
-        for index in range(DRAWS_PER_TASK * count):
-            task = self._draw(part, 1, index)
-            drawn.setdefault(_bytes(task), task)
-            if len(drawn) == count:
+        # One stream per task, so that the first tasks do not depend on how many are requested.
+        drawn: list[TensorDict] = []
+        rows: list[int] = []
+        for first in range(0, DRAWS_PER_TASK * count, count):
+            streams = [generator(self.seed, part, index) for index in range(first, first + count)]
+            drawn = [*drawn, self._of_part(part, streams)]
+            rows = _distinct(_joined(drawn))[:count]
+            if len(rows) == count:
                 break
-        found: TensorDict = TensorDict.cat(list(drawn.values()))
-        return found
+        return _joined(drawn)[rows]
 
     def tasks(self, source: Source, count: int) -> TensorDict:
         """Return the first ``count`` tasks of a part, or tasks outside the distribution; the same at every call.
@@ -114,7 +115,7 @@ class TaskSplit:
         drawn = [whole.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
         drawn += [whole.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
         for tasks in drawn:
-            digest.update(_bytes(tasks))
+            digest.update(b"".join(tasks[key].numpy().tobytes() for key in sorted(tasks.keys())))
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -133,21 +134,41 @@ class TaskSplit:
         stream = generator(self.seed, part, *keys)
         if (tasks := self.finite(part)) is not None:
             return tasks[torch.randint(len(tasks), (count,), generator=stream)]
-        drawn = self.family.sample_tasks(count, stream)
-        while (parts := self.family.part_of(drawn, self.seed)) is not None:
-            if not (foreign := parts != PARTS.index(part)).any():
+        return self._redrawn(part, count, lambda rows: self.family.sample_tasks(len(rows), stream))
+
+    def _of_part(self, part: Part, streams: Sequence[torch.Generator]) -> TensorDict:
+        """Draw one task of a part from each stream."""
+        return self._redrawn(
+            part, len(streams), lambda rows: _joined(self.family.sample_tasks(1, streams[row]) for row in rows)
+        )
+
+    def _redrawn(self, part: Part, count: int, draw: Callable[[Sequence[int]], TensorDict]) -> TensorDict:
+        """Draw ``count`` tasks, and the rows of those that belong to another part again until none does."""
+        tasks = draw(range(count))
+        while (parts := self.family.part_of(tasks, self.seed)) is not None:
+            if not (foreign := (parts != PARTS.index(part)).nonzero().flatten().tolist()):
                 break
-            drawn[foreign] = self.family.sample_tasks(int(foreign.sum()), stream)
-        return drawn
+            tasks[foreign] = draw(foreign)
+        return tasks
 
 
 def task_keys(tasks: TensorDict) -> list[bytes]:
     """Return for each of N tasks the bytes of its parameters, equal for equal tasks."""
-    return [_bytes(tasks[index : index + 1]) for index in range(len(tasks))]
+    columns = [tasks[key].cpu().numpy() for key in sorted(tasks.keys())]
+    return [b"".join(column[row].tobytes() for column in columns) for row in range(len(tasks))]
 
 
-def _bytes(tasks: TensorDict) -> bytes:
-    return b"".join(tasks[key].cpu().numpy().tobytes() for key in sorted(tasks.keys()))
+def _distinct(tasks: TensorDict) -> list[int]:
+    """Return the indices of the tasks that no earlier one is equal to."""
+    first: dict[bytes, int] = {}
+    for row, key in enumerate(task_keys(tasks)):
+        first.setdefault(key, row)
+    return list(first.values())
+
+
+def _joined(tasks: Iterable[TensorDict]) -> TensorDict:
+    joined: TensorDict = TensorDict.cat(list(tasks))
+    return joined
 
 
 def hashed_part(seed: int, *numbers: Tensor) -> Tensor:
