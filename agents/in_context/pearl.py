@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.pearl_config import PearlConfig
 from metarl.agents.in_context.pearl_networks import OpenBelief, PearlNetworks, drawn, make_encoder
 from metarl.agents.in_context.replay import Transitions, TrialReplay
@@ -166,11 +167,10 @@ class Pearl(Learner):
         self.networks.encoder.check(rollouts[0].rewards.shape[1])
         moved = self.adaptation_kl(rollouts)
         self.add_to_replay(rollouts)
-        remembered = self.replay.num_transitions
         try:
             with restored_on_error(self, ("_updates",), self.networks.parameters(), self._optimizers):
                 means = self._descend_often()
-                metrics = read({"adaptation_kl": moved, **means, "replay_transitions": remembered})
+                metrics = read({"adaptation_kl": moved, **means, "replay_transitions": self.replay.num_transitions})
                 # Checked after all steps: to look at each would be to wait for it.
                 if not metrics.pop("sound"):
                     raise RunError("the update is not finite (NaN or infinity in the gradient)")
@@ -204,9 +204,11 @@ class Pearl(Learner):
 
     def _descend_often(self) -> dict[str, Tensor]:
         """Take all steps of an update; return the means of their metrics, and ``sound``: whether all were finite."""
+        config, count = self.config, self.config.updates_per_iteration
+        for optimizer in self._optimizers:
+            optimizer.param_groups[0]["lr"] = annealed(config.learning_rate, self._updates, config.anneal_iterations)
         self._updates += 1
         stream = generator(self._seed, "pearl", self._updates, device=self._device)
-        count = self.config.updates_per_iteration
         steps = [self._step(stream) for _ in range(count)]
         sound = torch.stack([step.pop("norm") for step in steps]).isfinite().all()
         means = {name: reduce(torch.add, [step[name] for step in steps]).double() / count for name in steps[0]}

@@ -37,6 +37,8 @@ class PearlConfig(OptimizerConfig, ActivationConfig, TrialConfig):
     """Units of the hidden layers of every network."""
     learning_rate: float = 3e-4
     """Step size of the optimiser, for every network."""
+    anneal_iterations: int = 0
+    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
     discount: float = 0.99
     """Discount of rewards, per step of the episode."""
     reward_scale: float = 5.0
@@ -67,7 +69,7 @@ class PearlConfig(OptimizerConfig, ActivationConfig, TrialConfig):
         require_counts(self, "replay_size")
         require_positive(self, "learning_rate", "reward_scale")
         require_unit(self, "discount", "tau")
-        require_not_negative(self, "kl_weight", "random_iterations", "initial_steps")
+        require_not_negative(self, "kl_weight", "random_iterations", "initial_steps", "anneal_iterations")
         require_layers(self, "hidden_sizes")
         require_choice(self, "task_encoder", TaskEncoderName)
         if self.initial_steps and self.task_encoder != "critic":

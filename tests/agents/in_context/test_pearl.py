@@ -516,13 +516,27 @@ def test_an_update_that_is_not_finite_leaves_the_learner() -> None:
 
 def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     run = {"iterations": 3, "checkpoint_every": 1}
-    settings = PearlConfig(**{**SMALL, "replay_size": 2 * 2 * 2 * 6 * 2})  # the third iteration overwrites
+    # The third iteration overwrites.
+    settings = PearlConfig(**{**SMALL, "replay_size": 2 * 2 * 2 * 6 * 2, "anneal_iterations": 4})
     whole = replace(tiny("pearl", tmp_path / "whole", **run), settings=settings)
     parts = replace(tiny("pearl", tmp_path / "parts", **{**run, "iterations": 2}), settings=settings)
     train(whole)
     train(parts)
     resume(tmp_path / "parts", 3)
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
+
+
+def test_the_step_size_falls_to_nothing_if_it_is_to() -> None:
+    (learner, rollouts), (constant, _) = learner_and_trials(anneal_iterations=2), learner_and_trials()
+    after: list[dict[str, Tensor]] = []
+    for _ in range(3):
+        learner.update(rollouts)
+        parameters = learner.parameters().items()  # the targets follow on
+        after.append({name: value.clone() for name, value in parameters if not name.startswith("targets")})
+    constant.update(rollouts)
+    assert all(torch.equal(constant.parameters()[name], value) for name, value in after[0].items())
+    assert not any(torch.equal(after[0][name], value) for name, value in after[1].items())
+    assert same(after[1], after[2])
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
@@ -608,6 +622,7 @@ def test_it_refuses_discrete_actions() -> None:
         ({"reward_scale": 0.0}, "reward_scale must be positive"),
         ({"discount": 1.5}, "discount must lie in"),
         ({"kl_weight": -1.0}, "kl_weight must be 0 or more"),
+        ({"anneal_iterations": -1}, "anneal_iterations must be 0 or more"),
         ({"task_encoder": "cosine"}, "task_encoder must be one of critic, contrastive, .* not 'cosine'"),
         ({"hidden_sizes": (0,)}, "every hidden layer needs at least one unit"),
     ],
