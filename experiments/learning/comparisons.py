@@ -85,6 +85,7 @@ PEARL_METRIC = PearlConfig(
     tasks_per_update=32,
     batch_size=16,
 )
+PEARL_PROTOTYPICAL = dataclasses.replace(PEARL_METRIC, task_encoder="prototypical", anneal_iterations=200)
 # PEARL on 1,200 short episodes, its own or the random policy's.
 SHORT_NAVIGATION = RunConfig(iterations=20, horizon=20, tasks_per_batch=20, episodes_per_task=1)
 PEARL_SHORT = TrainConfig(
@@ -185,6 +186,13 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             evaluations=5,
         ),
         "pearl-contrastive": Variant(TrainConfig("pearl", "navigation-2d", NAVIGATION_PAIRS, PEARL_METRIC), 2, 10),
+        "pearl-prototypical": Variant(
+            TrainConfig(
+                "pearl", "navigation-2d", dataclasses.replace(NAVIGATION_PAIRS, iterations=200), PEARL_PROTOTYPICAL
+            ),
+            2,
+            10,
+        ),
     },
     # Trained on episodes of its own, and on recorded ones without an environment step.
     "navigation-2d-recorded": {
