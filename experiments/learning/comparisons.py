@@ -119,6 +119,18 @@ TABULAR: dict[str, Any] = {
     "epochs": 1,
     "minibatches": 16,
 }
+# 250 million env steps.
+TABULAR_PUBLISHED = RunConfig(iterations=4883, preset="rl2", tasks_per_batch=512, episodes_per_task=1)
+TABULAR_128 = Rl2Config(
+    hidden_size=128,
+    policy_sizes=(64,),
+    previous_step="yes",
+    orthogonal=True,
+    learning_rate=1.2e-2,
+    entropy_weight=0.04,
+    max_gradient_norm=1.0,
+    **{**TABULAR, "gae_lambda": 0.3, "anneal_iterations": TABULAR_PUBLISHED.iterations},
+)
 TABULAR_TRANSFORMER = Rl2Config(memory="transformer", layers=1, heads=2, window=100, learning_rate=2e-3, **TABULAR)
 
 COMPARISONS: dict[str, dict[str, Variant]] = {
@@ -127,6 +139,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "tabular-mdp": {
         "rl2": in_context("rl2", TABULAR_TRIALS, Rl2Config(learning_rate=8e-3, **TABULAR), "tabular-mdp"),
         "rl2-transformer": in_context("rl2", TABULAR_TRIALS, TABULAR_TRANSFORMER, "tabular-mdp"),
+        "rl2-published": in_context("rl2", TABULAR_PUBLISHED, TABULAR_128, "tabular-mdp"),
     },
     # Uniform tasks against prioritised level replay, all else equal.
     "random-mazes": {
