@@ -11,7 +11,6 @@ from metarl.experiments.learning.variant import Variant, from_scratch, in_contex
 from metarl.experiments.published import (
     rl2_half_cheetah_dir,
     rl2_half_cheetah_vel,
-    rl2_walker2d_rand_params,
     varibad_half_cheetah_vel,
 )
 from metarl.learning.trust_region import TrustRegionConfig
@@ -63,8 +62,5 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     },
     "half-cheetah-dir": {
         "rl2": Variant(rl2_half_cheetah_dir.EXPERIMENT, steps=1, evaluations=10),
-    },
-    "walker2d-rand-params": {
-        "rl2": Variant(rl2_walker2d_rand_params.EXPERIMENT, steps=1, evaluations=10),
     },
 }
