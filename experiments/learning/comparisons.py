@@ -38,7 +38,7 @@ def _changed(config: TrainConfig, **settings: object) -> TrainConfig:
     return dataclasses.replace(config, settings=dataclasses.replace(config.settings, **settings))
 
 
-def _shortened(config: TrainConfig, iterations: int) -> TrainConfig:
+def _with_iterations(config: TrainConfig, iterations: int) -> TrainConfig:
     return dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=iterations))
 
 
@@ -58,7 +58,7 @@ def _by_gradient(run: RunConfig) -> dict[str, Variant]:
 
 
 MAML_NAVIGATION, REPTILE_NAVIGATION = maml_trpo_navigation_2d.EXPERIMENT, reptile_navigation_2d.EXPERIMENT
-GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _shortened(dqn_gridnavi.EXPERIMENT, 10)
+GRIDNAVI, DQN_GRIDNAVI = RunConfig(iterations=100, preset="varibad"), _with_iterations(dqn_gridnavi.EXPERIMENT, 10)
 # 256 trials of 60 steps per iteration.
 GRIDNAVI_TRIALS = RunConfig(iterations=200, preset="varibad", tasks_per_batch=16, episodes_per_task=16)
 GRIDNAVI_100 = dataclasses.replace(GRIDNAVI_TRIALS, iterations=100)
@@ -67,7 +67,7 @@ GRIDNAVI_SHARED_100 = dataclasses.replace(GRIDNAVI_SHARED, iterations=100)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "discount": 0.95}
 TRANSFORMER = Rl2Config(memory="transformer", window=64, **FOUR_EPISODES)
 EXTERNAL = Rl2Config(memory="external", **FOUR_EPISODES)
-VARIBAD, PEARL_SPARSE = _shortened(varibad_gridnavi.EXPERIMENT, 400), pearl_sparse_point.EXPERIMENT
+VARIBAD, PEARL_SPARSE = _with_iterations(varibad_gridnavi.EXPERIMENT, 400), pearl_sparse_point.EXPERIMENT
 PEARL_NAVIGATION = dataclasses.replace(
     pearl_sparse_point.EXPERIMENT.settings, episodes_per_trial=3, discount=0.95, reward_scale=20.0, random_iterations=5
 )
@@ -166,10 +166,11 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             ),
             "sparse-point",
         ),
-        "pearl": in_context("pearl", _shortened(PEARL_SPARSE, 60).run, PEARL_SPARSE.settings, "sparse-point"),
+        "pearl": in_context("pearl", _with_iterations(PEARL_SPARSE, 60).run, PEARL_SPARSE.settings, "sparse-point"),
     },
     "navigation-2d": {
         "maml-trpo": Variant(MAML_NAVIGATION, steps=3, evaluations=10),
+        "maml-trpo-500": Variant(_changed(_with_iterations(MAML_NAVIGATION, 500), later_lr_factor=0.25), 3, 10),
         "maml-trpo-full-curvature": Variant(_changed(MAML_NAVIGATION, curvature_fraction=1.0), 3, 10),
         "maml-ppo": Variant(
             TrainConfig("maml-ppo", "navigation-2d", RunConfig(40, preset="maml"), MamlPpoConfig(inner_lr=0.5)), 3, 10
