@@ -1,6 +1,5 @@
 """RL² and rules that learn each bandit from scratch, in trials of 10, 100 and 500 pulls (Duan et al. 2016, table 1)."""
 
-from dataclasses import replace
 from typing import Any
 
 from metarl.agents.baselines.bandit_rules import BanditRuleConfig, Rule
@@ -36,8 +35,6 @@ def bandits(preset: str) -> dict[str, Variant]:
             entropy_weight=0.005,
         )
         found[f"rl2-n{pulls}"] = in_context("rl2", run, settings, "bandit")
-        larger = replace(settings, hidden_size=128, learning_rate=1.2e-2)
-        found[f"rl2-128-n{pulls}"] = in_context("rl2", run, larger, "bandit")
         found[f"gittins-n{pulls}"] = by_rule("gittins", preset, pulls, discount=1 - 1 / pulls)
         found[f"ucb-n{pulls}"] = by_rule("ucb", preset, pulls)
         found[f"thompson-n{pulls}"] = by_rule("thompson", preset, pulls)
