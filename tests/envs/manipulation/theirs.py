@@ -21,7 +21,7 @@ APART = {"box-close-v3": 0.25, "sweep-into-v3": 0.0}
 
 def drawn(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
     """Return placements that the package accepts."""
-    space, stream, found = prototype(indices()[name], (), True, "v2").placements, np.random.default_rng(seed), []
+    space, stream, found = prototype(indices()[name], (), False, "v2").placements, np.random.default_rng(seed), []
     while len(found) < count:
         vector = stream.uniform(*space)
         if len(vector) < 6 or np.linalg.norm(vector[:2] - vector[-3:-1]) >= APART.get(name, 0.15):
