@@ -18,11 +18,11 @@ TOP = ("metarl", *INSIDE)
 def package_folders() -> dict[str, str]:
     """Return every folder of code, by the package it is."""
     found = {}
-    for path in sorted(ROOT.glob("*/**/__init__.py")):
+    tops = [top for top in ROOT.iterdir() if top.name not in ("tests", "build") and not top.name.startswith(".")]
+    for path in sorted(path for top in tops for path in top.glob("**/__init__.py")):
         parts = path.parent.relative_to(ROOT).parts
-        if parts[0] not in ("tests", "build") and not parts[0].startswith("."):
-            name = ".".join(parts if parts[0] == "metarl" else ("metarl", *parts))
-            found[name] = "/".join(parts)
+        name = ".".join(parts if parts[0] == "metarl" else ("metarl", *parts))
+        found[name] = "/".join(parts)
     return found
 
 
