@@ -69,7 +69,7 @@ class TaskSplit:
         rows: list[int] = []
         for first in range(0, DRAWS_PER_TASK * count, count):
             streams = [generator(self.seed, part, index) for index in range(first, first + count)]
-            drawn = [*drawn, self._of_part(part, streams)]
+            drawn.append(self._of_part(part, streams))
             rows = _distinct(_joined(drawn))[:count]
             if len(rows) == count:
                 break
@@ -115,7 +115,8 @@ class TaskSplit:
         drawn = [whole.train_tasks(FINGERPRINT_TASKS, "fingerprint")]
         drawn += [whole.held_out_tasks(part, FINGERPRINT_TASKS) for part in ("validation", "test")]
         for tasks in drawn:
-            digest.update(b"".join(tasks[key].numpy().tobytes() for key in sorted(tasks.keys())))
+            for key in sorted(tasks.keys()):
+                digest.update(tasks[key].numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @cached_property

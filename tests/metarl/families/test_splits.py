@@ -12,6 +12,7 @@ import metarl.envs  # noqa: F401 (registers the families)
 from metarl.errors import InputError
 from metarl.families.family import Source, make_family
 from metarl.families.splits import TaskSplit
+from metarl.seeding import generator
 from tests.fakes import EchoFamily
 
 PARTS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
@@ -61,6 +62,20 @@ def test_the_first_held_out_tasks_do_not_depend_on_how_many_there_are() -> None:
     few, many = split.held_out_tasks("test", 3), split.held_out_tasks("test", 20)
     assert torch.equal(few["identity"], many["identity"][:3])
     assert torch.equal(few["lifetime"], many["lifetime"][:3])
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_each_held_out_task_is_the_first_of_its_part_in_a_stream_of_its_own(
+    part: Literal["validation", "test"],
+) -> None:
+    family, expected = make_family("random-mazes"), []
+    for index in range(8):
+        stream = generator(0, part, index)
+        task = family.sample_tasks(1, stream)
+        while family.part_of(task, 0) != PARTS.index(part):
+            task = family.sample_tasks(1, stream)
+        expected.append(task)
+    assert (TaskSplit(family).held_out_tasks(part, 8) == TensorDict.cat(expected)).all()
 
 
 def test_the_first_held_out_tasks_of_a_finite_family_do_not_either() -> None:
