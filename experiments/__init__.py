@@ -1,1 +1,1 @@
-"""The command line, comparisons of runs, learning results, and published experiments."""
+"""The command line, comparisons of runs, learning results, published experiments, continual and few-shot learning."""

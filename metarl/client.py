@@ -1,11 +1,13 @@
 """A client of ``metarl serve``: acts in a task over HTTP, and gives feedback.
 
-with Client("http://127.0.0.1:8000").task("walk on sand") as task:
-observation, _ = env.reset()
-ended = False
-while not ended:
-observation, reward, terminated, truncated, _ = env.step(task.act(observation))
-ended = task.feedback(reward, terminated, truncated, observation).ended
+In the loop of an environment::
+
+    with Client("http://127.0.0.1:8000").task("walk on sand") as task:
+        observation, _ = env.reset()
+        ended = False
+        while not ended:
+            observation, reward, terminated, truncated, _ = env.step(task.act(observation))
+            ended = task.feedback(reward, terminated, truncated, observation).ended
 """
 
 import time
@@ -55,7 +57,7 @@ class Client:
         token: its bearer token, if it has one.
         patience: seconds for which a server that is away, or has lost its database, is asked again. Nothing is taken
             twice.
-        http: a client of httpx to use, with certificates or proxies of your own.
+        http: an httpx client to use, with certificates or proxies of your own.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Client:
 
         Args:
             description: for people.
-            parameters: the task's, which only baselines need that simulate or observe it.
+            parameters: the task's, needed only by baselines that simulate or observe it.
             episodes: E episodes side by side, with arrays ``[E, ...]``; by default one, without that axis.
             adapt_after: complete episodes between adaptations; by default as in training.
             seed: of all random numbers of the task.
@@ -117,14 +119,14 @@ class Client:
         return RemoteTask(self, self.call("POST", "/tasks", asked, again=False))
 
     def open(self, task: str) -> "RemoteTask":
-        """Go on with a task of that id."""
+        """Continue the task with that id."""
         return RemoteTask(self, self.call("GET", f"/tasks/{task}"))
 
     def call(self, method: str, path: str, content: dict[str, Any] | None = None, again: bool = True) -> Any:
         """Make a request; return its answer.
 
         Args:
-            method: of HTTP.
+            method: HTTP method.
             path: with the query.
             content: sent as JSON.
             again: whether it is made again while the server does not answer.
@@ -150,7 +152,7 @@ class Client:
 
 
 class RemoteTask:
-    """A task on the server. It stays there when this is closed; ``Client.open`` goes on with it.
+    """A task on the server. It stays there when this is closed; ``Client.open`` continues it.
 
     Attributes:
         id: of the task.
@@ -210,16 +212,16 @@ class RemoteTask:
         return self._give({**given, "step": self.step})
 
     def recorded(self, observations: Any, actions: Any, rewards: Any, terminated: bool) -> Outcome:
-        """Give a whole episode of T steps that was acted elsewhere.
+        """Give a whole episode of T steps that was recorded elsewhere.
 
         Args:
-            observations: ``[T + 1, *observation]``, with that after the last step.
+            observations: ``[T + 1, *observation]``, including the one after the last step.
             actions: ``[T, *action]``, in the env's units.
             rewards: ``[T]``.
             terminated: whether the last step terminated the episode; otherwise it truncated it.
 
         Raises:
-            InputError: when the server refuses; learners by gradient adapt to their own actions only.
+            InputError: when the server refuses; gradient-based learners adapt to their own actions only.
             RunError: when it does not answer.
         """
         arrays = {"observations": observations, "actions": actions, "rewards": rewards}
@@ -227,7 +229,7 @@ class RemoteTask:
         return self._give({"recorded": {**whole, "terminated": bool(terminated)}})
 
     def state(self) -> dict[str, Any]:
-        """Return all about the task: its episodes, returns and adaptation steps, and what it waits for."""
+        """Return everything about the task: its episodes, returns and adaptation steps, and what it waits for."""
         found: dict[str, Any] = self._client.call("GET", f"/tasks/{self.id}")
         return found
 

@@ -47,7 +47,7 @@ def register_ids() -> None:
 
 
 def register_id(env_id: str, family: str) -> None:
-    """Register the environments of a family with Gymnasium, unless they are."""
+    """Register the environments of a family with Gymnasium, unless they already are."""
     known = gymnasium.registry.get(env_id)
     if known is not None and known.kwargs == {"family": family}:
         return

@@ -29,7 +29,7 @@ class Registry(MutableMapping[str, EntryT]):
     def entries(self) -> dict[str, EntryT]:
         """All entries, after importing the package."""
         if self._package is not None:
-            package, self._package = self._package, None  # before, as its modules may read the table
+            package, self._package = self._package, None  # before importing it: its modules may read the table
             import_module(package)
         return self._entries
 

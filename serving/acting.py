@@ -30,7 +30,7 @@ class _Asked:
 class Acting:
     """Collects what is asked and answers it together.
 
-    The first one waits for ``window`` seconds; who comes while a pass is computed is in the next one.
+    The first one waits for ``window`` seconds; what is asked while a pass is computed is in the next one.
 
     Args:
         served: the learner.

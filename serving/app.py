@@ -42,11 +42,11 @@ TaskId = messages.TaskId
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """What a server accepts.
 
     Attributes:
-        token: that requests must bear; None lets everyone in.
-        rate: requests a second from one address.
+        token: that requests must carry; None lets everyone in.
+        rate: requests per second from one address.
     """
 
     token: str | None = None
@@ -54,7 +54,7 @@ class Limits:
 
 
 def make_app(service: Service, limits: Limits) -> Guard:
-    """Return the application; it closes the service at its end."""
+    """Return the application; it closes the service when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -155,7 +155,7 @@ def _add_views(app: FastAPI, service: Service) -> None:
 
     @app.get("/events", response_class=EventSourceResponse, dependencies=[Depends(check_room)])
     async def listen() -> AsyncIterable[ServerSentEvent]:
-        """Tell what happens to tasks, as server-sent events."""
+        """Report what happens to tasks, as server-sent events."""
         async for event in service.events.listen():
             yield ServerSentEvent(data=event)
 

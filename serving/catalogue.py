@@ -1,4 +1,4 @@
-"""What the database knows of tasks: their list, and all about one but its steps."""
+"""What the database knows of tasks: their list, and everything about one except its steps."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from metarl.serving.models import ROUNDS, SERVICES, STEPS, TASKS, Round, Step, T
 
 
 def learner_of(connection: Connection) -> tuple[str, str] | None:
-    """Return run and checkpoint of the learner that the tasks were acted in by; None before the first start."""
+    """Return run and checkpoint of the learner that acted in the tasks; None before the first start."""
     row = connection.execute(select(SERVICES)).one_or_none()
     return None if row is None else (row.run, row.checkpoint)
 
@@ -22,7 +22,7 @@ def count_tasks(connection: Connection) -> int:
 
 
 def is_task(connection: Connection, task: str) -> bool:
-    """Return whether there is a task of that id."""
+    """Return whether there is a task with that id."""
     return connection.execute(select(TASKS.c.id).where(TASKS.c.id == task)).one_or_none() is not None
 
 
@@ -50,7 +50,7 @@ def list_tasks(connection: Connection, limit: int, offset: int) -> list[TaskSumm
 
 
 def describe_task(connection: Connection, task: str) -> TaskState | None:
-    """Return all about a task but its steps; None when there is none of that id."""
+    """Return everything about a task except its steps; None when there is none with that id."""
     found = find_task(connection, task)
     if found is None:
         return None
@@ -88,7 +88,7 @@ def describe_task(connection: Connection, task: str) -> TaskState | None:
 
 
 def find_task(connection: Connection, task: str) -> tuple[Task, list[Round]] | None:
-    """Return a task and its rounds in order; None when there is none of that id."""
+    """Return a task and its rounds in order; None when there is none with that id."""
     row = connection.execute(select(TASKS).where(TASKS.c.id == task)).one_or_none()
     if row is None:
         return None

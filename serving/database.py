@@ -1,7 +1,7 @@
 """The database, on one connection of one thread: what is written at the same time becomes durable by one commit.
 
 A server owns its database as long as its connection lives: SQLite's file is locked exclusively, PostgreSQL holds an
-advisory lock. Both end with the process, also when it is killed.
+advisory lock. Both end with the process, even when it is killed.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from metarl.serving.statements import Statement, Write
 MIGRATIONS = Path(__file__).with_name("migrations")
 # The key of PostgreSQL's advisory lock: any number, the same for all servers.
 LOCK = 5_873_210_411
-# Busy is who waits for a lock that another process holds as long as it lives: there is nothing to wait for.
+# No waiting when busy: another process that holds the lock keeps it as long as it lives.
 PRAGMAS = ("busy_timeout=0", "locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 OTHER = "another server uses it; stop that one, or give this one another --database"
 Value = TypeVar("Value")
@@ -100,13 +100,13 @@ class Database:
         self._engine.dispose()
 
     def _queue(self, writes: tuple[Write, ...], query: Query | None) -> Any:
-        """Queue a work, and wait for its outcome."""
+        """Queue work, and wait for its outcome."""
         done: Future[Any] = Future()
         self._waiting.put([_Work(writes, query, done)])
         return done.result()
 
     def _gather(self, writes: tuple[Write, ...], query: Query | None) -> "asyncio.Future[Any]":
-        """Queue a work with all others of this turn of the event loop; return its future."""
+        """Queue work together with all else of this turn of the event loop; return its future."""
         loop = asyncio.get_running_loop()
         if not self._gathered:
             loop.call_soon(self._send)
@@ -165,7 +165,7 @@ class Database:
         """Return the connection, opened anew if it was lost.
 
         Raises:
-            NotStored: when another server has the database by now.
+            NotStored: when another server now has the database.
         """
         if self._connection is None:
             connection = self._engine.connect()
@@ -179,7 +179,7 @@ class Database:
         return self._connection
 
     def _disconnect(self) -> None:
-        """Give up the connection and its lock; the next work opens another."""
+        """Give up the connection and its lock; whatever is queued next opens another."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection.close()
@@ -223,7 +223,7 @@ def _deliver(outcomes: list[tuple["Future[Any] | asyncio.Future[Any]", Any]]) ->
 
 def _set_all(outcomes: list[tuple["asyncio.Future[Any]", Any]]) -> None:
     for done, outcome in outcomes:
-        if not done.cancelled():  # its client has gone
+        if not done.cancelled():  # it is cancelled when its client has gone
             _set(done, outcome)
 
 
@@ -255,7 +255,7 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
     """Return the engine of a URL, and the file of an SQLite database.
 
     Raises:
-        InputError: when it is no URL of a database.
+        InputError: when it is not the URL of a database.
     """
     try:
         style = "qmark" if make_url(url).get_backend_name() == "sqlite" else "format"  # parameters have an order
@@ -267,7 +267,7 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: Any, record: Any) -> None:
-        connection.isolation_level = None  # by itself the driver begins a transaction before some statements only
+        connection.isolation_level = None  # by default the driver begins transactions, but only before some statements
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 

@@ -1,6 +1,6 @@
 """The requests of every step, answered without the layers of the framework, which cost more than the answers.
 
-FastAPI describes these routes as all others, and answers whatever is not plainly right, with the line that says why.
+FastAPI describes these routes like all others, and answers whatever is not plainly right, with the line that says why.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -35,7 +35,7 @@ class Direct:
 
 
 class Shortcut:
-    """Answers valid requests of some routes by POST, and passes on all others.
+    """Answers valid POST requests to some routes, and passes on all others.
 
     Args:
         app: that answers the others.

@@ -1,4 +1,4 @@
-"""What happens to tasks, told to pages that listen; who does not keep up is cut off."""
+"""What happens to tasks, told to pages that listen; one that does not keep up is cut off."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from metarl.serving.direct import repeated
 from metarl.serving.metrics import Metrics
 
-# Seconds in which the body of a request must arrive.
+# Seconds within which the body of a request must arrive.
 PATIENCE = 30.0
 
 
@@ -22,9 +22,9 @@ class Guard:
     Args:
         app: what is guarded.
         metrics: where requests are counted.
-        token: that requests must bear; None lets everyone in.
+        token: that requests must carry; None lets everyone in.
         open_paths: paths that need no token.
-        rate: requests a second from one address.
+        rate: requests per second from one address.
         largest: bytes of a body.
     """
 
@@ -59,7 +59,7 @@ class Guard:
             self._metrics.count(route, status, time.perf_counter() - began)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Return the status and the line with which a request is refused by its head, or None."""
+        """Return the status and the line with which a request is refused because of its head, or None."""
         headers = dict(scope["headers"])
         given = headers.get(b"authorization", b"")
         guarded = self._expected is not None and scope["path"] not in self._open_paths

@@ -1,7 +1,7 @@
 """A task in memory: what its learner knows, and the episode that is running.
 
 It holds nothing that cannot be rebuilt from the database: a state follows from the episodes before it, read back from
-there also when they were lived a moment ago, and a running episode from its steps.
+there even when they were lived a moment ago, and a running episode from its steps.
 """
 
 import copy
@@ -88,7 +88,7 @@ class LiveTask:
         return row
 
     def record(self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, after: np.ndarray) -> bool:
-        """Take in the outcome of the pending choice, arrays ``[E, ...]``; return whether the round is complete."""
+        """Record the outcome of the pending choice, arrays ``[E, ...]``; return whether the round is complete."""
         assert self.running is not None
         ended = (terminated | truncated) & self.alive
         self.running.observe(self.served.tensor(rewards), self.served.tensor(ended))
@@ -199,6 +199,6 @@ def end_of(begun: Round, rewards: np.ndarray, ended: np.ndarray, adapts: bool) -
         adapts: whether the learner adapts after it.
     """
     inside = np.cumsum(ended, -1) - ended == 0  # no end before this step
-    returns = torch.from_numpy(rewards * inside).sum(-1)  # which rounds as a rollout's returns
+    returns = torch.from_numpy(rewards * inside).sum(-1)  # rounded like a rollout's returns
     known = {"returns": json.dumps(returns.tolist()), "steps": int(inside.sum()), "length": rewards.shape[1]}
     return Round(**begun.model_dump() | known | {"adapts": adapts})

@@ -71,7 +71,7 @@ class Action(Message):
 
 
 class Recorded(Message):
-    """A whole episode of T steps that was acted elsewhere."""
+    """A whole episode of T steps that was recorded elsewhere."""
 
     observations: Numbers = Field(description="[T + 1, *observation], with that after the last step")
     actions: Numbers = Field(description="[T, *action], in the env's units")
@@ -140,7 +140,7 @@ class TaskSummary(Message):
 
 
 class TaskState(TaskSummary):
-    """All about a task but its steps."""
+    """Everything about a task except its steps."""
 
     parameters: dict[str, Any] | None
     parallel_episodes: int | None

@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 
 
 class Service(SQLModel, table=True):
-    """The learner that the episodes were acted by; the only row.
+    """The learner that acted in the episodes; the only row.
 
     Attributes:
         run: id of the run.
@@ -48,7 +48,7 @@ class Round(SQLModel, table=True):
 
     Attributes:
         seed: of the draws in the episodes.
-        deterministic: whether they are acted by the policy's mode.
+        deterministic: whether actions are the policy's mode.
         recorded: whether they were recorded elsewhere.
         returns: return of each of the E episodes, as JSON; None until all have ended.
         steps: env steps of all of them; None until then.

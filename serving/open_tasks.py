@@ -1,4 +1,4 @@
-"""The tasks in memory: a bounded number, of which the one that was not used for longest goes first."""
+"""The tasks in memory: a bounded number, of which the least recently used one goes first."""
 
 import asyncio
 from collections import OrderedDict
@@ -35,8 +35,8 @@ class OpenTasks:
     async def hold(self, task: str) -> AsyncIterator[LiveTask]:
         """Hold a task while a request works on it.
 
-        What fails on the way leaves it in a state that nobody knows, so it is then rebuilt for the next request; a
-        refusal changed nothing.
+        A failure on the way leaves it in an unknown state, so it is then rebuilt for the next request; a refusal has
+        changed nothing.
         """
         async with self._locked(task) as entry:
             if entry.live is None:

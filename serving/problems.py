@@ -28,6 +28,6 @@ class OutOfOrder(Refusal):
 
 
 class NotStored(Refusal):
-    """The database did not take what should be stored; nothing that was answered before is lost."""
+    """The database did not accept what was to be stored; nothing that was answered before is lost."""
 
     status = 503

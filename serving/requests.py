@@ -12,11 +12,11 @@ from metarl.serving.served import Served
 
 
 def observation(served: Served, live: LiveTask, asked: ExecuteTask) -> Tensor:
-    """Return what the next action is chosen at, ``[1, E, *observation]``.
+    """Return the observations at which the next action is chosen, ``[1, E, *observation]``.
 
     Raises:
         BadRequest: when the observation does not fit.
-        OutOfOrder: when it is missing or another one, or the episode has begun otherwise.
+        OutOfOrder: when it is missing or another one, or the episode began with other settings.
     """
     known = live.seen if live.pending is None else live.pending.observations
     if live.running is None and asked.observation is None:
@@ -109,7 +109,7 @@ def env_action(served: Served, live: LiveTask) -> object:
     """Return the pending actions as the env takes them, for JSON."""
     assert live.pending is not None
     actions = live.pending.choice.env_actions.numpy(force=True)[0]
-    if served.bounds is not None:  # which scaling may miss by a rounding
+    if served.bounds is not None:  # which scaling may exceed by a rounding error
         actions = np.minimum(np.maximum(actions, served.bounds[0]), served.bounds[1])
     ready = actions.astype(served.action_space.dtype, copy=False)
     return (ready if live.lead else ready[0]).tolist()

@@ -28,7 +28,7 @@ class Form:
 
     @classmethod
     def of(cls, tensor: Tensor, axes: int) -> "Form":
-        """Return the form of a tensor with so many axes before its own."""
+        """Return the form of a tensor with this many axes before its own."""
         return cls(tuple(tensor.shape[axes:]), tensor.dtype)
 
     def read(self, rows: Sequence[bytes], episodes: int) -> Tensor:
@@ -48,7 +48,7 @@ class Served:
     Attributes:
         config: of its run.
         learner: that adapts and acts.
-        family: whose spaces it acts in, as the learner meets it.
+        family: whose spaces it acts in, as the learner sees it.
         run: id of the run.
         checkpoint: SHA-256 of its checkpoint.
         iteration: number of iterations it was trained for.
@@ -116,7 +116,7 @@ class Served:
 
     @cached_property
     def width(self) -> int:
-        """Rows of a forward pass: one task after the other where a row's place in a pass would change its bits."""
+        """Rows of a forward pass: one task after another where a row's place in a pass would change its bits."""
         examples = torch.stack([self._sample() for _ in range(WIDTH)])
         return WIDTH if rows_agree(self.learner, examples) else 1
 

@@ -50,7 +50,7 @@ def open_database(url: str, served: Served) -> Database:
     """Return the database of a learner's tasks.
 
     Raises:
-        InputError: as ``Database``, or when its tasks are of another learner.
+        InputError: as ``Database``, or when its tasks are another learner's.
     """
     database = Database(url)
     found = database.read_now(learner_of)
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; 0 takes a free port.
 
     Raises:
-        InputError: when the address or the port cannot be had.
+        InputError: when the address or the port is not available.
     """
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -38,7 +38,7 @@ class Service:
         database: where everything is stored.
         window: seconds for which the first request for an action waits for others.
         open_tasks: tasks that stay in memory.
-        max_tasks: tasks that there may be.
+        max_tasks: maximum number of tasks.
     """
 
     def __init__(self, served: Served, database: Database, window: float, open_tasks: int, max_tasks: int) -> None:
@@ -59,7 +59,7 @@ class Service:
         """Make a task.
 
         Raises:
-            BadRequest: when the parameters are not of the family, or it does not adapt when it is asked to.
+            BadRequest: when the parameters are not the family's, or the learner cannot adapt when it is asked to.
             OutOfOrder: when there are too many tasks.
         """
         if asked.parameters is not None:
@@ -89,7 +89,7 @@ class Service:
         return await self.database.read(lambda connection: catalogue.list_tasks(connection, limit, offset))
 
     async def state(self, task: str) -> TaskState:
-        """Return all about a task but its steps.
+        """Return everything about a task except its steps.
 
         Raises:
             Unknown: when there is no such task.
@@ -117,7 +117,7 @@ class Service:
         Raises:
             Unknown: when there is no such task.
             BadRequest: when the observation does not fit.
-            OutOfOrder: when the observation is missing or another one, or the episode has begun otherwise.
+            OutOfOrder: when the observation is missing or another one, or the episode began with other settings.
         """
         async with self._open.hold(asked.task) as live:
             seen = requests.observation(self.served, live, asked)
@@ -129,7 +129,7 @@ class Service:
             )
 
     async def feedback(self, given: Feedback) -> Outcome:
-        """Take in the outcome of the last action, or a recorded episode; adapt when it is time.
+        """Record the outcome of the last action, or a recorded episode; adapt when it is time.
 
         Raises:
             Unknown: when there is no such task.

@@ -1,1 +1,1 @@
-"""Baselines: random and optimal actions, and the algorithms of Stable-Baselines3."""
+"""Baselines: random and optimal actions, rules for bandits, and the algorithms of Stable-Baselines3."""

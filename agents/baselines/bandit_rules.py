@@ -31,8 +31,8 @@ class BanditRuleConfig:
     """Settings of the rules for bandits."""
 
     rule: Rule = "thompson"
-    """thompson: as often as an arm is the best one, given the rewards; ucb: the highest upper confidence bound;
-    gittins: the highest Gittins index; greedy: the highest expected reward, given the rewards."""
+    """thompson: each arm with the probability that it is the best, given the rewards; ucb: the highest upper confidence
+    bound; gittins: the highest Gittins index; greedy: the highest expected reward, given the rewards."""
     exploration: float = 0.2
     """Weight of ucb's confidence bound: times the root of ln t / n in pull t, of an arm pulled n times before."""
     discount: float = 0.99
@@ -57,7 +57,7 @@ class Arms:
     wins: Tensor
 
     def expanded(self, trials: int) -> "Arms":
-        """Return a copy for so many trials of each task.
+        """Return a copy for this many trials of each task.
 
         Raises:
             InputError: if there is another number of trials already.
@@ -162,10 +162,10 @@ class BanditRule(Learner):
 
 
 def chances_to_be_best(pulls: Tensor, wins: Tensor) -> Tensor:
-    """Return how likely each arm is the best one ``[..., K]``, given numbers of pulls and wins ``[..., K]``.
+    """Return how likely each arm is to be the best ``[..., K]``, given numbers of pulls and wins ``[..., K]``.
 
-    Chances are independent, uniform before the first pull, and thus Beta(1 + wins, 1 + losses) distributed. The chance
-    of arm k is the integral of its density times the other arms' distribution functions.
+    Reward probabilities are independent, uniform before the first pull, and thus distributed as Beta(1 + wins,
+    1 + losses). Arm k's chance is the integral of its density times the other arms' distribution functions.
     """
     points = (torch.arange(GRID, device=pulls.device, dtype=pulls.dtype) + 0.5) / GRID
     logs = wins.unsqueeze(-1) * points.log() + (pulls - wins).unsqueeze(-1) * (1 - points).log()

@@ -10,8 +10,8 @@ STEPS, AHEAD = 201, 200
 def gittins_indices(pulls: int, discount: float) -> Tensor:
     """Return the indices of an arm ``[pulls + 1, pulls + 1]``, by its pulls and by its wins among them.
 
-    An arm's reward probability is uniform before the first pull. Its index is the sure reward of every later step for
-    which one would just as soon give up the arm: pulling the arm with the highest index maximises the expected
+    An arm's reward probability is uniform before the first pull. Its index is the sure reward per step for which one
+    would just as soon give up the arm for good: pulling the arm with the highest index maximises the expected
     discounted reward of several arms.
 
     Args:
@@ -39,7 +39,7 @@ def _means(count: int) -> Tensor:
 
 
 def _crossing(sure: Tensor, advantages: Tensor) -> Tensor:
-    """Return where falling advantages ``[wins, STEPS]`` of going on become 0, interpolated between sure rewards."""
+    """Return where falling advantages ``[wins, STEPS]`` of continuing become 0, interpolated between sure rewards."""
     after = (advantages > 0).sum(1).clamp(1, STEPS - 1).unsqueeze(1)
     low, high = advantages.gather(1, after - 1), advantages.gather(1, after)
     share = (low / (low - high)).clamp(0, 1).squeeze(1)

@@ -30,7 +30,7 @@ class Certain(Distribution):
         return self.action
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Return log-probabilities ``[...]``: 0 of the action, minus infinity of any other."""
+        """Return log-probabilities ``[...]``: 0 for the action, minus infinity for any other."""
         return torch.where(self._is(actions), 0.0, -torch.inf)
 
     def kl(self, other: Self) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a learner that adapts by gradient steps takes along when its training task changes.
+"""What a learner that adapts by gradient steps carries over when its training task changes.
 
 In a stream of tasks each is met once. With elastic weight consolidation, meta-parameters that mattered to what the
 adapted policies did in earlier tasks are held in place. With replay, the last episodes of every earlier task are kept
@@ -37,7 +37,7 @@ class EarlierTasksConfig:
     """Settings of what is kept of earlier tasks in a stream of them."""
 
     continual: Continual = "fine-tuning"
-    """When the training task changes, as with --task-source stream: fine-tuning (train on), replay (stay near the
+    """When the training task changes, as with --task-source stream: fine-tuning (keep training), replay (stay near the
     policies recorded in earlier tasks) or ewc (elastic weight consolidation)."""
     replay_weight: float = 1.0
     """Weight of the divergence from the policies recorded in earlier tasks, with replay."""
@@ -96,7 +96,7 @@ class EarlierTasks:
         self.recorded: list[list[Episodes]] = []
 
     def met(self, learner: Adapting, rollouts: Sequence[Rollout]) -> "EarlierTasks":
-        """Return what is kept when an update begins; if its task is another one, the last has become an earlier one.
+        """Return what is kept when an update begins; if its task is a new one, the last task is now an earlier one.
 
         Args:
             learner: as the last update left it.
@@ -190,7 +190,7 @@ class EarlierTasks:
         return {"earlier_tasks": {"latest": latest, "recorded": recorded, **accounts}}
 
     def restored(self, learner: Adapting, state: Mapping[str, Any]) -> "EarlierTasks":
-        """Return what ``state_dict`` of others with the same settings has returned."""
+        """Return what is kept according to a ``state_dict`` with the same settings."""
         if self._method == "fine-tuning":
             return self
         kept, restored = state["earlier_tasks"], copy.copy(self)
@@ -213,7 +213,7 @@ def _tensors(episodes: Episodes) -> dict[str, Any]:
 
 
 def _episodes(learner: Adapting, kept: Mapping[str, Any], device: torch.device) -> Episodes:
-    """Return episodes of the tensors that ``_tensors`` returned."""
+    """Return episodes made from the tensors that ``_tensors`` returned."""
     steps = {name: value.to(device) for name, value in kept["steps"].items()}
     count = len(steps["rewards"])
     tasks = TensorDict({name: value.to(device) for name, value in kept["tasks"].items()}, [count])

@@ -71,7 +71,7 @@ class GradientConfig(EarlierTasksConfig, PolicyConfig):
     inner_steps: int = 1
     """Gradient steps of the adaptation in training, each on fresh rollouts."""
     later_lr_factor: float = 0.5
-    """Factor on inner_lr for adaptation steps beyond those of training, which MAML's own evaluation halves."""
+    """Factor on inner_lr for adaptation steps beyond those of training, for which MAML's own evaluation halves it."""
     first_order: bool = False
     """Ignore how the inner gradient depends on the parameters (first-order MAML)."""
     surrogate: SurrogateName = "likelihood-ratio"
@@ -196,7 +196,7 @@ class GradientLearner(PolicyLearner):
 
     @torch.no_grad()
     def adaptation_kl(self, query: Rollout) -> Tensor:
-        """Return the mean KL divergence ``[]`` of those who collected a rollout from the initial policy, in nats."""
+        """Return the mean KL ``[]`` of the policies that collected a rollout from the initial policy, in nats."""
         before = self.policy.distribution(self._for_tasks(self.params, query.num_tasks), query.observations)
         return self.processes.mean(mean_kl(query.known_distribution(), before, query, self.processes))
 

@@ -188,6 +188,6 @@ class MamlTrpo(GradientLearner):
         with torch.no_grad():
             objective = self.mean_over_tasks(surrogate(distribution, query)) - penalty
             kl = per_task_mean(query.rollout.known_distribution().kl(distribution), query.rollout.valid)
-            # A point with a NaN or infinity is rejected, also if no policy depends on it.
+            # A point with a NaN or infinity is rejected, even if no policy depends on it.
             sound = torch.where(point.isfinite().all(), objective, torch.nan)
             return self.processes.mean(torch.stack([sound, self.mean_over_tasks(kl)]))

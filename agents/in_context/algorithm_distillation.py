@@ -1,4 +1,4 @@
-"""Algorithm distillation (Laskin et al. 2022): imitate a learner over its learning, and the policy learns as it does.
+"""Algorithm distillation (Laskin et al. 2022): imitate a learner while it learns, and the policy learns as it does.
 
 A trial is a part of a learning history: episodes of one task by a reinforcement learning algorithm that improves from
 one to the next. A policy that predicts the algorithm's actions from the steps before them must infer from the rewards

@@ -34,7 +34,7 @@ from metarl.validation import (
 )
 
 CriticKind = Literal["scalar", "two-hot"]
-# Of actions that are imitated in a Box: at its bounds the log-probability of a squashed Gaussian has no finite slope.
+# Imitated actions in a Box are clipped to this: at the bounds a squashed Gaussian's log-density has no finite slope.
 IMITATED_BOUND = 0.99
 
 
@@ -64,7 +64,7 @@ class AmagoConfig(ReplayedTrialConfig):
     critic_weight: float = 10.0
     """Weight of the critics' loss in the sum of losses."""
     policy_gradient_weight: float = 1.0
-    """Weight of the policies' values, the off-policy policy gradient; with 0 targets are the mean of the subset."""
+    """Weight of the policies' values, the off-policy policy gradient; with 0, targets are the mean of the subset."""
     imitation_weight: float = 0.1
     """Weight of filtered behaviour cloning: imitation of replayed actions better than the policy's."""
     action_samples: int = 1

@@ -21,7 +21,7 @@ from metarl.networks.activations import Elementwise
 from metarl.numerics.distributions import Categorical, SquashedGaussian
 from metarl.numerics.noise import draw_rows
 
-# Of a narrower Gaussian the log-probability of an action to imitate has slopes that overflow.
+# With a narrower Gaussian, the gradients of the log-probability of an action to imitate overflow.
 LEAST_LOG_STD = -5.0
 
 
@@ -197,7 +197,7 @@ class AmagoNetworks(TrialPolicy):
     def policy_and_memory(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Memory]:
-        """Read on in B trials; return the policy of the largest discount, with its exploration."""
+        """Read the next steps of B trials; return the policy of the largest discount, with its exploration."""
         features, memory = self.reader(inputs, memory, lengths)
         policy = self.policies_at(features, self.policies).map(lambda tensor: tensor[..., -1, :])
         return explored(policy, self.exploration), memory

@@ -47,7 +47,7 @@ class ArrangedTrials(LabelledTrials):
 
 @register_learner
 class Dpt(ImitationLearner):
-    """A policy that predicts the best action from an unordered context of transitions, trained by supervision."""
+    """A policy trained by supervised learning to predict the best action from an unordered context of transitions."""
 
     name: ClassVar[str] = "dpt"
     config_class: ClassVar[type] = DptConfig

@@ -1,8 +1,8 @@
 """FOCAL: PEARL on recorded episodes, with a task encoder trained by distances and a regularised actor (Li et al. 2021).
 
-Off-policy learning from recorded episodes values actions that were never taken by extrapolation, which no new episode
-corrects. So the policy is kept near the *behaviour policy*, which acted in the recorded episodes, by the KL divergence
-of the two (Wu, Tucker, Nachum 2019, section 3). A density model of the recorded actions approximates it.
+Off-policy learning from recorded episodes extrapolates the values of actions that were never taken, and no new episode
+corrects them. So the policy is kept near the *behaviour policy*, which acted in the recorded episodes, by the KL
+divergence of the two (Wu, Tucker, Nachum 2019, section 3). A density model of the recorded actions approximates it.
 """
 
 from collections.abc import Mapping

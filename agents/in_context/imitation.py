@@ -78,7 +78,7 @@ class MemoryPolicy(TrialPolicy):
     def policy_and_memory(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         outputs, memory = self.memory(inputs, memory, lengths)
         return self.of_outputs(outputs), memory
 
@@ -193,7 +193,7 @@ class ImitationLearner(TrialLearner):
         """
         weights = trials.valid.to(trials.rewards.dtype) / self.processes.mean(trials.valid.sum())
         distribution, targets = self.predicted(trials)
-        # Of padding and of a process without a trial, whatever it is, nothing must remain.
+        # Padding, and a process without a trial, must contribute nothing, whatever their values are.
         log_probs = torch.where(trials.valid, distribution.log_prob(targets), 0.0)
         return -(log_probs * weights).sum(), (distribution.entropy() * weights).sum()
 
@@ -203,7 +203,7 @@ class ImitationLearner(TrialLearner):
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
         restore_moments(self._optimizer, state["moments"])

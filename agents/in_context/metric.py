@@ -1,9 +1,9 @@
 """Metric-based task inference: a policy that acts on an embedding of its trial, which is trained to distinguish tasks.
 
 An encoder with a memory maps the episodes so far to an embedding. It is trained by comparison: embeddings of different
-trials of one task should be alike, and those of different tasks differ (``task_metrics``). Neither rewards are
-predicted nor does a gradient of policy or critic reach it. Policy and critic act on the observation and on the
-embedding with which the episode started, and are trained with PPO over whole trials.
+trials of one task should be alike, and those of different tasks differ (``task_metrics``). No rewards are predicted,
+and no gradient of policy or critic reaches it. Policy and critic act on the observation and on the embedding with which
+the episode started, and are trained with PPO over whole trials.
 """
 
 from collections.abc import Mapping, Sequence
@@ -246,7 +246,7 @@ class MetricLearner(TrialPpoLearner):
 
     @torch.no_grad()
     def task_embeddings(self, trials: Trials) -> Tensor:
-        """Return the embedding that each step is acted on; see ``TaskEmbedding``."""
+        """Return the embedding that the policy acts on at each step; see ``TaskEmbedding``."""
         known, _ = self.network.inferred(self.trial_inputs(trials), self.network.initial(len(trials.rewards)), None)
         return known[..., self.inputs.observation_size :]
 

@@ -100,7 +100,7 @@ class PastTrials:
         return gathered(numbers[asked], vars(trials), processes)
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
-        """Take over what ``read`` returned; see ``metarl.learning.replay.Replay``."""
+        """Restore what ``read`` returned; see ``metarl.learning.replay.Replay``."""
         self.newest, self.added = None, added
         first = added - sum(len(piece["rewards"]) for piece in pieces)
         length = max((piece["valid"].shape[1] for piece in pieces), default=0)  # the same on every process

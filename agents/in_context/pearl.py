@@ -37,7 +37,7 @@ from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
 from metarl.seeding import generator, global_stream
 
-# Standard deviation of the noise on the repeated actions of random iterations, before squashing.
+# Logarithm of the standard deviation of the noise on the repeated actions of random iterations, before squashing.
 RANDOM_LOG_STD = -1.0
 
 

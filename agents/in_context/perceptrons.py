@@ -25,7 +25,7 @@ def perceptron(sizes: Sequence[int], activation: Elementwise) -> nn.Sequential:
 
 
 def perceptron_with_head(sizes: Sequence[int], outputs: int, gain: float, activation: Elementwise) -> nn.Sequential:
-    """Return hidden layers and a linear layer of so many outputs; ``gain`` is of the latter's initial weights."""
+    """Return hidden layers and a linear layer of ``outputs`` units, whose initial weights have this ``gain``."""
     return nn.Sequential(perceptron(sizes, activation), small_layer(sizes[-1], outputs, gain))
 
 

@@ -64,7 +64,7 @@ class RecurrentSacNetworks(TrialPolicy):
     def policy_and_memory(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Memory]:
-        """Read on in B trials with the actor's memory."""
+        """Read the next steps of B trials with the actor's memory."""
         features, memory = self.actor["reader"](inputs, memory, lengths)
         return self.actions.policy(self.actor["head"](features)[0]), memory
 

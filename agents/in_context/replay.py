@@ -118,7 +118,7 @@ class TrialReplay:
 
         Args:
             steps: of trials without gaps ``[N, R, L]``.
-            ends: how many of the steps there are up to each episode's end ``[N, R, E]``.
+            ends: number of steps up to each episode's end ``[N, R, E]``.
             processes: each of which adds tasks of its own.
 
         Raises:
@@ -141,7 +141,7 @@ class TrialReplay:
         self.added += total
         self._together = total
         free = (self._numbers < self.added - self._room) | (self._numbers < 0)
-        # Whole turns of the room, and the part of one that is left over.
+        # What this process keeps of a full buffer: its tasks of all iterations that fit whole, and of part of another.
         whole = self._room // total * len(rows) + min(len(rows), self._room % total)
         slots = self._oldest(free, len(rows), whole)
         here = send(slots, self._device)
@@ -180,7 +180,7 @@ class TrialReplay:
         self._numbers = torch.empty(0, dtype=torch.int64)
 
     def _allocate(self, slots: int) -> None:
-        """Add free slots until there are so many, if there are fewer."""
+        """Add free slots until there are ``slots`` in all, if there are fewer."""
         more = slots - len(self._numbers)
         if more > 0:
             self._rows, self._ends = (
@@ -240,12 +240,12 @@ class TrialReplay:
 
         The number of episodes (never all of them) is random, and the same in all contexts of a task. If there is more
         than one trial, the last context is of a trial of its own, and the others are of different trials as far as
-        there are; contexts of one trial have no step in common. Steps are drawn without replacement.
+        possible; contexts of one trial have no step in common. Steps are drawn without replacement.
 
         Args:
             tasks: slots of M tasks.
             contexts: of each task.
-            count: most steps in one.
+            count: maximum number of steps in one.
             stream: generator of what is drawn.
             uninformed: whether to draw from first episodes only, which were acted without knowledge of the task.
         """
@@ -282,7 +282,7 @@ class TrialReplay:
         return gathered(self._numbers[slots], {"rows": self._rows[here], "ends": self._ends[here]}, processes)
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
-        """Take over what ``read`` returned; see ``metarl.learning.replay.Replay``."""
+        """Restore what ``read`` returned; see ``metarl.learning.replay.Replay``."""
         self.added, self._room, self._overwritten = added, 0, None
         if not pieces:
             return

@@ -61,7 +61,8 @@ class TwoHotReturns(ReturnEncoding):
     """The outputs are logits of bins; the return is the mean of the bins (Hafner et al. 2023, "symexp twohot").
 
     Bins are evenly spaced in symlog(scale * return), where symlog(x) is sign(x) ln(1 + abs(x)). A target is expressed
-    by the two bins around it, with weights whose mean is the target. So the loss is bounded for returns of any size.
+    by the two bins around it, with weights whose mean is the target. So the gradient with respect to the
+    logits is bounded for returns of any size.
 
     Args:
         bins: number of bins.

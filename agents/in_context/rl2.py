@@ -31,7 +31,7 @@ class Rl2Config(MemoryConfig, TrialPpoConfig):
     hidden_size: int = 64
     """Units of the memory."""
     policy_sizes: tuple[int, ...] = ()
-    """Units of hidden layers of policy and critic, which then also read the observation beside the memory's output;
+    """Units of hidden layers of policy and critic, which then read the observation besides the memory's output;
     none makes both linear in the memory's output."""
 
     def __post_init__(self) -> None:
@@ -51,7 +51,7 @@ class LinearActorCritic(MemoryActorCritic):
 
     def act(self, inputs: Tensor, outputs: Tensor) -> tuple[ActionDistribution, Tensor]:
         """Return action distributions and values."""
-        # Both layers as one: the gradient by the memory's outputs is then one product instead of a sum of two.
+        # Both layers as one: the gradient with respect to the memory's outputs is then one product, not a sum of two.
         weights, biases = (
             torch.cat([getattr(layer, name) for layer in (self.policy, self.critic)]) for name in ("weight", "bias")
         )
@@ -64,7 +64,7 @@ class ObservingActorCritic(MemoryActorCritic):
 
     Args:
         memory: reads the steps.
-        sizes: numbers of an observation, and units of the hidden layers of policy and critic.
+        sizes: size of an observation, and units of the hidden layers of policy and critic.
         head: head of the action distributions.
         activation: of the hidden layers.
     """

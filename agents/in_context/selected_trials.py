@@ -9,7 +9,7 @@ from metarl.rollouts.trials import Trials
 
 
 def selected(trials: Trials, rows: Tensor) -> Trials:
-    """Return the trials with these numbers ``[B]``; if there are none, one trial of which no step counts.
+    """Return the trials with these numbers ``[B]``; if there are none, one trial whose steps do not count.
 
     So a process takes part in a batch of which it holds no trial: its share of every mean and gradient is then zero.
     """
@@ -23,5 +23,5 @@ def own_or_first(rows: Tensor) -> Tensor:
 
 
 def lengths_read(trials: Trials) -> Tensor:
-    """Return the steps of each trial ``[B]``, at least one, which a memory reads also where no step counts."""
+    """Return the number of steps of each trial ``[B]``, at least one: a memory reads one even where none counts."""
     return trials.lengths.clamp(min=1)

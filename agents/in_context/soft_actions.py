@@ -154,7 +154,7 @@ def make_soft_actions(name: str, space: spaces.Space[Any], per_number: float, sh
         share: target entropy in a Discrete space, as a fraction of the uniform policy's.
 
     Raises:
-        InputError: for other spaces than bounded Boxes and Discrete ones.
+        InputError: for spaces other than bounded Boxes and Discrete ones.
     """
     require_actions(space)
     size = spaces.flatdim(space)

@@ -62,7 +62,7 @@ class DrawContexts(Protocol):
     """Draws contexts of the M tasks of a step of training; see ``TrialReplay.draw_contexts``."""
 
     def __call__(self, contexts: int, uninformed: bool = False) -> Transitions:
-        """Return so many contexts of each task, ``[M, contexts, C]``."""
+        """Return this many contexts of each task, ``[M, contexts, C]``."""
 
 
 class Inferred(NamedTuple):
@@ -88,6 +88,7 @@ class TaskEncoder(nn.Module, ABC):
         size: number F of what the factors are about.
         dynamics: also read the next observation.
         stream: generator of the initial weights.
+        activation: of the hidden layers.
 
     Attributes:
         measure: name of the metric in ``Inferred``.
@@ -111,7 +112,7 @@ class TaskEncoder(nn.Module, ABC):
         self.size, self._dynamics = size, dynamics
 
     def check(self, trials: int) -> None:
-        """Raise ``InputError`` if so many trials of a task are too few to train the encoder; by default none are."""
+        """Raise ``InputError`` if this many trials of a task are too few to train the encoder; by default never."""
 
     def belief(self, steps: Transitions) -> Belief:
         """Return the joint evidence ``[..., F]`` of C transitions, whose tensors are ``[..., C, ...]``."""
@@ -216,7 +217,7 @@ class MetricEncoder(TaskEncoder):
         self.name, self._blind = name, blind
 
     def check(self, trials: int) -> None:
-        """Raise ``InputError`` for a single trial: parts of it are alike already by where the trial went."""
+        """Raise ``InputError`` for a single trial: its parts are alike simply because of where the trial went."""
         if trials < 2:
             raise InputError(
                 f"pearl's task_encoder {self.name} compares trials of one task: it needs --episodes-per-task 2 or more"

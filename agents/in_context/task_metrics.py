@@ -1,4 +1,4 @@
-"""What metric-based methods train an embedding by: examples of one class lie close, those of others far.
+"""What metric-based methods train an embedding with: examples of one class lie close together, others far apart.
 
 N classes have K support examples ``s`` and Q queries ``q`` each, embedded in Z numbers: tensors ``[..., N, K, Z]`` and
 ``[..., N, Q, Z]``. A class may be a character, or a task whose examples are sets of its points or transitions.
@@ -64,7 +64,7 @@ def by_class(values: Tensor, support: Tensor) -> Tensor:
 
 
 class Pairs(Metric):
-    """Distances of pairs of a query and a support example: of one class they are drawn together, of two apart.
+    """Distances of pairs of a query and a support example: one class pulls them together, two push them apart.
 
     y d² + (1 - y) f(d²) for each pair; y is 1 if they are of one class.
     """
@@ -95,7 +95,7 @@ class Siamese(Pairs):
     margin = 1.0
 
     def repulsion(self, squares: Tensor) -> Tensor:
-        """Return the squares of what is missing to the margin."""
+        """Return the squared shortfalls from the margin."""
         # The root's slope is infinite at 0.
         return (self.margin - squares.clamp(min=1e-12).sqrt()).clamp(min=0).square()
 
@@ -143,7 +143,7 @@ class Matching(ByAngle):
 
 
 class Relation(Metric):
-    """A learned score of query and prototype (Sung et al. 2018), fitted to 1 for the own class and to 0 for others.
+    """A learned score of query and prototype (Sung et al. 2018), fitted to 1 for the query's class, to 0 for others.
 
     It is a network of both and of their absolute difference, from which comparing is easier to learn (Koch, Zemel,
     Salakhutdinov 2015, section 3.1).

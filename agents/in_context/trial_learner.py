@@ -48,7 +48,7 @@ class DiscountedTrialConfig(TrialConfig):
     discount: float = 0.99
     """Discount of rewards, per step of the trial."""
     episode_discount: float = 1.0
-    """Further discount of rewards, per end of an episode inside the trial; 0 makes episodes count for themselves."""
+    """Further discount of rewards, per end of an episode inside the trial; 0 makes each episode count for itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +70,7 @@ class TrialPolicy(nn.Module, ABC):
     def policy_and_memory(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Memory]:
-        """Read on in B trials; see ``MemoryNetwork``.
+        """Read the next steps of B trials; see ``MemoryNetwork``.
 
         Returns:
             Action distributions with tensors ``[B, L, A]``, and the memory after each trial's last step.
@@ -83,7 +83,7 @@ class TrialNetwork(TrialPolicy):
     def policy_and_memory(
         self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None
     ) -> tuple[ActionDistribution, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         distribution, _, memory = self(inputs, memory, lengths)
         return distribution, memory
 

@@ -1,8 +1,8 @@
 """Proximal policy optimisation over whole trials (Schulman et al. 2017; Duan et al. 2016, section 2.3).
 
 The return that an action earns runs on through the ends of episodes to the end of its trial, so that exploring in one
-episode is paid for by the next. Every pass reads whole trials from their first step on, with gradients through all of
-it, and estimates advantages with the values that it has just computed.
+episode pays off in the next. Every pass reads whole trials from their first step on, with gradients through all of
+them, and estimates advantages with the values that it has just computed.
 
 A policy with a memory does not observe time, and need not know how much of the trial is left; but near its end less is
 to come, and values must account for that (Pardo et al. 2018, section 3). So the critic's outputs are multiplied by the
@@ -271,7 +271,7 @@ class TrialPpoLearner(TrialLearner):
         return {**super().state_dict(), "moments": moments(self._optimizer), **accounts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
         self._mean_square = torch.tensor(float(state["mean_square"]), dtype=torch.float64, device=self._device)

@@ -31,7 +31,7 @@ class TrialReader(nn.Module):
         self._observation_size = observation_size
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials; return features ``[B, L, F]``, and the memory after each trial's last step."""
+        """Read the next steps of B trials; return features ``[B, L, F]``, and the memory after the last steps."""
         outputs, memory = self.memory(self.embedding(inputs), memory, lengths)
         return torch.cat([outputs, inputs[..., : self._observation_size]], -1), memory
 

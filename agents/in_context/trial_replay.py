@@ -160,7 +160,7 @@ class ReplayedTrialLearner(TrialLearner):
         return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned."""
         super().load_state_dict(state)
         self._seed, self._updates = int(state["seed"]), int(state["updates"])
         restore_moments(self._optimizer, state["moments"])

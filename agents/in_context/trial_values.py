@@ -19,7 +19,7 @@ def root_or_one(square: Tensor) -> Tensor:
 def share_ahead(trials: Trials, discounts: tuple[float, float], episodes: int, horizon: int) -> Tensor:
     """Return the fraction of a trial's discounted steps that may still be ahead at each step, ``[B, L]``, 1 at first.
 
-    A trial may have so many episodes of ``horizon`` steps each; the steps that an episode did not take are gone.
+    A trial may have ``episodes`` episodes of ``horizon`` steps each; the steps that an episode did not take are gone.
 
     Args:
         trials: B of them.
@@ -37,12 +37,12 @@ def share_ahead(trials: Trials, discounts: tuple[float, float], episodes: int, h
             return ahead / (episodes * horizon)
         return (1 - discount**ahead) / (1 - discount ** (episodes * horizon))
     here, later = (each.clamp(min=0).to(trials.rewards.dtype) for each in (here, later))
-    # A whole episode, and what the steps of the next one count less: by its end and by the steps before.
+    # The steps of a whole episode, and the factor on those of the next one: for its end, and for the steps before it.
     whole, less = geometric(discount, here.new_full((), horizon)), episode_discount * discount**horizon
     rest = whole * episode_discount * discount**here * geometric(less, later)
     return (geometric(discount, here) + rest) / (whole * geometric(less, here.new_full((), episodes)))
 
 
 def geometric(factor: float, count: Tensor) -> Tensor:
-    """Return ``1 + factor + factor^2 + ...``, so many terms, ``[...]``."""
+    """Return the sum of the first ``count`` terms of ``1 + factor + factor^2 + ...``, ``[...]``."""
     return count if factor == 1 else (1 - factor**count) / (1 - factor)

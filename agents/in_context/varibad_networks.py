@@ -106,7 +106,7 @@ class PolicyInputs(nn.Module):
     """What policy and critic read: the observation and the belief's parameters, with an embedding of each if wanted.
 
     Args:
-        sizes: numbers of an observation and of a belief's parameters.
+        sizes: size of an observation, and number of a belief's parameters.
         embeddings: units of the layer that embeds each; 0 for none.
         normalized: whether to normalise the belief's parameters.
         activation: after the embedding layers.

@@ -53,13 +53,13 @@ class LanguageConfig:
     temperature: float = 1.0
     """Divides the log-probabilities of the actions' names."""
     precision: Precision = "float32"
-    """Numbers of a model here: float32, bfloat16 or float16."""
+    """Number format of a model here: float32, bfloat16 or float16."""
     batch: int = 64
     """Transcripts in a forward pass of a model here."""
     parallel: int = 8
     """Requests to a server at a time."""
     requests_per_minute: float = 0.0
-    """Most requests to a server in a minute; 0 for any number."""
+    """Maximum number of requests to a server per minute; 0 for no limit."""
     retries: int = 5
     """Further attempts when a server does not answer."""
     read_price: float = 0.0
@@ -78,8 +78,8 @@ class LanguageConfig:
 class Language(Learner):
     """A language model that reads the rules and the transcript of a trial, and acts by the probabilities of names.
 
-    The distribution of actions are the model's log-probabilities of their names after the transcript. Nothing is
-    trained. It acts in families that describe themselves in words (``TaskFamily.words``).
+    The distribution of actions follows from the model's log-probabilities of their names after the transcript. Nothing
+    is trained. It acts in families that describe themselves in words (``TaskFamily.words``).
     """
 
     name: ClassVar[str] = "language"

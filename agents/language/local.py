@@ -15,9 +15,9 @@ from metarl.agents.language.transcript import Prompt
 from metarl.errors import InputError
 
 Tokens = list[int]
-# Tokens that stay free for what a prompt goes on with.
+# Tokens that stay free for the continuation of a prompt.
 SPARE = 128
-# Positions of a model that says nothing of its context.
+# Context length assumed for a model that does not state one.
 CONTEXT = 4096
 
 
@@ -79,7 +79,7 @@ class LocalModel(LanguageModel):
                 chunk.read(self._model, [[token] for token in following])
             self.usage.written_tokens += sum(map(len, written))
             lines += [self._tokenizer.decode(row, skip_special_tokens=True).split("\n")[0].strip() for row in written]
-        self._chunks.clear()  # they have read what was written, which prompts need not go on with
+        self._chunks.clear()  # they have read what was written, which later prompts need not contain
         return lines
 
     def _options(self, names: Sequence[str]) -> list[Tokens]:
@@ -101,7 +101,7 @@ class LocalModel(LanguageModel):
         return first + [token for piece in pieces for token in self._tokens(piece)]
 
     def _read(self, prompts: Sequence[Prompt], more: Tokens) -> "list[_Chunk]":
-        """Read prompts, and further tokens after each; go on from what was read before where it is their beginning."""
+        """Read prompts, and further tokens after each; continue from what was read before if they begin with it."""
         wanted = [self._ids(prompt) + more for prompt in prompts]
         chunks = []
         for number, start in enumerate(range(0, len(wanted), self._batch)):
@@ -146,7 +146,7 @@ class _Chunk:
         self.following: Tensor = torch.empty(0)
 
     def continues_to(self, rows: list[Tokens]) -> bool:
-        """Return whether each of these rows starts with what was read, and goes on."""
+        """Return whether each of these rows starts with what was read, and is longer."""
         return len(rows) == len(self.rows) and all(
             len(old) < len(row) and row[: len(old)] == old for row, old in zip(rows, self.rows, strict=True)
         )
@@ -158,7 +158,7 @@ class _Chunk:
         self.rows, self._mask = self.rows * rows, self._mask.repeat(rows, 1)
 
     def read(self, model: Any, new: list[Tokens]) -> None:
-        """Read on."""
+        """Read further tokens of each prompt."""
         width = max(map(len, new))
         padding = [width - len(tokens) for tokens in new]
         ids = torch.tensor([[0] * pad + tokens for pad, tokens in zip(padding, new, strict=True)], device=self._device)
@@ -167,7 +167,7 @@ class _Chunk:
         self.rows = [old + tokens for old, tokens in zip(self.rows, new, strict=True)]
 
     def score(self, model: Any, option: Tokens) -> Tensor:
-        """Return the log-probability ``[R]`` of the tokens after an option's first one; nothing stays read."""
+        """Return the log-probability ``[R]`` of the tokens after an option's first one, without keeping them."""
         ids = torch.tensor([option[:-1]], device=self._device).expand(len(self.rows), -1)
         known, length = self._mask, len(option) - 1
         following = self._forward(model, ids, torch.ones_like(ids), length)

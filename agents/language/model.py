@@ -39,7 +39,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def log_probs(self, prompts: Sequence[Prompt], names: Sequence[str]) -> Tensor:
-        """Return the log-probabilities ``[R, A]`` that R prompts go on with each of A names; they need not sum to 1.
+        """Return the log-probabilities ``[R, A]`` that R prompts continue with each of A names; they need not sum to 1.
 
         Raises:
             RunError: when the model does not answer.
@@ -47,7 +47,7 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def write(self, prompts: Sequence[Prompt], tokens: int) -> list[str]:
-        """Return the line with which each prompt goes on, of at most so many tokens; the most probable one.
+        """Return the most probable line with which each prompt continues, of at most this many tokens.
 
         Raises:
             RunError: when the model does not answer.

@@ -1,4 +1,4 @@
-"""A language model behind a server that speaks OpenAI's protocol for chats."""
+"""A language model behind a server that speaks OpenAI's chat protocol."""
 
 import math
 import threading
@@ -14,7 +14,7 @@ from metarl.agents.language.model import LanguageModel, Usage
 from metarl.agents.language.transcript import Prompt
 from metarl.errors import InputError, RunError
 
-# What servers give at most of the log-probabilities of the next token.
+# The largest number of log-probabilities of the next token that servers give.
 TOP = 20
 # Seconds before the first repetition, doubled for each further one, and the longest of these pauses.
 PAUSE, LONGEST_PAUSE = 0.5, 30.0
@@ -38,10 +38,10 @@ class RemoteModel(LanguageModel):
         retries: of a request that the server could not answer.
         per_minute: requests in a minute; 0 for no limit.
         prices: of a million tokens that are read and written.
-        most: characters of a prompt; the oldest episodes of longer ones are left out.
+        most: maximum number of characters of a prompt; the oldest episodes of longer ones are left out.
 
     Raises:
-        InputError: when ``httpx`` is not installed, or the URL is none.
+        InputError: when ``httpx`` is not installed, or the URL is not valid.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class RemoteModel(LanguageModel):
         return torch.tensor(list(rows))
 
     def write(self, prompts: Sequence[Prompt], tokens: int) -> list[str]:
-        """Return the line with which each prompt goes on."""
+        """Return the line with which each prompt continues."""
         answers = self._threads.map(lambda prompt: self._ask(prompt, {"max_tokens": tokens, "temperature": 0}), prompts)
         return [str(self._part(answer, "message", "content")).strip().split("\n")[0] for answer in answers]
 
@@ -158,7 +158,7 @@ class RemoteModel(LanguageModel):
 
 
 def _seconds(given: str | None) -> float:
-    """Return what a server asks to wait."""
+    """Return how many seconds a server asks to wait."""
     try:
         return min(float(given or 0), LONGEST_PAUSE)
     except ValueError:  # a date

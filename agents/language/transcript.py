@@ -116,7 +116,7 @@ def reflection_pieces(text: str) -> Pieces:
 def whole_episode(
     words: Words, number: int, observations: Tensor, actions: Sequence[int], rewards: Sequence[float]
 ) -> Pieces:
-    """Return an episode of T steps, from its observations ``[T, *observation]``; as it is when it is lived."""
+    """Return an episode of T steps, from its observations ``[T, *observation]``, as acting in it would write it."""
     pieces = [start_piece(number)]
     for observation, action, reward in zip(observations, actions, rewards, strict=True):
         pieces += [asking_piece(words, observation), name_piece(words.actions[action]), reward_piece(reward)]

@@ -113,7 +113,7 @@ def spanning_tree(weights: Tensor, doors: Tensor) -> Tensor:
     Returns:
         bool ``[B, doors]``.
     """
-    # In NumPy: splits draw one maze at a time, and so small operations of torch's take several times as long.
+    # In NumPy: splits draw one maze at a time, and torch operations this small take several times as long.
     lengths, ends, graphs = weights.numpy(), doors.numpy(), np.arange(len(weights))
     rooms = int(ends.max()) + 1
     tree = np.zeros(lengths.shape, bool)

@@ -26,7 +26,7 @@ class GoalGrid(GridFamily, SolvedFamily):
         """Return the best move from each cell by backward induction, uint8 ``[B, T, cells]``.
 
         Row t is for t + 1 remaining steps. Moves of equal value are compared by what would follow if the episode were
-        longer, so they lead to the goal also where there is no time left; then it is the first.
+        longer, so they lead to the goal even where there is no time left; if still equal, the first one is taken.
         """
         here = torch.arange(self.hand, device=state["cell"].device)
         ahead = neighbours(self.size, here.device).view(-1, len(MOVES))

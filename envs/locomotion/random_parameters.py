@@ -92,8 +92,8 @@ class RandomParameters(LocomotionFamily):
 class Walker2DRandParams(RandomParameters):
     """A walker with a random body in each task (Rothfuss et al. 2019; Rakelly et al. 2019).
 
-    The reward is v + 1 - 0.001 |a|². The episode terminates when the torso leaves heights (0.8, 2) metres or leans by
-    more than 1 radian.
+    The reward is v + 1 - 0.001 |a|². The episode terminates when the torso's height leaves (0.8, 2) metres or it leans
+    by more than 1 radian.
     """
 
     name: ClassVar[str] = "walker2d-rand-params"

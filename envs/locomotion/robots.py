@@ -24,7 +24,7 @@ def height_outside(low: float, high: float) -> Fallen:
 
 
 def walker_fallen(qpos: Tensor, qvel: Tensor) -> Tensor:
-    """Return whether the torso has left heights (0.8, 2) metres, or leans by more than 1 radian."""
+    """Return whether the torso's height has left (0.8, 2) metres, or it leans by more than 1 radian."""
     height, angle = qpos[:, 1], qpos[:, 2]
     return (height <= 0.8) | (height >= 2) | (angle.abs() > 1)
 

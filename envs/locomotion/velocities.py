@@ -141,8 +141,8 @@ class HopperVel(TargetVelocity):
 class Walker2dVel(TargetVelocity):
     """A walker that has to walk at a hidden speed.
 
-    The reward is -|v - v*| - 0.001 |a|² and a constant; the episode terminates when the torso leaves heights (0.8, 2)
-    metres or leans by more than 1 radian. The preset ``promp`` follows ProMP's code: v* from [0, 10], constant 15, 8
+    The reward is -|v - v*| - 0.001 |a|² and a constant; the episode terminates when the torso's height leaves (0.8, 2)
+    metres or it leans by more than 1 radian. The preset ``promp`` follows ProMP's code: v* from [0, 10], constant 15, 8
     simulation steps per step; the other preset has the constant and the time step of Gymnasium's Walker2d-v5.
 
     Attributes:

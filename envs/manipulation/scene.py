@@ -1,4 +1,4 @@
-"""The input of a reward: the worlds of one environment after a step. And the specification of an environment."""
+"""The input of a reward, which is the worlds of one environment after a step, and the specification of one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

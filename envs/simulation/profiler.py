@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 
 def _find_clock() -> ctypes.c_void_p:
-    """Return the callback by which MuJoCo reads the time; where it is not to be seen, one that nobody calls.
+    """Return the callback by which MuJoCo reads the time; where it cannot be found, one that nobody calls.
 
     Its library is among those of the extension module that installs it. ``mujoco.set_mjcb_time`` does not change it.
     """

@@ -63,9 +63,9 @@ class GymnasiumFamily(EnvironmentFamily):
         task_space: bounded Box and Discrete spaces by parameter; required.
         horizon: steps of an episode; by default the time limit that the environment is registered with.
         vectorization: ``sync`` steps all worlds in this process, ``async`` runs each world in its own process.
-            delivery: how parameters reach the environment, if not as above: as ``constructor`` argument accepted only
-            by its ``**kwargs``, as ``attribute`` although it is also a constructor argument, as ``reset option``, or as
-            the ``seed`` of every reset, which selects a level.
+        delivery: how parameters reach the environment, if not as above: as a ``constructor`` argument accepted only by
+            its ``**kwargs``, as an ``attribute`` although it is also a constructor argument, as a ``reset option``, or
+            as the ``seed`` of every reset, which selects a level.
         unchecked: parameters whose attribute the environment itself changes, such as an initial position.
         observation_keys: entries of a Dict observation to observe; by default all.
 

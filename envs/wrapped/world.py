@@ -145,7 +145,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
         return self._seen, reward, False, False, info
 
     def frame(self, world: int) -> np.ndarray | MetarlError | None:
-        """Return the picture of the world with that index, or the error why there is none; None in all other worlds."""
+        """Return the picture of the world with that index, or the reason for its absence; None in all other worlds."""
         if world != self._index or self._env is None or self._env.render_mode is None:
             return None
         try:

@@ -25,7 +25,7 @@ OF_TRAIN = (
     "--max-restarts",
     "--from",
 )
-# After what the words are offered: the command, the word after it, and how many words precede; None is any.
+# Where words are offered: after which command, with which word next, and after how many words in all; None is any.
 Place = tuple[str | None, str | None, int | None]
 
 
@@ -50,7 +50,7 @@ def script(shell: str) -> str:
 
 
 def places() -> Iterator[tuple[Place, list[str]]]:
-    """Yield where words are offered, and which; the first place that fits counts."""
+    """Yield where words are offered, and which ones; the first place that fits counts."""
     learners, families = list(listed_learners()), list(listed_families())
     yield (None, None, 1), list(COMMANDS)
     yield ("train", "--published", 3), list(MODULES)

@@ -49,7 +49,7 @@ class ContinualOptions:
     seeds: str = "1"
     """Seeds, separated by commas."""
     iterations: int | None = None
-    """Iterations on each task of a stream (20), or on trials (as of metarl train)."""
+    """Iterations on each task of a stream (20), or on trials (as in metarl train)."""
 
 
 def run(words: Sequence[str]) -> None:

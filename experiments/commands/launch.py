@@ -1,6 +1,6 @@
 """The processes of one command, on the devices that ``--devices`` names: started, watched, and started again.
 
-The processes are started and watched by torch's own elastic launcher, in this process. Signals to stop reach them
+The processes are started and watched by torch's own elastic launcher, in this process. Stop signals reach them
 through it, so that each gets them once. What torchrun starts is several processes as well, and needs no ``--devices``.
 """
 
@@ -54,7 +54,7 @@ def parse_devices(text: str) -> list[str]:
     """Return the devices that ``--devices`` names, one for each process.
 
     Args:
-        text: such as ``cuda:0,cuda:1``, ``cpu*4``, or ``all``: every CUDA device, or without one a process a core.
+        text: such as ``cuda:0,cuda:1``, ``cpu*4``, or ``all``: every CUDA device, or without one a process per core.
 
     Raises:
         InputError: when there is no such device, or no process.
@@ -83,8 +83,8 @@ def launched(command: str, words: Sequence[str]) -> bool:
 
     Raises:
         InputError: when the devices make no sense.
-        LaunchError: as the first process ended, if not well.
-        RunError: when a process was killed, or failed in a way that nobody foresaw.
+        LaunchError: when a process ended with an error, with the message and exit code of the one that caused it.
+        RunError: when a process was killed, or failed unexpectedly.
     """
     text, rest = take_option(words, "--devices")
     restarts, rest = take_option(rest, "--max-restarts")
@@ -124,7 +124,7 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
     """Run a command on one process for each device; all are started again when one of them is killed.
 
     Raises:
-        LaunchError: as the first process ended, if not well.
+        LaunchError: when a process ended with an error, with the message and exit code of the one that caused it.
         RunError: when a process was killed, or failed unexpectedly, more often than ``restarts``.
     """
     # The messages of torch and Python about a killed process are replaced by one line below.
@@ -173,7 +173,7 @@ def work(command: str, words: list[str], devices: list[str]) -> Outcome:
 
 @contextmanager
 def _forwarding() -> Iterator[list[int]]:
-    """Forward signals to stop to the processes; yield the list of those that came. A second one ends this process."""
+    """Forward stop signals to the processes; yield the list of those that came. A second one ends this process."""
     received: list[int] = []
     previous = {number: signal.getsignal(number) for number in SIGNALS}
 

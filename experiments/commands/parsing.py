@@ -37,7 +37,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Let nothing but errors be printed, here and by the processes that are started meanwhile."""
+    """Print nothing but errors, here and in the processes that are started meanwhile."""
     sys.stdout.flush()
     kept, before = os.dup(1), os.environ.get("METARL_QUIET")
     os.environ["METARL_QUIET"] = before or "1"

@@ -1,4 +1,4 @@
-"""Several seeds of one training, side by side: a process for each run, as many at once as there are devices."""
+"""Several seeds of one training run, side by side: a process for each, as many at once as there are devices."""
 
 import os
 import signal
@@ -62,7 +62,7 @@ class Job:
         return None if self.process is None else self.process.poll()
 
     def stop(self) -> None:
-        """Let it end after the present iteration."""
+        """Make it end after the present iteration."""
         assert self.process is not None
         self.process.send_signal(signal.SIGUSR1)
 
@@ -79,7 +79,7 @@ def several_seeds(words: Sequence[str], config_of: Callable[[Sequence[str]], Tra
 
     Args:
         words: of ``metarl train``.
-        config_of: returns the training that words name.
+        config_of: returns the training run that words name.
 
     Raises:
         InputError: for seeds and options that make no sense.
@@ -102,7 +102,7 @@ def several_seeds(words: Sequence[str], config_of: Callable[[Sequence[str]], Tra
 def _training(
     seed: int, words: Sequence[str], out: str | None, config_of: Callable[[Sequence[str]], TrainConfig]
 ) -> Job:
-    """Return the training with one seed."""
+    """Return the training run with one seed."""
     place = [] if out is None else ["--out", str(Path(out) / f"seed{seed}")]
     own = [*words, "--seed", str(seed), *place]
     config = config_of(own)
@@ -149,7 +149,7 @@ def run_jobs(jobs: Sequence[Job], devices: Sequence[str]) -> None:
 
 @contextmanager
 def _lines(jobs: Sequence[Job]) -> Iterator[Callable[[], None]]:
-    """Show a line of progress for each job; where standard error is no terminal, a line when one has ended."""
+    """Show a line of progress for each job; where standard error is not a terminal, a line when one has ended."""
     bars = [
         tqdm(desc=job.name, position=index, disable=None, unit="it", dynamic_ncols=True)
         for index, job in enumerate(jobs)

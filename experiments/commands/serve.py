@@ -18,9 +18,9 @@ class ServeOptions:
     run: RunName
     """Directory of the run."""
     host: str = "127.0.0.1"
-    """Address to listen at; any but this machine's own needs --token-file."""
+    """Address to listen on; any but this machine's own needs --token-file."""
     port: int = 8000
-    """Port to listen at; 0 takes a free one."""
+    """Port to listen on; 0 takes a free one."""
     token_file: str | None = None
     """File with the bearer token that requests must send."""
     database: str | None = None
@@ -28,11 +28,11 @@ class ServeOptions:
     open_tasks: int = 256
     """Tasks that stay in memory; others are rebuilt from the database when they are used."""
     max_tasks: int = 100_000
-    """Tasks that the database may hold."""
+    """Maximum number of tasks in the database."""
     rate: int = 5000
-    """Requests a second from one address."""
+    """Maximum number of requests per second from one address."""
     window: float = 1.0
-    """Milliseconds for which the first request for an action waits for others, to act by one forward pass."""
+    """Milliseconds for which the first request for an action waits for others, to act in one forward pass."""
     device: str | None = None
     """Torch device; by default the one the run was trained on."""
     checkpoint: CheckpointChoice = "latest"
@@ -52,8 +52,8 @@ def run(words: Sequence[str]) -> None:
     """Serve until a signal comes.
 
     Raises:
-        InputError: when the directory is not a run, options are invalid, the database or the port cannot be had, or the
-            extra ``serve`` is not installed.
+        InputError: when the directory is not a run, options are invalid, the database or the port is not available, or
+            the extra ``serve`` is not installed.
     """
     options = parse(ServeOptions, "metarl serve", words)
     try:

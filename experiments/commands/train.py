@@ -27,7 +27,7 @@ from metarl.training.train import resume, train
 PUBLISHED = "--published"
 CONFIG = "--config"
 RESUME_IF_THERE = "--resume-if-there"
-# A short name, which no field can have, as ``from`` is a word of Python.
+# A short name, which no field can have, as ``from`` is a keyword of Python.
 FROM, START_FROM = "--from", "--start-from"
 HELP_OF_OTHERS = (
     f"With {RESUME_IF_THERE}, a run that already exists in --out is resumed, or left as it is if it is finished; use "
@@ -92,7 +92,7 @@ def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> Non
 
 
 def _trainable(words: Sequence[str]) -> TrainConfig:
-    """Return the training that the words name, if it has what its learner learns from.
+    """Return the training run that the words name, if it has what its learner learns from.
 
     Raises:
         InputError: as ``config_of``, and if recorded episodes are missing.
@@ -107,7 +107,7 @@ def _trainable(words: Sequence[str]) -> TrainConfig:
 
 
 def config_of(words: Sequence[str]) -> TrainConfig:
-    """Return the training that the words name: learner and family, a published experiment or a file, and options.
+    """Return the training run that the words name: learner and family, a published experiment or a file, and options.
 
     Raises:
         InputError: for unknown names, and options that make no sense.
@@ -154,10 +154,10 @@ def _published(words: Sequence[str]) -> TrainConfig:
 
 
 def _from_file(words: Sequence[str]) -> TrainConfig:
-    """Return the training that a file describes with the options after it.
+    """Return the training run that a file describes with the options after it.
 
     Raises:
-        InputError: unless ``--config FILE`` comes first, and for a file that does not describe a training.
+        InputError: unless ``--config FILE`` comes first, and for a file that does not describe a training run.
     """
     option, equals, path = words[0].partition("=")
     path, rest = (path, words[1:]) if equals else (" ".join(words[1:2]), words[2:])
@@ -228,7 +228,7 @@ def _option(field_name: str) -> str:
 
 
 def report(directory: RunDirectory, processes: Processes, stop: StopRequest) -> None:
-    """Print how a training ended and what to do next; the first process does.
+    """Print, on the first process, how a training run ended and what to do next.
 
     Raises:
         RunStopped: if a signal stopped the run.

@@ -21,7 +21,7 @@ from metarl.seeding import derive_seed
 
 # Test tasks that trials begin with, at most.
 MOST_TASKS = 40
-# Of what adaptation had gained before a change; once so much is gained again, the learner has recovered.
+# Share of what adaptation had gained before a change; once this much is regained, the learner has recovered.
 SHARE = 0.9
 
 
@@ -37,7 +37,7 @@ class Changes:
         out: folder of the report and of the runs.
 
     Raises:
-        InputError: for an unknown method, and for trials that cannot be shared by so many tasks.
+        InputError: for an unknown method, and for trials that cannot be divided among that many tasks.
     """
 
     base: TrainConfig
@@ -135,7 +135,7 @@ def measured(experiment: Changes, method: str, emptied: bool) -> Episodes:
     Args:
         experiment: whose runs are complete.
         method: that they were trained by.
-        emptied: whether the memory is emptied at a change, as if the learner was told.
+        emptied: whether the memory is emptied at a change, as if the learner were told.
     """
     places = [str(experiment.run(method, seed).run.out) for seed in experiment.seeds]
     returns, env_steps = zip(*(_measured(experiment, place, emptied) for place in places), strict=True)

@@ -34,7 +34,7 @@ READING = (
 
 
 class ChangesReport:
-    """What trials of test tasks have measured.
+    """What was measured in trials of test tasks.
 
     Args:
         experiment: whose runs are complete.
@@ -65,7 +65,7 @@ class ChangesReport:
         }
 
     def recovery(self, episodes: Episodes) -> dict[str, list[list[int | None]]]:
-        """Return how many episodes, and env steps, the return needs to be back: of each seed, and of each change."""
+        """Return how many episodes, and env steps, it takes until the return is back: by seed, and by change."""
         each = self.experiment.episodes_each
         found = episodes.recovery(each)
         steps = [

@@ -17,7 +17,7 @@ MOST_NUMBERS = 10
 
 
 def matrix_figures(learned: Mapping[str, Performance], unit: str) -> list[Picture]:
-    """Return a figure of each method's matrix, the mean over seeds, with a common scale of colours."""
+    """Return a figure of each method's matrix, the mean over seeds, with a common colour scale."""
     means = {method: each.matrix.mean(0) for method, each in learned.items() if each.matrix is not None}
     low, high = (function([function(each) for each in means.values()]) for function in (np.min, np.max))
     pictures = []

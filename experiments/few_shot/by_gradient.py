@@ -40,7 +40,7 @@ class GradientSettings:
 
 
 class Network:
-    """What each task has parameters of its own for."""
+    """The network for which each task has its own parameters."""
 
     def __init__(self, problem: Problem, settings: GradientSettings, stream: torch.Generator) -> None:
         self._problem, self._settings = problem, settings
@@ -86,10 +86,10 @@ def maml(problem: Problem, settings: GradientSettings, stream: torch.Generator) 
 
 
 def reptile(problem: Problem, settings: GradientSettings, stream: torch.Generator) -> Predict:
-    """Train by Reptile: move towards the mean of the tasks' adapted parameters, whose data are all examples of a task.
+    """Train by Reptile: move towards the mean of the tasks' parameters, each adapted to all examples of its task.
 
     There is no derivative through the adaptation, and no query (Nichol, Achiam, Schulman 2018). Every inner step is on
-    other examples: it is the agreement of different minibatches' gradients that Reptile maximises (section 5.1).
+    different examples: it is the agreement between minibatches' gradients that Reptile maximises (section 5.1).
     """
     network = Network(problem, settings, stream)
     for iteration in range(settings.iterations):

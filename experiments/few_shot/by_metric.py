@@ -1,8 +1,9 @@
 """Metric-based methods: nothing is fitted to a new task, its examples are embedded and compared.
 
 Characters are classified by comparing their embeddings. A regression task is embedded whole: an encoder of five points
-is trained so that sets of points of one sinusoid lie close and those of others far, without seeing a regression's
-error; a second network then predicts y from x and the embedding. So the regression's error does not reach the encoder.
+is trained so that sets of points of one sinusoid lie close together and of others far apart, without seeing a
+regression's error; a second network then predicts y from x and the embedding. So the regression's error does not reach
+the encoder.
 """
 
 import torch

@@ -13,7 +13,7 @@ def fit(parameters: Iterable[Tensor], step_size: float, iterations: int, loss: C
         parameters: trained in place.
         step_size: of the first step.
         iterations: number of steps.
-        loss: draws tasks and returns their loss; called once a step.
+        loss: draws tasks and returns their loss; called once per step.
     """
     optimizer = torch.optim.Adam(list(parameters), step_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)

@@ -69,7 +69,7 @@ class Sinusoids(Problem):
     shots, queries = 5, 20
 
     def draw(self, count: int, stream: torch.Generator, held_out: bool = False) -> Tasks:
-        """Draw amplitudes, phases and points; no task ever comes twice."""
+        """Draw amplitudes, phases and points; no task is ever drawn twice."""
         points, values = self.sets(count, 1, self.shots + self.queries, stream).chunk(2, -1)
         parts = [self.shots, self.queries]
         support, query = torch.split(points[:, 0], parts, 1)

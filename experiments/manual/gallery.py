@@ -52,7 +52,7 @@ def still(name: str) -> np.ndarray:
 
 
 def fitted(frame: np.ndarray) -> np.ndarray:
-    """Return a frame ``[H, W, 3]`` in the middle of white paper of the gallery's size."""
+    """Return a frame ``[H, W, 3]`` in the middle of a white picture of the gallery's size."""
     picture = Image.fromarray(frame)
     picture.thumbnail(SIZE, Image.Resampling.LANCZOS)
     paper = Image.new("RGB", SIZE, "white")

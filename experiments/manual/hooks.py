@@ -1,6 +1,6 @@
 """MkDocs hooks: blocks that name code become that code, and notebooks become pages.
 
-A fenced block ``source`` holds a file and a name in it, one a line; the page shows the code as it is in the repository,
+A fenced block ``source`` holds a file and a name in it per line; the page shows the code as it is in the repository,
 without its docstring. MkDocs loads this file by its path.
 """
 
@@ -77,7 +77,7 @@ def _output(output: dict[str, Any], metadata: dict[str, str]) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each notebook, which is also there to be downloaded."""
+    """Add a page for each notebook, which can also be downloaded."""
     for file in list(files):
         if file.src_uri.endswith(".ipynb"):
             name = file.src_uri.replace(".ipynb", ".md")
@@ -86,5 +86,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Put code in the place of what names it."""
+    """Replace what names code by that code."""
     return SOURCE.sub(_code, markdown)

@@ -21,7 +21,7 @@ def executed(path: Path) -> NotebookNode:
     with TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
-        cell.metadata.pop("execution", None)  # when each cell ran: another one every time
+        cell.metadata.pop("execution", None)  # when each cell ran, which differs every time
     return notebook
 
 

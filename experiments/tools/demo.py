@@ -1,7 +1,7 @@
 """The program of ``make demo``: training, adaptation to held-out tasks, and the improvement.
 
 Two runs under ``runs/demo-DATE``: 2D navigation, trained from the start with the MAML paper's settings, and the shipped
-run of HalfCheetahVel, trained on for some iterations. Both adapt to tasks that they were not trained on; the video is
+run of HalfCheetahVel, continued for some iterations. Both adapt to tasks that they were not trained on; the video is
 of the half-cheetah's task with the median gain.
 """
 
@@ -25,7 +25,7 @@ SHIPPED, FURTHER = "hub:maml-trpo-half-cheetah-vel", 5
 
 
 def run(out: Path) -> None:
-    """Train, evaluate and film."""
+    """Train, evaluate and render."""
     navigation, cheetah = out / "navigation-2d", out / "half-cheetah-vel"
     config = TrainConfig(
         "maml-trpo", "navigation-2d", RunConfig(iterations=50, out=str(navigation)), MamlTrpoConfig(inner_lr=0.5)

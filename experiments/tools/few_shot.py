@@ -109,7 +109,7 @@ def table(scores: Scores) -> str:
 
 
 def fill_page(page: str, scores: Scores | None) -> str:
-    """Return a page with the table between its marks, or with what makes it where there are no results."""
+    """Return a page with the table between its marks, or with the command that makes it if there are no results."""
     text = f"No results are committed; `{COMMAND}` makes them." if scores is None else table(scores)
     return MARKERS.sub(lambda found: f"{found[1]}\n{text}\n\n{found[2]}", page)
 

@@ -1,4 +1,4 @@
-"""Pack a run into the package, from where ``hub:NAME`` copies it.
+"""Pack a run into the package, from which ``hub:NAME`` copies it.
 
     python experiments/tools/ship.py runs/half-cheetah-vel/maml-trpo-seed1 maml-trpo-half-cheetah-vel
 

@@ -1,7 +1,7 @@
 """Work on a device that is recorded once, and replayed without its Python code over the same memory.
 
 What a graph reads and writes has to stay where it was when it was recorded: ``tensors_of`` finds the tensors of a
-state, so that other ones can be copied over them, and ``copy_of`` gives a state memory of its own.
+state, so that others can be copied over them, and ``copy_of`` gives a state memory of its own.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def record_on_cuda(work: Callable[[], None], generators: Sequence[torch.Generato
     """Record work as a CUDA graph, without doing it.
 
     Args:
-        work: must not wait for the device, and have been done before, so that its kernels are loaded.
+        work: must not wait for the device, and must have been done before, so that its kernels are loaded.
         generators: that it draws from.
     """
     graph = torch.cuda.CUDAGraph()
@@ -70,7 +70,7 @@ def copy_of(state: Any) -> Any:
 
 
 def form_of(state: Any) -> Any:
-    """Return what two states have in common whose tensors can be copied over each other."""
+    """Return the form of a state: if two states have the same form, their tensors can be copied over each other."""
     if isinstance(state, Tensor):
         return tuple(state.shape), state.dtype
     return type(state).__name__, tuple((name, form_of(part)) for name, part in _parts(state))
@@ -80,7 +80,7 @@ def _parts(state: Any) -> list[tuple[str, Any]]:
     if isinstance(state, dict | TensorDict):
         return [(str(name), state[name]) for name in sorted(state.keys())]
     if dataclasses.is_dataclass(state):
-        # What an open state was opened from is not acted by; see ``learner.OpenState``.
+        # The state that an open state was opened from has no part in acting; see ``learner.OpenState``.
         fields = [field.name for field in dataclasses.fields(state) if field.name != "state"]
         return [(name, getattr(state, name)) for name in fields]
     return []

@@ -1,7 +1,8 @@
 """C++ of this package, compiled on the user's machine when it is first needed, where there is a compiler.
 
-Nothing needs it: whatever is compiled has its equal in torch, up to rounding. Libraries are kept in the user's cache
-and are found again by what they were made of, so compiling, which takes about a second, happens once on a machine.
+Nothing needs it: whatever is compiled has an equivalent in torch, up to rounding. Libraries are kept in the user's
+cache and are found again by what they were made from, so compiling, which takes about a second, happens once per
+machine.
 """
 
 import ctypes
@@ -97,7 +98,7 @@ def _cache() -> Path | None:
 
 
 def _compile(command: list[str], source: Path, target: Path) -> bool:
-    """Compile a file; return whether it went well. Other processes see the library complete or not at all."""
+    """Compile a file; return whether it succeeded. Other processes see the library complete or not at all."""
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
         command = [*command, f"-I{HEADER.parent}", str(source), "-o", str(made)]

@@ -35,7 +35,7 @@ def share_of_cores() -> int:
 
 
 def set_torch_threads(threads: int) -> None:
-    """Let torch use so many threads; where processes share the cores, no more than this one's share."""
+    """Let torch use this many threads; where processes share the cores, no more than this one's share."""
     torch.set_num_threads(min(threads, share_of_cores()) if _sharers() > 1 else threads)
 
 

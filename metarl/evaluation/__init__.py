@@ -1,1 +1,1 @@
-"""What a trained policy is put to: evaluation on held-out tasks, figures, recordings, videos, export."""
+"""What is done with a trained policy: evaluation on held-out tasks, figures, recordings, videos, export."""

@@ -38,8 +38,8 @@ def adaptation_curve(
 ) -> AdaptationCurve:
     """Adapt a learner to tasks, ``steps`` times, and measure its return before and after each adaptation step.
 
-    The learner is not changed. Several processes share the tasks, and each returns the whole curve; fewer tasks than
-    processes are measured by each of them.
+    The learner is not changed. Several processes share the tasks, and each returns the whole curve; if there are fewer
+    tasks than processes, every process measures all of them.
 
     Args:
         learner: trained or not.

@@ -95,7 +95,7 @@ def export_policy(session: Session, path: str | Path) -> dict[str, np.ndarray]:
         The memory at the start of the episode, by name; empty if acting changes nothing.
 
     Raises:
-        InputError: for another ending, several tasks, a learner that cannot be exported, or if a package is missing.
+        InputError: for another extension, several tasks, a learner that cannot be exported, or if a package is missing.
     """
     path, (tasks, rows), learner = Path(path), session.shape, session.learner
     _check(learner, path)

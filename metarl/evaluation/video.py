@@ -1,4 +1,4 @@
-"""Writing videos: MP4 that browsers play, and the moving pictures GIF and WebP."""
+"""Writing videos: MP4 that browsers play, and animated GIF and WebP."""
 
 import math
 from fractions import Fraction
@@ -11,7 +11,7 @@ from metarl.errors import InputError
 from metarl.families.pictures import WHITE
 from metarl.storage.files import write_whole
 
-# Hundredths of a second: a moving picture's shortest frame (browsers slow down shorter ones), and its last one.
+# Hundredths of a second: an animation's shortest frame (browsers slow down shorter ones), and its last one.
 SHORTEST = 2
 LAST_FRAME = 100
 WEBP_QUALITY = 40
@@ -37,7 +37,7 @@ def write_video(frames: np.ndarray, path: Path | str, fps: float) -> None:
     """Write frames as MP4 (H.264, yuv420p), GIF or WebP, depending on the extension.
 
     If height or width is odd, which H.264 cannot encode, the last row or column is repeated. GIF and WebP are pictures
-    that loop and hold their last frame for a second; a GIF has 256 colours. A single frame makes a picture at rest.
+    that loop and hold their last frame for a second; a GIF has 256 colours. A single frame makes a still picture.
 
     Args:
         frames: uint8 ``[T, H, W, 3]``.
@@ -84,7 +84,7 @@ def _write_webp(frames: np.ndarray, path: Path, fps: float) -> None:
 
 
 def _durations(frames: int, fps: float) -> list[int]:
-    """Return how long each frame of a moving picture is shown, in milliseconds."""
+    """Return how long each frame of an animation is shown, in milliseconds."""
     return [10 * max(SHORTEST, round(100 / fps))] * (frames - 1) + [10 * LAST_FRAME]
 
 

@@ -149,7 +149,7 @@ class TaskFamily(ABC):
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
 
     def all_tasks(self) -> TensorDict | None:
-        """Return all tasks of the family if there are only few, else None."""
+        """Return all tasks of the family if there are only a few, else None."""
         return None
 
     def own_split(self) -> Mapping[Part, TensorDict] | None:

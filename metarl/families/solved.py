@@ -42,7 +42,7 @@ def require_solved(family: TaskFamily, what: str) -> SolvedFamily:
 
     Args:
         family: any family.
-        what: what somebody does with them, for the message, such as ``optimal acts``.
+        what: what is done with them, for the message, such as ``optimal acts``.
 
     Raises:
         InputError: if they are not known.

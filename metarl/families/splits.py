@@ -144,7 +144,7 @@ class TaskSplit:
         )
 
     def _redrawn(self, part: Part, count: int, draw: Callable[[Sequence[int]], TensorDict]) -> TensorDict:
-        """Draw ``count`` tasks, and the rows of those that belong to another part again until none does."""
+        """Draw ``count`` tasks, and redraw the rows of those that belong to another part until none does."""
         tasks = draw(range(count))
         while (parts := self.family.part_of(tasks, self.seed)) is not None:
             if not (foreign := (parts != PARTS.index(part)).nonzero().flatten().tolist()):
@@ -160,7 +160,7 @@ def task_keys(tasks: TensorDict) -> list[bytes]:
 
 
 def _distinct(tasks: TensorDict) -> list[int]:
-    """Return the indices of the tasks that no earlier one is equal to."""
+    """Return the indices of the tasks that are not equal to an earlier one."""
     first: dict[bytes, int] = {}
     for row, key in enumerate(task_keys(tasks)):
         first.setdefault(key, row)
@@ -184,7 +184,7 @@ def hashed_part(seed: int, *numbers: Tensor) -> Tensor:
     Returns:
         int64 ``[count]`` into (train, validation, test).
     """
-    # In NumPy: splits hash one task at a time, and on so few numbers an operation of torch's takes ten times as long.
+    # In NumPy: splits hash one task at a time, and on so few numbers a torch operation takes ten times as long.
     columns = np.concatenate([number.long().reshape(len(number), -1).numpy() for number in numbers], 1)
     hashes = np.full(len(columns), derive_seed(seed, "parts"), np.uint64)
     for column in np.ascontiguousarray(columns.T).view(np.uint64):

@@ -64,7 +64,7 @@ class _TensorDynamics(Dynamics):
         return transition
 
     def _become(self, state: State, device: torch.device) -> None:
-        """Replace the state; elsewhere than on the CPU in its place, where a recorded graph reads and writes it."""
+        """Replace the state; off the CPU in place, where a recorded graph reads and writes it."""
         if device.type == "cpu":
             self._state = state
         elif not self._state:

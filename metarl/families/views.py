@@ -163,7 +163,7 @@ class InformedDynamics(Dynamics):
         fresh = task_features(self._family.task_space, tasks)
         if self._shown is None:
             self._shown = fresh.clone()
-        self._shown.copy_(torch.where(mask[:, None], fresh, self._shown))  # in its place, where a graph reads it
+        self._shown.copy_(torch.where(mask[:, None], fresh, self._shown))  # in place, where a graph reads it
 
     def step(self, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Transition:
         """Step the worlds."""

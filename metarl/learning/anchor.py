@@ -56,7 +56,7 @@ class Anchor:
         return self.weight * torch.stack(terms).sum() if terms else 0.0
 
     def hold(self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Let every step of an optimiser add the penalty's gradient to that of its loss.
+        """Make every step of an optimiser add the penalty's gradient to that of its loss.
 
         Args:
             parameters: θ by name; those that the optimiser does not train are left alone.

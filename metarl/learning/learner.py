@@ -112,7 +112,7 @@ class Learner(Actor):
             variant.
         metrics: description of each metric that ``update`` returns; the manual's table is generated from it.
         kl_metric: name of the metric that is the KL divergence which an update bounds, if there is one.
-        numbers: version of the learner's arithmetic, raised when the same settings no longer train to the same numbers;
+        numbers: version of the learner's arithmetic, raised when the same settings no longer give the same numbers;
             runs of an older version cannot be resumed.
         processes: the processes that train the learner together, each on its own tasks. Everything that ``update``
             computes from tasks is averaged over them, so that all have the same parameters and return the same metrics.
@@ -140,7 +140,7 @@ class Learner(Actor):
 
     @classmethod
     def check_processes(cls, processes: Processes) -> None:
-        """Make sure that so many processes can train the learner together, or evaluate it.
+        """Make sure that this many processes can train the learner together, or evaluate it.
 
         Raises:
             InputError: when they cannot.

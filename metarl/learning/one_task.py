@@ -1,4 +1,4 @@
-"""Which task a learner is trained on that meets one task at a time, as in a stream of tasks."""
+"""Which task a learner that meets one task at a time, as in a stream of tasks, is trained on."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -11,7 +11,7 @@ from metarl.rollouts.rollout import Rollout
 
 
 def the_task(rollouts: Sequence[Rollout], method: str) -> dict[str, Tensor]:
-    """Return the parameters of the one task that an iteration's rollouts are of, on the CPU.
+    """Return the parameters of the single task of an iteration's rollouts, on the CPU.
 
     Args:
         rollouts: of one iteration.

@@ -1,4 +1,4 @@
-"""What a replay buffer is to those that save it.
+"""A replay buffer, as seen by the code that saves it.
 
 Several processes share a buffer: each keeps the records of its own tasks, and all number them alike.
 """
@@ -34,7 +34,7 @@ class Replay(Protocol):
         ...
 
     def restore(self, added: int, pieces: list[dict[str, Tensor]], processes: Processes = ONE_PROCESS) -> None:
-        """Take over what ``read`` returned, of which this process keeps a part; see ``kept_by``.
+        """Restore what ``read`` returned, of which this process keeps a part; see ``kept_by``.
 
         Args:
             added: number of records that were ever added.
@@ -45,7 +45,7 @@ class Replay(Protocol):
 
 
 def kept_by(processes: Processes, numbers: Tensor) -> Tensor:
-    """Return which records a process keeps of those that were restored, bool: every one of ``processes.size``."""
+    """Return which of the restored records a process keeps, bool: every ``processes.size``-th one."""
     return numbers % processes.size == processes.rank
 
 

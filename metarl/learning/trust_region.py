@@ -105,7 +105,7 @@ def trust_region_step(
 
     The line search looks at a candidate before it tries the next. That costs nothing on the CPU. A GPU would idle
     meanwhile, so there it tries 1, 2, 4, ... candidates between two looks: an update that is accepted at once
-    waits once and evaluates one candidate, a rejected one waits four times for fifteen.
+    waits once and evaluates one candidate; a rejected one waits four times and evaluates fifteen.
 
     Args:
         point: parameters ``[P]``.

@@ -5,9 +5,9 @@ layers in a core's cache. Results are those of torch up to the order of summatio
 threads, as each network belongs to one, nor, for the outputs of a row, on the other rows.
 
 Learners that differentiate through gradients need derivatives of several orders, each of which is an autograd function:
-outputs; gradients of the parameters for given slopes, that is derivatives by the outputs; and how outputs and gradients
-change in a direction of the parameters (Pearlmutter 1994). The last one is linear in the direction, by which it can be
-differentiated again.
+outputs; gradients of the parameters for given slopes, that is, for given derivatives with respect to the outputs; and
+how outputs and gradients change along a direction of the parameters (Pearlmutter 1994). The last is linear in the
+direction, and can be differentiated again with respect to it.
 """
 
 import ctypes
@@ -121,7 +121,7 @@ class _Gradients(torch.autograd.Function):
 
 
 class _Changes(torch.autograd.Function):
-    """Of outputs and of gradients; how the slopes change is added by autograd."""
+    """The changes of outputs and of gradients; autograd adds how the slopes change."""
 
     @staticmethod
     def forward(ctx: Any, output_slopes: Tensor, inputs: Tensor, hidden: Tensor, slopes: Tensor, *both: Tensor) -> Any:
@@ -146,7 +146,7 @@ _outputs_only = ContextVar("outputs_only", default=False)
 
 @contextmanager
 def changes_of_outputs_only() -> Iterator[None]:
-    """Inside, derivatives of gradients by parameters, where they are not needed, are not computed: they are NaN."""
+    """Skip, inside the block, unneeded derivatives of gradients with respect to parameters, which are then NaN."""
     before = _outputs_only.set(True)
     try:
         yield

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.errors import InputError
 from metarl.registry import find_by_name, import_named
 
-# Those that take a step from gradients alone: LBFGS evaluates a closure, SparseAdam wants sparse gradients.
+# Not optimisers that step from ordinary gradients alone: LBFGS evaluates a closure, SparseAdam wants sparse gradients.
 OWN_WAY = ("LBFGS", "SparseAdam", "Optimizer")
 
 
@@ -33,7 +33,7 @@ def torch_optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 def make_optimizer(
     name: str, params: Iterable[Tensor], lr: float, weight_decay: float | None = None, **of_adam: Any
 ) -> torch.optim.Optimizer:
-    """Return an optimiser that descends.
+    """Return an optimiser that minimises.
 
     Args:
         name: as in ``OptimizerConfig``.
@@ -76,5 +76,5 @@ def moments(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, remembered: Mapping[int, Any]) -> None:
-    """Take over what ``moments`` returned."""
+    """Restore what ``moments`` returned."""
     optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(dict(remembered))})

@@ -90,8 +90,8 @@ class Rollout:
         """Join recorded episodes into a rollout, on the CPU.
 
         Args:
-            episodes: E episodes of each of N
-            tasks: ``episodes[n][e]``. They may differ in length. tasks: parameters of the tasks ``[N]``, if known.
+            episodes: E episodes of each of N tasks, ``episodes[n][e]``; they may differ in length.
+            tasks: parameters of the tasks ``[N]``, if known.
 
         Returns:
             ``Rollout`` of T steps, those of the longest episode, with zeros after the end of each shorter one. The

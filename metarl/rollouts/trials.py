@@ -99,7 +99,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class LabelledTrials(Trials):
-    """Trials of which the best actions ``[B, L, *action]`` are known."""
+    """Trials whose best actions ``[B, L, *action]`` are known."""
 
     best_actions: Tensor
 

@@ -176,7 +176,7 @@ class Checkpoints:
         self._processes.from_first(lambda: self._remove_others(needed))
 
     def _digests(self, done: int, scheduled: bool) -> list[str]:
-        """Return the hashes that rows may have: a resumed run forgets a validation that its end alone brought about."""
+        """Return the hashes that rows may have: a resumed run forgets a validation made only because the run ended."""
         rows = self._directory.read_metrics()[:done]
         return [digest(rows), digest(rows, None if scheduled else VALIDATION)]
 
@@ -202,7 +202,7 @@ def check_metrics(directory: RunDirectory, content: Mapping[str, Any]) -> None:
     """Make sure that metrics.csv has the rows that it had when a checkpoint was written.
 
     Raises:
-        InputError: when it has not.
+        InputError: when it does not.
     """
     done = int(content["iteration"])
     if digest(directory.metrics_until(done)) not in content["metrics_hashes"]:

@@ -64,7 +64,7 @@ class RunConfig:
     """Episodes per task before each adaptation step, and after the last one."""
     task_source: str = "uniform"
     """Source of training tasks: uniform draws from the split, plr (prioritised level replay), stream (one task after
-    the other), changing (tasks change inside trials), or your own as module:name."""
+    another), changing (tasks change inside trials), or your own as module:name."""
     train_tasks: int | None = None
     """Train on a fixed set of this many tasks; by default on all training tasks of the split."""
     data: str | None = None
@@ -213,7 +213,7 @@ class TrainConfig:
 
     @property
     def preset(self) -> str:
-        """The name of the preset, also if it is the default."""
+        """The name of the preset, even if it is the default."""
         return self.run.preset or next(iter(self.make_family().presets))
 
     def find_reference(self) -> Reference | None:

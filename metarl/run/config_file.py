@@ -70,7 +70,7 @@ def checked_section(config_class: type, given: Mapping[str, Any], section: str, 
     """Return settings as their dataclass; those left out have their defaults.
 
     Raises:
-        InputError: for an unknown setting, naming the closest known one, and a value of the wrong type.
+        InputError: for an unknown setting, naming the closest known one, and for a value of the wrong type.
     """
     refuse_unknown_settings(config_class, given, f"{section}.", file)
     try:

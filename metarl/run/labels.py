@@ -1,4 +1,4 @@
-"""What a user may say about a run to Weights & Biases."""
+"""What a user may tell Weights & Biases about a run."""
 
 from dataclasses import dataclass
 

@@ -60,7 +60,7 @@ def append_row(path: Path, row: Mapping[str, float | None], replace: Callable[..
 
 
 def digest(rows: Sequence[MetricsRow], forget: str | None = None) -> str:
-    """Return a hash of rows that a column which comes later, and is empty in them, does not change.
+    """Return a hash of rows that does not change when a column is added later that is empty in them.
 
     Args:
         rows: of a metrics.csv.

@@ -33,7 +33,7 @@ class Segment:
 class ReplayFiles:
     """The files of a learner's replay buffers.
 
-    They hold the records of all processes, in one order, so that they know nothing of how many there are.
+    They hold the records of all processes, in one order, so they do not depend on the number of processes.
 
     Args:
         folder: folder of the files, created when needed.

@@ -1,4 +1,4 @@
-"""A training's configuration from a file that was written by hand, or from another run's config.json."""
+"""A training run's configuration from a file that was written by hand, or from another run's config.json."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def config_from_file(path: str | Path) -> TrainConfig:
 
     The entries are ``learner`` and ``family``, and, all optional, ``run`` (settings of ``RunConfig``), ``settings`` (of
     the learner) and ``family_overrides`` (fields of the family); what is left out has its default. The entries that a
-    run's config.json has beside them are not read, and neither are its ``out`` and ``redraw``.
+    run's config.json has besides these are not read, and neither are its ``out`` and ``redraw``.
 
     Raises:
         InputError: if the file cannot be read, or an entry is missing, unknown or does not fit.

@@ -92,7 +92,7 @@ class RunningEpisodes(OpenEpisodes):
             rewards: float32 ``[N, E]``.
             terminated: bool ``[N, E]``.
             truncated: bool ``[N, E]``.
-            known: what else the family says of the step, ``[N, E, ...]``; see ``OF_THE_FAMILY``.
+            known: what else the family reports of the step, ``[N, E, ...]``; see ``OF_THE_FAMILY``.
         """
         ended = (terminated | truncated) & self.alive
         self.observe(rewards, ended)
@@ -135,7 +135,7 @@ class RunningEpisodes(OpenEpisodes):
         return same and form_of(self.working) == form_of(other.working)
 
     def start_as(self, other: "RunningEpisodes") -> None:
-        """Copy the state of others that have just been opened over the own one."""
+        """Copy the state of others that have just been opened over that of these."""
         self.noise.set_state(other.noise.get_state())
         for own, given in zip(tensors_of(self.working), tensors_of(other.working), strict=True):
             own.copy_(given)
@@ -144,7 +144,7 @@ class RunningEpisodes(OpenEpisodes):
         self.step.zero_()
 
     def take_over(self, other: "RunningEpisodes", steps: int) -> None:
-        """Take over what others that started as these have come to after all their steps."""
+        """Copy the outcome of others that started like these, after all of their steps."""
         assert other._final is not None, "every episode has ended"
         self.working = dataclasses.replace(copy_of(other.working), state=self.working.state)
         self.alive, self.step, self._final = other.alive.clone(), steps, other._final.clone()
@@ -181,7 +181,7 @@ def rollout_of_steps(
         tasks: their parameters, if known.
         stored: ``[N, E, T, ...]`` by name: observations, actions, rewards, terminated, truncated, the tensors of the
             distributions as ``distribution_0``, ``distribution_1`` and so on, and ``OF_THE_FAMILY`` if known.
-        kind: what these are the tensors of.
+        kind: class of the distributions.
         final_observations: after each episode's last step, ``[N, E, *observation]``.
     """
     inside = {name: value.clone(memory_format=torch.contiguous_format) for name, value in stored.items()}

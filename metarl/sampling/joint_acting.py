@@ -1,7 +1,7 @@
-"""Acting in the episodes of several sessions by one forward pass, whether they are at the same step or not.
+"""Acting in the episodes of several sessions with one forward pass, whether they are at the same step or not.
 
 A row's numbers must not depend on who else acts, or a session could not be repeated alone. Matrix products of another
-number of rows may round otherwise. So a pass always has ``WIDTH`` rows, of which some may be copies; ``rows_agree``
+number of rows may round differently. So a pass always has ``WIDTH`` rows, some of which may be copies; ``rows_agree``
 checks that a row's place among them does not matter.
 """
 
@@ -47,10 +47,10 @@ def act_together(
     """Choose actions in the running episodes of several tasks, each a session of its own.
 
     Args:
-        learner: that all of them act by.
+        learner: the one that acts in all of them.
         running: the open episodes of one task each.
         observations: ``[1, E, *observation]`` for each.
-        width: rows of a forward pass; 1 acts in one task after the other.
+        width: rows of a forward pass; 1 acts in one task after another.
     """
     working, forms = [each.working for each in running], [each.form for each in running]
     distributions = _distributions(learner, working, forms, observations, width)
@@ -72,7 +72,7 @@ def act_again(
 ) -> Tensor:
     """Bring running episodes to where they were after a choice that ``act_together`` made; return its actions.
 
-    What acting changes besides is as it was: a memory has read the observations, and the noise was drawn.
+    Everything else that acting changes is as it was then: a memory has read the observations, the noise was drawn.
     """
     (again,) = _distributions(learner, [running.working], [running.form], [observations], width)
     if not running.deterministic:
@@ -120,7 +120,7 @@ def _outcomes(learner: Learner, observations: Tensor, turn: int) -> list[list[Te
 def _distributions(
     learner: Learner, working: Sequence[Any], forms: Sequence[Any], observations: Sequence[Tensor], width: int
 ) -> list[Distribution]:
-    """Return the distribution in each of the open states, of these forms, which take in the observations."""
+    """Read the observations into the open states, which have these forms; return the distribution in each of them."""
     if width == 1 or not learner.capturable:
         return [learner.action_distribution(*each) for each in zip(working, observations, strict=True)]
     found: dict[int, Distribution] = {}

@@ -172,7 +172,7 @@ class Sampler:
         """Raise ``RunError`` if a number is not finite or a simulation unstable; the first task is ``first``."""
         # In causal order within a step, and searched by step first, so that the first bad number is the one reported.
         names = ("observations", "actions", "rewards")
-        # A NaN or an infinity makes the sum of all numbers one, and nothing else does but finite numbers beyond 1e38.
+        # A NaN or an infinity makes the sum of all numbers NaN or infinite; else only numbers beyond 1e38 could do so.
         sums = [getattr(rollout, name).sum().double() for name in (*names, "final_observations")]
         signs = [~torch.stack(sums).isfinite().all(), *([] if unstable is None else [unstable.any()])]
         if not torch.stack(signs).any():

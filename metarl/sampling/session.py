@@ -100,7 +100,7 @@ class Session:
         self._finished: list[tuple[Any, Rollout]] = []
 
     def change(self, tasks: TensorDict) -> None:
-        """Go on in tasks with other parameters ``[N]``, with what is known so far; the learner is not told.
+        """Continue in tasks with other parameters ``[N]``, with what is known so far; the learner is not told.
 
         Raises:
             InputError: when there are not N of them, or an episode has not ended.

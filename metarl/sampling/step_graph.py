@@ -1,4 +1,4 @@
-"""A step of an actor in its worlds as one graph, recorded once for a run."""
+"""A step of an actor in its worlds as one graph, recorded once per run."""
 
 import torch
 from torch import Tensor
@@ -34,9 +34,9 @@ class StepLoop:
 class StepGraph:
     """The steps of episodes, replayed from a graph.
 
-    The graph knows the memory of episodes that it keeps: those of a collection are copied there, with their parameters
-    or memories, and their outcome is copied out. The first step of all is taken from Python, which loads its kernels
-    and allocates what it stores; then the graph is recorded.
+    The graph is bound to the memory of episodes that it keeps: those of a collection are copied there, with their
+    parameters or memories, and their outcome is copied out. The very first step is taken from Python, which loads its
+    kernels and allocates what it stores; then the graph is recorded.
 
     Args:
         env: that the episodes run in.

@@ -1,6 +1,6 @@
 """Trained runs by name: ``hub:NAME`` comes with metarl, ``hub:OWNER/NAME`` from the Hugging Face Hub.
 
-A run that is named so is copied to runs/hub/NAME, once, and is then a run directory like any other. A published run is
+A run named like this is copied to runs/hub/NAME, once, and is then a run directory like any other. A published run is
 config.json, metrics.csv, one checkpoint and what belongs to them, with contents.json, the SHA-256 of each of its files.
 """
 
@@ -35,7 +35,7 @@ def local_path(path: Path | str) -> Path:
     """Return the path of a run directory, which is fetched first if it is named ``hub:NAME`` or ``hub:OWNER/NAME``.
 
     Raises:
-        InputError: if the name is not one, or there is no run of that name.
+        InputError: if the name is invalid, or there is no run of that name.
         RunError: if it cannot be downloaded, or is damaged.
     """
     text = str(path)
@@ -60,7 +60,7 @@ def fetch(name: str, place: Path) -> Path:
     """Copy a published run to ``place``, a new folder, and return it.
 
     Args:
-        name: a shipped run's name, or OWNER/NAME of the Hugging Face Hub, with ``@REVISION`` for another than main.
+        name: a shipped run's name, or OWNER/NAME on the Hugging Face Hub, with ``@REVISION`` unless it is main.
         place: where the run directory is made, whole or not at all.
 
     Raises:

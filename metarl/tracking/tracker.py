@@ -13,7 +13,7 @@ from metarl.run.directory import CheckpointChoice, RunDirectory
 
 
 def flat_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration with one entry a setting, named as on the command line: ``trust_region.max_kl``.
+    """Return a run's configuration with one entry per setting, named as on the command line: ``trust_region.max_kl``.
 
     Trackers show, sort and group runs by single entries.
     """

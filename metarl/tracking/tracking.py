@@ -84,7 +84,7 @@ def track_evaluation(
     """
     content = directory.read_config()
     identity = _identity(config)
-    # With another name, or tools that plot training runs by experiment would include the evaluation.
+    # Another name, because tools that plot training runs by experiment would otherwise include the evaluation.
     identity["exp_name"] += "-evaluate"
     measured = {
         "part": curve.part,

@@ -25,7 +25,7 @@ def offline_run(directory: Path) -> Path | None:
 
 
 def whole_parts(directory: Path) -> list[Path]:
-    """Return of each offline W&B run in a run directory the part with the most rows; of several the newest.
+    """Return, for each offline W&B run in a run directory, the part with the most rows; of several, the newest.
 
     A part without a record, killed within seconds, ends ``wandb sync`` with an error, and is never among them.
     """

@@ -25,7 +25,7 @@ class Training:
 
     Attributes:
         config: of the run.
-        learner: that is trained. Callbacks may change it between updates, such as a step of a schedule of their own.
+        learner: that is trained. Callbacks may change it between updates, for example by a schedule of their own.
         directory: of the run; only the first process may write there.
         checkpoints: of the run.
         iteration: number of iterations done.
@@ -122,7 +122,7 @@ class EarlyStopping(Callback):
 
     Args:
         patience: number of validations without improvement.
-        min_gain: what counts as improvement over the best return before.
+        min_gain: what counts as an improvement over the previous best return.
 
     Raises:
         InputError: for a patience below 1.
@@ -159,7 +159,7 @@ class TimeLimit(Callback):
         self._began = time.monotonic()
 
     def on_iteration(self, training: Training) -> None:
-        """Stop if the time is over."""
+        """Stop if the time is up."""
         if time.monotonic() - self._began >= 3600 * self.hours:
             training.stop(f"the time limit of {self.hours:g} hours is over")
 

@@ -1,6 +1,6 @@
 """Detection of divergence from an iteration's metrics and from the policy that sampled it.
 
-A diverged run is ended, because nothing that it would still learn is of use. The thresholds are far outside of what
+A diverged run is ended, because nothing that it would still learn is of use. The thresholds are far outside what
 healthy runs reach; docs/divergence.md lists them.
 """
 

@@ -1,4 +1,4 @@
-"""Whether the episodes of an iteration fit in memory, before a run begins that could never end its first iteration."""
+"""Whether an iteration's episodes fit in memory, before a run begins that could never finish its first iteration."""
 
 import os
 
@@ -16,11 +16,11 @@ GIBIBYTE = 2**30
 def refuse_too_large_episodes(config: TrainConfig, learner: Learner, processes: int) -> None:
     """Refuse a configuration whose episodes of one iteration are larger than the memory of its device.
 
-    Counted are observations, actions and rewards. What else an update needs depends on the learner.
+    Observations, actions and rewards are counted. What else an update needs depends on the learner.
 
     Args:
         config: of the run.
-        learner: made of it.
+        learner: made from it.
         processes: number of processes that share the episodes, each with as much memory.
 
     Raises:

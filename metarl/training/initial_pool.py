@@ -48,14 +48,14 @@ def check_initial_pool(run: RunConfig, learner: Learner, processes: int) -> None
 
 
 def collect_initial_pool(learner: Learner, sampler: Sampler, split: TaskSplit, run: RunConfig, seed: int) -> int:
-    """Collect trials of all training tasks, in each episode of which nothing is known of the task.
+    """Collect trials of all training tasks; in none of their episodes is anything known about the task.
 
     There are ``episodes_per_task`` trials of each task, and as many again until there are ``initial_steps`` steps.
 
     Args:
         learner: which keeps them.
         sampler: of its family.
-        split: whose training tasks are ``train_tasks`` many.
+        split: with ``train_tasks`` training tasks.
         run: settings of the run.
         seed: of the episodes.
 

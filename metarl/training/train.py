@@ -1,4 +1,4 @@
-"""Training runs, which can be stopped at any moment and resumed on any number of processes, to the same numbers."""
+"""Training runs, which can be stopped at any moment and resumed on any number of processes, with the same numbers."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -41,14 +41,14 @@ def train(
         stop: receives those signals, for callers that need to know afterwards whether there was one.
         processes: those that train together; each of them calls this. Only the first one reads and writes the run
             directory.
-        callbacks: your own code in the course of the run; see ``metarl.training.callbacks``.
+        callbacks: your own code, called during the run; see ``metarl.training.callbacks``.
 
     Returns:
         The run directory. ``metrics.csv`` has fewer rows than ``iterations`` when the run was stopped.
 
     Raises:
         InputError: when the run directory cannot be written, is not empty, or is in use, or the learner cannot be
-            trained by so many processes.
+            trained by that many processes.
         RunError: when sampling, an update or writing fails; the run directory holds the run up to that point.
     """
     check_callbacks(callbacks)
@@ -93,7 +93,7 @@ def resume(
     processes: Processes = ONE_PROCESS,
     callbacks: Sequence[Callback] = (),
 ) -> RunDirectory:
-    """Continue a run from its latest checkpoint, to the same numbers as if it had never stopped.
+    """Continue a run from its latest checkpoint, with the same numbers as if it had never stopped.
 
     Args:
         path: the run's directory.
@@ -161,7 +161,7 @@ def _load_data(config: TrainConfig) -> RecordedData | None:
 
 
 def _check_processes(config: TrainConfig, processes: Processes) -> None:
-    """Raise ``InputError`` if the learner cannot be trained by so many processes, or there are fewer tasks."""
+    """Raise ``InputError`` if the learner cannot be trained by that many processes, or there are fewer tasks."""
     config.learner_class.check_processes(processes)
     tasks = config.run.tasks_per_batch
     if processes.size > tasks:

@@ -1,1 +1,1 @@
-"""Environments made from a family: batched in torch and in NumPy, single, joined to trials, in words."""
+"""Environments made from a family: batched in torch and in NumPy, single, joined into trials, in words."""

@@ -80,7 +80,7 @@ def make_vector_env(
 
 
 def _autoreset_mode(given: AutoresetMode | str) -> AutoresetMode:
-    """Return an autoreset mode, given itself or its value, as in Gymnasium's ``SyncVectorEnv``."""
+    """Return an autoreset mode, given as itself or by its value, as in Gymnasium's ``SyncVectorEnv``."""
     try:
         return AutoresetMode(given)
     except ValueError:

@@ -49,7 +49,7 @@ class TrialEnv(gymnasium.Wrapper[np.ndarray, Any, Any, Any]):
     Args:
         env: a ``TaskEnv``, which keeps its task within a trial and draws a new one for the next, or any environment.
         episodes: number of episodes of a trial.
-        new_task: called with the environment before each trial, to set a task of environments that are no ``TaskEnv``.
+        new_task: called with the environment before each trial, to set the task of one that is not a ``TaskEnv``.
 
     Raises:
         InputError: for fewer than one episode, or a space without a fixed size.

@@ -221,7 +221,7 @@ class TaskVectorEnv(VectorEnv[Tensor, Tensor, Tensor]):
             tasks = self._given_tasks
             if tasks is None:
                 tasks = self.family.sample_tasks(self.num_envs, self._task_generator).to(self.device)
-            if started:  # in its place, where a recorded graph reads it
+            if started:  # in place, where a recorded graph reads it
                 self._tasks.update_(tasks.where(mask, self._tasks))
             else:
                 self._tasks = tasks.clone()

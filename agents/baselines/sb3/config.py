@@ -32,8 +32,8 @@ class Sb3Config:
     discount: float = 0.99
     """Discount of rewards, per step."""
     continual: Continual = "none"
-    """When the training task changes, as with --task-source stream: none (train on), fine-tuning (explore anew, without
-    earlier transitions), replay (explore anew, and keep them) or ewc (fine-tuning, with elastic weight
+    """When the training task changes, as with --task-source stream: none (keep training), fine-tuning (explore anew,
+    without earlier transitions), replay (explore anew, and keep them) or ewc (fine-tuning, with elastic weight
     consolidation)."""
     ewc_weight: float = 1.0
     """Weight of elastic weight consolidation's penalty."""

@@ -247,7 +247,7 @@ class Sb3Learner(Learner):
         from stable_baselines3.common.logger import Logger
 
         with warnings.catch_warnings(), global_streams(seed, self._device):
-            # SB3 warns of minibatches that do not divide a round, and of small networks on a GPU.
+            # SB3 warns about minibatches that do not divide a round, and about small networks on a GPU.
             warnings.simplefilter("ignore")
             model = self.algorithm_class()(
                 policy="MlpPolicy",

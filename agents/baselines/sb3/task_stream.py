@@ -1,6 +1,6 @@
-"""What a model of Stable-Baselines3 takes along when its training task changes.
+"""What a model of Stable-Baselines3 carries over when its training task changes.
 
-A stream of tasks is met one task after the other. At each change the model explores anew, as on its first task. It
+A stream of tasks is met one task after another. At each change the model explores anew, as on its first task. It
 keeps its transitions (replay) or not (fine-tuning); with elastic weight consolidation, the network that acts is held
 near the parameters that mattered to earlier tasks.
 """
@@ -27,10 +27,10 @@ Likelihood = Callable[["BaseAlgorithm", Tensor], Distribution]
 
 
 class TaskStream:
-    """The tasks that a shared model meets, one after the other.
+    """The tasks that a shared model meets, one after another.
 
     Args:
-        method: what the model takes along.
+        method: what the model carries over.
         weight: of the penalty of elastic weight consolidation.
         device: of the model.
     """
@@ -49,7 +49,7 @@ class TaskStream:
         Args:
             model: as the last update left it.
             rollouts: of one task.
-            likelihood: returns what the model's outputs at observations ``[B, *observation]`` are a likelihood of.
+            likelihood: returns the distribution that a model's outputs at observations ``[B, *observation]`` describe.
             seed: of the samples for the Fisher information.
 
         Raises:
@@ -81,7 +81,7 @@ class TaskStream:
         self.anchor.add(parameters, information(log_prob, len(observations), parameters))
 
     def hold(self, model: "BaseAlgorithm") -> None:
-        """Let the optimisers of a model add the penalty's gradient."""
+        """Make the optimisers of a model add the penalty's gradient."""
         for name in model.get_parameters():
             if name.endswith("optimizer"):
                 self.anchor.hold(trained_parameters(model.policy), attrgetter(name)(model))

@@ -123,5 +123,5 @@ class Sb3VecEnv(VecEnv):
         raise NotImplementedError(f"the worlds of a batch have no methods; call .worlds.{method_name} for all of them")
 
     def env_is_wrapped(self, wrapper_class: type[Wrapper], indices: Indices = None) -> list[bool]:
-        """Return that no world is wrapped."""
+        """Return False for each of the given worlds: none is wrapped."""
         return [False for _ in self._get_indices(indices)]

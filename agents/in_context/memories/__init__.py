@@ -1,4 +1,4 @@
-"""Memories: networks that read a trial, all at once or step by step, to the same numbers.
+"""Memories: networks that read a trial, all at once or step by step, with the same results.
 
 A memory is one file: its network, decorated with ``register_memory`` (``memory.py``). Importing this package registers
 every memory in it.

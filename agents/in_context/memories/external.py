@@ -56,7 +56,7 @@ class ExternalMemory(MemoryNetwork):
         """Return zeros.
 
         Shapes: ``hidden`` ``[B, units]``, ``slots`` ``[B, M, width]``, ``found`` ``[B, width]`` what was last read,
-        ``read`` ``[B, M]`` by which weights, ``usage`` ``[B, M]``.
+        ``read`` ``[B, M]`` with which weights, ``usage`` ``[B, M]``.
         """
         shapes = {
             "hidden": (self._units,),
@@ -68,8 +68,8 @@ class ExternalMemory(MemoryNetwork):
         return {name: self.interface.weight.new_zeros(trials, *shape) for name, shape in shapes.items()}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials, step by step."""
-        # From here on some trial is over; elsewhere than on the CPU it may be any step, as to look would be to wait.
+        """Read the next steps of B trials, one by one."""
+        # From here on some trial is over; off the CPU it may be any step, because looking would mean waiting.
         shortest = inputs.shape[1] if lengths is None else int(lengths.min()) if reading_is_free(lengths.device) else 0
         outputs = []
         for step, entries in enumerate(inputs.unbind(1)):

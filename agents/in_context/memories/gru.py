@@ -14,7 +14,7 @@ class Gru(MemoryNetwork):
     """One layer of gated recurrent units (Cho et al. 2014).
 
     On CUDA whole trials are read by cuDNN, whose kernels hold the loop over steps; on the CPU by ``compiled`` or, where
-    that cannot, by ``recurrence``.
+    that is not possible, by ``recurrence``.
 
     Args:
         inputs: size of a step's inputs.
@@ -42,7 +42,7 @@ class Gru(MemoryNetwork):
         return {"hidden": next(self.gru.parameters()).new_zeros(trials, self.size)}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         hidden = memory["hidden"]
         if inputs.shape[1] == 1:
             outputs = gru_cell(inputs[:, 0], hidden, *self.gru.parameters()).unsqueeze(1)

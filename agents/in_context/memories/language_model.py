@@ -35,7 +35,7 @@ class LanguageModelMemory(MemoryNetwork):
         window: number of steps W that attention covers.
 
     Raises:
-        InputError: when ``transformers`` or ``peft`` is not installed, or there is no such model, or it is none of
+        InputError: when ``transformers`` or ``peft`` is not installed, or there is no such model, or it does not use
             attention with rotary positions.
     """
 
@@ -102,12 +102,12 @@ class LanguageModelMemory(MemoryNetwork):
 
 
 class Base:
-    """The frozen model, which copies of a network share; it is no module, so that its weights are not the network's.
+    """The frozen model, which copies of a network share; it is not a module, so its weights are not the network's.
 
     Attributes:
         path: of the model.
         identity: its hash.
-        model: the transformer without its output layer; its adapters are only places for those of ``read``.
+        model: the transformer without its output layer; its adapters are only placeholders for those of ``read``.
         adapters: initial values of adapters, by name.
         layers: number of heads and size of the keys and values of each layer.
         width: size of embeddings.
@@ -148,7 +148,7 @@ class Base:
             first = {"position_ids": torch.zeros(1, 1, dtype=torch.int64), "attention_mask": torch.zeros(1, 1, 1, 1)}
             try:
                 self.model(inputs_embeds=torch.zeros(1, 1, self.width), cache=probe, use_cache=True, **first)
-            except (AttributeError, TypeError):  # it asks a cache for more than to keep keys and values
+            except (AttributeError, TypeError):  # it asks more of a cache than to keep keys and values
                 probe.shapes.clear()
         if len(probe.shapes) != self.model.config.num_hidden_layers:
             kind = self.model.config.model_type
@@ -160,7 +160,7 @@ class Base:
 
 
 def adapted(model: Any, rank: int) -> dict[str, nn.Parameter]:
-    """Add adapters of zero effect to all linear layers of a model, in place; return their parameters by name.
+    """Add adapters that have no effect yet to all linear layers of a model, in place; return their parameters by name.
 
     Raises:
         InputError: when ``peft`` is not installed.

@@ -40,7 +40,7 @@ class Lstm(MemoryNetwork):
         return {"hidden": zeros[0], "cell": zeros[1]}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         state = memory["hidden"], memory["cell"]
         if inputs.shape[1] == 1:
             hidden, cell = lstm_cell(inputs[:, 0], state, *self.lstm.parameters())

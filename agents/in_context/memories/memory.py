@@ -1,4 +1,4 @@
-"""What a memory is: a network that reads a trial, all at once or step by step, to the same numbers."""
+"""What a memory is: a network that reads a trial, all at once or step by step, with the same results."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class MemoryConfig(ActivationConfig):
     slot_size: int = 32
     """Size of each of them."""
     model: str = ""
-    """Of the memory language-model: a folder of transformers, a GGUF file or a name on the Hugging Face hub."""
+    """For the memory language-model: a folder of transformers, a GGUF file or a name on the Hugging Face hub."""
     adapter_rank: int = 8
     """Rank of its adapters."""
     orthogonal: bool = False
@@ -177,7 +177,7 @@ def make_memory(config: MemoryConfig, inputs: int, size: int) -> MemoryNetwork:
 
 
 def check_activation(config: MemoryConfig, memory: MemoryNetwork) -> None:
-    """Check that a memory has layers for an activation, in a learner that has none besides it; yours is not checked.
+    """Check that a memory has layers for an activation, in a learner that has no others; your own is not checked.
 
     Raises:
         InputError: if an activation is set that would have no effect.

@@ -9,28 +9,28 @@ from metarl.agents.in_context.memories.linear_scan import read_linear
 from metarl.agents.in_context.memories.memory import Memory, MemoryConfig, MemoryNetwork, last_steps, register_memory
 from metarl.networks.activations import Activation, Elementwise, choose_activation
 
-# A gate's bias is at first minus the logarithm of a number of steps up to this, after which a unit forgets.
+# A gate's bias is initially minus the logarithm of a number of steps up to this, after which a unit forgets.
 LONGEST = 150.0
 
 
 @register_memory
 class MinGru(MemoryNetwork):
-    """Blocks of minGRU and a perceptron (Feng et al. 2024, section 3.1).
+    """Blocks of minGRU and an MLP (Feng et al. 2024, section 3.1).
 
     In each block, with x the layer-normalised output of the block before it::
 
         z_t = sigmoid(linear(x_t))
         h_t = (1 - z_t) * h_{t-1} + z_t * linear(x_t)
 
-    Gate and candidate depend on the inputs alone, so the recurrence is linear in h and takes O(√L) steps in a row
+    Gate and candidate depend on the inputs alone, so the recurrence is linear in h and takes O(√L) sequential steps
     (``linear_scan``). One block alone is a weighted mean of what it read; only blocks on top of it can relate steps to
     each other. At first the units forget at many different rates, over up to 150 steps (Tallec and Ollivier 2018).
 
     Args:
         inputs: size of a step's inputs.
-        size: of the outputs and of all between.
+        size: of the outputs and of everything in between.
         layers: number of blocks.
-        activation: of the hidden layer of each block's perceptron.
+        activation: of the hidden layer of each block's MLP.
     """
 
     name: ClassVar[str] = "min-gru"
@@ -52,7 +52,7 @@ class MinGru(MemoryNetwork):
         return {f"hidden_{index}": self.embed.weight.new_zeros(trials, self.size) for index in range(len(self.blocks))}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         outputs, following = self.embed(inputs), {}
         for index, block in enumerate(self.blocks):
             outputs, states = block(outputs, memory[f"hidden_{index}"])

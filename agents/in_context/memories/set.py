@@ -14,7 +14,7 @@ from metarl.networks.activations import Activation, Elementwise, choose_activati
 class Set(MemoryNetwork):
     """A function of the precision-weighted mean of Gaussian factors, one for each step (Zaheer et al. 2017).
 
-    With features m_i and precisions p_i of the steps so far, it is a perceptron of Σ p_i m_i / (1 + Σ p_i), the mean of
+    With features m_i and precisions p_i of the steps so far, it is an MLP of Σ p_i m_i / (1 + Σ p_i), the mean of
     the product of the factors and a standard normal prior (Rakelly et al. 2019, section 4.2). It remembers neither
     order nor time, and reads a whole trial without a loop over steps.
 
@@ -46,7 +46,7 @@ class Set(MemoryNetwork):
         return {"precision": nothing, "shift": nothing.clone()}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         means, outputs = self.factor(inputs).chunk(2, -1)
         precisions = softplus(outputs)
         read = torch.stack([precisions, precisions * means]).cumsum(2)

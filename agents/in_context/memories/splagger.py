@@ -12,7 +12,7 @@ from metarl.errors import InputError
 
 @register_memory
 class SplAgger(MemoryNetwork):
-    """Gated recurrent units with a linear layer, of half of whose outputs the maximum is kept (Beck et al. 2024).
+    """Gated recurrent units with a linear layer; for half of its outputs the maximum is kept (Beck et al. 2024).
 
     The maximum is over the trial's steps so far, and starts at 0; the other half are the present outputs. The evidence
     about a task does not depend on the order of transitions, and neither does a maximum; besides, its gradient reaches
@@ -20,7 +20,7 @@ class SplAgger(MemoryNetwork):
 
     Args:
         inputs: size of a step's inputs.
-        size: units, and numbers of the outputs: a multiple of 2.
+        size: number of units and of outputs: a multiple of 2.
         orthogonal: of the units (``Gru``).
     """
 
@@ -48,7 +48,7 @@ class SplAgger(MemoryNetwork):
         return {**self.units.initial(trials), "most": self.outputs.weight.new_zeros(trials, self.size // 2)}
 
     def forward(self, inputs: Tensor, memory: Memory, lengths: Tensor | None = None) -> tuple[Tensor, Memory]:
-        """Read on in B trials."""
+        """Read the next steps of B trials."""
         hidden, following = self.units(inputs, {"hidden": memory["hidden"]}, lengths)
         present, own = self.outputs(hidden).chunk(2, -1)
         most = torch.maximum(own.cummax(1).values, memory["most"].unsqueeze(1))

@@ -41,7 +41,7 @@ class Transformer(MemoryNetwork):
         layers: number of blocks.
         heads: attention heads of each block.
         window: number of steps W that attention covers.
-        activation: of the hidden layer of each block's perceptron.
+        activation: of the hidden layer of each block's MLP.
     """
 
     name: ClassVar[str] = "transformer"

@@ -13,7 +13,7 @@ from metarl.envs.manipulation.terms import norm
 
 LIFT_ATTRIBUTES = ("heightTarget", "objHeight", "maxPlacingDist")
 STICK_ATTRIBUTES = ("heightTarget", "stickHeight", "maxPlaceDist", "stick_init_pos")
-# An object is at its target height from this far below it on, and off the table from this far above its initial height.
+# How far below its target height an object counts as there, and how far above its initial height as off the table.
 HEIGHT_TOLERANCE, MIN_LIFT = 0.01, 0.005
 
 
@@ -201,7 +201,7 @@ def move_with_stick(limit: str, width: float, done: Callable[[Scene], Tensor]) -
 
 
 def _never(scene: Scene) -> Tensor:
-    """Return that no world succeeded: the package requires a grasp, which its v1 reward never reports."""
+    """Return False for every world: success requires a grasp in the package, which its v1 reward never reports."""
     return torch.zeros_like(scene.opening, dtype=torch.bool)
 
 

@@ -1,4 +1,4 @@
-"""What MAML takes along when its training task changes."""
+"""What MAML carries over when its training task changes."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a model takes along when its training task changes."""
+"""What a model carries over when its training task changes."""
 
 from typing import Any
 
