@@ -19,18 +19,24 @@ from metarl.families.references import Reference
 from metarl.storage.files import write_whole
 
 MARKS, IN_A_ROW = 12, 6
+# Of the legend below a single panel.
+COLUMNS = 3
 
 
 def draw(name: str, records: Mapping[str, Record], reference: Reference | None, path: Path) -> None:
     """Write ``make_figure`` as a PNG."""
-    figure = make_figure(name, records, reference)
+    save(make_figure(name, records, reference), path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, whole or not at all."""
     write_whole(path, lambda part: figure.savefig(part, format="png"))
 
 
 def make_figure(name: str, records: Mapping[str, Record], reference: Reference | None) -> Figure:
     """Plot return against training env steps, and return against env steps spent on the new task.
 
-    Where the comparison is about success, that is drawn, and in the first panel success on training tasks too.
+    If the comparison is about success, success is plotted instead, in the first panel also that on training tasks.
 
     Args:
         name: name of the comparison.
@@ -55,9 +61,32 @@ def make_figure(name: str, records: Mapping[str, Record], reference: Reference |
             handles.append(Line2D([], [], color="0.3", linestyle="-.", label="on training tasks"))
         _describe(training, adaptation, records)
         training.set_xlabel("training iterations" if by_iteration else "training env steps")
-        _draw_reference(training, adaptation, reference)
+        _draw_reference([training, adaptation], reference)
         columns = ceil(len(handles) / ceil(len(handles) / IN_A_ROW))
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    return figure
+
+
+def make_adaptation_figure(
+    records: Mapping[str, Record], reference: Reference | None, size: tuple[float, float]
+) -> Figure:
+    """Plot return against env steps spent on the new task, in a single panel.
+
+    Args:
+        records: the measurements, by label.
+        reference: reference returns of the tasks.
+        size: width and height in inches.
+    """
+    with matplotlib.rc_context({"axes.spines.top": False, "axes.spines.right": False, "lines.markersize": 5}):
+        figure = Figure(figsize=size, dpi=130, layout="constrained")
+        axes = figure.subplots()
+        for color, marker, (label, record) in zip(cycle(COLORS), cycle(MARKERS), records.items(), strict=False):
+            _draw_range(axes, record.spent, _at_the_end(record), color, marker)
+            axes.plot([], [], color=color, marker=marker, linewidth=2, label=label)
+        _describe_adaptation(axes, records)
+        axes.set_ylabel("return of an episode")
+        _draw_reference([axes], reference)
+        figure.legend(loc="outside lower center", ncols=COLUMNS, frameon=False)
     return figure
 
 
@@ -98,23 +127,28 @@ def _draw_range(axes: Axes, steps: np.ndarray, seeds: np.ndarray, color: str, ma
         axes.vlines(steps, low, high, color=color, alpha=0.5)
 
 
-def _draw_reference(left: Axes, right: Axes, reference: Reference | None) -> None:
-    """Draw reference lines, with labels outside the data area."""
-    beside = blended_transform_factory(right.transAxes, right.transData)
+def _draw_reference(panels: Sequence[Axes], reference: Reference | None) -> None:
+    """Draw reference lines, with labels to the right of the last panel."""
+    last = panels[-1]
+    beside = blended_transform_factory(last.transAxes, last.transData)
     for label, value in reference.lines.items() if reference else ():
-        for axes in (left, right):
+        for axes in panels:
             axes.axhline(value, color="0.6", linewidth=1, linestyle="--", zorder=0)
-        right.text(1.01, value, f"{label}\n{value:.4g}", transform=beside, va="center", color="0.4", fontsize=8)
+        last.text(1.01, value, f"{label}\n{value:.4g}", transform=beside, va="center", color="0.4", fontsize=8)
 
 
 def _describe(training: Axes, adaptation: Axes, records: Mapping[str, Record]) -> None:
     training.set_title("during training: after adaptation as in training", loc="left", fontsize=10)
     training.set_ylabel("share of episodes with success" if _by_success(records) else "return of an episode")
+    training.xaxis.set_major_formatter(EngFormatter(sep=""))
     adaptation.set_title("after training: while adapting", loc="left", fontsize=10)
-    adaptation.set_xlabel("env steps spent on the new task")
-    _scale(adaptation, [record.spent for record in records.values() if record.steps])
-    for axes in (training, adaptation):
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _describe_adaptation(adaptation, records)
+
+
+def _describe_adaptation(axes: Axes, records: Mapping[str, Record]) -> None:
+    axes.set_xlabel("env steps spent on the new task")
+    _scale(axes, [record.spent for record in records.values() if record.steps])
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def _scale(axes: Axes, spent: Sequence[np.ndarray]) -> None:
