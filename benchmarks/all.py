@@ -1,14 +1,14 @@
-"""The costs that decide how long a training takes, each as a ratio within one run, against the committed table.
+"""The costs that decide how long training takes, each as a ratio within one run, against the committed table.
 
     python -m benchmarks.all
 
-Ratios to bare physics are those of ``maml_trpo_iteration.py``, in seconds. The others are the processor's seconds, one
+Ratios to bare physics are those of ``maml_trpo_iteration.py``, in seconds. The others are the CPU seconds, on one
 thread, of the parts of an iteration (sampling with adaptation, update) on GridNavi, 256 trials of 60 steps and each
 learner's default settings, over those of one fixed piece of work in plain torch: ``torch.nn.GRU`` reads as many trials,
 forwards and backwards. All take turns, round after round, and medians are divided.
 
-The table is written to benchmarks/results/all.json. What has become slower by more than a tenth than the committed
-table says is named: run it again on a quiet machine before you believe it.
+The table is written to benchmarks/results/all.json. Whatever is slower by more than a tenth than in the committed
+table is named: run it again on a quiet machine before you believe it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def reference() -> float:
 
 
 def measure_trials(rounds: int) -> dict[str, float]:
-    """Return the parts of an iteration of learners that remember, each over the reference."""
+    """Return the parts of an iteration of learners that remember, each divided by the reference."""
     configs = {f"rl2, {memory}": Rl2Config(memory=memory, episodes_per_trial=EPISODES) for memory in MEMORIES}
     one_pass = Rl2Config(episodes_per_trial=EPISODES, epochs=1)
     learners = {
@@ -66,7 +66,7 @@ def measure_trials(rounds: int) -> dict[str, float]:
 
 
 def measure_physics(rounds: int) -> dict[str, float]:
-    """Return sampling and a whole iteration of MAML-TRPO, over bare physics."""
+    """Return sampling and a whole iteration of MAML-TRPO, divided by bare physics."""
     medians = measure_maml_trpo(rounds, fraction=0.25, tasks=20, horizon=100)
     unit = medians.pop("bare physics")
     return {f"maml-trpo: {name}": seconds / unit for name, seconds in medians.items()}

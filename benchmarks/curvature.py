@@ -3,8 +3,8 @@
     python benchmarks/curvature.py
 
 The Hessian of the mean KL between adapted policies, at the old parameters, times a vector; HalfCheetahVel, 20 tasks x
-20 episodes x 100 steps of support and of query, 64-64 tanh. Prints the median time of a product, that of preparing, and
-how far each way is from the first.
+20 episodes x 100 steps of support and of query, 64-64 tanh. Prints the median time of a product, that of preparing it,
+and how far each way's result is from that of the first.
 """
 
 import statistics
@@ -30,7 +30,7 @@ Outputs = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def functional(learner: MamlTrpo, support: Episodes, query: Episodes) -> tuple[Outputs, Tensor]:
-    """Return the adapted policies' means and log standard deviations as a function of parameters, and these."""
+    """Return the adapted policies' means and log standard deviations as a function of the parameters, and these."""
     like, inner_lr = learner.params, learner.config.inner_lr
 
     def objective(stacked: dict[str, Tensor]) -> Tensor:

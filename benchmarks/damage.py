@@ -1,7 +1,7 @@
 """Run directories with a damaged file or an edited config.json (``reliability.py``).
 
-Each is evaluated, checked by ``metarl check`` and resumed. What reads the file must refuse it in one line, or come to
-the numbers of the run that nothing was done to; and the check must find what has changed.
+Each is evaluated, checked by ``metarl check`` and resumed. What reads the file must refuse it with a one-line error, or
+arrive at the numbers of the undamaged run; and the check must find what has changed.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ COMMON = (
     f"--horizon 5 --iterations {ITERATIONS} --tasks-per-batch 2 --episodes-per-task 2 --track disabled "
     "--checkpoint-every 1 --validate-every 1"
 )
-# What a user may change in config.json, because it does not change the numbers or is asked for.
+# What a user may change in config.json, because it does not change the numbers, or changes them as asked.
 FREE = {"iterations", "redraw", *CHANGEABLE}
 
 
@@ -65,7 +65,7 @@ class Damages:
 
     Args:
         learner: a key of ``WORDS``.
-        folder: where the run that nothing is done to is made, and the others beside it.
+        folder: where the undamaged run is made, and the others beside it.
     """
 
     def __init__(self, learner: str, folder: Path) -> None:
@@ -83,7 +83,7 @@ class Damages:
         self.edits = list(edits(json.loads((self.half / "config.json").read_text())))
 
     def damaged(self, number: int) -> tuple[str, str]:
-        """Change a file somewhere."""
+        """Damage a file of the run."""
         draw = random.Random(number)
         file = self.files[number % len(self.files)]
         changes: list[Callable[[bytes, random.Random], bytes]] = [mutate, mutate, change_digit]
@@ -139,7 +139,7 @@ class Damages:
 
 
 def go_on(path: Path) -> None:
-    """Resume a run for some iterations; it is then stopped, so that nothing is drawn."""
+    """Resume a run for some iterations; it is then stopped, so that nothing is plotted."""
     resume(path, ITERATIONS + FURTHER + 1, stop=StopAfter(FURTHER))
 
 
@@ -201,7 +201,7 @@ def change_digit(data: bytes, draw: random.Random) -> bytes:
 
 
 def change_content(data: bytes, draw: random.Random) -> bytes:
-    """Return a checkpoint with a right SHA-256 over a wrong content."""
+    """Return a checkpoint with wrong contents and the SHA-256 that fits them."""
     content = decode(data)
     tensors = draw.choice(containers(content["learner"]))
     key = draw.choice(sorted(tensors))
@@ -222,7 +222,7 @@ def change_content(data: bytes, draw: random.Random) -> bytes:
 
 
 def containers(content: Any) -> list[dict[Any, torch.Tensor]]:
-    """Return the mappings in a content that hold tensors of several numbers alone."""
+    """Return the mappings in a content that hold nothing but tensors of several numbers."""
     if not isinstance(content, dict):
         return []
     found = [inner for value in content.values() for inner in containers(value)]
@@ -242,7 +242,7 @@ def edits(config: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def places(content: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Return what is no mapping in a content, with its path."""
+    """Return every value in a content that is not a mapping, with its path."""
     if not isinstance(content, dict):
         return [(path, content)]
     return [pair for key, value in content.items() for pair in places(value, (*path, key))]

@@ -63,7 +63,7 @@ def measure(family: str, label: str, seed: int, runs: Path) -> SeedRun:
 
 
 def finished(runs: Path) -> dict[str, dict[str, list[SeedRun]]]:
-    """Return the runs of each family, with the floor and without it, that have come to their end."""
+    """Return the runs of each family, with the floor and without it, that have finished."""
     found: dict[str, dict[str, list[SeedRun]]] = {}
     for family, variant in VARIANTS.items():
         for label in FLOORS:
@@ -98,7 +98,7 @@ def table(path: Path = RESULTS) -> str:
 
 
 def said(scores: np.ndarray) -> str:
-    """Return the mean of scores ``[seeds, tasks]`` with its 95 % interval, which one seed does not have."""
+    """Return the mean of scores ``[seeds, tasks]`` with its 95 % interval; of a single seed only the mean."""
     if len(scores) == 1:
         return f"{scores.mean():z.2f}"
     estimate, low, high = (value.item() for value in interval(mean, scores))
@@ -129,7 +129,7 @@ def draw(path: Path = PICTURE) -> None:
 
 
 def main() -> None:
-    """Measure, seed by seed, and write what has come to its end."""
+    """Measure, seed by seed, and write the finished runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs/deviation-floor"), help="folder of the run directories")
     parser.add_argument("--only", choices=VARIANTS, help="measure one family")

@@ -3,9 +3,9 @@
     python benchmarks/evaluation_cost.py
 
 ``metarl.adaptation_curve`` of MAML-TRPO on HalfCheetahVel: by default 40 tasks, before adaptation and after each of 3
-steps of it, 20 episodes x 100 steps each, 320,000 env steps. "Bare" is mujoco.batch.Batch stepping 800 half-cheetahs
-under the very actions of that evaluation, and nothing else. The two take turns, round after round; medians and their
-ratio are printed and written: absolute times depend on the machine and on its neighbours.
+adaptation steps, 20 episodes x 100 steps each, 320,000 env steps. "Bare" is mujoco.batch.Batch stepping 800
+half-cheetahs under exactly the actions of that evaluation, and nothing else. The two take turns, round after round;
+medians and their ratio are printed and written: absolute times depend on the machine and on its neighbours.
 """
 
 import argparse

@@ -5,10 +5,10 @@
     python benchmarks/gpu.py --out /tmp/x --device cpu --tiny --parts stepping learners    # a rehearsal without one
 
 - ``tests``: ``pytest -m gpu``; its output is in tests.txt.
-- ``stepping``: benchmarks/env_steps.py, every family over numbers of worlds; in stepping.json.
+- ``stepping``: benchmarks/env_steps.py, every family with several numbers of worlds; in stepping.json.
 - ``learners``: iterations on HalfCheetahVel of MAML-TRPO (20 tasks x 20 episodes x 100 steps before and after
   adaptation, and the published 40 x 20 x 200) and of RL², and of RL² on GridNavi at the published size: seconds of
-  sampling, adaptation and update, medians after two iterations that warm up, and the largest memory; in learners.json.
+  sampling, adaptation and update, medians after two warm-up iterations, and the peak memory; in learners.json.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def cases(tiny: bool) -> dict[str, Case]:
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Return how long work takes, to the device's last kernel, and what it returns."""
+    """Return how long work takes, including the device's last kernel, and what it returns."""
     began = time.perf_counter()
     done = work()
     if device.type == "cuda":
@@ -69,7 +69,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def measure(case: Case, device: torch.device) -> dict[str, float]:
-    """Return medians of the parts of an iteration, in seconds, its env steps, and the most memory in MiB."""
+    """Return medians of the parts of an iteration, in seconds, its env steps, and the peak memory in MiB."""
     name, family, tasks, episodes, horizon, settings = case
     config = metarl.TrainConfig(name, family, metarl.RunConfig(device=str(device), horizon=horizon), settings)
     learner, sampler, split = config.make_learner(), metarl.Sampler(config.make_family(), device), config.split()

@@ -1,15 +1,15 @@
-"""How well a batch's policy gradient points, by how advantages are estimated (docs/adaptation.md).
+"""How close to the true direction a batch's policy gradient is, by how advantages are estimated (docs/adaptation.md).
 
     python benchmarks/gradient_quality.py
     python benchmarks/gradient_quality.py four-rooms random-mazes --batches 10
 
 At a policy's initial parameters, the gradient of the mean discounted return over the tasks is estimated from many
 episodes, by returns minus the mean return of the same step of the same task: this estimate is unbiased and depends on
-no choice. Printed is the cosine between it and the gradients of single batches, as one step of a meta-learner sees them
-(mean and standard deviation over batches), for each way to estimate advantages:
+no choice. The cosine between it and the gradients of single batches, as one step of a meta-learner sees them, is
+printed (mean and standard deviation over batches) for each way to estimate advantages:
 
 - what follows the horizon: ``bootstrap`` values the observation after the last step by the fitted baseline, which was
-  fitted to returns that end there; ``finite`` takes nothing.
+  fitted to returns that end there; ``finite`` adds nothing.
 - the floor under a task's standard deviation when its advantages are normalised: none, or a share of the root mean
   square of all tasks' standard deviations.
 """
@@ -47,7 +47,7 @@ FLOORS = (0.0, 0.01, 0.1, 0.3, 1.0)
 LAMBDAS = (1.0, 0.95)
 
 
-# Episodes of a task in a collection of the reference, in units of a batch's: more would only cost memory.
+# Episodes of a task in one collection for the reference, as a multiple of a batch's: more would only cost memory.
 REFERENCE_BATCHES = 2
 
 
@@ -108,7 +108,7 @@ def reference(policy: Policy, params: TensorDict, collect: Callable[[int], Rollo
 
 
 def measure(name: str, batches: int, rounds: int, tasks: int, episodes: int) -> None:
-    """Print a family's table, and write what it holds beside those of the other families."""
+    """Print a family's table, and write its numbers beside those of the other families."""
     family = metarl.make_family(name, **FAMILIES[name])
     policy = make_policy(family.observation_space, family.action_space)
     params = policy.init_params(generator(1, "gradient quality"))

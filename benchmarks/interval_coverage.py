@@ -2,10 +2,10 @@
 
     python benchmarks/interval_coverage.py
 
-Scores [seeds, tasks] are simulated as the sum of an effect of the seed, one of the task and noise of the single score,
-whose standard deviations the lines name, so that the truth is known. All kinds of interval in a line see the same
-scores. Printed is the share of intervals that hold the truth, in percent, and their mean length. The standard error of
-a share of 95 % is 0.5 at 2000 repetitions.
+Scores [seeds, tasks] are simulated as the sum of an effect of the seed, one of the task and noise of each score,
+whose standard deviations each line names, so that the truth is known. All kinds of interval in a line see the same
+scores. The share of intervals that contain the truth, in percent, and their mean length are printed. The
+standard error of a share of 95 % is 0.5 at 2000 repetitions.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class World:
         return stream.exponential(size=shape) - 1 if self.exponential else stream.standard_normal(shape)
 
     def scores(self, stream: np.random.Generator, repetitions: int, seeds: int, task_effects: Scores) -> Scores:
-        """Draw scores ``[repetitions, seeds, tasks]`` on tasks of effects ``[..., 1, tasks]``."""
+        """Draw scores ``[repetitions, seeds, tasks]`` on tasks with effects ``[..., 1, tasks]``."""
         own = self.seeds * self.draw(stream, repetitions, seeds, 1)
         noise = self.noise * self.draw(stream, repetitions, seeds, task_effects.shape[-1])
         return own + self.tasks * task_effects + noise

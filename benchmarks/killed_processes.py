@@ -37,23 +37,23 @@ class Options:
     kills: int = 20
     """How many runs are killed."""
     devices: str = "cpu*2"
-    """Of the processes."""
+    """Devices of the processes."""
     iterations: int = 40
-    """Of each run."""
+    """Iterations of each run."""
     seed: int = 0
-    """Of moments and processes."""
+    """Seed of the moments and processes."""
     folder: str = "/tmp/metarl-killed"
-    """Of the runs; it is removed at the end."""
+    """Folder of the runs; it is removed at the end."""
 
 
 def start(out: Path, options: Options, *words: str) -> subprocess.Popen[str]:
-    """Start a training on several processes."""
+    """Start training on several processes."""
     command = [sys.executable, "-m", "metarl", *words, "--devices", options.devices]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def ranks(launcher: int) -> list[int]:
-    """Return the numbers of the processes that a launcher has started and that train by now."""
+    """Return the ids of the processes that a launcher has started and that are training by now."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -67,7 +67,7 @@ def ranks(launcher: int) -> list[int]:
 
 
 def state(out: Path) -> tuple[list[dict[str, float | None]], dict[str, object]]:
-    """Return what a run's numbers are: its rows without times, and what it has learned."""
+    """Return a run's numbers: its rows without times, and what it has learned."""
     directory = RunDirectory(out)
     rows = [
         {name: value for name, value in row.items() if not name.startswith(NOT_COMPARED)}
@@ -88,7 +88,7 @@ def same(one: object, other: object) -> bool:
 
 
 def kill_one(process: subprocess.Popen[str], out: Path, options: Options, draw: random.Random) -> bool:
-    """Kill a process once the run has come to a random iteration; return whether there was one to kill."""
+    """Kill a process once the run has reached a random iteration; return whether there was one to kill."""
     moment = draw.randrange(options.iterations)
     while process.poll() is None and len(RunDirectory(out).read_metrics()) < moment:
         time.sleep(0.02)

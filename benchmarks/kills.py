@@ -1,4 +1,4 @@
-"""Trainings that are killed, at a write of a file or at a random moment, and then continued (``reliability.py``)."""
+"""Training runs that are killed, when writing a file or at a random moment, and then continued (``reliability.py``)."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ COMMON = (
     "--horizon 5 --iterations 5 --tasks-per-batch 2 --episodes-per-task 2 --track disabled --checkpoint-every 2 "
     "--validate-every 1 --resume-if-there"
 )
-# A learner of rollouts, one with replay buffers, one of Stable-Baselines3's, and one with a task source's state.
+# An on-policy learner, one with replay buffers, one of Stable-Baselines3's, and one with a task source's state.
 WORDS = {
     "maml-trpo": "train maml-trpo navigation-2d",
     "pearl": "train pearl navigation-2d --updates-per-iteration 3 --hidden-sizes 8",
@@ -38,7 +38,7 @@ WORDS = {
 
 
 def start(out: Path, learner: str, number: int = 0) -> tuple[int, Path]:
-    """Train in a process of its own, which is killed at the point of that number in its writing if it is one.
+    """Train in a process of its own, which is killed at the point of that number in its writing, if there is one.
 
     Returns:
         The process, and the file that its output goes to, which ends with the number of points.
@@ -61,7 +61,7 @@ def start(out: Path, learner: str, number: int = 0) -> tuple[int, Path]:
 
 
 def run_counted(words: list[str], number: int) -> int:
-    """Run a command of metarl; print how many points there were in its writing, and die at that of the number.
+    """Run a command of metarl; print how many points there were in its writing, and die at the point of that number.
 
     Points are before each operation on a file and, of those that write text, rows or bytes, after half of it.
     """
@@ -121,7 +121,7 @@ def quietly(call: Callable[[], int]) -> tuple[int, str]:
 
 
 def kill_after(out: Path, learner: str, seconds: float) -> None:
-    """Train, and kill that after some seconds."""
+    """Train, and kill the process after some seconds."""
     child, _ = start(out, learner)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
@@ -155,7 +155,7 @@ def same_run(one: Path, other: Path) -> bool:
 
 
 def verdict(out: Path, whole: Path, learner: str) -> tuple[str, str]:
-    """Continue a killed run by the command that began it; return what came out, and what was said."""
+    """Continue a killed run by the command that began it; return the outcome, and what was printed."""
     code, said = call(out, learner)
     if "Traceback" in said:
         return "TRACEBACK", said
@@ -172,7 +172,7 @@ class Kills:
 
     Args:
         learner: a key of ``WORDS``.
-        folder: where the run that nothing is done to is made, and the others beside it.
+        folder: where the run that is not killed is made, and the others beside it.
     """
 
     def __init__(self, learner: str, folder: Path) -> None:
@@ -196,7 +196,7 @@ class Kills:
         return self._end(out)
 
     def at_random(self, number: int) -> tuple[str, str]:
-        """Kill once to three times, each at a random moment."""
+        """Kill one to three times, each at a random moment."""
         out, draw = self._place(f"random-{number}"), random.Random(f"{self.learner} {number}")
         for _ in range(draw.choice([1, 1, 2, 3])):
             kill_after(out, self.learner, draw.uniform(0.0, 1.0) * self.seconds)

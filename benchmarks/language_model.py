@@ -4,7 +4,7 @@
     python -m benchmarks.language_model
 
 Uniformly random actions and, on the bandit, Thompson sampling (``bandit-rule``) act in the same held-out tasks.
-What RL² reaches there after its training is in docs/learning-results.md.
+What RL² reaches on these families after training is in docs/learning-results.md.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
     python benchmarks/linear_baseline.py
 
-Each row is a process of its own, whose largest memory is measured above that of its imports.
+Each row is a process of its own, whose peak memory is measured above that of its imports.
 """
 
 import json

@@ -3,10 +3,10 @@
     python benchmarks/maml_trpo_iteration.py
 
 HalfCheetahVel, by default 20 tasks x 20 episodes x 100 steps x 2 phases, 64-64 tanh: 80,000 env steps. "Bare" is
-mujoco.batch.Batch stepping 400 half-cheetahs through them (frame skip 5) under random controls, with nothing else and
-with MuJoCo's profiler, as its package comes; ours turns that off, unless ``--without profiler`` says otherwise. The
-three alternate, round after round, and medians and ratios of medians are printed: absolute times depend on the
-machine and on its neighbours. ``--without`` takes one of the measures away that docs/performance.md names.
+mujoco.batch.Batch stepping 400 half-cheetahs as often (frame skip 5) under random controls, with nothing else and
+with MuJoCo's profiler on, as the package comes; metarl turns that off, unless ``--without profiler`` says otherwise.
+The three alternate, round after round, and medians and ratios of medians are printed: absolute times depend on the
+machine and on its neighbours. ``--without`` turns off one of the optimisations that docs/performance.md names.
 """
 
 import argparse

@@ -8,14 +8,14 @@ step. "early" and "late" are the medians of the window's first and last eighth, 
 in microseconds of CPU time (one thread) for all trials together; "late / early" is how much a step grows
 along the window.
 
-Training: iterations of RL² (64 recurrent units, trials of 4 episodes) as the training loop runs them, everything but
-checkpoints and files counted, beside the sampling alone of the same episodes by a random policy. All alternate, and
+Training: iterations of RL² (64 recurrent units, trials of 4 episodes) as the training loop runs them, counting all but
+checkpoints and files, beside the sampling alone of the same episodes by a random policy. All alternate, and
 medians are printed, because the load of the machine changes from minute to minute.
 
 Recurrence: iterations of RL² and VariBAD with their default settings (trials of 4 episodes), and of RL² with one epoch,
 alternately: with torch's own layer, with the loops in torch of ``metarl/agents/in_context/memories/recurrence.py``, and
 with compiled loops. Times are CPU times of all threads together; with one thread, "env steps per second" is what a
-quiet machine does.
+quiet machine reaches.
 """
 
 import argparse

@@ -3,11 +3,11 @@
     pip install envpool==1.2.5 && python benchmarks/mujoco_sampling.py
 
 512 worlds, episodes of 200 steps, actions drawn at random. Ours is ``Sampler.collect`` with everything it does: drawing
-the actions and their distribution, rewards, observations, storage; it counts the steps inside episodes, those that fell
-being over. EnvPool's is ``step`` under actions drawn beforehand, counting the steps that are no resets, on as many
+the actions and their distribution, rewards, observations, storage; it counts the steps inside episodes, which end when
+a body falls. EnvPool's is ``step`` under actions drawn beforehand, counting the steps that are not resets, on as many
 threads as there are cores; its version 4 environments do not compute contact forces (``--envpool-version v5`` does).
-The two take turns in one process, round after round. Printed are medians of CPU time (user and system of the whole
-process, so that threads count) and of wall time.
+The two take turns in one process, round after round. Medians by CPU time (user and system of the whole process, so
+that threads count) and by wall time are printed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What would be gained if sampling did two things at once, on this machine's cores; two of them are used.
+"""What would be gained if sampling did two things at once, on two of this machine's cores.
 
     python benchmarks/overlap.py
 
@@ -73,7 +73,7 @@ class Collector:
 
     Args:
         name: learner, with its default settings.
-        threads: of torch.
+        threads: number of torch threads.
     """
 
     def __init__(self, name: str, threads: int) -> None:

@@ -1,12 +1,12 @@
-"""Cost of sharing one training among processes: MAML-TRPO on HalfCheetahVel with one process and with several.
+"""Cost of dividing one training run among processes: MAML-TRPO on HalfCheetahVel with one process and with several.
 
     python benchmarks/processes.py
     python benchmarks/processes.py --processes 1 2 --rounds 5 --horizon 200
 
 The same iteration, at the published size, on every number of processes, each with one torch and one MuJoCo thread.
-Rounds take turns, so that what else the machine does meets all alike. Efficiency is the time of one process over that
-of P processes, over P. Exchanges, and the bytes that a process gives to them, are those of an iteration; seconds in
-them include waiting for the slowest process.
+The numbers of processes take turns, so that whatever else the machine does affects all alike. Efficiency is the time of
+one process over that of P processes, over P. Exchanges, and the bytes that a process gives to them, are those of an
+iteration; seconds in them include waiting for the slowest process.
 """
 
 import json
@@ -30,7 +30,7 @@ class Options:
     processes: tuple[int, ...] = (1, 2)
     """Numbers of processes; the first is the reference."""
     rounds: int = 3
-    """How often each of them runs, in turns."""
+    """How often each of them runs, in turn."""
     iterations: int = 4
     """Iterations of a run; the first is not counted."""
     horizon: int = 200
@@ -42,7 +42,7 @@ class Options:
     out: str = "benchmarks/results/processes.json"
     """File of the results."""
     worker: bool = False
-    """Be one of the processes."""
+    """Run as one of the processes."""
 
 
 def work(options: Options) -> None:
@@ -92,7 +92,7 @@ def run_once(options: Options, count: int) -> list[list[float]]:
     words = ["--worker", "--iterations", options.iterations, "--horizon", options.horizon]
     words += ["--tasks", options.tasks, "--episodes", options.episodes]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count, __file__]
-    # LOCAL_WORLD_SIZE is what decides the simulator's threads: as many as cores, or one with a process a core.
+    # LOCAL_WORLD_SIZE is what decides the simulator's threads: as many as cores, or one with a process per core.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     cores = sorted(os.sched_getaffinity(0))[:count]
     done = subprocess.run(

@@ -1,10 +1,11 @@
-"""What one seed of each published experiment costs: env steps, and minutes of the processor's time.
+"""What one seed of each published experiment costs: env steps, and CPU minutes.
 
     python -m benchmarks.published_costs [NAME ...]
 
 Each is trained for a few iterations with one torch thread, and off-policy learners with few of their updates; the mean
-without the first, extrapolated to all updates and iterations, is written to experiments/published/costs.json, which
-``metarl reproduce`` reads. Env steps are those of an untrained policy, whose episodes may be shorter.
+without the first iteration, extrapolated to all updates and iterations, is written to
+experiments/published/costs.json, which ``metarl reproduce`` reads. Env steps are those of an untrained policy, whose
+episodes may be shorter.
 """
 
 import argparse
@@ -24,7 +25,7 @@ FEW = 10
 
 
 class Clock(Callback):
-    """Notes the processor's time, that of all threads, and the env steps after each iteration; stops the run."""
+    """Notes the CPU time of all threads and the env steps after each iteration; stops the run."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -39,7 +40,7 @@ class Clock(Callback):
 
 
 def measure(name: str) -> tuple[int, float]:
-    """Return env steps and minutes of the whole experiment."""
+    """Return env steps and CPU minutes of the whole experiment."""
     config = find_published(name).config
     updates = getattr(config.settings, "updates_per_iteration", FEW)
     steps, seconds = iteration(config)
@@ -60,7 +61,7 @@ def iteration(config: TrainConfig, times: int = 1) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure, print, and write what was measured beside what was measured before."""
+    """Measure, print, and write the costs beside those measured before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="by default all")
     names = parser.parse_args().names

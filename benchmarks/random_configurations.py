@@ -2,7 +2,7 @@
 
     python benchmarks/random_configurations.py [--each 60] [--seed 0] [--learner NAME ...]
 
-Settings are drawn from their types: half stay at their defaults, the others take values that are sensible, extreme or
+Settings are drawn from their types: about nine in ten stay at their defaults, the others take values that are sensible, extreme or
 senseless. Families are small ones; a run has two iterations of two tasks.
 """
 
@@ -27,7 +27,7 @@ from metarl.training.train import train
 
 FAMILIES = ("bandit", "tabular-mdp", "navigation-2d", "gridnavi", "four-rooms")
 REALS = (-1.0, 0.0, 1e-8, 0.01, 0.3, 0.9, 1.0, 5.0, 1e4, 1e30, float("nan"), float("inf"))
-# Counts stay small where they are possible at all, so that each run takes little time.
+# Counts that are possible at all stay small, so that each run takes little time.
 COUNTS = (-1, 0, 1, 1, 2, 3, 10**30)
 # Most settings that are drawn, on average; the others keep their defaults.
 DRAWN = 2.0
@@ -49,9 +49,9 @@ def draw_value(kind: Any, default: Any, stream: random.Random) -> Any:
 
 
 def draw_settings(kind: type, stream: random.Random, sensible: float = 0.9) -> Any:
-    """Draw an instance of a dataclass of settings; raises ``InputError`` if it refuses them.
+    """Draw an instance of a dataclass of settings; raises ``InputError`` if the class refuses them.
 
-    Of many settings a smaller share is drawn: otherwise nearly all configurations would be refused.
+    If there are many settings, a smaller share of them is drawn: otherwise nearly all configurations would be refused.
     """
     sensible = max(sensible, 1 - DRAWN / max(1, len(dataclasses.fields(kind))))
     hints = typing.get_type_hints(kind)

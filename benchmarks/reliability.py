@@ -2,9 +2,10 @@
 
     python -m benchmarks.reliability [--work runs/reliability]
 
-Run in the repository's folder. A case's outcome is a file in the folder ``--work``, and no case is run twice: after a
-stop the same command continues, and several processes can share the work. The one that finds all cases done writes the
-counts. An outcome in capital letters is a fault (a wrong number, a traceback, a dead end); then the exit code is 1.
+To be run in the repository's folder. A case's outcome is a file in the folder ``--work``, and no case is run twice:
+after a stop the same command continues, and several processes can share the work. The one that finds all cases done
+writes the counts. An outcome in capital letters is a fault (a wrong number, a traceback, a dead end); then the exit
+code is 1.
 """
 
 import argparse

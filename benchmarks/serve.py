@@ -3,12 +3,12 @@
     apt-get install wrk
     python -m benchmarks.serve
 
-Each of wrk's connections has a task of its own on half-cheetah-vel: it asks for an action, gives the step's outcome,
-and so on, episode after episode; every answer is on the disk before it is sent, and tasks adapt after 5 to 10 episodes
+Each of wrk's connections has a task of its own on half-cheetah-vel: it asks for an action, sends the step's outcome,
+and so on, episode after episode; every answer is on disk before it is sent, and tasks adapt after 5 to 10 episodes
 of 20 steps. Some rounds are paced: a step of the world takes 80 ms, and the tasks do not start together. In the others
 it takes none, and 64 requests are always waiting. For each window (the milliseconds for which the first request waits
-for others to share its forward pass), actions a second are printed, the times of all requests, actions and outcomes
-alike, and the processor time of the server and of the generator, which shares its cores, for an action and its outcome.
+for others to share its forward pass), it prints actions per second, the times of all requests, actions and outcomes
+alike, and the CPU time of the server and of the load generator, which shares its cores, for an action and its outcome.
 """
 
 import argparse
@@ -93,7 +93,7 @@ end
 
 
 def measure(run: str, folder: Path, tasks: int, seconds: int, window: float, think: int) -> dict[str, Any]:
-    """Load a new server; return what came of it."""
+    """Load a new server; return the measurements."""
     options = ["--port", "0", "--window", str(window), "--database", str(folder / f"{window}-{think}.sqlite")]
     server = subprocess.Popen([*SERVE, run, *options], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
@@ -130,18 +130,18 @@ def measure(run: str, folder: Path, tasks: int, seconds: int, window: float, thi
 
 
 def value(metrics: str, name: str) -> float:
-    """Return a number of Prometheus' format."""
+    """Return a value from metrics in Prometheus' format."""
     return float(next(line for line in metrics.splitlines() if line.startswith(f"{name} ")).split()[1])
 
 
 def processor_seconds(pid: int) -> float:
-    """Return what a process has used of the processor."""
+    """Return the CPU seconds that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def generator_seconds() -> float:
-    """Return what the load generators that have ended used of the processor."""
+    """Return the CPU seconds that the load generators that have ended used."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

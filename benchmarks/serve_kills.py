@@ -37,7 +37,7 @@ Seen = list[Any]
 def drive(url: str, run: str, number: int, episodes: int, stop: Event | None = None) -> Seen:
     """Act in the episodes of a new task; return all that was answered.
 
-    With ``stop``, which ends them early, further ones follow until it is set.
+    With ``stop``, further episodes follow until it is set.
     """
     config, _, _ = load_run(run)
     env = TaskEnv(config.make_family(), config.split().held_out_tasks("test", number + 1)[number:])
@@ -64,7 +64,7 @@ def _drive_into(end: Connection, url: str, run: str, number: int, done: Event) -
 
 
 def made(client: Client, number: int) -> Any:
-    """Make a task; it may have been made although the server was killed before it answered."""
+    """Make a task; it may have been made even though the server was killed before it answered."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -76,7 +76,7 @@ def made(client: Client, number: int) -> Any:
 
 
 def survive(run: str, folder: Path, kills: int, clients: int = 4, seed: int = 0) -> int:
-    """Kill a server of a run; return how many steps were answered in all.
+    """Kill a run's server over and over; return how many steps were answered in all.
 
     Raises:
         AssertionError: when something differs from a server that nobody killed.

@@ -15,7 +15,7 @@ OPEN = Limits()
 
 
 class ServedProcess:
-    """A server that listens by the time this is made.
+    """A server that is listening by the time this object is made.
 
     Attributes:
         url: where it listens.
@@ -24,8 +24,8 @@ class ServedProcess:
     Args:
         run: directory of the run.
         database: URL of the database.
-        limits: what it takes.
-        port: where it is to listen; 0 takes a free one.
+        limits: what it accepts.
+        port: on which it is to listen; 0 takes a free one.
         open_tasks: tasks that stay in memory.
         window: seconds for which the first request for an action waits for others.
     """
@@ -86,7 +86,7 @@ def served_process(run: str, database: str, limits: Limits = OPEN, window: float
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at."""
+    """Return a port on which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

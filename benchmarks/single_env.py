@@ -2,8 +2,8 @@
 
     python benchmarks/single_env.py
 
-Environments of ``gymnasium.make`` take turns under random actions, one torch thread; the processor's microseconds for
-each step, medians over rounds. docs/performance.md has the table.
+Environments of ``gymnasium.make`` take turns under random actions, one torch thread; CPU microseconds for each step,
+medians over rounds. docs/performance.md has the table.
 """
 
 import json

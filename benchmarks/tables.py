@@ -3,7 +3,7 @@
     python -m benchmarks.tables
 
 A page has ``<!-- benchmark:NAME -->`` before what ``table`` of ``benchmarks/NAME.py`` returns, and
-``<!-- /benchmark -->`` after it; a test holds it to the file.
+``<!-- /benchmark -->`` after it; a test compares it with the file.
 """
 
 import re

@@ -55,7 +55,7 @@ class VariBad(TrialPpoLearner):
     """A policy conditioned on a belief about its task, which is learned by a variational autoencoder of trials."""
 
     name: ClassVar[str] = "varibad"
-    numbers: ClassVar[int] = 3  # 3: the critic knows how much of its own trial may be ahead
+    numbers: ClassVar[int] = 4  # 4: in the ELBO a trial's likelihood counts by its steps, as its divergence does
     config_class: ClassVar[type] = VariBadConfig
     config: VariBadConfig
     metrics: ClassVar[Mapping[str, str]] = {
@@ -185,7 +185,8 @@ class VariBad(TrialPpoLearner):
         config, belief = self.config, self.beliefs(trials)
         # KL(q_t || q_{t-1}): the beliefs shifted by a step. The leading zeros are the standard normal.
         before = belief.map(lambda tensor: pad(tensor, (0, 0, 1, -1)))
-        divergence = (belief.kl(before) * trials.valid).sum() / self.processes.mean(trials.valid.sum())
+        steps_in_all = self.processes.mean(trials.valid.sum())
+        divergence = (belief.kl(before) * trials.valid).sum() / steps_in_all
         # Samples of the beliefs at some of the steps, and the errors of their predictions for some of the steps.
         rows = torch.arange(len(trials.rewards), device=self._device)[:, None]
         prefixes = drawn_steps(trials, config.model_prefixes, noise)
@@ -198,8 +199,11 @@ class VariBad(TrialPpoLearner):
         squares = errors["reward"] + config.transition_weight * errors.get("transition", torch.zeros_like(divergence))
         # Means over the batch: over the trials of all processes, ``model_prefixes`` and ``model_targets``.
         counted = trials.valid.any(1)[:, None, None]
-        size = self.processes.mean(counted.sum()) * squares[0].numel()
-        bound = -0.5 * ((trials.lengths[:, None, None] * squares).sum() / size) - config.kl_weight * divergence
+        number = self.processes.mean(counted.sum())
+        size = number * squares[0].numel()
+        # The sum over i is a trial's length times the mean of its draws; a trial counts by its steps t, as in the KL.
+        weights = trials.lengths * (trials.lengths * number / steps_in_all)
+        bound = -0.5 * ((weights[:, None, None] * squares).sum() / size) - config.kl_weight * divergence
         metrics = {"elbo": bound, "kl": divergence}
         for name, value in errors.items():
             metrics[f"{name}_error"] = (value * counted).sum() / size

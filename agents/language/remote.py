@@ -20,7 +20,8 @@ TOP = 20
 PAUSE, LONGEST_PAUSE = 0.5, 30.0
 # Seconds until an answer.
 PATIENCE = 120.0
-AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)
+# Refusals after which the same request may succeed, besides 5xx.
+AGAIN = (408, 409, 425, 429)
 INSTRUCTION = "Go on with this text. Answer with the words that follow it, and nothing else."
 
 
@@ -127,7 +128,7 @@ class RemoteModel(LanguageModel):
                 if answer.is_success:
                     return self._counted(answer)
                 problem = f"{self._url} answered {answer.status_code}: {answer.text.strip()[:200]}"
-                if answer.status_code not in AGAIN:
+                if answer.status_code < 500 and answer.status_code not in AGAIN:
                     raise RunError(" ".join(problem.split()))
                 pause = max(pause, _seconds(answer.headers.get("retry-after")))
             if attempt < self._retries:

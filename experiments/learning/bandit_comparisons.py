@@ -7,7 +7,7 @@ from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.experiments.learning.variant import Variant, in_context
 from metarl.run.config import RunConfig, TrainConfig
 
-# Trials of an iteration, by the pulls in each of them.
+# Trials per iteration, by the number of pulls in a trial.
 TRIALS = {10: 512, 100: 512, 500: 128}
 
 

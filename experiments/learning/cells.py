@@ -29,7 +29,7 @@ def with_interval(scores: np.ndarray, sign: str = "", shares: bool = False) -> s
 
 
 def training(record: Record) -> str:
-    """Return the env steps and the CPU time of a seed's training, means over seeds; from scratch there is none."""
+    """Return the env steps and the CPU time of a seed's training, means over seeds; from scratch ``none``."""
     if record.from_scratch:
         return "none"
     ends = [run.points[-1] for run in record.runs]

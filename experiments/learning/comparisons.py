@@ -71,7 +71,7 @@ VARIBAD, PEARL_SPARSE = _with_iterations(varibad_gridnavi.EXPERIMENT, 400), pear
 PEARL_NAVIGATION = dataclasses.replace(
     pearl_sparse_point.EXPERIMENT.settings, episodes_per_trial=3, discount=0.95, reward_scale=20.0, random_iterations=5
 )
-# 80 trials of 300 steps: a metric compares two trials of each task, and many tasks of an iteration.
+# 80 trials of 300 steps: a metric compares the two trials of each task, and the many tasks of an iteration.
 NAVIGATION_PAIRS = RunConfig(iterations=100, preset="maml", tasks_per_batch=40, episodes_per_task=2)
 PEARL_METRIC = PearlConfig(
     task_encoder="contrastive",
@@ -208,7 +208,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             10,
         ),
     },
-    # Trained on episodes of its own, and on recorded ones without an environment step.
+    # Trained on its own episodes, and on recorded ones without an environment step.
     "navigation-2d-recorded": {
         "pearl": Variant(PEARL_SHORT, 2, 5),
         "pearl-recorded": Variant(PEARL_SHORT, 2, 5, recording=RANDOM_EPISODES),
@@ -217,7 +217,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "gridnavi": _also_on_training_tasks(
         {
             **_by_gradient(GRIDNAVI),
-            # 6 steps of 20 episodes of 15 steps are 1,800 env steps of each task.
+            # 6 steps of 20 episodes of 15 steps are 1,800 env steps on each task.
             "dqn-scratch": from_scratch("dqn", "gridnavi", GRIDNAVI, DqnConfig(variant="scratch"), steps=6),
             "dqn-pretrained": Variant(DQN_GRIDNAVI, steps=6, evaluations=1),
             "dqn-oracle": Variant(_changed(DQN_GRIDNAVI, variant="oracle"), steps=6, evaluations=1),
@@ -241,7 +241,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "varibad": in_context("varibad", VARIBAD.run, VARIBAD.settings),
         **recorded_comparisons.gridnavi("varibad-shared"),
     },
-    # The tasks of gridnavi, observed as small images; rl2 there observes two numbers.
+    # The tasks of gridnavi, observed as small images; in gridnavi rl2 observes two numbers.
     "gridnavi-image": {
         "rl2-spatial-softmax": in_context(
             "rl2", GRIDNAVI_100, Rl2Config(encoder="spatial-softmax", **FOUR_EPISODES), "gridnavi-image"
@@ -254,6 +254,6 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
 
 
 def find_comparison_reference(name: str) -> Reference | None:
-    """Return the reference returns of a comparison, or None if it or they are unknown."""
+    """Return the reference returns of a comparison, or None if the comparison or its returns are unknown."""
     variants = COMPARISONS.get(name)
     return next(iter(variants.values())).config.find_reference() if variants else None

@@ -140,7 +140,7 @@ class Job:
         return measure_run(config, self.variant, len(self.tasks))
 
     def aside(self, seed: int) -> SideJob:
-        """Return what measures a seed in a process of its own."""
+        """Return the job that measures a seed in a process of its own."""
         words = [self.results.parent.name, "--variants", self.label, "--tasks", str(self.asked_tasks)]
         words += ["--out", str(self.results.parent.parent), "--runs", str(self.runs)]
         return aside(self.label, self._config(seed), words)
@@ -157,12 +157,12 @@ class Job:
         return dataclasses.replace(config, run=dataclasses.replace(config.run, data=f"{config.run.out}-data"))
 
     def _placed(self, config: TrainConfig, seed: int, suffix: str) -> TrainConfig:
-        """Return a run's configuration with its seed and its place."""
+        """Return a run's configuration with its seed and its directory."""
         out = str(self.runs / f"{self.label}-seed{seed}{suffix}")
         return dataclasses.replace(config, run=dataclasses.replace(config.run, seed=seed, out=out, track="disabled"))
 
     def _record_episodes(self, seed: int, data: Path) -> None:
-        """Train the run that acts, and record its episodes, unless that was done."""
+        """Train the run that acts, and record its episodes, unless already done."""
         recording = self.variant.recording
         if recording is None or (data / MANIFEST).exists():
             return

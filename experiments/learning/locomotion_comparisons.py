@@ -36,7 +36,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
             10,
         ),
         "maml-ppo": Variant(TrainConfig("maml-ppo", "half-cheetah-vel", CHEETAH, CHEETAH_PPO), 3, 6),
-        # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps of each task.
+        # Steps of 10 episodes of 100 steps: 20,000 and 30,000 env steps on each task.
         "sac-scratch": from_scratch("sac", "half-cheetah-vel", CHEETAH, SacConfig(variant="scratch"), steps=20),
         "ppo-scratch": from_scratch("ppo", "half-cheetah-vel", CHEETAH, PpoConfig(variant="scratch"), steps=30),
     },
@@ -56,7 +56,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         "rl2-published": Variant(rl2_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
         "varibad": Variant(varibad_half_cheetah_vel.EXPERIMENT, steps=1, evaluations=10),
         **off_policy_comparisons.CHEETAH,
-        # Steps of 10 episodes of 200 steps: 50,000 and 100,000 env steps of each task.
+        # Steps of 10 episodes of 200 steps: 50,000 and 100,000 env steps on each task.
         "sac-scratch": from_scratch("sac", "half-cheetah-vel", CHEETAH_ALONE, SacConfig(variant="scratch"), steps=25),
         "ppo-scratch": from_scratch("ppo", "half-cheetah-vel", CHEETAH_ALONE, PpoConfig(variant="scratch"), steps=50),
     },

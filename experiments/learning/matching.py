@@ -11,7 +11,7 @@ PLACE = ("out", "data", "track", "checkpoint_every", "validate_every", "group")
 
 
 def describe_recording(recording: Recording | None) -> dict[str, Any] | None:
-    """Return what is recorded for a variant to be trained on, for its results file."""
+    """Return a description of the recorded data that a variant is trained on, for its results file."""
     if recording is None:
         return None
     settings = {"config": plain_settings(recording.config), "tasks": recording.tasks, "episodes": recording.episodes}
@@ -21,7 +21,7 @@ def describe_recording(recording: Recording | None) -> dict[str, Any] | None:
 
 
 def matches_recording(content: dict[str, Any] | None, recording: Recording | None) -> bool:
-    """Return whether a results file is of training on data that are recorded in this way."""
+    """Return whether a results file comes from training on data recorded in this way."""
     now = describe_recording(recording)
     if content is None or recording is None or now is None:
         return content is now

@@ -35,7 +35,7 @@ def _variants(family: str, preset: str, maml: MamlTrpoConfig, iterations: int) -
 def _comparisons() -> dict[str, dict[str, Variant]]:
     """Return what can be run here: a configuration checks that its family's package is installed.
 
-    An iteration has 200,000 env steps: 10 million for reach, 20 million for push and ML10.
+    An iteration has 200,000 env steps; training takes 10 million for reach, 20 million for push and ML10.
     """
     if find_spec("metaworld") is None:
         return {}

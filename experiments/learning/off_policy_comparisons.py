@@ -9,7 +9,7 @@ from metarl.experiments.learning.variant import Variant
 from metarl.experiments.published import recurrent_sac_half_cheetah_vel
 from metarl.run.config import RunConfig, TrainConfig
 
-# 32 trials of 60 steps, and 40 updates: one for 48 env steps, about as often as Ni et al. 2022.
+# 32 trials of 60 steps, and 40 updates: one per 48 env steps, about as often as in Ni et al. 2022.
 GRIDNAVI_RUN = RunConfig(iterations=100, preset="varibad", tasks_per_batch=8, episodes_per_task=4)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "updates_per_iteration": 40}
 # 16 trials of 400 steps; 5 million env steps.

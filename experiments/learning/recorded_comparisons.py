@@ -11,7 +11,7 @@ from metarl.experiments.learning.bandit_comparisons import by_rule
 from metarl.experiments.learning.variant import Recording, Variant
 from metarl.run.config import RunConfig, TrainConfig
 
-# A run whose iteration is only a record: it is evaluated or recorded, and learns each task from scratch, or nothing.
+# A run whose one iteration is only a record: its learner learns each task from scratch, or does not learn at all.
 ONCE = RunConfig(iterations=1, tasks_per_batch=1, episodes_per_task=1)
 PULLS = 10
 BANDIT_RUN = RunConfig(iterations=300, preset="k5", tasks_per_batch=512, episodes_per_task=1)
@@ -39,7 +39,7 @@ PULLING_MODEL = dataclasses.replace(
 
 
 def _random(family: str, preset: str) -> TrainConfig:
-    """Return a record of the random policy."""
+    """Return a run of the random policy, which is only a record."""
     return TrainConfig("random", family, dataclasses.replace(ONCE, preset=preset))
 
 
@@ -69,7 +69,7 @@ BANDIT = {
 
 
 def gridnavi(preset: str) -> dict[str, Variant]:
-    """Return the variants in GridNavi."""
+    """Return the variants on GridNavi."""
     run = RunConfig(iterations=80, preset=preset, tasks_per_batch=16, episodes_per_task=8)
     dpt = DptConfig(episodes_per_trial=4, anneal_iterations=run.iterations, **SMALL)
     distillation = AlgorithmDistillationConfig(episodes_per_trial=7, anneal_iterations=run.iterations, **SMALL)

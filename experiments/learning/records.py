@@ -96,7 +96,7 @@ class Record:
         return learner.from_scratch(settings)
 
     def points(self) -> list[tuple[Point, ...]]:
-        """Return the evaluations at iterations that all runs have in common, with a point of every run each."""
+        """Return the evaluations at the iterations that all runs have in common: for each of these, a point per run."""
         by_iteration = [{point.iteration: point for point in run.points} for run in self.runs]
         common = sorted(set.intersection(*map(set, by_iteration)))
         return [tuple(found[iteration] for found in by_iteration) for iteration in common]

@@ -10,12 +10,12 @@ from metarl.run.directory import RunDirectory
 
 
 def aside(label: str, config: TrainConfig, words: Sequence[str]) -> Job:
-    """Return what trains and evaluates one run.
+    """Return the job that trains and evaluates one run.
 
     Args:
         label: of the variant.
         config: of the run, with its seed and directory.
-        words: of ``learning/curve.py`` for the variant, without ``--seeds``.
+        words: arguments of ``learning/curve.py`` for the variant, without ``--seeds``.
     """
     directory, seed = RunDirectory(str(config.run.out)), str(config.run.seed)
     command = [sys.executable, "-m", "metarl.experiments.learning.curve", *words, "--seeds", seed, "--runs-only"]

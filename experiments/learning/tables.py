@@ -31,7 +31,7 @@ HEADER = [
     *("return", "gain", "return of each seed"),
 ]
 TRAINING = "training tasks"
-MOST_TASKS = 8  # of which each has a column of its own
+MOST_TASKS = 8  # each of which has a column of its own
 SUCCESS_HEADER = """\
 | variant | training of a seed | steps | env steps on the task | success | IQM | each seed | training tasks | return |
 |---|---|---|---|---|---|---|---|---|"""
@@ -89,7 +89,7 @@ def results_table(records: Mapping[str, Record]) -> str:
 
 
 def task_table(records: Mapping[str, Record]) -> str:
-    """Return a Markdown table of the last returns on each test task, if these are the same few; else nothing."""
+    """Return a Markdown table of the last returns on each test task, if all records have the same few; else nothing."""
     tasks = next(iter(records.values())).tasks
     if not tasks or len(tasks) > MOST_TASKS or any(record.tasks != tasks for record in records.values()):
         return ""

@@ -80,7 +80,7 @@ class Variant:
 
     @property
     def inner_steps(self) -> int:
-        """The measured number of adaptation steps in training; all steps if the learner has no such setting."""
+        """Adaptation steps in training, at most ``steps``; ``steps`` if the learner has no such setting."""
         return min(self.steps, getattr(self.config.settings, "inner_steps", self.steps))
 
 

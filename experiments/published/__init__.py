@@ -1,4 +1,4 @@
-"""Published experiments: a file for each, with its settings and their source, and the finding of them by name.
+"""Published experiments: a file for each, with its settings and their source, and functions that find them by name.
 
 The name of an experiment is its file's in kebab case: ``metarl train --published varibad-gridnavi``.
 """
@@ -12,7 +12,7 @@ from metarl.registry import find_by_name
 from metarl.run.config import TrainConfig
 
 MODULES = {module.name.replace("_", "-"): f"{__name__}.{module.name}" for module in iter_modules(__path__)}
-# Env steps and minutes of the processor's time of a seed of each, from benchmarks/published_costs.py.
+# Env steps and CPU minutes of one seed of each, from benchmarks/published_costs.py.
 COSTS = Path(__file__).with_name("costs.json")
 
 

@@ -3,8 +3,8 @@
     metarl train --published dqn-gridnavi --seed 1
     metarl train --published dqn-gridnavi --variant oracle --out runs/dqn-oracle
 
-20 training goals, drawn with replacement, x 20 episodes x 15 steps an iteration. With ``--variant oracle`` it observes
-the goal, with ``--variant scratch`` it is not trained on the training goals.
+20 training goals, drawn with replacement, x 20 episodes x 15 steps per iteration. With ``--variant oracle`` it observes
+the goal; with ``--variant scratch`` it is not trained on the training goals.
 """
 
 from metarl.agents.baselines.sb3.algorithms import DqnConfig

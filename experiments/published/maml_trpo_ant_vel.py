@@ -3,8 +3,8 @@
     metarl train --published maml-trpo-ant-vel --seed 1
 
 40 tasks with v* in [0, 3] m/s x 20 episodes x 200 steps, one inner step of size 0.1, TRPO with maximum KL 0.01 and 500
-iterations are the paper's (up to 160 million env steps). The policy is 64-64 tanh, as in the field since, where the
-paper's was 100-100 ReLU.
+iterations are the paper's (up to 160 million env steps). The policy is 64-64 tanh, as in later work; the paper's
+was 100-100 ReLU.
 """
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig

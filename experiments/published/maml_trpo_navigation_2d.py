@@ -3,7 +3,7 @@
     metarl train --published maml-trpo-navigation-2d --seed 1
 
 20 tasks x 20 episodes x 100 steps, one inner step of size 0.5, TRPO with maximum KL 0.01 and 100 iterations are the
-paper's. The policy is 64-64 tanh, as in the field since, where the paper's was 100-100 ReLU.
+paper's. The policy is 64-64 tanh, as in later work; the paper's was 100-100 ReLU.
 """
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig

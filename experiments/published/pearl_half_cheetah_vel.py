@@ -2,11 +2,10 @@
 
     metarl train --published pearl-half-cheetah-vel --seed 1
 
-v* in [0, 3] m/s, horizon 200, 5 tasks an iteration, 2000 steps of soft actor-critic on 16 tasks x 256 transitions,
+v* in [0, 3] m/s, horizon 200, 5 tasks per iteration, 2000 steps of soft actor-critic on 16 tasks x 256 transitions,
 networks of 3 x 300 units, step size 3e-4, 5 latent variables, KL weight 1.6 (0.1, summed over 16 tasks), reward scale 5
-and 2.7 million env steps are the paper's. Each task is collected in 2 trials of 2 episodes: 400 steps from the prior,
-as in the paper, and 400 from the belief, of which the paper takes 600. As many tasks are replayed as the paper trains
-on, 100.
+and 2.7 million env steps are the paper's. Each task gets 2 trials of 2 episodes: 400 steps from the prior, as in
+the paper, and 400 from the belief, where the paper takes 600. 100 tasks are replayed, as many as the paper trains on.
 """
 
 from metarl.agents.in_context.pearl_config import PearlConfig

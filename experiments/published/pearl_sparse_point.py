@@ -3,9 +3,9 @@
     metarl train --published pearl-sparse-point --seed 1
 
 5 latent variables, discount 0.9 and reward scale 100 are those of the paper and the authors' script. Their critics
-learn from dense rewards; here there are none, and the first iterations act at random until some have met a goal.
-Networks (there 3 x 300 units), steps of 32 tasks x 32 transitions (16 x 256), step size (3e-4), KL weight (1, summed
-over the tasks) and 5 episodes a trial (50 of training tasks) are metarl's own, for half a million env steps on a CPU.
+learn from dense rewards; here there are none, so the first iterations act at random, in order to meet some goals.
+Networks (theirs: 3 x 300 units), steps of 32 tasks x 32 transitions (16 x 256), step size (3e-4), KL weight (1, summed
+over the tasks) and 5 episodes a trial are metarl's own, for half a million env steps on a CPU.
 """
 
 from metarl.agents.in_context.pearl_config import PearlConfig

@@ -3,7 +3,7 @@
     metarl train --published recurrent-sac-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, and trials of two episodes of 200 steps; 782 iterations are the paper's 5 million env steps. The
-authors' script updates on 32 trials for every 50 env steps, here it is 16 trials for every 200. Step size, tau and
+authors' script updates on 32 trials for every 50 env steps; here it is 16 trials for every 200. Step size, tau and
 discount are those of a pilot; docs/recurrent-sac.md has the authors'.
 """
 

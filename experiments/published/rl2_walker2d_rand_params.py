@@ -2,8 +2,8 @@
 
     metarl train --published rl2-walker2d-rand-params --seed 1
 
-Trials of two episodes of 200 steps, discount 0.97, lambda 0.9, a memory of 128 units and 1e8 env steps. It trains on 16
-trials at a time; here it is 64. The rest is our own.
+Trials of two episodes of 200 steps, discount 0.97, lambda 0.9, a memory of 128 units and 1e8 env steps. The paper
+trains on 16 trials at a time; here it is 64. The rest is our own.
 """
 
 from metarl.agents.in_context.rl2 import Rl2Config

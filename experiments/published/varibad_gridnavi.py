@@ -4,7 +4,7 @@
     metarl train --published varibad-gridnavi --preset varibad --out runs/varibad-held-out
 
 The task, the trial, the sizes of encoder, latent, decoder and policy, the discount and the decoder's inputs are the
-paper's; all goals are met in training, as there. The paper trains for 2e7 env steps on 16 trials at a time; here it is
+paper's; all goals occur in training, as in the paper. It trains for 2e7 env steps on 16 trials at a time; here it is
 256, and 550 iterations are 8.4e6 env steps. The rest is our own. With ``--preset varibad`` test goals are held out.
 """
 

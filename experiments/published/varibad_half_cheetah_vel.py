@@ -3,7 +3,7 @@
     metarl train --published varibad-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, and trials of two episodes of 200 steps. The authors' curves end at 1e8 env steps; 2344 iterations are
-3e7. What it has in common with RL² is as in ``rl2-half-cheetah-vel``, the other settings are the defaults.
+3e7. The settings that VariBAD shares with RL² are as in ``rl2-half-cheetah-vel``; the others are the defaults.
 """
 
 from metarl.agents.in_context.varibad_config import VariBadConfig

@@ -269,7 +269,7 @@ def test_the_bound_of_beliefs_without_doubt_is_worked_out_by_hand(
     two = replace(Trials(**{name: value[:2, :4] for name, value in vars(trials).items()}), rewards=rewards, valid=valid)
     learner._mean_square_reward = torch.tensor(4.0)
     # In units of 2: errors 2 - 3/2 = 1/2 at 2 steps, 2 - 1/2 = 3/2 at 4 steps.
-    likelihood = (-0.5 * 2 * 0.5**2 - 0.5 * 4 * 1.5**2) / 2
+    likelihood = (2 * -0.5 * 2 * 0.5**2 + 4 * -0.5 * 4 * 1.5**2) / 6  # the mean over the 2 + 4 beliefs
     divergence = 3 * (0.5 * (1e-12 + 2.0**2 - 1) - math.log(1e-6)) * 2 / 6  # at two first steps of 6
     bound, metrics = learner.elbo(two, stream())
     assert bound.item() == pytest.approx(likelihood - kl_weight * divergence, rel=1e-5)
@@ -283,8 +283,9 @@ def test_the_likelihood_of_uncertain_beliefs_is_that_in_closed_form(monkeypatch:
     certain(learner, 0.5, 0.7)
     squares = ((0.5 - trials.rewards).square() + 0.7**2) * trials.valid
     divergence = 5 * (0.5 * (0.7**2 + 0.5**2 - 1) - math.log(0.7)) * len(trials.rewards) / trials.lengths.sum()
+    likelihood = -0.5 * (squares.sum(-1) * trials.lengths).sum() / trials.lengths.sum()  # the mean over all beliefs
     bound, _ = learner.elbo(trials, stream())
-    assert bound.item() == pytest.approx((-0.5 * squares.sum(-1).mean() - divergence).item(), rel=0.03)
+    assert bound.item() == pytest.approx((likelihood - divergence).item(), rel=0.03)
 
 
 def test_steps_are_drawn_evenly_from_inside_each_trial() -> None:
