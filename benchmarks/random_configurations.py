@@ -2,8 +2,8 @@
 
     python benchmarks/random_configurations.py [--each 60] [--seed 0] [--learner NAME ...]
 
-Settings are drawn from their types: about nine in ten stay at their defaults, the others take values that are sensible, extreme or
-senseless. Families are small ones; a run has two iterations of two tasks.
+Settings are drawn from their types: about nine in ten stay at their defaults, the others take values that are sensible,
+extreme or senseless. Families are small ones; a run has two iterations of two tasks.
 """
 
 import argparse
