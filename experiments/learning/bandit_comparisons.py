@@ -46,7 +46,7 @@ def bandits(preset: str) -> dict[str, Variant]:
         found[f"ucb-n{pulls}"] = by_rule("ucb", preset, pulls)
         found[f"thompson-n{pulls}"] = by_rule("thompson", preset, pulls)
         found[f"greedy-n{pulls}"] = by_rule("greedy", preset, pulls)
-    # As many pulls in an iteration as in the paper, for which a larger memory can take larger steps.
+    # With more trials in an iteration, a larger memory can take larger steps.
     found["rl2-large-n100"] = by_rl2(preset, 100, 2500, iterations=300, hidden_size=128, learning_rate=1.2e-2)
     return found
 
