@@ -29,7 +29,9 @@ from metarl.experiments.commands.main import main
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "pytest"])
+# The last ones are imported by a training run itself, which would take most of its time.
+LATER = ["scipy.special", "tyro", "pydantic.dataclasses", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+CONTEXT.set_forkserver_preload([__name__, "pytest", *LATER])
 # Where the server finds modules, but the folder that it runs in: as the installed command, and not as the tests do.
 PATH = [place for place in sys.path if place]
 

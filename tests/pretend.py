@@ -30,7 +30,7 @@ READS |= {"unique_consecutive", "bincount", "repeat_interleave", "multinomial", 
 COPIES = {"_to_copy", "copy_", "_foreach_copy_"}
 INDEXING = {"index", "index_put", "index_put_", "_unsafe_index"}
 # Made on the CPU, then copied, in C++ where no mode sees it.
-FROM_HOST = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
+FROM_HOST = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 
 
 class MixedDevices(RuntimeError):
@@ -276,7 +276,7 @@ class PretendDevice(TorchDispatchMode):
         here = is_here(kwargs["device"]) if kwargs.get("device") is not None else bool(ours)
         if not ours and not here and kwargs.get("generator") is None:
             return func(*args, **kwargs)
-        self._note_waits(func, args, kwargs, leaves, here)
+        self._note_waits(func, args, kwargs, bool(ours), here)
         self._check_devices(func, args, kwargs, leaves, here)
         plain_args, plain_kwargs = _map(_plain, (args, kwargs))
         compute = SUBSTITUTES.get(func, func)
@@ -294,9 +294,8 @@ class PretendDevice(TorchDispatchMode):
 
         return args[0] if func is aten.copy_.default else _map(wrapped, result)
 
-    def _note_waits(self, func: Any, args: Any, kwargs: Any, leaves: Sequence[Tensor], here: bool) -> None:
+    def _note_waits(self, func: Any, args: Any, kwargs: Any, ours: bool, here: bool) -> None:
         name = func.overloadpacket.__name__
-        ours = [leaf for leaf in leaves if isinstance(leaf, PretendTensor)]
         if name in READS:
             self.wait(name)
         if name in INDEXING:
@@ -308,7 +307,7 @@ class PretendDevice(TorchDispatchMode):
             if any(not isinstance(leaf, PretendTensor) for leaf in indices) and ours:
                 self.wait("a copy of indices to the device")
         if func in (aten._to_copy.default, aten.copy_.default):
-            target, source = (here, bool(ours)) if name == "_to_copy" else (_ours(args[0]), _ours(args[1]))
+            target, source = (here, ours) if name == "_to_copy" else (_ours(args[0]), _ours(args[1]))
             blocking = not (kwargs.get("non_blocking") or (name == "copy_" and any(args[2:])))
             if source and not target:
                 self.wait("a copy to the host")
@@ -356,11 +355,18 @@ def _line() -> str:
     """Return the line of the package that is running."""
     frame = sys._getframe(1)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("metarl", "agents", "envs"):
-            return f"{path.relative_to(ROOT)}:{frame.f_lineno}"
+        if place := _place(frame.f_code.co_filename):
+            return f"{place}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "the test"
+
+
+@cache
+def _place(file: str) -> str | None:
+    """Return where in the repository a file of the package is."""
+    path = Path(file)
+    ours = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("metarl", "agents", "envs")
+    return str(path.relative_to(ROOT)) if ours else None
 
 
 def _gru_cell(given: Tensor, recurrent: Tensor, hidden: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,7 +80,7 @@ class GridNavi(GoalGrid):
         """Return cells ``[B, 2]``."""
         return _coordinates(self, state["cell"].device).index_select(0, state["cell"])
 
-    def positions(self, observations: Tensor) -> Tensor:
+    def positions(self, observations: Tensor) -> Tensor | None:
         """Return the observations, which are cells ``[..., 2]``."""
         return observations
 
@@ -92,7 +92,7 @@ class GridNavi(GoalGrid):
         """Return the grid in words."""
         return Words(f"{map_rules(self)} {GOAL_RULE} You see your own cell only.", MOVE_NAMES, place)
 
-    def staying(self) -> Staying:
+    def staying(self) -> Staying | None:
         """Return the transitions of staying in each cell."""
         cells = self.cells(torch.arange(self.size**2)).float().view(self.size, self.size, 2)
         stay = torch.full((self.size, self.size), MOVES.index((0, 0)))

@@ -51,6 +51,12 @@ class GridNaviImage(GridNavi):
         side = self.size * self.cell_pixels
         return spaces.Box(0, 255, (side, side, 3), np.uint8)
 
+    def positions(self, observations: Tensor) -> None:
+        """Return nothing: a picture is not a position."""
+
+    def staying(self) -> None:
+        """Return nothing: beliefs are drawn from observations that are cells."""
+
     def words(self) -> None:
         """Return nothing: a picture is not read."""
 

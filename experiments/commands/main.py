@@ -7,6 +7,7 @@ printed quickly, and a command imports no more than it needs.
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import version
 
@@ -51,18 +52,16 @@ def usage() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in given if word != QUIET]
     if not words or words[0] in ("-h", "--help"):
         print(usage())
         return 0
     if words[0] == "--version":
         print(f"metarl {version('metarl-gym')}")
         return 0
-    if QUIET not in words:
+    with silence() if QUIET in given else nullcontext():
         return guarded(lambda: _call(words[0], words[1:]))
-    with silence():
-        others = [word for word in words if word != QUIET]
-        return guarded(lambda: _call(others[0], others[1:]))
 
 
 def _call(command: str, words: list[str]) -> None:

@@ -17,6 +17,7 @@ from metarl.experiments.compare.page import make_page
 from metarl.experiments.compare.paths import path_figures
 from metarl.experiments.compare.statistics import Summary
 from metarl.experiments.compare.videos import record_video
+from metarl.run.directory import RunDirectory
 from metarl.storage.files import make_folder, write_json, write_whole
 
 FORMAT = "metarl comparison 1"
@@ -42,7 +43,7 @@ class ReportFolder:
         """
         here = self.path.resolve()
         for run in runs:
-            if Path(run).resolve() in (here, *here.parents):
+            if RunDirectory(run).path.resolve() in (here, *here.parents):
                 raise InputError(
                     f"{self.path} is inside the run {run}, which must not be changed; choose another --out"
                 )

@@ -16,7 +16,7 @@ from metarl.run.directory import CheckpointChoice, RunDirectory
 # Settings of a run that affect the trained learner; the others affect where it ran and on which tasks.
 TRAINING_SETTINGS = (
     *("iterations", "tasks_per_batch", "episodes_per_task"),
-    *("task_source", "train_tasks", "plr", "changing"),
+    *("task_source", "train_tasks", "plr", "stream", "changing"),
 )
 LONGEST_LABEL = 48
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from metarl.errors import InputError
 from metarl.learning.learner import LEARNERS
+from metarl.run.config_file import adapter
 from metarl.storage.files import write_whole
 
 
@@ -92,7 +93,7 @@ class Record:
     def from_scratch(self) -> bool:
         """Whether the learner learns each task from scratch, unaffected by training on other tasks."""
         learner = LEARNERS.find(self.config["learner"])
-        settings: Any = TypeAdapter(learner.config_class).validate_python(self.config["settings"])
+        settings: Any = adapter(learner.config_class).validate_python(self.config["settings"])
         return learner.from_scratch(settings)
 
     def points(self) -> list[tuple[Point, ...]]:
@@ -156,12 +157,13 @@ def read_record(path: Path) -> Record:
         InputError: if the file is missing, damaged or not a result file.
     """
     try:
-        return TypeAdapter(Record).validate_json(path.read_bytes())
+        record: Record = adapter(Record).validate_json(path.read_bytes())
     except FileNotFoundError:
         made = f"python experiments/learning/curve.py {path.parent.name} --variants {path.stem}"
         raise InputError(f"there are no results in {path}; create them with {made}") from None
     except ValidationError:
         raise InputError(f"{path} is damaged or was not written by this learning/curve.py; remove it") from None
+    return record
 
 
 def read_run(path: Path) -> SeedRun | None:
@@ -173,9 +175,10 @@ def read_run(path: Path) -> SeedRun | None:
     if not path.exists():
         return None
     try:
-        return TypeAdapter(SeedRun).validate_json(path.read_bytes())
+        run: SeedRun = adapter(SeedRun).validate_json(path.read_bytes())
     except ValidationError:
         raise InputError(f"{path} is damaged or was not written by this learning/curve.py; remove it") from None
+    return run
 
 
 def read_comparison(folder: Path, labels: Iterable[str]) -> dict[str, Record]:

@@ -160,6 +160,8 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
     family = config.make_family()
     if not isinstance(family, MetaWorldFamily):
         raise InputError(f"{options.run} was trained on {config.family}, which is not a family of Meta-World")
+    if family.benchmark == "CustomML":
+        raise InputError("the package evaluates ML1, ML10, ML25 and ML45; use metarl evaluate for metaworld-custom")
     package = load_package()
     environments = len(family.own_split()["test"]["environment"].unique())
     tasks = environments if options.tasks is None else options.tasks
@@ -171,6 +173,7 @@ def evaluate(options: Options) -> tuple[float, float, dict[str, float]]:
 
     envs = package.make_ml_envs_test(
         *(family.benchmark_arguments or (family.benchmark,)),
+        reward_function_version=family.reward,
         seed=family.benchmark_seed,
         meta_batch_size=tasks,
         # The package requires the same number of tasks for each world.

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from metarl.devices.choice import resolve_device
 from metarl.devices.processes import ONE_PROCESS, Processes
@@ -22,6 +22,7 @@ from metarl.run.config_file import (
     ADDED,
     CONDITIONS,
     HASHED,
+    adapter,
     checked_section,
     config_hash,
     recorded_versions,
@@ -262,15 +263,15 @@ class TrainConfig:
         """
         try:
             refuse_unknown(content, (*HASHED, *ADDED))
-            learner, family = (TypeAdapter(str).validate_python(content[name]) for name in ("learner", "family"))
+            learner, family = (adapter(str).validate_python(content[name]) for name in ("learner", "family"))
             config_class = LEARNERS.find(learner).config_class
             recorded = {**content["run"], "device": processes.device(device or content["run"]["device"])}
             refuse_unknown_settings(RunConfig, recorded, "run.")
             refuse_unknown_settings(config_class, content["settings"], "settings.")
-            run = TypeAdapter(RunConfig).validate_python(recorded)
-            settings: Any = TypeAdapter(config_class).validate_python(content["settings"])
+            run = adapter(RunConfig).validate_python(recorded)
+            settings: Any = adapter(config_class).validate_python(content["settings"])
             given = content.get("family_overrides", {})  # older runs have no overrides
-            overrides = TypeAdapter(dict[str, Any]).validate_python(given)
+            overrides = adapter(dict[str, Any]).validate_python(given)
             expected = content["split_hash"]
             _ = [content[name] for name in (*HASHED, *CONDITIONS, "config_hash")]
         except (KeyError, TypeError, ValidationError, ValueError, OverflowError) as error:

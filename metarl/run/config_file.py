@@ -66,6 +66,12 @@ def refuse_unknown_settings(kind: type, content: Mapping[str, Any], where: str, 
             refuse_unknown_settings(default, value, f"{where}{name}.", file)
 
 
+@cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return pydantic's adapter of a type, which takes milliseconds to make."""
+    return TypeAdapter(kind)
+
+
 def checked_section(config_class: type, given: Mapping[str, Any], section: str, file: str) -> Any:
     """Return settings as their dataclass; those left out have their defaults.
 
@@ -74,7 +80,7 @@ def checked_section(config_class: type, given: Mapping[str, Any], section: str, 
     """
     refuse_unknown_settings(config_class, given, f"{section}.", file)
     try:
-        return TypeAdapter(config_class).validate_python(dict(given))
+        return adapter(config_class).validate_python(dict(given))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([section, *map(str, first["loc"])])

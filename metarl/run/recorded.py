@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from tensordict import TensorDict
 from torch import Tensor
 
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily
 from metarl.rollouts.rollout import Rollout, join_steps
+from metarl.run.config_file import adapter
 from metarl.run.tensor_files import read_tensors, write_tensors
 from metarl.sampling.episodes import OF_THE_FAMILY
 from metarl.seeding import generator
@@ -249,8 +250,8 @@ def load_recorded(path: Path | str, device: torch.device | str = "cpu") -> Recor
             f"{folder / MANIFEST} has the format {content['format']!r}; this version of metarl reads {FORMAT!r}"
         )
     try:
-        description = TypeAdapter(Description).validate_python(content["description"])
-        shards = TypeAdapter(list[Shard]).validate_python(content["shards"])
+        description = adapter(Description).validate_python(content["description"])
+        shards = adapter(list[Shard]).validate_python(content["shards"])
     except (KeyError, ValidationError):
         raise InputError(
             f"{folder / MANIFEST} is damaged or was not written by metarl; the episodes cannot be read"

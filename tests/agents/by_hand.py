@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
@@ -48,17 +49,27 @@ def iteration(name: str, family: str = "navigation-2d", seed: int = 0, **setting
     Every second episode is cut short, so that means over steps are no means over episodes.
     """
     chosen = LEARNERS[name].config_class(**{"hidden_sizes": (4,), **settings})
+    return _untrained(name, family, seed, chosen)[1], list(_collected(name, family, seed, chosen))
+
+
+def _untrained(name: str, family: str, seed: int, chosen: Any) -> tuple[TrainConfig, Any]:
     config = TrainConfig(name, family, RunConfig(horizon=HORIZON, seed=seed), chosen)
-    sampler, tasks = Sampler(config.make_family()), config.split().train_tasks(TASKS, seed)
     with float64():
-        learner: Any = config.make_learner()
+        return config, config.make_learner()
+
+
+@cache
+def _collected(name: str, family: str, seed: int, chosen: Any) -> list[Rollout]:
+    """Return the rollouts of an iteration; nothing may be changed in them."""
+    config, learner = _untrained(name, family, seed, chosen)
+    sampler, tasks = Sampler(config.make_family()), config.split().train_tasks(TASKS, seed)
     state, rollouts = learner.begin(TASKS), []
     for step in range(learner.inner_steps + 1):
         if step > 0:
             state = learner.adapt(state, rollouts[-1])
         rollout = double(sampler.collect(Float32Actor(learner), state, tasks, EPISODES, seed + step))
         rollouts.append(cut(acted(learner, state.params, rollout), 3))
-    return learner, rollouts
+    return rollouts
 
 
 def acted(learner: GradientLearner | Reptile, params: TensorDict, rollout: Rollout) -> Rollout:

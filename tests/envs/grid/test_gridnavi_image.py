@@ -61,3 +61,9 @@ def test_its_held_out_tasks_are_gridnavis(part: Part) -> None:
 def test_a_cell_has_at_least_one_pixel() -> None:
     with pytest.raises(InputError, match="cell_pixels must be at least 1, not 0"):
         GridNaviImage(cell_pixels=0)
+
+
+def test_compare_draws_no_positions_of_pictures() -> None:
+    family = GridNaviImage(size=5, horizon=3)
+    assert family.positions(torch.zeros(2, 15, 15, 3)) is None
+    assert family.staying() is None

@@ -164,3 +164,9 @@ def test_quiet_prints_nothing_but_errors(words: list[str], capfd: pytest.Capture
     assert ("no learner is called 'x'" in printed.err) == bool(expected)
     assert main(["learners"]) == 0  # the next command prints again
     assert "maml-trpo" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "shown"), [([], "usage"), (["--help"], "usage"), (["--version"], "metarl ")])
+def test_quiet_alone_is_as_nothing(words: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quiet", *words]) == 0
+    assert shown in capsys.readouterr().out.lower()
