@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != QUIET]
     if not words or words[0] in ("-h", "--help"):
-        print(usage())
-        return 0
+        return guarded(lambda: print(usage()))
     if words[0] == "--version":
         print(f"metarl {version('metarl-gym')}")
         return 0

@@ -1,7 +1,9 @@
 """Draws the pictures of the README from the committed learning results: ``python experiments/manual/front_page.py``."""
 
+import sys
 from pathlib import Path
 
+from metarl.experiments.commands.parsing import guarded
 from metarl.experiments.learning.comparisons import find_comparison_reference
 from metarl.experiments.learning.figure import make_adaptation_figure, save
 from metarl.experiments.learning.records import read_record
@@ -46,4 +48,4 @@ def main(folder: Path = FOLDER) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

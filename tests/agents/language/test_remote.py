@@ -117,7 +117,7 @@ def test_it_asks_again_what_could_not_be_answered(server: Server, monkeypatch: p
     monkeypatch.setattr("metarl.agents.language.remote.PAUSE", 0.01)
     model = remote(server, retries=3, parallel=1)
     expected = model.log_probs(PROMPTS[:1], ["a"])
-    server.troubles += [(429, {"retry-after": "0.05"}, "slow down"), (503, {}, "")]
+    server.troubles += [(429, {"retry-after": "0.05"}, "slow down"), (503, {}, ""), (529, {}, "overloaded")]
     assert torch.equal(model.log_probs(PROMPTS[:1], ["a"]), expected)
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.experiments.compare.runs import group_runs, read_runs
+from metarl.sampling.task_source import StreamConfig
 from tests.experiments.compared import trained
 
 
@@ -58,3 +59,14 @@ def test_learners_are_distinguished_by_what_they_were_trained_on(tmp_path: Path)
         for source, few in (("uniform", None), ("plr", None), ("uniform", 2))
     ]
     assert list(group_runs(read_runs(paths))) == labels
+
+
+def test_streams_with_other_settings_are_other_entries(tmp_path: Path) -> None:
+    paths = [
+        trained(tmp_path / str(first), "random", "bandit", 1, task_source="stream", train_tasks=3, stream=stream)
+        for first in (0, 1)
+        for stream in [StreamConfig(first_task=first)]
+    ]
+    assert [[run.path for run in found] for found in group_runs(read_runs(paths)).values()] == [
+        [path] for path in paths
+    ]

@@ -193,9 +193,21 @@ def test_the_package_evaluates_a_run(
     ]
 
 
-def test_a_run_on_another_family_is_refused(tmp_path: Path) -> None:
+def test_the_package_adapts_on_the_rewards_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = metarl.RunConfig(1, tasks_per_batch=2, episodes_per_task=2, out=str(tmp_path), track="disabled", horizon=4)
+    path = str(metarl.train(metarl.TrainConfig("maml-trpo", "metaworld-ml1", run, TINY, {"reward": "v1"})).path)
+    monkeypatch.setattr(
+        "metaworld.evaluation.metalearning_evaluation",
+        lambda agent, envs, *counts: envs.get_attr("reward_function_version"),
+    )
+    assert set(evaluate(Options(path, tasks=1))) == {"v1"}
+
+
+def test_runs_that_the_package_cannot_evaluate_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was trained on gridnavi, which is not a family of Meta-World"):
-        evaluate(Options(trained(tmp_path, "gridnavi")))
+        evaluate(Options(trained(tmp_path / "grid", "gridnavi")))
+    with pytest.raises(InputError, match="use metarl evaluate for metaworld-custom"):
+        evaluate(Options(trained(tmp_path / "custom", "metaworld-custom", preset="pushing", horizon=4)))
 
 
 @pytest.mark.parametrize("name", ["evaluations", "steps", "episodes", "evaluation_episodes", "tasks"])
