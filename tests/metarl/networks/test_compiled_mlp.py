@@ -49,7 +49,8 @@ def all_of(inputs: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     tangents = [torch.linspace(1, -2, value.numel(), dtype=inputs.dtype).view_as(value) for value in leaves]
     with changes_of_outputs_only():
         (pushed,) = torch.autograd.grad(pullback, cotangent, tangents, retain_graph=True)
-    pulled = torch.autograd.grad(moved, leaves, weights)
+    # Positive weights: rows of both signs would cancel, and leave little but what float32 rounds off each of them.
+    pulled = torch.autograd.grad(moved, leaves, weights + 1)
     return [outputs, *gradients, moved, pushed, *pulled]
 
 
