@@ -145,7 +145,7 @@ class Client:
             except httpx.TransportError as error:
                 problem = f"the server at {self._http.base_url} does not answer: {error}"
             except ValueError as error:  # NaN is not JSON
-                raise InputError(f"this cannot be sent: {error}") from None
+                raise InputError(f"the request cannot be sent: {error}") from None
             if time.monotonic() >= deadline:
                 raise RunError(problem)
             time.sleep(PAUSE)

@@ -101,9 +101,8 @@ def import_named(module: str, what: str) -> Any:
         return import_module(module)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        raise InputError(
-            f"cannot import {module!r} for the {what} ({reason}); install it or run in its folder"
-        ) from error
+        advice = "install it or run in its folder" if isinstance(error, ModuleNotFoundError) else "correct it"
+        raise InputError(f"cannot import {module!r} for the {what} ({reason}); {advice}") from error
 
 
 def import_all(package: str, path: Iterable[str], skip: Iterable[str] = ()) -> None:

@@ -179,8 +179,11 @@ async def _refuse_form(request: Request, error: Exception) -> JSONResponse:
     """Say in one line what is wrong with the first wrong field."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return JSONResponse({"detail": f"the body is not JSON ({first['ctx']['error']})"}, 400)
+    said = first["msg"].removeprefix("Value error, ")
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    return JSONResponse({"detail": f"{place}: {first['msg']}" if place else first["msg"]}, 422)
+    return JSONResponse({"detail": f"{place}: {said}" if place else said}, 422)
 
 
 async def _refuse_plainly(request: Request, error: Exception) -> JSONResponse:

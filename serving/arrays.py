@@ -85,8 +85,9 @@ def _array(name: str, given: Any, shape: tuple[int, ...], kinds: str) -> np.ndar
         values = np.asarray(given)
     except (ValueError, OverflowError):  # rows of unequal length, say
         values = np.asarray(None)
-    if values.dtype.kind not in kinds:
-        raise BadRequest(f"{name} must be {KINDS[kinds]} of the shape {list(shape)}")
+    if values.dtype.kind not in kinds or (values.shape and not shape):
+        what = f"{KINDS[kinds]} of the shape {list(shape)}" if shape else f"a single {KINDS[kinds].removesuffix('s')}"
+        raise BadRequest(f"{name} must be {what}")
     if values.shape != shape:
         raise BadRequest(f"{name} must have the shape {list(shape)}, not {list(values.shape)}")
     return values

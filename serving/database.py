@@ -59,7 +59,10 @@ class Database:
             self._migrate()
         except (SQLAlchemyError, NotStored) as error:
             self._disconnect()
-            raise InputError(f"the database {self.name} cannot be used: {_reason(error)}") from None
+            reason = _reason(error)
+            told = reason == OTHER or isinstance(error, NotStored)
+            advice = "" if told else "; make it accessible, or give another --database"
+            raise InputError(f"the database {self.name} cannot be used: {reason}{advice}") from None
         self._thread.start()
 
     @property
@@ -195,7 +198,7 @@ class Database:
             with connection.begin():
                 command.upgrade(config, "head")
         except CommandError:
-            raise NotStored("a newer metarl made it; take that one, or another --database") from None
+            raise NotStored("a newer metarl made it; use that one, or another --database") from None
         if self._file is not None:
             self._file.note()
 
@@ -261,7 +264,9 @@ def _engine(url: str) -> tuple[Engine, _File | None]:
         style = "qmark" if make_url(url).get_backend_name() == "sqlite" else "format"  # parameters have an order
         engine = create_engine(url, poolclass=NullPool, paramstyle=style)
     except (ArgumentError, ImportError) as error:
-        raise InputError(f"--database takes a file or a URL of SQLAlchemy ({_reason(error)})") from None
+        raise InputError(
+            f"--database takes a file, or a URL such as postgresql+psycopg://user@host/name ({_reason(error)})"
+        ) from None
     if engine.dialect.name != "sqlite":
         return engine, None
 

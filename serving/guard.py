@@ -83,7 +83,7 @@ class Guard:
 
     @property
     def _too_large(self) -> str:
-        return f"the body is larger than {self._largest} bytes, which a whole episode of this family fits into"
+        return f"the body is larger than {self._largest} bytes, enough for a whole episode of this family; send less"
 
     async def _body(self, scope: Scope, receive: Receive) -> Receive | tuple[int, str]:
         """Return what gives the whole body, or the status and line of a refusal."""

@@ -30,7 +30,9 @@ def observation(served: Served, live: LiveTask, asked: ExecuteTask) -> Tensor:
     given = arrays.observations(served.observation_space, "observation", asked.observation, live.lead)
     seen = served.tensor(_rows(live, given))
     if known is not None and not bool((seen == known).all()):
-        raise OutOfOrder("the episode goes on at another observation, the one that the last feedback gave")
+        raise OutOfOrder(
+            "the observation is not this step's, the next_observation of the last feedback; send that one, or none"
+        )
     return seen
 
 
@@ -52,7 +54,7 @@ def outcome(served: Served, live: LiveTask, given: Feedback) -> list[np.ndarray]
     rewards, terminated, truncated, after = (_rows(live, part) for part in parts)
     horizon = served.family.horizon
     if live.step + 1 >= horizon and (live.alive & ~(terminated | truncated)).any():
-        raise BadRequest(f"step {live.step} is the last of the family's horizon of {horizon}: set truncated there")
+        raise BadRequest(f"step {live.step} is the last of the family's horizon of {horizon}: set truncated to true")
     return [rewards, terminated, truncated, after]
 
 
@@ -69,12 +71,16 @@ def recorded_episode(served: Served, live: LiveTask, recorded: Recorded) -> Epis
             "POST /execute_task"
         )
     if live.task.episodes is not None:
-        raise BadRequest("recorded episodes are taken by tasks without parallel episodes; make one")
+        raise BadRequest(
+            "a task with parallel episodes takes no recorded ones: POST /tasks without episodes makes one that does"
+        )
     if live.running is not None:
         raise OutOfOrder("an episode is running: give the outcomes of its steps until it ends")
     steps, horizon = len(recorded.rewards) if isinstance(recorded.rewards, list) else 0, served.family.horizon
     if not 1 <= steps <= horizon:
-        raise BadRequest(f"recorded.rewards must be a list of 1 to {horizon} numbers, the family's horizon")
+        raise BadRequest(
+            f"recorded.rewards must be a list of 1 to {horizon} numbers ({horizon} is the family's horizon)"
+        )
     seen = arrays.observations(served.observation_space, "recorded.observations", recorded.observations, (steps + 1,))
     actions = arrays.policy_actions(served.action_space, "recorded.actions", recorded.actions, (steps,))
     rewards = arrays.numbers("recorded.rewards", recorded.rewards, (steps,))
@@ -101,7 +107,8 @@ def was_taken(live: LiveTask, given: Feedback) -> bool:
     if last is not None and episode == last.episode and (whole or step == last.step):
         return True
     raise OutOfOrder(
-        f"this is about step {step} of episode {episode}; the task is at step {live.step} of episode {live.round}"
+        f"this is about step {step} of episode {episode}; the task is at step {live.step} of episode {live.round}: "
+        "give the feedback for that one"
     )
 
 

@@ -78,7 +78,7 @@ def read_token(path: str | None) -> str | None:
     try:
         token = Path(path).expanduser().read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the token from {path}: {error}") from None
+        raise InputError(f"cannot read the token from {path}: {getattr(error, 'strerror', None) or error}") from None
     if not token or len(token.split()) > 1 or not token.isascii():
         raise InputError(f"{path} must hold one line, the token, in ASCII and without spaces")
     return token

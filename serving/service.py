@@ -70,7 +70,9 @@ class Service:
         if asked.adapt_after not in (None, 1) and not self.served.learner.pools_episodes:
             raise BadRequest(f"{self.served.learner.name} adapts after every episode; leave adapt_after out")
         if await self.database.read(catalogue.count_tasks) >= self._max_tasks:
-            raise OutOfOrder(f"there are {self._max_tasks} tasks, the most that this server keeps; delete some")
+            raise OutOfOrder(
+                f"there are {self._max_tasks} tasks, the most that this server keeps; delete some, or raise --max-tasks"
+            )
         task = Task(
             id=uuid.uuid4().hex,
             created=datetime.now(UTC).isoformat(),

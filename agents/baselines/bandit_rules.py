@@ -45,7 +45,7 @@ class BanditRuleConfig:
         require_not_negative(self, "exploration")
         require_unit(self, "discount")
         if self.discount == 1:
-            raise InputError("discount must be below 1; for a trial of n pulls 1 - 1 / n suits")
+            raise InputError("discount must be below 1, not 1; for a trial of n pulls, use 1 - 1 / n")
         require_counts(self, "episodes_per_trial")
 
 

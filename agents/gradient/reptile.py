@@ -93,7 +93,7 @@ class Reptile(PolicyLearner):
         self.inner_steps = config.inner_steps - 1
         if config.inner_steps == 1:
             warnings.warn(
-                "reptile with inner_steps 1 is joint training, not meta-learning; take 2 or more", stacklevel=2
+                "reptile with inner_steps 1 is joint training, not meta-learning; use 2 or more", stacklevel=2
             )
         self.policy = make_policy(
             family.observation_space, family.action_space, config.hidden_sizes, config.activation, config.policy

@@ -86,7 +86,7 @@ class AmagoConfig(ReplayedTrialConfig):
         if not self.discounts or not all(0 <= discount < 1 for discount in self.discounts):
             raise InputError(f"discounts must be one or more numbers in [0, 1), not {list(self.discounts)}")
         if list(self.discounts) != sorted(set(self.discounts)):
-            raise InputError(f"discounts must ascend, each of them once, not {list(self.discounts)}")
+            raise InputError(f"discounts must be in ascending order, without repeats, not {list(self.discounts)}")
         if self.target_critics > self.critics:
             raise InputError(f"target_critics must be at most critics = {self.critics}, not {self.target_critics}")
         if self.bins < 2:

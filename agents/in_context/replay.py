@@ -135,7 +135,8 @@ class TrialReplay:
         if total > self._room:
             raise InputError(
                 f"a replay buffer of {self._transitions} transitions has room for {self._room} tasks with "
-                f"{rows.shape[1]} trials, but an iteration has {total}; use a larger buffer or fewer episodes per task"
+                f"{rows.shape[1]} trials, but an iteration has {total}; use a larger --replay-size or a smaller "
+                "--tasks-per-batch or --episodes-per-task"
             )
         numbers = self.added + torch.arange(own.start, own.stop)
         self.added += total

@@ -220,7 +220,7 @@ class MetricEncoder(TaskEncoder):
         """Raise ``InputError`` for a single trial: its parts are alike simply because of where the trial went."""
         if trials < 2:
             raise InputError(
-                f"pearl's task_encoder {self.name} compares trials of one task: it needs --episodes-per-task 2 or more"
+                f"the task encoder {self.name} compares trials of one task: it needs --episodes-per-task 2 or more"
             )
 
     def latents(self, belief: Belief, stream: torch.Generator) -> Tensor:

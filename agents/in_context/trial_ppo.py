@@ -118,7 +118,7 @@ class TrialPpoLearner(TrialLearner):
             name = self.config.encoder
             raise InputError(
                 f"normalize_observations needs raw observations, but the encoder {name} is learned; "
-                "turn it off, or use --encoder flat"
+                "omit it, or use --encoder flat"
             )
 
     @property

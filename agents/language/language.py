@@ -106,7 +106,8 @@ class Language(Learner):
             )
         if not config.model:
             raise InputError(
-                "language needs a model: --model FOLDER, FILE.gguf or NAME, or a server's by --url; use rl2 without"
+                "language needs --model, a FOLDER, FILE.gguf or NAME on the Hugging Face hub, or with --url the name "
+                "of a server's model; without a model, use rl2"
             )
         self.inner_steps = self.evaluation_steps = config.episodes_per_trial - 1
         self._words, self._config, self._device = words, config, device
@@ -204,7 +205,9 @@ class Language(Learner):
             InputError: when it is another one.
         """
         if state["model"] != self.model.identity:
-            raise InputError(f"the run was made with another model than {self._config.model}: its hash differs")
+            raise InputError(
+                f"the run was made with another model than {self._config.model} is now: the hash differs; restore it"
+            )
 
     def _extended(self, state: Transcripts, episodes: Sequence[Sequence[Pieces]]) -> Transcripts:
         """Return transcripts with one more episode each, and perhaps what the model writes about it."""

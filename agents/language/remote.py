@@ -88,7 +88,9 @@ class RemoteModel(LanguageModel):
             found = {str(each["token"]): float(each["logprob"]) for each in content[0]["top_logprobs"]}
             least = min(found.values())
         except (KeyError, IndexError, TypeError, ValueError):
-            raise RunError(f"{self._url} gave no log-probabilities of tokens, which this learner needs") from None
+            raise RunError(
+                f"{self._url} gave no log-probabilities of tokens (logprobs); use a server that does"
+            ) from None
         shares = [0.0] * len(names)
         for token, log_prob in found.items():
             start = token.strip().lower()

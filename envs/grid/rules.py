@@ -92,7 +92,8 @@ class RuleWorlds(SightedGrid):
         if min(self.fusions, self.distractors) < 0:
             raise InputError(f"{self.name}: fusions and distractors must not be negative")
         if self.looks > len(self.stamps) or self.bodies > self.size**2 - 1:
-            raise InputError(f"{self.name} has no room for {self.fusions} fusions and {self.distractors} distractors")
+            found = f"{self.fusions} fusions and {self.distractors} distractors"
+            raise InputError(f"{self.name} has no room for {found}; use fewer")
 
     @property
     def bodies(self) -> int:

@@ -118,8 +118,8 @@ class VectorDynamics(Dynamics):
         for key, parameter in shown[0].items():
             if all(each.get(key) == parameter for each in shown):
                 warnings.warn(
-                    f"{self._family.name}: the observation's {key!r} is the task's {parameter}, so that a policy sees "
-                    "the task; name in observation_keys what it is meant to observe",
+                    f"{self._family.name}: the observation's {key!r} is the task's {parameter}, so a policy sees the "
+                    "task; name in observation_keys what it is meant to observe",
                     stacklevel=2,
                 )
 
@@ -139,9 +139,11 @@ class VectorDynamics(Dynamics):
             self._worlds.closed = True
             self._worlds = None
         if hung:
-            raise RunError(f"{self._family.name}: a world has not responded for {worker_processes.STEP_SECONDS:.0f} s")
+            seconds = f"{worker_processes.STEP_SECONDS:.0f} s"
+            raise RunError(f"{self._family.name}: a world has not responded for {seconds}; its reset or step may hang")
         raise RunError(
-            f"{self._family.name}: the process of a world died; {self._num_envs} worlds may need too much memory"
+            f"{self._family.name}: the process of a world died; {self._num_envs} worlds may need too much memory: use "
+            "fewer tasks or episodes"
         )
 
 

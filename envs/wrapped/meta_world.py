@@ -242,9 +242,9 @@ class MetaWorldCustom(MetaWorldFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.train_envs and self.test_envs):
-            raise InputError(f"{self.name} needs at least one of train_envs and one of test_envs")
+            raise InputError(f"{self.name} needs at least one environment in train_envs and one in test_envs")
         if both := set(self.train_envs) & set(self.test_envs):
-            raise InputError(f"{self.name}: {', '.join(sorted(both))} cannot be in train_envs and test_envs")
+            raise InputError(f"{self.name}: {', '.join(sorted(both))} cannot be in both train_envs and test_envs")
 
     @property
     def benchmark_arguments(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -110,7 +110,7 @@ class World(gymnasium.Env[np.ndarray, Any]):
             self._lasting = self._family.lasting_values(env, self.task)
             answer = env.reset(**arguments)
             if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], dict)):
-                raise self._old_api("reset returns no pair (observation, info)")
+                raise self._old_api("reset does not return (observation, info)")
             self._require_lasting(env, "reset")
             self._see(env, answer[0])
             if self.shown is None:

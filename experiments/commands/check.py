@@ -57,7 +57,7 @@ def run(words: Sequence[str]) -> None:
         wrong += not right
         print(f"{'ok' if right else 'WRONG':<7}{path.relative_to(directory.path)}: {found}")
     if wrong:
-        raise RunError(f"{directory.path}: {wrong} files are wrong")
+        raise RunError(f"{directory.path}: {wrong} {'file is' if wrong == 1 else 'files are'} wrong")
 
 
 def _checks(
@@ -65,8 +65,8 @@ def _checks(
 ) -> Iterator[tuple[Path, Callable[[], str]]]:
     """Yield each file with a function that returns a description of it, or raises an error."""
     yield directory.config, lambda: f"{config.learner} on {config.family}, SHA-256 {config_hash(content)[:12]}"
-    files = directory.checkpoint_files()
-    for path in files:
+    # Without any, the first one is the one that is missing.
+    for path in directory.checkpoint_files() or [directory.checkpoint]:
         yield path, lambda path=path: _check_checkpoint(directory, config, content, path)  # type: ignore[misc]
     yield directory.metrics, lambda: _check_metrics(directory)
     if directory.replay.exists():

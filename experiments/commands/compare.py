@@ -150,7 +150,8 @@ def parse_steps(text: str | None) -> dict[str, int]:
         learner, _, count = word.rpartition("=")
         if not count.strip().isdigit() or learner in found:
             raise InputError(
-                f"--steps takes a number, LEARNER=NUMBER, or several of these separated by commas, not {text}"
+                "--steps takes a number, LEARNER=NUMBER, or several of these for different learners, separated by "
+                f"commas, not {text}"
             )
         found[learner.strip()] = int(count)
     return found

@@ -37,7 +37,7 @@ def run(words: Sequence[str]) -> None:
     """
     if len(words) != 1 or words[0] not in SHELLS:
         raise InputError(
-            f"metarl completion takes the name of a shell, {', '.join(SHELLS)}, not {' '.join(words) or 'nothing'}"
+            f"metarl completion takes the name of one shell ({', '.join(SHELLS)}), not {' '.join(words) or 'nothing'}"
         )
     print(script(words[0]))
 

@@ -82,7 +82,7 @@ def train_all(experiment: Experiment | Changes) -> None:
     for count, config in enumerate(configs, 1):
         directory = train_or_resume(config, stop, callbacks=callbacks)
         if stop.signal is not None:
-            raise RunStopped("stopped; the same command continues", stop.signal)
+            raise RunStopped("stopped; run the same command again to continue", stop.signal)
         print(f"{count} of {len(configs)}: {directory.path}")
 
 
@@ -97,7 +97,7 @@ def experiment_of(words: Sequence[str]) -> Experiment | Changes:
     own, rest = _own_options(words)
     options = parse(ContinualOptions, COMMAND, own)
     if taken := [name for name in TAKEN if name in {each.split("=")[0] for each in rest}]:
-        raise InputError(f"{taken[0]} is no option of metarl continual; --help lists them")
+        raise InputError(f"{taken[0]} is not an option of metarl continual; metarl continual --help lists them")
     named = bool(rest) and not rest[0].startswith("-")
     inside_trials = named and CHANGING in LEARNERS.find(rest[0]).continual
     defaults = DEFAULTS if inside_trials else (*DEFAULTS, *OF_STREAMS)

@@ -46,7 +46,7 @@ def describe_training(directory: RunDirectory, config: TrainConfig, iteration: i
     """Return a line with learner, family and, if metrics.csv has it, the length of training."""
     what = f"{config.learner} on {config.family} ({config.preset}), seed {config.run.seed}"
     rows = directory.read_metrics()[:iteration]
-    if len(rows) < iteration:
+    if not rows or len(rows) < iteration:
         return f"{what}, trained for {iteration} iterations"
     minutes = sum(float(row["time_iteration"]) for row in rows) / 60
     steps = int(rows[-1]["env_steps"])

@@ -13,7 +13,7 @@ def run(words: Sequence[str]) -> None:
 
         print(show_family(parse(ShowOptions, "metarl families show", words[1:])))
         return
-    refuse_words(words, "families")
+    refuse_words(words, "families", "; metarl families show FAMILY describes one")
     print(list_families())
 
 

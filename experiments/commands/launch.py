@@ -11,11 +11,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import FrameType
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -25,9 +23,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from metarl.devices.choice import resolve_device
 from metarl.devices.distributed import ProcessLost, processes_here
 from metarl.devices.processes import Processes
-from metarl.errors import InputError, MetarlError, RunError
+from metarl.errors import InputError, MetarlError, RunError, RunStopped
 from metarl.experiments.commands.parsing import take_option
-from metarl.training.loop_tools import SIGNALS, StopRequest
+from metarl.training.loop_tools import StopRequest
 
 # What the launcher sends to its processes to stop them; SIGINT reaches them when the launcher is dead.
 STOP_SIGNALS = (signal.SIGUSR1, signal.SIGINT)
@@ -90,7 +88,7 @@ def launched(command: str, words: Sequence[str]) -> bool:
     restarts, rest = take_option(rest, "--max-restarts")
     if text is None:
         if restarts is not None:
-            raise InputError("--max-restarts needs several processes; specify their --devices")
+            raise InputError("--max-restarts restarts the processes of --devices: also give --devices, such as cpu*4")
         return False
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a launcher such as torchrun has started several processes already; leave out --devices")
@@ -126,12 +124,13 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
     Raises:
         LaunchError: when a process ended with an error, with the message and exit code of the one that caused it.
         RunError: when a process was killed, or failed unexpectedly, more often than ``restarts``.
+        RunStopped: when a stop signal came while the processes were starting or ending.
     """
     # The messages of torch and Python about a killed process are replaced by one line below.
     for name in ("torch.distributed", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.warnoptions.append("ignore:resource_tracker")
-    with tempfile.TemporaryDirectory() as folder, _forwarding() as received:
+    with tempfile.TemporaryDirectory() as folder, StopRequest(then=_forward) as stop:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -146,12 +145,15 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
         try:
             found = elastic_launch(config, work)(command, list(words), list(devices))
         except ChildFailedError as error:
-            raise RunError(_describe(error, len(devices))) from None
+            if stop.signal is not None:
+                again = " with --resume-if-there" if command == "train" and "--resume" not in words else ""
+                raise RunStopped(f"stopped; run the same command again{again} to continue", stop.signal) from None
+            raise RunError(_describe(error, len(devices), command)) from None
     outcomes = [found[rank] for rank in sorted(found)]
     # A process that lost another one does not know why; the other one does.
     outcome = next((each for each in outcomes if each.exit_code and not each.lost), outcomes[0])
     if outcome.exit_code:
-        code = 128 + received[0] if received and outcome.exit_code > 128 else outcome.exit_code
+        code = 128 + stop.signal if stop.signal and outcome.exit_code > 128 else outcome.exit_code
         raise LaunchError(Outcome(code, outcome.message))
 
 
@@ -171,37 +173,19 @@ def work(command: str, words: list[str], devices: list[str]) -> Outcome:
     return outcome
 
 
-@contextmanager
-def _forwarding() -> Iterator[list[int]]:
-    """Forward stop signals to the processes; yield the list of those that came. A second one ends this process."""
-    received: list[int] = []
-    previous = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, signal.SIGUSR1)
-        restore()
-
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    for number, handler in previous.items():
-        if number != signal.SIGHUP or handler is not signal.SIG_IGN:
-            signal.signal(number, forward)
-    try:
-        yield received
-    finally:
-        restore()
+def _forward() -> None:
+    """Send a stop signal to the processes."""
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, signal.SIGUSR1)
 
 
-def _describe(error: ChildFailedError, count: int) -> str:
+def _describe(error: ChildFailedError, count: int, command: str) -> str:
     rank, failure = error.get_first_failure()
     code = failure.exitcode
     how = f"was killed by {failure.signal_name()}" if code < 0 else f"failed with exit code {code}"
+    resume = "resume from the last checkpoint with metarl train --resume RUN --devices ..."
     return (
-        f"process {rank} of {count} (pid {failure.pid}) {how}, so the others were stopped; resume from the last "
-        "checkpoint with metarl train --resume RUN --devices ..., or restart automatically with --max-restarts 3"
+        f"process {rank} of {count} (pid {failure.pid}) {how}, so the others were stopped; "
+        f"{resume if command == 'train' else 'run the command again'}, or restart automatically with --max-restarts 3"
     )

@@ -25,7 +25,7 @@ LINES = (
     ("runs", "[FOLDER]", "list the runs in a folder (runs by default): state, progress, returns, size"),
     ("evaluate", "RUN [options]", "adapt to held-out tasks and measure the returns"),
     ("hub", "", "list the trained runs that come with metarl: metarl evaluate hub:NAME"),
-    ("push", "RUN OWNER/NAME [options]", "publish a run on the Hugging Face Hub, for everybody's hub:OWNER/NAME"),
+    ("push", "RUN OWNER/NAME [options]", "publish a run on the Hugging Face Hub, for others to use as hub:OWNER/NAME"),
     ("check", "RUN [options]", "verify every file of a run, and reproduce its evaluations"),
     ("collect", "RUN --out DATA [options]", "record a run's episodes, for training with --data DATA"),
     ("compare", "RUN RUN ... [options]", "evaluate several runs and write a report with figures and statistics"),
@@ -37,6 +37,9 @@ LINES = (
     ("learners", "", "list the learners"),
     ("completion", "SHELL", "print a script that completes all of this in bash, zsh or fish"),
 )
+HELP = ("-h", "--help")
+# Commands without options; their arguments are in the usage.
+PLAIN = ("hub", "families", "learners", "completion")
 # Before or after the name of any command: no progress bar, and nothing printed but errors.
 QUIET = "--quiet"
 COMMANDS = {command: f"metarl.experiments.commands.{command}" for command, _, _ in LINES}
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != QUIET]
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in HELP or (words[0] in PLAIN and words[1:2] and words[1] in HELP):
         return guarded(lambda: print(usage()))
     if words[0] == "--version":
         print(f"metarl {version('metarl-gym')}")

@@ -1,10 +1,12 @@
 """Common code of commands and scripts: parsing options into a dataclass, and printing errors in one line."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from difflib import get_close_matches
 from io import StringIO
 from itertools import dropwhile, takewhile
 from typing import TypeVar
@@ -12,6 +14,15 @@ from typing import TypeVar
 from metarl.errors import InputError, MetarlError
 
 Options = TypeVar("Options")
+# What tyro says about a value that does not fit, with the option and the value; and its forms of values, in words.
+WRONG_VALUE = re.compile(r"Error parsing (\S+): .*(?:base 10: |float: |arguments: \[|from \[)(.*?)\]?\.?")
+FORMS = {
+    "[INT [INT ...]]": "integers",
+    "[FLOAT [FLOAT ...]]": "numbers",
+    "INT": "an integer",
+    "FLOAT": "a number",
+    "|{": " or one of {",
+}
 
 
 def guarded(command: Callable[[], None]) -> int:
@@ -27,7 +38,9 @@ def guarded(command: Callable[[], None]) -> int:
         return 1
     except OSError as error:
         place = f" ({error.filename})" if error.filename else ""
-        print(f"metarl: {error.strerror or error}{place}; what was whole before is still there", file=sys.stderr)
+        print(
+            f"metarl: {error.strerror or error}{place}; files that were complete before are unaffected", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("metarl: interrupted", file=sys.stderr)
@@ -52,16 +65,17 @@ def silence() -> Iterator[None]:
                 del os.environ["METARL_QUIET"]
 
 
-def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -> Options:
+def parse(options: Callable[..., Options], command: str, words: Sequence[str], help_of: str | None = None) -> Options:
     """Parse the options of a command into a dataclass.
 
     Args:
         options: the dataclass; each field is an option, and the sentence under it its help.
         command: the command as called, for help and messages.
         words: the given options.
+        help_of: what --help is added to for the help; by default the command.
 
     Raises:
-        InputError: with the first sentence of tyro's multi-line message.
+        InputError: with what tyro's multi-line message says.
     """
     import tyro  # here, so that the usage is printed without it
 
@@ -76,11 +90,27 @@ def parse(options: Callable[..., Options], command: str, words: Sequence[str]) -
             raise
         # A title, a sentence and more, between horizontal rules, in a box where the terminal's encoding has one.
         lines = list(dropwhile(_is_rule, (line.strip("│ ") for line in message.getvalue().splitlines()[1:])))
-        said = " ".join(takewhile(lambda line: not _is_rule(line), lines))
-        # Then come the options themselves or, when there is no such one, those with similar names, the nearest first.
-        near = [line.split(maxsplit=1)[0] for line in lines if line.startswith("--") and not _is_rule(line)]
-        hint = f"; did you mean {near[0]}?" if near and said.startswith("Unrecognized") else ""
-        raise InputError(f"{said}{hint} ({command} --help explains the options)") from None
+        raise InputError(f"{_in_one_line(lines)} ({help_of or command} --help explains the options)") from None
+
+
+def _in_one_line(lines: Sequence[str]) -> str:
+    """Return in one line what tyro says in several: a sentence, and after a rule the options that it is about."""
+    sentence = list(takewhile(lambda line: not _is_rule(line), lines))
+    said = " ".join(sentence).replace(". Expected 1 values.", "")
+    options = [line for line in lines if line.startswith("--") and not _is_rule(line)]
+    if missing := re.match("Missing from (.*?):", said):
+        names = [line for line in sentence[1:] if line.startswith("--") or line.isupper()]
+        return f"{missing[1]} needs {' and '.join(names)}"
+    if options and (wrong := WRONG_VALUE.fullmatch(said)):
+        form = options[0].partition(" ")[2]
+        for short, words in FORMS.items():
+            form = form.replace(short, words)
+        return f"{wrong[1]} takes {form}, not {wrong[2]}"
+    # Where there is no such option, those with similar names.
+    if options and (unknown := re.match("Unrecognized options: ([^, ]+)", said)):
+        near = get_close_matches(unknown[1], [line.split(maxsplit=1)[0] for line in options], 1, 0)
+        return f"{said}; did you mean {near[0]}?"
+    return said
 
 
 def _is_rule(line: str) -> bool:
@@ -95,7 +125,7 @@ def parse_seeds(text: str) -> list[int]:
     """
     seeds = text.split(",")
     if not all(seed.strip().isdecimal() for seed in seeds) or len({int(seed) for seed in seeds}) < len(seeds):
-        raise InputError(f"--seeds needs different seeds, as in --seeds 1,2,3, not {text!r}")
+        raise InputError(f"--seeds takes different integers, as in --seeds 1,2,3, not {text!r}")
     return [int(seed) for seed in seeds]
 
 
@@ -118,11 +148,11 @@ def take_option(words: Sequence[str], name: str) -> tuple[str | None, list[str]]
     return value, rest
 
 
-def refuse_words(words: Sequence[str], command: str) -> None:
+def refuse_words(words: Sequence[str], command: str, advice: str = "") -> None:
     """Check that a command without arguments was given none.
 
     Raises:
         InputError: if it was given any.
     """
     if words:
-        raise InputError(f"metarl {command} takes no arguments, not {' '.join(words)}")
+        raise InputError(f"metarl {command} takes no arguments, but was given {' '.join(words)}{advice}")

@@ -39,10 +39,12 @@ def run(words: Sequence[str]) -> None:
     """Publish, and print where.
 
     Raises:
-        InputError: if the directory is not a run, or its checkpoint has not been evaluated.
+        InputError: if the name is not OWNER/NAME, the directory is not a run, or its checkpoint has not been evaluated.
         RunError: if the Hub refuses.
     """
     options = parse(PushOptions, "metarl push", words)
+    if options.repository.count("/") != 1:
+        raise InputError(f"{options.repository!r} is not OWNER/NAME, your name on the Hub and the repository's")
     hub = require_hub()
     hub.utils.disable_progress_bars()
     api = hub.HfApi()
@@ -55,8 +57,10 @@ def run(words: Sequence[str]) -> None:
         except hub.errors.HFValidationError as error:
             raise InputError(f"{options.repository!r} is not OWNER/NAME: {first_line(error)}") from None
         except hub.errors.HTTPError as error:
-            raise RunError(f"the Hub has not taken the run: {first_line(error)}; the run is unchanged") from None
-    print(f"published; anyone can now: metarl evaluate {PREFIX}{options.repository}")
+            raise RunError(f"the run was not published: {first_line(error)}; the run itself is unchanged") from None
+    who = "those with access" if options.private else "anyone"
+    revision = f"@{options.revision}" if options.revision else ""
+    print(f"published; {who} can now run: metarl evaluate {PREFIX}{options.repository}{revision}")
 
 
 def pack(directory: RunDirectory, folder: Path, checkpoint: CheckpointChoice, name: str) -> None:

@@ -115,8 +115,13 @@ def _training(
     return Job(f"seed {seed}", command, log, lambda: (len(directory.read_metrics()), config.run.iterations))
 
 
-def run_jobs(jobs: Sequence[Job], devices: Sequence[str]) -> None:
+def run_jobs(jobs: Sequence[Job], devices: Sequence[str], again: str = "with --resume-if-there") -> None:
     """Run each job in a process of its own, one on a device at a time, and show a progress line for each.
+
+    Args:
+        jobs: what is run.
+        devices: one for each job at a time.
+        again: how to run the command when it continues after a stop.
 
     Raises:
         RunError: after all have ended, when one has failed.
@@ -139,7 +144,7 @@ def run_jobs(jobs: Sequence[Job], devices: Sequence[str]) -> None:
             free += [job.device for job in running if job.code is not None]
             running = [job for job in running if job.code is None]
     if stop.signal is not None:
-        raise RunStopped("stopped; the same command with --resume-if-there continues", stop.signal)
+        raise RunStopped(f"stopped; run the same command {again} to continue", stop.signal)
     if failed := [job for job in jobs if job.code]:
         names, first = ", ".join(job.name for job in failed), failed[0]
         raise RunError(

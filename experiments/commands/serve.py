@@ -64,7 +64,7 @@ def run(words: Sequence[str]) -> None:
         raise InputError(f"metarl serve needs {error.name}: pip install 'metarl-gym[serve]'") from None
     token = read_token(options.token_file)
     if token is None and options.host not in LOOPBACK:
-        raise InputError(f"anyone who reaches {options.host} could use the learner: pass a --token-file")
+        raise InputError(f"anyone who can reach {options.host} could use the learner: pass a --token-file")
     served = load_served(options.run, options.device, options.checkpoint)
     with listen(options.host, options.port) as listener:
         database = open_database(database_url(options), served)

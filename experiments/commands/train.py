@@ -76,7 +76,7 @@ def run_on(words: Sequence[str], processes: Processes, stop: StopRequest) -> Non
     """
     options = [word.split("=")[0] for word in words]
     if "--resume" in options and PUBLISHED not in options:
-        chosen = parse(ResumeOptions, "metarl train", words)
+        chosen = parse(ResumeOptions, "metarl train", words, "metarl train --resume RUN")
         given = chosen.resume, chosen.iterations, chosen.device, chosen.redraw
         report(resume(*given, stop, processes), processes, stop)
         return
@@ -118,7 +118,10 @@ def config_of(words: Sequence[str]) -> TrainConfig:
     if CONFIG in options:
         return _from_file(words)
     if len(names := _names(words)) < 2:
-        raise InputError("train needs a learner and a family, in this order, before any option")
+        raise InputError(
+            "name a learner and a family, in this order, before any option; metarl learners and metarl families list "
+            "them"
+        )
     learner, family = names
     LEARNERS.find(learner)  # the first word that is wrong is the one to name
     return parse_train(TrainConfig(learner, family), f"metarl train {learner} {family}", words[2:])
@@ -236,7 +239,7 @@ def report(directory: RunDirectory, processes: Processes, stop: StopRequest) -> 
     rows, total, finished = processes.from_first(lambda: _ending(directory))
     if finished != total:
         raise RunStopped(
-            f"stopped after {rows} of {total} iterations; metarl train --resume {directory.path} continues",
+            f"stopped after {rows} of {total} iterations; continue with metarl train --resume {directory.path}",
             stop.signal or signal.SIGTERM,
         )
     if processes.rank == 0:

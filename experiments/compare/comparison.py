@@ -164,4 +164,4 @@ def check_protocol(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> N
         raise InputError(f"a comparison needs episodes >= 1, not {protocol.episodes}")
     found = len(runs[0].config.split().tasks(protocol.part, protocol.tasks))
     if found < 2 and min(map(len, groups.values())) < 2:
-        raise InputError("an interval needs 2 tasks, or 2 seeds of every learner; there is 1 task and a single run")
+        raise InputError("an interval needs 2 tasks, or 2 seeds of every learner; there is 1 task, and a single seed")

@@ -35,9 +35,12 @@ class Run:
         """The settings that affect the trained learner, by name; nested ones as ``outer.inner``."""
         run = dataclasses.asdict(self.config.run)
         own = {name: run[name] for name in TRAINING_SETTINGS}
-        # Seeds may have a data set each.
-        data = {"data": "sampled" if self.config.run.data is None else "recorded"}
-        return dict(_flat(own | data | dataclasses.asdict(self.config.settings)))
+        # Seeds may have a data set each, and start from a run each.
+        kinds = {
+            "data": "sampled" if self.config.run.data is None else "recorded",
+            "start_from": None if self.config.run.start_from is None else "a run",
+        }
+        return dict(_flat(own | kinds | dataclasses.asdict(self.config.settings)))
 
     @cached_property
     def family(self) -> TaskFamily:

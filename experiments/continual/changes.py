@@ -50,7 +50,7 @@ class Changes:
         able = self.base.learner_class.continual
         for method in self.methods:
             if method not in able:
-                raise InputError(f"{self.base.learner} can be trained on {' or '.join(able)} tasks, not {method!r}")
+                raise InputError(f"--methods of {self.base.learner} are {', '.join(able)}, not {method!r}")
         if self.tasks < 2:
             raise InputError(f"a trial whose task changes needs --tasks 2 or more, not {self.tasks}")
         if self.episodes % self.tasks or self.episodes < 2 * self.tasks:

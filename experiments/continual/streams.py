@@ -43,15 +43,15 @@ class Experiment:
         learner, able = self.base.learner, self.base.learner_class.continual
         if not able:
             names = [name for name, each in LEARNERS.items() if each.continual]
-            raise InputError(f"metarl continual has no measure for {learner}; it works with {', '.join(names)}")
+            raise InputError(f"metarl continual does not work with {learner}, only with {', '.join(names)}")
         if self.base.learner_class.from_scratch(self.base.settings):
             raise InputError(f"{learner} from scratch has nothing to forget; use --variant oracle or pretrained")
         for method in self.methods:
             if method not in able:
-                raise InputError(f"{learner} can meet tasks by {', '.join(able)}, not by {method!r}")
+                raise InputError(f"--methods of {learner} are {', '.join(able)}, not {method!r}")
         require_count("the number of tasks", self.tasks)
         if self.tasks < FEWEST_TASKS:
-            raise InputError(f"metarl continual needs {FEWEST_TASKS} or more tasks, not {self.tasks}")
+            raise InputError(f"metarl continual needs --tasks {FEWEST_TASKS} or more, not {self.tasks}")
         if (there := len(self.sequence)) < self.tasks:
             raise InputError(f"{self.base.family} has {there} training tasks, not {self.tasks}; use a smaller --tasks")
 

@@ -110,7 +110,8 @@ class Job:
         """
         if self.results.exists():
             found = read_record(self.results)
-            same = (found.steps, found.tasks) == (self.variant.steps, self.tasks)
+            wanted = self.variant.steps, self.variant.episodes, self.tasks
+            same = (found.steps, found.episodes, found.tasks) == wanted
             same = same and matches_recording(found.recording, self.variant.recording)
             if not same or not matches(found.config, self.variant.config, "seed"):
                 raise InputError(f"{self.results} has other settings or tasks; remove it, or choose another --out")
@@ -190,6 +191,7 @@ class Job:
             tasks=self.tasks,
             runs=runs,
             recording=describe_recording(self.variant.recording),
+            episodes=self.variant.episodes,
         )
 
 
@@ -220,9 +222,11 @@ def _measure_stage(
     done = _iterations(directory)
     before = next((point.training_cpu_seconds for point in points if point.iteration == done), None if done else 0.0)
     seconds = _train_to(directory, config, done, stop)
-    curve = evaluate(directory.path, tasks, variant.steps)
-    seen = variant.protocol or variant.on_training_tasks
-    trained_on = evaluate(directory.path, tasks, variant.steps, part="train") if seen else None
+    given = tasks, variant.steps, variant.episodes
+    curve = evaluate(directory.path, *given)
+    trained_on = (
+        evaluate(directory.path, *given, part="train") if variant.protocol or variant.on_training_tasks else None
+    )
     point = point_after(directory, stop, curve, None if before is None else before + seconds, trained_on)
     versions = directory.read_config()["versions"]
     returns = rounded(curve.returns[:, variant.columns].tolist())
@@ -247,7 +251,7 @@ def _train_to(directory: RunDirectory, config: TrainConfig, done: int, stop: int
             shutil.rmtree(directory.path)
         train(dataclasses.replace(config, run=dataclasses.replace(config.run, iterations=stop)))
     if (done := _iterations(directory)) < stop:
-        raise RunError(f"{directory.path} was stopped after {done} iterations; the same command continues it")
+        raise RunError(f"{directory.path} was stopped after {done} iterations; run the same command again to continue")
     return time.process_time() - began
 
 
@@ -271,7 +275,8 @@ def run(options: Options) -> None:
                 job.measure_only(seed)
         return
     if options.at_once > 1:  # then what is measured below is there already
-        run_jobs([job.aside(seed) for job in jobs for seed in job.missing(options.seeds)], ["cpu"] * options.at_once)
+        aside = [job.aside(seed) for job in jobs for seed in job.missing(options.seeds)]
+        run_jobs(aside, ["cpu"] * options.at_once, "again")
     for job in jobs:
         for seed in options.seeds:
             job.measure(seed)
@@ -281,4 +286,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run(parse(Options, "learning/curve.py", sys.argv[1:]))))
+    sys.exit(guarded(lambda: run(parse(Options, "python experiments/learning/curve.py", sys.argv[1:]))))

@@ -76,6 +76,7 @@ class Record:
         tasks: parameters of each held-out task, except long ones; the config's split hash covers them all.
         runs: the runs, by seed.
         recording: recorded data that replaced sampling: the acting run, tasks and episodes; or None.
+        episodes: episodes of each measured adaptation step, if they are not those of training.
     """
 
     command: str
@@ -88,6 +89,7 @@ class Record:
     part: Literal["test"] = "test"
     actions: Literal["sampled"] = "sampled"
     recording: dict[str, Any] | None = None
+    episodes: int | None = None
 
     @property
     def from_scratch(self) -> bool:

@@ -84,4 +84,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run(parse(Options, "learning/steps_to_match.py", sys.argv[1:]))))
+    sys.exit(guarded(lambda: run(parse(Options, "python experiments/learning/steps_to_match.py", sys.argv[1:]))))

@@ -169,4 +169,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run(parse(Options, "learning/tables.py", sys.argv[1:]))))
+    sys.exit(guarded(lambda: run(parse(Options, "python experiments/learning/tables.py", sys.argv[1:]))))

@@ -46,6 +46,7 @@ class Variant:
             the comparison is of success rates: they are also measured on training tasks, and plotted.
         recording: recorded data for training without environment steps; None if it samples.
         on_training_tasks: whether returns on training tasks are measured as well.
+        episodes: episodes of each adaptation step that is measured; None for as many as in training.
 
     Raises:
         InputError: for negative steps, or if there are not 1 to ``iterations`` evaluations.
@@ -57,6 +58,7 @@ class Variant:
     protocol: Callable[[Path], dict[str, float]] | None = None
     recording: Recording | None = None
     on_training_tasks: bool = False
+    episodes: int | None = None
 
     def __post_init__(self) -> None:
         iterations = self.config.run.iterations

@@ -61,4 +61,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run(parse(Options, "belief_pictures.py", sys.argv[1:]))))
+    sys.exit(guarded(lambda: run(parse(Options, "python experiments/tools/belief_pictures.py", sys.argv[1:]))))

@@ -205,4 +205,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run(parse(Options, "metaworld_evaluation.py", sys.argv[1:]))))
+    sys.exit(guarded(lambda: run(parse(Options, "python experiments/tools/metaworld_evaluation.py", sys.argv[1:]))))

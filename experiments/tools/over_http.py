@@ -86,4 +86,4 @@ def run(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: run(parse(Options, "over_http.py", sys.argv[1:]))))
+    sys.exit(guarded(lambda: run(parse(Options, "python experiments/tools/over_http.py", sys.argv[1:]))))

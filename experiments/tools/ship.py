@@ -33,7 +33,7 @@ class ShipOptions:
 
 def ship(words: Sequence[str]) -> None:
     """Pack the run that the words name."""
-    options = parse(ShipOptions, "ship.py", words)
+    options = parse(ShipOptions, "python experiments/tools/ship.py", words)
     making = SHIPPED / f".{options.name}.part"
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)

@@ -32,7 +32,7 @@ def write_model(words: Sequence[str]) -> None:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
-    options = parse(ModelOptions, "tiny_language_model.py", words)
+    options = parse(ModelOptions, "python experiments/tools/tiny_language_model.py", words)
     config = LlamaConfig(
         vocab_size=256,
         hidden_size=UNITS,

@@ -18,6 +18,7 @@ from metarl.checks.dynamics import check_dynamics
 from metarl.checks.problems import attempt, is_frozen_dataclass, require
 from metarl.errors import InputError
 from metarl.families.family import FAMILIES, TaskFamily, make_family
+from metarl.families.spaces import require_actions
 from metarl.families.splits import PARTS, TaskSplit
 from metarl.seeding import generator
 from metarl.worlds.numpy_env import TaskEnv
@@ -60,7 +61,7 @@ def _made(family: TaskFamily | type[TaskFamily] | str) -> TaskFamily:
     require(
         issubclass(family, TaskFamily),
         family.__name__,
-        "is no TaskFamily",
+        "is not a TaskFamily",
         "derive it from metarl.families.family.TaskFamily",
     )
     require(
@@ -78,7 +79,7 @@ def _shortened(family: TaskFamily) -> TaskFamily:
     require(
         is_frozen_dataclass(type(family)),
         name,
-        "is no frozen dataclass",
+        "is not a frozen dataclass",
         "decorate the class with @dataclass(frozen=True)",
     )
     fields = {field.name for field in dataclasses.fields(family)}  # type: ignore[arg-type]
@@ -99,13 +100,13 @@ def _check_names(family: TaskFamily) -> None:
     if FAMILIES.get(family.name) is not type(family):
         return  # a family used without a name
     kebab = re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", family.name) is not None
-    require(kebab, family.name, "is no name in kebab case", "use lower-case letters and digits joined by hyphens")
+    require(kebab, family.name, "is not a name in kebab case", "use lower-case letters and digits joined by hyphens")
     fields = {field.name for field in dataclasses.fields(family)}  # type: ignore[arg-type]
     require("horizon" in fields, family.name, "has no field horizon", "add one: the steps of an episode")
     require(bool(family.presets), family.name, "has no preset", "set the class variable presets: values by preset name")
     for preset, values in family.presets.items():
         unknown = sorted(set(values) - fields)
-        require(not unknown, family.name, f"the preset {preset} sets {unknown}, no fields", f"use {sorted(fields)}")
+        require(not unknown, family.name, f"the preset {preset} sets {unknown}, not fields", f"use {sorted(fields)}")
         with attempt(family.name, f"making the preset {preset}"):
             make_family(family.name, preset)
 
@@ -116,13 +117,8 @@ def _check_spaces(family: TaskFamily) -> None:
             space, again = getattr(family, kind), getattr(family, kind)
         require(isinstance(space, spaces.Space), family.name, f"{kind} is {space!r}", "return a gymnasium.spaces.Space")
         require(space == again, family.name, f"{kind} differs from call to call", "return equal spaces")
-    acts = family.action_space
-    require(
-        isinstance(acts, spaces.Box | spaces.Discrete),
-        family.name,
-        f"the action space is a {type(acts).__name__}",
-        "use a Box or a Discrete space",
-    )
+    with attempt(family.name, "action_space"):
+        require_actions(family.action_space)
     require(
         isinstance(family.task_space, spaces.Dict) and len(family.task_space) > 0,
         family.name,

@@ -65,7 +65,7 @@ def _registered(learner: str | type[Learner]) -> str:
     """Return the name under which a learner is registered, after checking its class."""
     found = LEARNERS.find(learner) if isinstance(learner, str) else learner
     kind = found.__name__
-    require(issubclass(found, Learner), kind, "is no Learner", "derive it from metarl.learning.learner.Learner")
+    require(issubclass(found, Learner), kind, "is not a Learner", "derive it from metarl.learning.learner.Learner")
     name = learner if isinstance(learner, str) else str(getattr(found, "name", ""))
     registered = LEARNERS.get(own_name(name)) is found
     require(registered, kind, "is not registered", "decorate it with @register_learner and give it a name of its own")
@@ -73,7 +73,7 @@ def _registered(learner: str | type[Learner]) -> str:
     require(
         is_frozen_dataclass(config),
         kind,
-        "config_class is no frozen dataclass",
+        "config_class is not a frozen dataclass",
         "decorate it with @dataclass(frozen=True)",
     )
     return name

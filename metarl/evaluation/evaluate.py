@@ -126,7 +126,10 @@ def load_run(
     """
     directory = RunDirectory(path)
     written = processes.from_first(directory.read_config)
-    config = TrainConfig.from_json(written, device, processes)
+    try:
+        config = TrainConfig.from_json(written, device, processes)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     file = processes.from_first(lambda: directory.find_checkpoint(checkpoint))
     content = processes.from_first(lambda: directory.load_checkpoint(file))
     check_belongs(directory, file, content, written)

@@ -138,7 +138,7 @@ def record(
     if steps < 0 or episodes < 1:
         raise InputError(f"a recording needs steps >= 0 and episodes >= 1, not {steps} and {episodes}")
     if episodes > 1 and not learner.pools_episodes:
-        raise InputError(f"{learner.name} adapts to a single episode at each step, not to {episodes}")
+        raise InputError(f"{learner.name} adapts to a single episode at each step, not {episodes}; leave episodes out")
     sampler, takes = Sampler(family, device, render=True), []
     session = sampler.session(learner, task, episodes)
     for step in range(steps + 1):

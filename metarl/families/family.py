@@ -206,7 +206,9 @@ class TaskFamily(ABC):
             raise InputError(f"{self.name}: a task needs the parameters {expected}, not {got}")
         task = TensorDict({key: self._task_value(key, parameters[key])[None] for key in self.task_space}, [1])
         if (known := self.all_tasks()) is not None and not any(bool((row == task[0]).all()) for row in known):
-            raise InputError(f"{self.name}: there is no task {dict(parameters)}; it has {len(known)} others")
+            example = {key: known[key][0].tolist() for key in self.task_space}
+            others = f"it has {len(known)} others, such as {_brief(example)}"
+            raise InputError(f"{self.name}: there is no task {dict(parameters)}; {others}")
         return task
 
     def _task_value(self, key: str, given: Any) -> Tensor:

@@ -13,7 +13,7 @@ from metarl.errors import InputError
 from metarl.families.family import FAMILIES, TaskFamily, make_family
 
 PLAIN = (bool, int, float, str, NoneType)
-HORIZON = "it is --horizon"
+HORIZON = "use --horizon"
 NO_TEXT = "it is not a number, a string or a list of them; set it in Python, in a family of your own"
 
 
@@ -65,7 +65,8 @@ def preset_and_settings(family: TaskFamily, preset: str | None = None) -> tuple[
     if FAMILIES.get(family.name) is not kind:
         raise InputError(
             f"a run needs a family that it can make again from its name; {kind.__name__} is not registered as "
-            f"{family.name!r}: decorate the class with metarl.families.family.register_family"
+            f"{family.name!r}: decorate it, or a subclass with a name, an env_id and presets of its own, with "
+            "metarl.families.family.register_family"
         )
     chosen = min(family.presets, key=lambda each: len(_differences(family, each))) if preset is None else preset
     # metarl imports its own families by itself, and no other process can import __main__.

@@ -126,8 +126,8 @@ class TaskSplit:
         tasks = TaskSplit(self.family, self.seed).held_out_tasks("train", self.train_limit)
         if len(tasks) < self.train_limit:
             raise InputError(
-                f"{self.family.name} has {len(tasks)} training tasks to give, not {self.train_limit}; take a smaller "
-                "--train-tasks, or none for all of them"
+                f"{self.family.name} has only {len(tasks)} training tasks, not {self.train_limit}; use a smaller "
+                "--train-tasks, or omit it to train on all of them"
             )
         return tasks
 

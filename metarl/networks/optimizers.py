@@ -65,7 +65,7 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
         return find_by_name(torch_optimizers(), name, "optimiser", "the manual of torch.optim")
     kind = getattr(import_named(module, f"optimiser {name!r}"), own, None)
     if not (inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)):
-        raise InputError(f"{name} is no torch.optim.Optimizer; name a class as module:name")
+        raise InputError(f"{name} is not a torch.optim.Optimizer; name a class as module:name")
     return kind
 
 

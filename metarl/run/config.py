@@ -276,7 +276,10 @@ class TrainConfig:
             _ = [content[name] for name in (*HASHED, *CONDITIONS, "config_hash")]
         except (KeyError, TypeError, ValidationError, ValueError, OverflowError) as error:
             reason = str(error).splitlines()[0]
-            raise InputError(f"the run's config.json was not written by this version of metarl ({reason})") from None
+            raise InputError(
+                f"the run's config.json was not written by this version of metarl ({reason}); restore it, or use the "
+                "version that wrote it"
+            ) from None
         config = cls(learner, family, run, settings, overrides)
         if config.split_hash != expected:
             raise InputError(

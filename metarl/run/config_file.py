@@ -52,7 +52,7 @@ def refuse_unknown(
     for name in dict(content):
         if name not in known:
             near = difflib.get_close_matches(str(name), known, 1, 0.5)
-            hint = f"; did you mean {where}{near[0]}" if near else ""
+            hint = f"; did you mean {where}{near[0]}?" if near else ""
             raise InputError(f"{file} has an unknown entry {where + str(name)!r}{hint}")
 
 
@@ -105,8 +105,8 @@ def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     expected, found = content["config_hash"], config_hash(content)
     if expected != found:
         raise InputError(
-            f"config.json has been changed since the run was started (hash {expected}, now {found}); only "
-            f"{', '.join(CHANGEABLE)} may be changed: metarl train --resume RUN --iterations N --device D"
+            f"config.json has been changed since the run was started (hash {expected}, now {found}); restore it: only "
+            f"{', '.join(CHANGEABLE)} may be changed (metarl train --resume RUN --iterations N --device D)"
         )
 
 
@@ -120,7 +120,7 @@ def refuse_old_numbers(content: Mapping[str, Any], numbers: int) -> None:
         raise InputError("config.json has no tracking_id, which identifies the tracked run; restore the file")
     if content["numbers"] != numbers:
         raise InputError(
-            f"{content['learner']} computes different numbers since its version {numbers}, and the run was started "
+            f"{content['learner']} has computed different numbers since its version {numbers}, and the run was started "
             f"with version {content['numbers']}; it can be evaluated but not continued: start a new run"
         )
 

@@ -97,7 +97,7 @@ class RunDirectory:
             InputError: if the directory is missing, or not a run of this version of metarl.
         """
         if not self.path.is_dir():
-            raise InputError(f"there is no run directory {self.path}")
+            raise InputError(f"there is no run directory {self.path}; metarl runs FOLDER lists the runs in a folder")
         try:
             content: dict[str, Any] = json.loads(self.config.read_text())
             known = content["format"] == FORMAT
@@ -107,11 +107,12 @@ class RunDirectory:
             raise InputError(f"{self.config} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(
-                f"{self.config} is damaged or was not written by metarl; the run cannot be loaded"
+                f"{self.config} is damaged or was not written by metarl; restore it from a copy, or start a new run"
             ) from None
         if not known:
             raise InputError(
-                f"{self.config} has the format {content['format']!r}; this version of metarl reads {FORMAT!r}"
+                f"{self.config} has the format {content['format']!r}, but this version of metarl reads {FORMAT!r}; use "
+                "the version that wrote it, or start a new run"
             )
         return content
 

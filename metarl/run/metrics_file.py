@@ -31,7 +31,7 @@ def read_metrics(path: Path) -> list[MetricsRow]:
     """
     names, *rows = _lines(path) or [[]]
     if rows and ("iteration" not in names or len(set(names)) < len(names)):
-        raise _refusal(path, "its first line does not name each column once, iteration among them")
+        raise _refusal(path, "its header lacks the column iteration, or names a column twice")
     return [_parse(path, names, row, index) for index, row in enumerate(rows)]
 
 

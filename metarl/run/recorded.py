@@ -109,23 +109,23 @@ class RecordedData:
         for name in ("observation_space", "action_space"):
             found, expected = getattr(known, name), getattr(wanted, name)
             if found != expected:
-                raise InputError(
-                    f"the {name} of {self.path} is {found}, but that of the run is {expected}; use the same --preset"
-                )
+                told = f"the {name} of {self.path} is {found}, but that of the run is {expected}"
+                raise InputError(f"{told}; use the same --preset")
         if known.part not in (None, "train"):
             raise InputError(
                 f"{self.path} contains {known.part} tasks, which must not be trained on; record with --part train"
             )
         if known.split_hash not in (None, split_hash):
+            given = known.settings | {name: known.made_by.get(name) for name in ("preset", "split_seed")}
             raise InputError(
-                f"{self.path} was recorded with another split (hash {known.split_hash}, the run's is {split_hash}), so "
-                "it may contain held-out tasks of the run; use the --preset, --horizon and --split-seed of the "
-                f"recording: {known.settings}"
+                f"{self.path} was recorded with another split ({known.split_hash}, not {split_hash}), so it may "
+                f"contain held-out tasks; use the --preset, --horizon and --split-seed of the recording: {given}"
             )
         steps = int(self.rollout.valid.sum(-1).max())
         if steps > family.horizon:
             raise InputError(
-                f"{self.path} has episodes of {steps} steps, but those of {family.name} have at most {family.horizon}"
+                f"{self.path} has episodes of {steps} steps, but those of the run have at most {family.horizon}; use "
+                f"--horizon {steps} or more"
             )
 
     def draw(
@@ -172,9 +172,10 @@ class RecordedData:
         tasks, episodes, rollouts = shape
         available = self.rollout.rewards.shape[1]
         if episodes * rollouts > available:
+            fewer = f"--episodes-per-task {available // rollouts} or fewer, or " if available >= rollouts else ""
             raise InputError(
                 f"{self.path} has {available} episodes of each task, but an iteration needs {rollouts} x {episodes}; "
-                f"use --episodes-per-task {available // rollouts or 1} or fewer, or fewer --episodes-per-trial"
+                f"use {fewer}fewer --episodes-per-trial"
             )
         return torch.rand(tasks, available, generator=stream).argsort(-1)[:, : episodes * rollouts]
 

@@ -32,7 +32,7 @@ def read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{path} is missing; restore it from a copy, or create its folder again") from None
+        raise InputError(f"{path} is missing; restore it from a copy") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise InputError(f"{path} is damaged: its SHA-256 does not match the recorded one; restore it from a copy")
     try:

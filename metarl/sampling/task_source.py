@@ -146,7 +146,9 @@ class TaskStream(TaskSource):
     def __init__(self, split: TaskSplit, run: Any) -> None:
         super().__init__(split, run)
         if run.train_tasks is None:
-            raise InputError("--task-source stream meets a number of tasks in turn: pass it as --train-tasks")
+            raise InputError(
+                "--task-source stream meets a fixed number of tasks in turn: set that number with --train-tasks"
+            )
         self.settings: StreamConfig = run.stream
         self.tasks = split.held_out_tasks("train", run.train_tasks)
 

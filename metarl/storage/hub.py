@@ -117,7 +117,7 @@ def _download(name: str, folder: Path) -> None:
         hub.snapshot_download(repository, revision=revision or None, local_dir=folder, allow_patterns=list(FILES))
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError):
         raise InputError(
-            f"the Hugging Face Hub has no {name}, or it is private: then log in with hf auth login"
+            f"the Hugging Face Hub has no {name}, or it is private; if so, log in with hf auth login"
         ) from None
     except (hub.errors.HTTPError, hub.errors.LocalEntryNotFoundError) as error:
         raise RunError(f"{PREFIX}{name} cannot be downloaded: {str(error).splitlines()[0]}") from None
@@ -135,5 +135,5 @@ def require_hub() -> ModuleType:
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError:
-        raise InputError("the Hugging Face Hub needs the extra: pip install 'metarl-gym[hub]'") from None
+        raise InputError("the Hugging Face Hub needs the extra hub: pip install 'metarl-gym[hub]'") from None
     return huggingface_hub

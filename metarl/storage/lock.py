@@ -89,7 +89,9 @@ class RunLock:
             while not _link(own, self._path):
                 self._remove_if_dead(own.stat().st_mtime)
         except OSError as error:
-            raise InputError(f"cannot lock {self._folder}: {error.strerror}; no run can be written there") from None
+            raise InputError(
+                f"cannot lock {self._folder}: {error.strerror}; choose another --out, or make it writable"
+            ) from None
         finally:
             own.unlink(missing_ok=True)
         threading.Thread(target=self._renew, daemon=True).start()

@@ -69,7 +69,10 @@ class WandbTracker:
             if mode == "offline":
                 raise
             reason = str(error).splitlines()[0]
-            print(f"metarl: W&B cannot be reached ({reason}); tracking offline, wandb sync later", file=sys.stderr)
+            print(
+                f"metarl: W&B cannot be reached ({reason}); tracking offline, upload later with wandb sync",
+                file=sys.stderr,
+            )
             wandb.teardown()  # discards the attempt, which holds the run's id
             self._run = start("offline")
         self._wandb = wandb

@@ -36,8 +36,9 @@ def refuse_too_large_episodes(config: TrainConfig, learner: Learner, processes: 
     if size > (memory := _memory(torch.device(run.device))):
         raise InputError(
             f"the episodes of one iteration need {size / GIBIBYTE:,.0f} GiB, and {run.device} has "
-            f"{memory / GIBIBYTE:,.0f} ({rollouts:,} rollouts of {run.tasks_per_batch:,} tasks, "
-            f"{run.episodes_per_task:,} episodes and {family.horizon:,} steps); choose smaller numbers"
+            f"{memory / GIBIBYTE:,.0f} GiB ({rollouts:,} rollouts of {run.tasks_per_batch:,} tasks, "
+            f"{run.episodes_per_task:,} episodes and {family.horizon:,} steps); use a smaller --tasks-per-batch or "
+            "--episodes-per-task"
         )
 
 

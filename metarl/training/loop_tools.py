@@ -57,18 +57,21 @@ class StopRequest:
     """Turns the first stop signal into a request; a second one has its usual effect and ends the process.
 
     The signals are SIGINT, SIGTERM, SIGHUP (the terminal was closed) and SIGUSR1 (Slurm's warning before the time
-    limit). Under nohup, which ignores SIGHUP, it stays ignored.
+    limit, which several senders may repeat, so that a second one has no effect). Under nohup, which ignores SIGHUP, it
+    stays ignored.
 
     Args:
         signals: others than these.
+        then: is called when a signal comes.
 
     Attributes:
-        signal: number of the signal received, or None.
+        signal: number of the first signal received, or None.
     """
 
-    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS, then: Callable[[], None] = lambda: None) -> None:
         self.signal: int | None = None
         self._signals = signals
+        self._then = then
         self._previous: dict[int, Any] = {}
 
     @property
@@ -84,12 +87,14 @@ class StopRequest:
         return self
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        self._restore()
+        self.signal = self.signal or number
+        self._then()
+        self._restore(signal.SIGUSR1)
 
-    def _restore(self) -> None:
+    def _restore(self, besides: int | None = None) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if number != besides:
+                signal.signal(number, handler)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -35,7 +35,8 @@ def train_or_resume(
     recorded = TrainConfig.from_json(processes.from_first(directory.read_config), config.run.device, processes)
     given, there = (hashed_settings(each.to_json()) for each in (config, recorded))
     if given != there:
-        pairs = [({**own.pop("run"), **own.pop("settings"), **own}) for own in (given, there)]
+        first = ("learner", "family")
+        pairs = [{**dict.fromkeys(first), **own.pop("run"), **own.pop("settings"), **own} for own in (given, there)]
         name = next(name for name in pairs[0] | pairs[1] if pairs[0].get(name) != pairs[1].get(name))
         raise InputError(
             f"{out} is another run: its {name} is {pairs[1].get(name)}, not {pairs[0].get(name)}; choose another --out"

@@ -133,7 +133,7 @@ def resume(
         _, learner, done = load_run(path, device, processes=processes)
         finished = first(directory.finished_iterations)
         if done > config.run.iterations or done == finished == config.run.iterations:
-            raise InputError(f"{path} has finished its {done} iterations; to train on, pass a larger --iterations")
+            raise InputError(f"{path} has done {done} iterations already; to continue, pass a larger --iterations")
         content = first(directory.load_checkpoint)
         first(lambda: _go_back(directory, before, content, run))
         training = TrainingLoop(config, learner, directory, data, lock, callbacks)

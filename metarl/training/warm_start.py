@@ -28,10 +28,10 @@ def start_from(learner: Learner, path: str | Path) -> None:
 def _trained(learner: Learner, path: str | Path) -> dict[str, object]:
     _, other, _ = load_run(path)
     if other.name != learner.name:
-        raise InputError(f"{path} is a run of {other.name}, from which {learner.name} cannot start")
+        raise InputError(f"{path} is a run of {other.name}; {learner.name} can only start from a run of {learner.name}")
     trained = other.state_dict()
     if (misfit := find_misfit(learner.state_dict(), trained, "learner")) is not None:
         raise InputError(
-            f"the learner of {path} has another form ({misfit}); start from a run with the same networks and spaces"
+            f"the learner of {path} has other networks or spaces ({misfit}); start from a run with the same ones"
         )
     return trained

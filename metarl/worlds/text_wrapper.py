@@ -32,7 +32,7 @@ class TextWrapper(gymnasium.Wrapper[str, Any, Any, Any]):
         family = getattr(env.unwrapped, "family", None)
         words = None if family is None else family.words()
         if words is None:
-            raise InputError(f"{env} has no words; families that have some are listed in docs/language.md")
+            raise InputError(f"{env} does not describe itself in words; docs/language.md lists the families that do")
         self.rules, self.action_names, self._text = words.rules, words.actions, words.observation
         self.observation_space = spaces.Text(LONGEST, min_length=0, charset=string.printable)
 

@@ -93,6 +93,6 @@ def test_a_run_whose_module_is_gone_says_so_in_one_line(folder: Path, monkeypatc
     assert load_run(run.path)[2] == 1
     monkeypatch.setitem(sys.modules, "own_things", None)
     with pytest.raises(
-        InputError, match=r"^cannot import 'own_things' for the learner 'own_things:guess' .*run in its"
+        InputError, match=r"run: cannot import 'own_things' for the learner 'own_things:guess' .*run in its"
     ):
         load_run(run.path)

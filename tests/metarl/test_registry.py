@@ -46,8 +46,11 @@ def test_the_module_of_a_name_is_imported_first(fruits: Registry[int]) -> None:
         ("peer", r"no fruit is called 'peer'; did you mean pear\? \(ls fruits lists them\)"),
         ("xyz", r"no fruit is called 'xyz'; known: apple, pear \(ls fruits lists them\)"),
         ("orchard:quinze", "no fruit is called 'quinze'; did you mean quince"),
-        ("nowhere:quince", "cannot import 'nowhere' for the fruit 'nowhere:quince' .*No module named 'nowhere'"),
-        ("broken:quince", "cannot import 'broken' for the fruit 'broken:quince' .*division by zero"),
+        (
+            "nowhere:quince",
+            "cannot import 'nowhere' for the fruit 'nowhere:quince' .*No module named 'nowhere'.; install",
+        ),
+        ("broken:quince", "cannot import 'broken' for the fruit 'broken:quince' .*division by zero.*; correct it"),
         (":quince", "cannot import ''"),
     ],
 )

@@ -10,13 +10,13 @@ from metarl.errors import InputError
 from metarl.experiments.commands.serve import ServeOptions, database_url, run
 
 REFUSED = [
-    (["--host", "0.0.0.0"], "anyone who reaches 0.0.0.0 could use the learner: pass a --token-file"),
+    (["--host", "0.0.0.0"], "anyone who can reach 0.0.0.0 could use the learner: pass a --token-file"),
     (["--port", "70000"], r"port must lie in \[0, 65535\], not 70000"),
     (["--open-tasks", "0"], "open_tasks must be at least 1, not 0"),
     (["--window", "-1"], "window must be 0 or more, not -1"),
     (["--token-file", "/no/such/file"], "cannot read the token from /no/such/file: .*No such file"),
     (["--token-file", "/dev/null"], "/dev/null must hold one line, the token, in ASCII and without spaces"),
-    (["--database", "mysql+nothing://x"], "--database takes a file or a URL of SQLAlchemy"),
+    (["--database", "mysql+nothing://x"], "--database takes a file, or a URL such as"),
 ]
 
 

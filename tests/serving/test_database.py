@@ -128,7 +128,7 @@ def test_a_database_of_a_newer_metarl_is_refused(any_url: str) -> None:
     database = Database(any_url)
     database.read_now(lambda found: found.execute(text("UPDATE alembic_version SET version_num = '9999'")))
     database.close()
-    with pytest.raises(InputError, match="cannot be used: a newer metarl made it; take that one, or another"):
+    with pytest.raises(InputError, match="cannot be used: a newer metarl made it; use that one, or another"):
         Database(any_url)
 
 
@@ -151,8 +151,8 @@ def test_a_database_belongs_to_one_checkpoint(maml: str, url: str, tmp_path: Pat
 @pytest.mark.parametrize(
     ("url", "line"),
     [
-        ("nonsense://x", "--database takes a file or a URL of SQLAlchemy"),
-        ("sqlite:////no/such/folder/x.sqlite", "unable to open database file"),
+        ("nonsense://x", "--database takes a file, or a URL such as"),
+        ("sqlite:////no/such/folder/x.sqlite", "unable to open database file; make it accessible, or give another"),
         ("postgresql+psycopg://nobody:secret@127.0.0.1:1/x", r"nobody:\*\*\*@127.0.0.1:1/x cannot be used: connection"),
     ],
 )

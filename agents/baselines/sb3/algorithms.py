@@ -44,7 +44,7 @@ class OnPolicyConfig(Sb3Config):
         require_not_negative(self, "entropy_weight")
         if self.continual == "replay":
             raise InputError(
-                "continual replay needs transitions, which ppo and a2c do not keep; use ewc, or dqn or sac"
+                "continual replay needs transitions, which ppo and a2c do not keep; use --continual ewc, or dqn or sac"
             )
 
 

@@ -281,5 +281,5 @@ class Sb3Learner(Learner):
         others = [name for name, each in LEARNERS.items() if issubclass(each, Sb3Learner) and each.acts(space)]
         raise InputError(
             f"{self.name} needs {kinds} actions, but those of {family.name} are {one_line(space)}; "
-            f"use {' or '.join([*others, 'rl2'])}"
+            f"use {' or '.join(filter(None, [', '.join(others), 'rl2']))}"
         )

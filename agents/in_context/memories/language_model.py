@@ -93,7 +93,9 @@ class LanguageModelMemory(MemoryNetwork):
             InputError: when adapters of another model are loaded.
         """
         if not torch.equal(state.cpu(), self.get_extra_state()):
-            raise InputError(f"the adapters belong to another language model than {self._base.path}: its hash differs")
+            raise InputError(
+                f"the adapters belong to another language model than {self._base.path}: its hash differs; restore it"
+            )
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -36,7 +36,9 @@ class SplAgger(MemoryNetwork):
     def check(cls, config: MemoryConfig, size: int) -> None:
         """Raise ``InputError`` where the size cannot be halved."""
         if size % 2:
-            raise InputError(f"a splagger's size must be a multiple of 2, not {size}")
+            raise InputError(
+                f"the memory splagger's size (hidden_size or encoder_size) must be a multiple of 2, not {size}"
+            )
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:

@@ -63,7 +63,10 @@ class Transformer(MemoryNetwork):
     def check(cls, config: MemoryConfig, size: int) -> None:
         """Raise ``InputError`` unless every head gets the same, even number of entries."""
         if size % (2 * config.heads):
-            raise InputError(f"a transformer's size must be a multiple of 2 * heads = {2 * config.heads}, not {size}")
+            raise InputError(
+                "the memory transformer's size (hidden_size or encoder_size) must be a multiple of 2 * heads = "
+                f"{2 * config.heads}, not {size}"
+            )
 
     @classmethod
     def make(cls, config: MemoryConfig, inputs: int, size: int) -> Self:

@@ -106,7 +106,7 @@ def test_trials_earn_what_is_published(rule: str, total: float) -> None:
         ({"rule": "lucky"}, "rule must be one of thompson, ucb, gittins, greedy"),
         ({"exploration": -1.0}, "exploration must be 0"),
         ({"discount": 1.5}, r"discount must lie in \[0, 1\]"),
-        ({"discount": 1.0}, "discount must be below 1; for a trial of n pulls 1 - 1 / n suits"),
+        ({"discount": 1.0}, "discount must be below 1, not 1; for a trial of n pulls, use 1 - 1 / n"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], words: str) -> None:

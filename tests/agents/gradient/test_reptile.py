@@ -128,7 +128,7 @@ def test_the_last_inner_step_is_left_to_the_update(inner_steps: int) -> None:
 
 
 def test_of_one_inner_step_it_says_that_it_is_joint_training() -> None:
-    with pytest.warns(UserWarning, match="inner_steps 1 is joint training, not meta-learning; take 2 or more"):
+    with pytest.warns(UserWarning, match="inner_steps 1 is joint training, not meta-learning; use 2 or more"):
         made(inner_steps=1)
 
 

@@ -280,13 +280,13 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     [
         ({"discounts": ()}, "discounts must be one or more numbers in"),
         ({"discounts": (0.5, 1.0)}, r"discounts must be one or more numbers in \[0, 1\)"),
-        ({"discounts": (0.9, 0.5)}, "discounts must ascend"),
+        ({"discounts": (0.9, 0.5)}, "discounts must be in ascending order"),
         ({"critics": 2, "target_critics": 3}, "target_critics must be at most critics = 2, not 3"),
         ({"bins": 1}, "bins must be at least 2"),
         ({"critic": "loud"}, "critic must be one of scalar, two-hot"),
         ({"policy_gradient_weight": 0.0, "imitation_weight": 0.0}, "the policy needs"),
         ({"exploration": 2.0}, "exploration must lie in"),
-        ({"hidden_size": 6}, "a transformer.s size must be a multiple"),
+        ({"hidden_size": 6}, "the memory transformer.s size"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:

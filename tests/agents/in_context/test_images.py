@@ -131,7 +131,7 @@ def test_an_image_learner_resumes_to_the_same_numbers(encoder: str) -> None:
 
 
 def test_observations_under_a_learned_encoder_are_not_normalised() -> None:
-    with pytest.raises(InputError, match="the encoder auto is learned; turn it off, or use --encoder flat"):
+    with pytest.raises(InputError, match="the encoder auto is learned; omit it, or use --encoder flat"):
         MAKERS["rl2"](normalize_observations=True)
     MAKERS["rl2"](normalize_observations=True, encoder="flat")
 

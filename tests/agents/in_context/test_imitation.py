@@ -130,7 +130,7 @@ def test_dpt_reads_whole_transitions_only() -> None:
         ({"stride": 0}, "stride must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"weight_decay": -1.0}, "weight_decay must be 0 or more"),
-        ({"hidden_size": 6}, "a transformer.s size must be a multiple"),
+        ({"hidden_size": 6}, "the memory transformer.s size"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:

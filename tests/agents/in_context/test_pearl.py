@@ -576,7 +576,7 @@ def test_a_metric_needs_trials_to_compare() -> None:
     learner, sampler = made(task_encoder="relation")
     state = learner.begin(TASKS)
     rollout = sampler.collect(learner, state, sampler.family.sample_tasks(TASKS, stream()), 1, 0)
-    with pytest.raises(InputError, match="task_encoder relation compares trials of one task: it needs --episodes-per-"):
+    with pytest.raises(InputError, match="the task encoder relation compares trials of one task: it needs --episodes"):
         learner.update([rollout, rollout])
 
 

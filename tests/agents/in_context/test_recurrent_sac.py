@@ -219,7 +219,7 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
         ({"initial_temperature": 0.0}, "initial_temperature must be positive"),
         ({"discrete_entropy": 1.5}, "discrete_entropy must lie in"),
         ({"hidden_sizes": (0,)}, "every hidden layer needs at least one unit"),
-        ({"memory": "transformer", "hidden_size": 6}, "a transformer.s size must be a multiple"),
+        ({"memory": "transformer", "hidden_size": 6}, "the memory transformer.s size"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:

@@ -111,7 +111,7 @@ def test_hidden_layers_read_the_observation_beside_the_memory(layers: tuple[int,
         ({"slot_size": 0}, "slot_size must be at least 1, not 0"),
         (
             {"memory": "transformer", "hidden_size": 60},
-            r"a transformer's size must be a multiple of 2 \* heads = 8, not 60",
+            r"the memory transformer's size .* must be a multiple of 2 \* heads = 8, not 60",
         ),
     ],
     ids=str,

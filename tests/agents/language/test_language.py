@@ -101,7 +101,7 @@ def test_a_run_is_trained_without_an_update_and_evaluated(
 REFUSED = [
     ("navigation-2d", {}, r"families that describe themselves in words \(bandit, .*\); use rl2 in others"),
     ("gridnavi-image", {}, "families that describe themselves in words"),
-    ("bandit", {"model": ""}, "language needs a model: --model FOLDER"),
+    ("bandit", {"model": ""}, "language needs --model, a FOLDER"),
     ("bandit", {"url": "localhost:80"}, "--url localhost:80 must start with http:// or https://"),
 ]
 

@@ -533,7 +533,9 @@ def test_processes_leave_an_interrupt_to_the_main_one() -> None:
 def test_the_death_of_a_process_is_reported_and_ends_the_others() -> None:
     env = started(counters(vectorization="async"))
     vector(env).processes[1].kill()
-    with pytest.raises(RunError, match="Counter: the process of a world died; 3 worlds may need too much memory"):
+    with pytest.raises(
+        RunError, match="the process of a world died; 3 worlds may need too much memory: use fewer tasks"
+    ):
         env.step(idle(env))
     assert active_children() == []
     env.reset(seed=0)

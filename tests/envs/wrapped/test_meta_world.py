@@ -215,9 +215,9 @@ def scripted_in_the_package(name: str, task: TensorDict) -> bool:
         ),
         (
             lambda: MetaWorldCustom(train_envs=("reach-v3",), test_envs=("reach-v3",)),
-            "metaworld-custom: reach-v3 cannot be in train_envs and test_envs",
+            "metaworld-custom: reach-v3 cannot be in both train_envs and test_envs",
         ),
-        (lambda: MetaWorldCustom(test_envs=()), "metaworld-custom needs at least one of train_envs and one of test_"),
+        (lambda: MetaWorldCustom(test_envs=()), "needs at least one environment in train_envs and one in test_envs"),
         (
             lambda: MetaWorldML1().make_task({"environment": 0, "placement": np.zeros(6)}),
             "metaworld-ml1 has no tasks of assembly-v3, only of reach-v3",

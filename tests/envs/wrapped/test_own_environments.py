@@ -287,7 +287,7 @@ def test_learners_adapt(kind: Any, name: str) -> None:
 
 
 def test_a_goal_that_is_observed_is_said_unless_it_was_chosen() -> None:
-    message = "GoalEnvironment: the observation's 'desired_goal' is the task's goal, so that a policy sees the task"
+    message = "GoalEnvironment: the observation's 'desired_goal' is the task's goal, so a policy sees the task"
     with pytest.warns(UserWarning, match=message):
         started(family(own.GoalEnvironment), tasks())
     with warnings.catch_warnings():
@@ -325,7 +325,7 @@ def test_goal_environments_report_success() -> None:
 @pytest.mark.parametrize(
     ("kind", "what"),
     [
-        (own.OldReset, "its reset returns no pair"),
+        (own.OldReset, "its reset does not return"),
         (own.OldSeed, "its reset takes no seed"),
         (own.OldStep, "its step does not return"),
     ],

@@ -92,4 +92,5 @@ def test_the_training_is_described_up_to_the_checkpoint(tmp_path: Path) -> None:
     config = TrainConfig("random", "bandit", RunConfig(seed=7))
     described = "random on bandit (k5), seed 7, trained for 2 iterations, 12,000 env steps, 1.5 min"
     assert describe_training(directory, config, 2) == described
+    assert describe_training(directory, config, 0).endswith(", trained for 0 iterations")
     assert describe_training(RunDirectory(tmp_path / "no-metrics"), config, 2) == described.split(", 12", maxsplit=1)[0]

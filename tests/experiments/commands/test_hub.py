@@ -103,6 +103,8 @@ def test_only_a_runs_files_are_fetched(pushed: HubServer) -> None:
         ("evaluate hub:/run", "'hub:/run' is not hub:NAME"),
         ("evaluate hub:a/b/c", "'hub:a/b/c' is not hub:NAME"),
         ("push nothing me/bandit", "there is no run directory nothing"),
+        ("push run bandit", "'bandit' is not OWNER/NAME, your name on the Hub"),
+        ("push run me/ban/dit", "'me/ban/dit' is not OWNER/NAME, your name"),
     ],
 )
 def test_bad_names_are_one_line(words: str, line: str, server: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,12 +117,12 @@ def test_a_hub_that_refuses_or_is_gone_is_one_line(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "wrong")
     assert main(["push", "run", "me/bandit"]) == 1
-    assert capsys.readouterr().err.startswith("metarl: the Hub has not taken the run: ")
+    assert capsys.readouterr().err.startswith("metarl: the run was not published: ")
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert main(["push", "run", "me/bandit"]) == 1
-    assert capsys.readouterr().err.startswith("metarl: the Hub has not taken the run: ")
+    assert capsys.readouterr().err.startswith("metarl: the run was not published: ")
     assert main(["evaluate", "hub:me/bandit"]) == 1
     assert capsys.readouterr().err.startswith("metarl: hub:me/bandit cannot be downloaded: ")
 

@@ -2,11 +2,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from metarl.errors import InputError
+from metarl.errors import InputError, RunStopped
+from metarl.experiments.commands import launch
 from metarl.experiments.commands.launch import launched, parse_devices
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import take_option
@@ -42,7 +45,7 @@ def test_devices_that_are_not_there_are_refused(text: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--max-restarts", "3"], "--max-restarts needs several processes; specify their --devices"),
+        (["--max-restarts", "3"], "--max-restarts restarts the processes of --devices: also give --devices"),
         (["--devices", "cpu*2", "--max-restarts", "x"], "--max-restarts must be a number of restarts, not 'x'"),
         (["--devices"], "--devices needs a value"),
     ],
@@ -67,8 +70,8 @@ def test_an_option_is_taken_out_of_the_words() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--seeds", "1,1"], "--seeds needs different seeds, as in --seeds 1,2,3"),
-        (["--seeds", "one"], "--seeds needs different seeds"),
+        (["--seeds", "1,1"], "--seeds takes different integers, as in --seeds 1,2,3"),
+        (["--seeds", "one"], "--seeds takes different integers"),
         (["--seeds", "1,2", "--seed", "3"], "leave out --seed"),
         (["--seeds", "1,2", "--max-restarts", "3"], "leave out --max-restarts"),
     ],
@@ -119,3 +122,16 @@ def test_a_killed_process_is_started_again_or_ends_the_run_in_one_line(tmp_path:
     assert "was killed by SIGKILL" in ended.stderr
     assert main([*words, "--resume-if-there"]) == 0
     assert len(numbers(out)) == 60
+
+
+def test_a_stop_while_processes_are_starting_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        raise ChildFailedError("work", {0: ProcessFailure(0, 1, -signal.SIGUSR1, "none")})
+
+    monkeypatch.setattr(launch, "elastic_launch", lambda *arguments: killed)
+    with pytest.raises(RunStopped, match="again with --resume-if-there to continue") as stopped:
+        launch.launch("train", [], ["cpu", "cpu"], 0)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
+    with pytest.raises(RunStopped, match="again to continue"):
+        launch.launch("train", ["--resume", "run"], ["cpu", "cpu"], 0)

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[3]
         ),
         ("train maml-trpo chess", "no task family is called 'chess'; known: bandit"),
         ("train bandit maml-trpo", "no learner is called 'bandit'"),
-        ("train maml-trpo", "train needs a learner and a family"),
-        ("train", "train needs a learner and a family"),
+        ("train maml-trpo", "name a learner and a family"),
+        ("train", "name a learner and a family"),
         ("train maml-trpo bandit --tasks-per-batch 0", "tasks_per_batch must be at least 1, not 0"),
         ("train maml-trpo bandit --episodes-per-task 0", "episodes_per_task must be at least 1, not 0"),
         ("train maml-trpo bandit --iterations 0", "iterations must be at least 1, not 0"),
@@ -44,7 +44,14 @@ ROOT = Path(__file__).parents[3]
             "train maml-trpo bandit --inner-lrr 0.1",
             "Unrecognized options: --inner-lrr, 0.1; did you mean --inner-lr? (metarl",
         ),
-        ("train maml-trpo bandit --iterations many", "Error parsing --iterations"),
+        ("train maml-trpo bandit --iteration 3", "--iteration, 3; did you mean --iterations?"),
+        ("train maml-trpo bandit --discount x", "--discount takes a number, not 'x'"),
+        ("train maml-trpo bandit --train-tasks x", "--train-tasks takes an integer, not 'x'"),
+        ("train maml-trpo bandit --redraw x y", "--redraw takes integers, not 'x', 'y'"),
+        ("evaluate run --tasks x", "--tasks takes an integer or one of {train,validation,test,ood}, not 'x'"),
+        ("collect run", "metarl: metarl collect needs --out STR (metarl collect --help"),
+        ("push", "metarl push needs RUN and OWNER/NAME (metarl push --help"),
+        ("train maml-trpo bandit --iterations many", "--iterations takes an integer, not 'many' (metarl train"),
         ("train maml-trpo bandit --iterations", "Missing value for argument '--iterations'"),
         ("train maml-trpo bandit --inner-lr -0.1", "inner_lr must be positive, not -0.1"),
         ("train maml-trpo bandit --inner-lr nan", "inner_lr must be positive, not nan"),
@@ -60,11 +67,11 @@ ROOT = Path(__file__).parents[3]
         ("train maml-trpo bandit --track sometimes", "invalid choice 'sometimes'"),
         ("train --resume nowhere", "there is no run directory nowhere"),
         ("train --resume nowhere --seed 3", "Unrecognized options: --seed"),
-        ("train --resume", "Missing value for argument '--resume'"),
+        ("train --resume", "Missing value for argument '--resume' (metarl train --resume RUN --help explains"),
         ("evaluate nowhere", "there is no run directory nowhere"),
-        ("evaluate", "Directory of the run"),
-        ("families --verbose", "metarl families takes no arguments, not --verbose"),
-        ("learners maml", "metarl learners takes no arguments, not maml"),
+        ("evaluate", "metarl: metarl evaluate needs RUN (metarl evaluate --help explains the options)"),
+        ("families --verbose", "metarl families takes no arguments, but was given --verbose; metarl families show"),
+        ("learners maml", "metarl learners takes no arguments, but was given maml"),
     ],
     ids=lambda text: text if " " in text or len(text) < 10 else None,
 )
@@ -121,7 +128,7 @@ def test_help_shows_types_as_people_write_them(words: str, given: str, capsys: p
     assert "None}" not in shown
 
 
-@pytest.mark.parametrize("words", ["--help", "-h", "train --help", "train maml-trpo --help"])
+@pytest.mark.parametrize("words", ["--help", "-h", "train --help", "hub -h", "families --help"])
 def test_help_shows_the_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 0
     assert "usage: metarl COMMAND" in capsys.readouterr().out

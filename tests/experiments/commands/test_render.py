@@ -145,7 +145,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize("words", [["nowhere"], ["nowhere", "--task", "goal=0,0"]])
 def test_a_missing_run_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["render", *words]) == 2
-    assert capsys.readouterr().err == "metarl: there is no run directory nowhere\n"
+    assert capsys.readouterr().err == (
+        "metarl: there is no run directory nowhere; metarl runs FOLDER lists the runs in a folder\n"
+    )
 
 
 def test_without_opengl_it_is_one_line_and_no_file(

@@ -33,7 +33,7 @@ def test_an_occupied_out_is_refused(run: str, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_run_that_is_done_is_not_resumed(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "has finished its 2 iterations" in complaint(["train", "--resume", run], capsys)
+    assert "has done 2 iterations already" in complaint(["train", "--resume", run], capsys)
 
 
 def test_a_failure_while_running_is_one_line_and_exit_code_1(
@@ -110,7 +110,7 @@ def test_help_explains_the_fields_of_the_family(capsys: pytest.CaptureFixture[st
     ("words", "message"),
     [
         ("cartpole-params --family.task-space 3", "no option --family.task-space: it is not a number"),
-        ("bandit --family.horizon=3", "no option --family.horizon: it is --horizon"),
+        ("bandit --family.horizon=3", "no option --family.horizon: use --horizon"),
         ("bandit --family.legs 3", "Unrecognized options: --family.legs"),
     ],
 )

@@ -59,6 +59,9 @@ def test_learners_are_distinguished_by_what_they_were_trained_on(tmp_path: Path)
         for source, few in (("uniform", None), ("plr", None), ("uniform", 2))
     ]
     assert list(group_runs(read_runs(paths))) == labels
+    start = trained(tmp_path / "start", "reptile", "bandit", 1)
+    paths = [start, trained(tmp_path / "further", "reptile", "bandit", 2, start_from=start)]
+    assert list(group_runs(read_runs(paths))) == ["reptile (start_from None)", "reptile (start_from a run)"]
 
 
 def test_streams_with_other_settings_are_other_entries(tmp_path: Path) -> None:

@@ -102,11 +102,17 @@ def test_all_that_is_known_of_a_comparison_is_drawn(monkeypatch: pytest.MonkeyPa
     assert (name, list(records), reference, path) == ("tiny", ["one", "other"], None, Path("results/tiny.png"))
 
 
-def test_the_last_evaluation_is_that_of_metarl_evaluate() -> None:
+@pytest.mark.parametrize("episodes", [None, 7])
+def test_the_last_evaluation_is_that_of_metarl_evaluate(episodes: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare(monkeypatch, one=Variant(TINY, steps=1, evaluations=1, episodes=episodes))
     record = measure()
-    assert np.allclose(
-        record.runs[0].final_returns, evaluate("runs/tiny/one-seed1", tasks=3, steps=1).returns, rtol=1e-4
-    )
+    assert record.episodes == episodes
+    assert record.runs[0].points[-1].spent == [0, 5 * (episodes or 3)]
+    curve = evaluate("runs/tiny/one-seed1", tasks=3, steps=1, episodes=episodes)
+    assert np.allclose(record.runs[0].final_returns, curve.returns, rtol=1e-4)
+    compare(monkeypatch, one=Variant(TINY, steps=1, evaluations=1, episodes=5))
+    with pytest.raises(InputError, match="has other settings or tasks"):
+        measure()
 
 
 def test_a_file_has_what_it_takes_to_make_it_again() -> None:
@@ -168,7 +174,7 @@ def test_a_stopped_training_stops_the_command_which_then_resumes(monkeypatch: py
 
     with monkeypatch.context() as patch:
         patch.setattr(learning_curve, "train", stop_early)
-        with pytest.raises(RunError, match="one-seed1 was stopped after 1 iterations; the same command continues it"):
+        with pytest.raises(RunError, match="one-seed1 was stopped after 1 iterations; run the same command again"):
             measure()
     assert [point.iteration for point in measure().runs[0].points] == [2, 4]
 

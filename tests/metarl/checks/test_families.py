@@ -62,6 +62,15 @@ def test_a_family_that_keeps_the_contract_passes() -> None:
     metarl.check_family(Line())
 
 
+@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.MultiDiscrete([3, 2]), spaces.MultiBinary(2)])
+def test_actions_may_be_of_any_kind_that_policies_support(space: spaces.Space[Any]) -> None:
+    def transition(self: Any, state: State, actions: Tensor, tasks: TensorDict, generator: torch.Generator) -> Any:
+        first = actions.reshape(len(actions), -1)[:, :1]
+        return Line.transition(self, state, first.float(), tasks, generator)
+
+    metarl.check_family(broken(action_space=property(lambda self: space), transition=transition))
+
+
 @pytest.mark.parametrize("name", ["bandit", "gridnavi", "key-and-door", "navigation-2d", "cartpole-params", "ant-dir"])
 def test_families_of_this_repository_pass(name: str) -> None:
     metarl.check_family(name)
@@ -138,7 +147,7 @@ def own_luck(self: Any, state: State, actions: Tensor, tasks: TensorDict, genera
 
 PROBLEMS: list[tuple[TaskFamily, str]] = [
     (Line(horizon=0), "has the horizon 0; add a field horizon, an integer of at least 1"),
-    (broken(action_space=property(lambda self: spaces.MultiBinary(2))), "the action space is a MultiBinary; use a Box"),
+    (broken(action_space=property(lambda self: spaces.Text(2))), "no policy can act in Text.*; use a Box, Discrete"),
     (broken(observation_space=property(lambda self: None)), "observation_space is None; return a gymnasium.spaces"),
     (broken(task_space=property(lambda self: spaces.Dict())), "task_space names no parameter"),
     (broken(sample_tasks=globally), "sample_tasks draws from the global stream of torch or NumPy; draw everything"),
@@ -195,7 +204,7 @@ def test_a_registered_family_is_checked_by_name_and_by_class(registered: type[Li
 
 def test_its_names_and_presets_are_checked(registered: type[Line], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Line, "presets", {"only": {"speed": 3}})
-    with pytest.raises(InputError, match=r"^line: the preset only sets \['speed'\], no fields; use \['horizon'\]$"):
+    with pytest.raises(InputError, match=r"^line: the preset only sets \['speed'\], not fields; use \['horizon'\]$"):
         metarl.check_family(Line())
     monkeypatch.setattr(Line, "presets", {})
     with pytest.raises(InputError, match="line: has no preset"):
@@ -205,5 +214,5 @@ def test_its_names_and_presets_are_checked(registered: type[Line], monkeypatch: 
 def test_a_class_has_to_be_registered() -> None:
     with pytest.raises(InputError, match=r"^Line: is not registered; decorate the class with @register_family"):
         metarl.check_family(Line)
-    with pytest.raises(InputError, match=r"^int: is no TaskFamily"):
+    with pytest.raises(InputError, match=r"^int: is not a TaskFamily"):
         metarl.check_family(int)  # type: ignore[arg-type]

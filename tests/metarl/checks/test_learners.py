@@ -141,7 +141,7 @@ def refuses(message: str, kind: type[Exception] = InputError) -> Any:
 
 PROBLEMS: list[tuple[dict[str, Any], str]] = [
     ({"inner_steps": None}, "drift: has the inner_steps None; set it to an integer"),
-    ({"config_class": dict}, "config_class is no frozen dataclass"),
+    ({"config_class": dict}, "config_class is not a frozen dataclass"),
     ({"__init__": refuses("no", KeyError)}, "constructing it for navigation-2d failed .*raise metarl.InputError"),
     (
         {"__init__": refuses("not\nthis")},
@@ -180,7 +180,7 @@ def test_what_is_wrong_is_said_in_one_line(methods: dict[str, Any], message: str
 def test_a_class_has_to_be_registered() -> None:
     with pytest.raises(InputError, match=r"^Drift: is not registered; decorate it with @register_learner"):
         metarl.check_learner(Drift)
-    with pytest.raises(InputError, match=r"^int: is no Learner; derive it from"):
+    with pytest.raises(InputError, match=r"^int: is not a Learner; derive it from"):
         metarl.check_learner(int)  # type: ignore[arg-type]
 
 

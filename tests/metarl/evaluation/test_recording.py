@@ -237,7 +237,7 @@ def test_a_learner_with_trials_continues_one_of_them() -> None:
     for learner, episodes in ((pooling, 5), (remembering, 1)):
         record_run(config, learner, task, steps=2)
         assert [rollout.rewards.shape[1] for rollout in learner.rollouts] == [episodes] * 2
-    with pytest.raises(InputError, match="a single episode at each step, not to 2"):
+    with pytest.raises(InputError, match="a single episode at each step, not 2; leave"):
         record_run(config, remembering, task, episodes=2)
 
 

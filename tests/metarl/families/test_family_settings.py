@@ -38,7 +38,7 @@ def test_fields_that_fit_a_command_line_are_settable() -> None:
 def test_other_fields_have_a_reason() -> None:
     reasons = not_settable(Mixed)
     assert set(reasons) == {"horizon", "space", "table"}
-    assert reasons["horizon"] == "it is --horizon"
+    assert reasons["horizon"] == "use --horizon"
     assert "set it in Python" in reasons["space"]
 
 
@@ -66,7 +66,7 @@ def test_values_take_the_types_of_their_fields() -> None:
     [
         ({"max_velocty": 2.0}, "half-cheetah-vel has no setting 'max_velocty'; it has .*'max_velocity'"),
         ({"max_velocity": "fast"}, "half-cheetah-vel: max_velocity = 'fast' is invalid"),
-        ({"horizon": 3}, "half-cheetah-vel: a run cannot set horizon; it is --horizon"),
+        ({"horizon": 3}, "half-cheetah-vel: a run cannot set horizon; use --horizon"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, Any], message: str) -> None:

@@ -75,5 +75,5 @@ def test_a_name_that_no_action_has_and_a_family_without_words_are_refused() -> N
     with pytest.raises(InputError, match="there is no action 'left'; there are 0, 1, 2, 3, 4"):
         env.step("left")
     for name in ("metarl/Navigation2D-v0", "metarl/GridNaviImage-v0", "CartPole-v1"):
-        with pytest.raises(InputError, match=r"has no words; families that have some are listed in docs/language.md"):
+        with pytest.raises(InputError, match=r"does not describe itself in words; docs/language.md"):
             metarl.TextWrapper(gymnasium.make(name))

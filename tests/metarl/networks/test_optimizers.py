@@ -43,7 +43,7 @@ def test_weight_decay_is_the_optimizers_own_unless_it_is_given() -> None:
     [
         ("adm", "no optimiser is called 'adm'; did you mean adam"),
         ("lbfgs", "no optimiser is called 'lbfgs'"),
-        ("torch:sin", "torch:sin is no torch.optim.Optimizer"),
+        ("torch:sin", "torch:sin is not a torch.optim.Optimizer"),
         ("torch.optim:Optimizer", "cannot be made with lr alone"),
     ],
 )

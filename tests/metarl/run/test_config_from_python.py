@@ -48,7 +48,7 @@ class UnregisteredFamily(Bandit):
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        (UnregisteredFamily(), {}, "UnregisteredFamily is not registered as 'bandit': decorate the class with"),
+        (UnregisteredFamily(), {}, "UnregisteredFamily is not registered as 'bandit': decorate it, or a subclass"),
         (Bandit, {}, r"a run needs a family or its name, not <class .*Bandit.>; metarl.make_family makes one"),
         (make_family("bandit"), {"run": RunConfig(preset="k6")}, "bandit has no preset 'k6'; it has k5, k10, k50"),
         (make_family("bandit"), {"run": RunConfig(horizon=7)}, "set the horizon and other fields of bandit in the fam"),

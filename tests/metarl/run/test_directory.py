@@ -144,7 +144,7 @@ def test_a_foreign_or_truncated_config_is_refused(directory: RunDirectory, text:
 
 def test_a_config_of_another_format_is_refused(directory: RunDirectory) -> None:
     directory.config.write_text('{"format": "metarl run 99"}')
-    with pytest.raises(InputError, match="has the format 'metarl run 99'; this version of metarl reads 'metarl run 2'"):
+    with pytest.raises(InputError, match="the format 'metarl run 99', but this version of metarl reads 'metarl run 2'"):
         directory.read_config()
 
 

@@ -171,7 +171,7 @@ def test_what_does_not_fit_the_run_is_refused(data: Path, tmp_path: Path) -> Non
     assert "contains test tasks, which must not be trained on" in refusal(changed(part="test"), tmp_path)
     assert "recorded with another split" in refusal(found, tmp_path, split_seed=1)
     assert "recorded with another split" in refusal(found, tmp_path, horizon=7)
-    assert "episodes of 6 steps, but those of navigation-2d have at most 5" in refusal(
+    assert "episodes of 6 steps, but those of the run have at most 5" in refusal(
         changed(split_hash=None), tmp_path, horizon=5
     )
 

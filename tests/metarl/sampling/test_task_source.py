@@ -193,7 +193,7 @@ def test_a_limit_leaves_the_split_what_it_is() -> None:
 
 
 def test_more_training_tasks_than_there_are_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has 13 training tasks to give, not 14; take a smaller"):
+    with pytest.raises(InputError, match="has only 13 training tasks, not 14; use a smaller"):
         train(small(tmp_path / "run", "gridnavi", train_tasks=14))
     assert not (tmp_path / "run").exists()
 
@@ -255,7 +255,7 @@ def test_a_stream_meets_its_tasks_in_turn_and_then_again() -> None:
 
 
 def test_a_stream_needs_a_number_of_tasks() -> None:
-    with pytest.raises(InputError, match="pass it as --train-tasks"):
+    with pytest.raises(InputError, match="set that number with --train-tasks"):
         TaskStream(SPLIT, RunConfig())
 
 

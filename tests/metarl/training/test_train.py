@@ -159,7 +159,7 @@ def test_a_resumed_run_keeps_its_tracking_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("iterations", [None, 1, 4])
 def test_a_run_that_is_done_is_not_resumed(straight: Path, iterations: int | None) -> None:
     before = contents(straight)
-    with pytest.raises(InputError, match="has finished its 4 iterations; to train on, pass a larger --iterations"):
+    with pytest.raises(InputError, match="has done 4 iterations already; to continue, pass a larger --iterations"):
         resume(straight, iterations)
     assert contents(straight) == before
 
@@ -185,7 +185,7 @@ def test_a_learner_that_cannot_be_made_leaves_no_folder(tmp_path: Path) -> None:
 
 def test_episodes_that_fit_in_no_memory_leave_no_folder(tmp_path: Path) -> None:
     config = dataclasses.replace(tiny("rl2", tmp_path / "run"), settings=Rl2Config(episodes_per_trial=10**9))
-    with pytest.raises(InputError, match=r"the episodes of one iteration need .* GiB, and cpu has .*choose smaller"):
+    with pytest.raises(InputError, match=r"the episodes of one iteration need .* GiB, and cpu has .*use a smaller"):
         train(config)
     assert not (tmp_path / "run").exists()
 
@@ -350,6 +350,15 @@ def test_a_second_signal_acts_as_it_did_before_training() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_repeated_warning_of_slurm_is_no_second_signal() -> None:
+    calls: list[int] = []
+    with StopRequest(then=lambda: calls.append(0)) as stop:
+        signal.raise_signal(signal.SIGUSR1)
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.signal == signal.SIGUSR1
+    assert len(calls) == 2
+
+
 def start_and_stop(out: Path, number: signal.Signals) -> Child:
     """Start a long run in a process of its own, and send it a signal once it has made a few iterations."""
     words = ["navigation-2d", "--horizon", "5", "--iterations", "1000000", "--checkpoint-every", "1000000"]
@@ -368,7 +377,8 @@ def test_a_signal_stops_a_run_that_can_be_resumed(number: signal.Signals, tmp_pa
     child = start_and_stop(tmp_path / "run", number)
     ended = child.ended()
     done = RunDirectory(tmp_path / "run").load_checkpoint()["iteration"]
-    line = f"metarl: stopped after {done} of 1000000 iterations; metarl train --resume {tmp_path / 'run'} continues\n"
+    told = f"continue with metarl train --resume {tmp_path / 'run'}"
+    line = f"metarl: stopped after {done} of 1000000 iterations; {told}\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, "", line)
     resume(tmp_path / "run", iterations=done + 2)
     train(small(tmp_path / "straight", "navigation-2d", horizon=5, iterations=done + 2))

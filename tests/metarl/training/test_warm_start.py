@@ -36,9 +36,9 @@ def test_from_is_an_option(trained: Path) -> None:
 
 def test_another_form_or_learner_is_refused(trained: Path, tmp_path: Path) -> None:
     larger = small(tmp_path / "run", start_from=str(trained), settings=MamlTrpoConfig(hidden_sizes=(9,)))
-    with pytest.raises(InputError, match=r"has another form \(learner"):
+    with pytest.raises(InputError, match=r"has other networks or spaces \(learner"):
         metarl.train(larger)
     other = metarl.TrainConfig("rl2", "bandit", replace(larger.run, start_from=str(trained)))
-    with pytest.raises(InputError, match=r"is a run of maml-trpo, from which rl2 cannot start"):
+    with pytest.raises(InputError, match=r"is a run of maml-trpo; rl2 can only start from a run of rl2"):
         metarl.train(other)
     assert not (tmp_path / "run" / "config.json").exists()

@@ -243,6 +243,6 @@ def test_the_command_line_says_what_a_bad_pairing_needs(
     assert main(["train", "dqn", "navigation-2d"]) == 2
     assert capsys.readouterr().err == (
         "metarl: dqn needs Discrete actions, but those of navigation-2d are Box(-0.1, 0.1, (2,), float32); "
-        "use ppo or a2c or sac or rl2\n"
+        "use ppo, a2c, sac or rl2\n"
     )
     assert list(tmp_path.iterdir()) == []

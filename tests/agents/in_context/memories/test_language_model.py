@@ -81,7 +81,7 @@ def test_a_resumed_run_gives_the_same_numbers_and_another_model_is_refused(tmp_p
     assert all(torch.equal(value, adapters[1][name]) for name, value in adapters[0].items())
     model.unlink()
     model.symlink_to(tiny_model(seed=1))
-    refused = rf"^the adapters belong to another language model than {model}: its hash differs$"
+    refused = rf"^the adapters belong to another language model than {model}: its hash differs; restore it$"
     with pytest.raises(InputError, match=refused):
         resume(tmp_path / "parts", 3)
 

@@ -189,7 +189,10 @@ def test_every_memory_can_be_given_the_step_before(name: str, previous_step: Any
             "orthogonal would have no effect: the memory set has no recurrent weights; .*",
         ),
         ({"memory": "language-model"}, "the memory language-model needs --model: .* on the Hugging Face hub"),
-        ({"memory": "transformer", "heads": 3}, r"a transformer's size must be a multiple of 2 \* heads = 6, not 8"),
+        (
+            {"memory": "transformer", "heads": 3},
+            r"the memory transformer's size .* must be a multiple of 2 \* heads = 6, not 8",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:

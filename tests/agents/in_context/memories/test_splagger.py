@@ -21,5 +21,5 @@ def test_half_of_the_outputs_are_the_largest_so_far_and_at_least_0() -> None:
 
 
 def test_an_odd_size_is_refused() -> None:
-    with pytest.raises(InputError, match="a splagger's size must be a multiple of 2, not 7"):
+    with pytest.raises(InputError, match=r"memory splagger's size .* must be a multiple of 2, not 7"):
         MemoryConfig(memory="splagger").check_memory(7)
