@@ -204,7 +204,7 @@ class MetaWorldML10(MetaWorldFamily):
 @register_family
 @dataclass(frozen=True)
 class MetaWorldML25(MetaWorldFamily):
-    """25 Meta-World environments for training and five others for testing, with hidden goals."""
+    """25 Meta-World environments for training and five for testing, basketball among both, with hidden goals."""
 
     name: ClassVar[str] = "metaworld-ml25"
     env_id: ClassVar[str] = "metarl/MetaWorldML25-v0"

@@ -209,6 +209,12 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
     },
     # Trained on its own episodes, and on recorded ones without an environment step.
+    # The authors' test: 40 episodes for each step, the first of size 0.5, and 0.35 of that for the others.
+    "navigation-2d-published": {
+        "maml-trpo": Variant(
+            _changed(_with_iterations(MAML_NAVIGATION, 500), later_lr_factor=0.35), 3, 10, episodes=40
+        ),
+    },
     "navigation-2d-recorded": {
         "pearl": Variant(PEARL_SHORT, 2, 5),
         "pearl-recorded": Variant(PEARL_SHORT, 2, 5, recording=RANDOM_EPISODES),

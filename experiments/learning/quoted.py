@@ -82,6 +82,12 @@ QUOTED = {
         {"maml-trpo": "-3.2", "maml-trpo-500": "-3.2"},
         "Finn et al. 2017, supplement: -40.4, -11.7, -3.3 and -3.2 after 0 to 3 steps",
     ),
+    "navigation-2d-published": Quoted(
+        "2D navigation, 40 episodes for each step",
+        "after the last step",
+        {"maml-trpo": "-3.2"},
+        "Finn et al. 2017, supplement: -40.4, -11.7, -3.3 and -3.2 after 0 to 3 steps",
+    ),
     "navigation-2d-recorded": Quoted("2D navigation from recorded episodes", "third episode"),
     "gridnavi": Quoted("GridNavi", "after the last step"),
     "gridnavi-recorded": Quoted("GridNavi from recorded episodes", "last episode"),

@@ -56,7 +56,7 @@ class RunConfig:
     """Where to log: online, offline (W&B), tensorboard or disabled; auto is W&B, online with an API key, else
     offline."""
     preset: str | None = None
-    """Preset of the family (metarl families lists them); by default the first."""
+    """Preset of the family (metarl families show NAME lists them); by default the first."""
     horizon: int | None = None
     """Maximum number of steps per episode; by default the preset's."""
     tasks_per_batch: int = 20
