@@ -101,6 +101,7 @@ class Amago(ReplayedTrialLearner):
 
     name: ClassVar[str] = "amago"
     config_class: ClassVar[type] = AmagoConfig
+    numbers: ClassVar[int] = 2  # 2: noise on actions in a Box is added after tanh
     metrics: ClassVar[Mapping[str, str]] = {
         "adaptation_kl": ADAPTATION_KL,
         "critic_loss": "mean loss of critics and discounts: squared errors in units of the targets' variance, or with "

@@ -18,7 +18,7 @@ from metarl.agents.in_context.step_inputs import ActionDistribution
 from metarl.agents.in_context.trial_learner import TrialPolicy
 from metarl.agents.in_context.trial_reader import TrialReader
 from metarl.networks.activations import Elementwise
-from metarl.numerics.distributions import Categorical, SquashedGaussian
+from metarl.numerics.distributions import EDGE, Categorical, SquashedGaussian
 from metarl.numerics.noise import draw_rows
 
 # With a narrower Gaussian, the gradients of the log-probability of an action to imitate overflow.
@@ -209,15 +209,31 @@ class AmagoNetworks(TrialPolicy):
             torch._foreach_lerp_(list(target.parameters()), list(trained.parameters()), share)
 
 
+@dataclass(frozen=True)
+class NoisyActions(SquashedGaussian):
+    """A squashed Gaussian with Gaussian noise on its actions, which are then clipped to [-1, 1].
+
+    The noise is added after tanh, whose slope vanishes at the bounds, where many policies act. Its standard deviations
+    ``noise`` ``[..., A]`` do not count in densities and divergences.
+    """
+
+    noise: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one action ``[..., A]`` from each distribution."""
+        actions = super().sample(generator)
+        draws = draw_rows(torch.randn, actions.shape, generator, device=actions.device, dtype=actions.dtype)
+        return torch.addcmul(actions, self.noise, draws).clamp(-EDGE, EDGE)
+
+
 def explored(policy: Any, share: Tensor) -> ActionDistribution:
     """Return a policy with exploration.
 
     Args:
         policy: categoricals, or squashed Gaussians.
-        share: probability of a uniform action; of a Gaussian, the standard deviation of noise that is added to it.
+        share: probability of a uniform action; in a Box, the standard deviation of noise on each action.
     """
     if isinstance(policy, SquashedGaussian):
-        variance = (2 * policy.log_std).exp() + share.square()
-        return SquashedGaussian(policy.mean, 0.5 * variance.log())
+        return NoisyActions(policy.mean, policy.log_std, share * torch.ones_like(policy.mean))
     uniform = (share / policy.logits.shape[-1]).log()
     return Categorical(torch.logaddexp(policy.logits.log_softmax(-1) + torch.log1p(-share), uniform))

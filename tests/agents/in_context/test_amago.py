@@ -225,11 +225,17 @@ def test_exploration_by_hand() -> None:
     probs = torch.tensor([0.5, 0.25, 0.25])
     mixed: Any = explored(Categorical(probs.log()), torch.tensor(0.4))
     torch.testing.assert_close(mixed.logits.exp(), 0.6 * probs + 0.4 / 3)
-    noisy: Any = explored(SquashedGaussian(torch.zeros(1), torch.tensor([0.3]).log()), torch.tensor(0.4))
-    torch.testing.assert_close(noisy.log_std.exp(), torch.tensor([0.5]))
-    for policy in (Categorical(probs.log()), SquashedGaussian(torch.zeros(1), torch.tensor([-1.0]))):
-        same = explored(policy, torch.tensor(0.0))
-        torch.testing.assert_close(same.tensors(), policy.tensors())
+    torch.testing.assert_close(explored(mixed, torch.tensor(0.0)).tensors(), mixed.tensors())
+    # A policy that acts at the upper bound, and one in the middle.
+    policy = SquashedGaussian(torch.tensor([20.0, 0.0]).repeat(10_000, 1), torch.full((10_000, 2), -9.0))
+    actions = explored(policy, torch.tensor(0.4)).sample(torch.Generator().manual_seed(0))
+    assert actions.abs().max() < 1
+    assert (actions[:, 0] < 0.999).float().mean().item() == pytest.approx(0.5, abs=0.02)
+    assert actions[:, 1].std().item() == pytest.approx(0.39, abs=0.01)  # 0.4, less what is clipped
+    quiet: Any = explored(policy, torch.tensor(0.0))
+    assert quiet.sample(torch.Generator().manual_seed(0))[:, 1].abs().max() < 0.001
+    torch.testing.assert_close(quiet.mode(), policy.mode())
+    torch.testing.assert_close(quiet.kl(explored(policy, torch.tensor(0.4))), torch.zeros(10_000))
 
 
 def test_exploration_decreases_to_nothing_and_is_in_the_checkpoint() -> None:
