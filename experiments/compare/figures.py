@@ -27,7 +27,8 @@ from metarl.storage.files import write_whole
 # ones; markers differ as well.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 COLORS = (*OKABE_ITO, "#882255", "#999933", "#332288", "#777777")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<", "p", ">")
+# One more than colours, so that more entries than colours still look different.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<", "p", ">", "d")
 # The axis of env steps is logarithmic if one learner uses more than this many times what another uses.
 WIDE = 10
 WIDTH, HEIGHT = 5.2, 3.9
