@@ -209,7 +209,7 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
         ),
     },
     # Trained on its own episodes, and on recorded ones without an environment step.
-    # The authors' test: 40 episodes for each step, the first of size 0.5, and 0.35 of that for the others.
+    # 40 episodes for each step, as in the authors' test; steps after the first have 0.35 of its size.
     "navigation-2d-published": {
         "maml-trpo": Variant(
             _changed(_with_iterations(MAML_NAVIGATION, 500), later_lr_factor=0.35), 3, 10, episodes=40

@@ -110,8 +110,8 @@ class Job:
         """
         if self.results.exists():
             found = read_record(self.results)
-            wanted = self.variant.steps, self.variant.episodes, self.tasks
-            same = (found.steps, found.episodes, found.tasks) == wanted
+            same = (found.steps, found.tasks) == (self.variant.steps, self.tasks)
+            same = same and all(run.episodes == self.variant.episodes for run in found.runs)
             same = same and matches_recording(found.recording, self.variant.recording)
             if not same or not matches(found.config, self.variant.config, "seed"):
                 raise InputError(f"{self.results} has other settings or tasks; remove it, or choose another --out")
@@ -191,7 +191,6 @@ class Job:
             tasks=self.tasks,
             runs=runs,
             recording=describe_recording(self.variant.recording),
-            episodes=self.variant.episodes,
         )
 
 
@@ -202,7 +201,8 @@ def measure_run(config: TrainConfig, variant: Variant, tasks: int) -> SeedRun:
     """
     directory = RunDirectory(str(config.run.out))
     run = read_run(directory.path / NOTES)
-    if run and (len(run.final_returns), len(run.final_returns[0])) != (tasks, len(variant.columns)):
+    wanted = tasks, len(variant.columns), variant.episodes
+    if run and (len(run.final_returns), len(run.final_returns[0]), run.episodes) != wanted:
         run = None  # it was made with other options
     for stop in variant.stops:
         evaluated = run is not None and run.points[-1].iteration >= stop
@@ -231,7 +231,15 @@ def _measure_stage(
     versions = directory.read_config()["versions"]
     returns = rounded(curve.returns[:, variant.columns].tolist())
     totals = rounded(curve.returns.sum(1).tolist()) if curve.of_trials else None
-    run = SeedRun(config.run.seed, versions, [*points, point], returns, totals, final_success(curve, variant))
+    run = SeedRun(
+        config.run.seed,
+        versions,
+        [*points, point],
+        returns,
+        totals,
+        final_success(curve, variant),
+        episodes=variant.episodes,
+    )
     write(directory.path / NOTES, run)
     print(f"  iteration {stop}: {', '.join(f'{point.returns[step]:.2f}' for step in variant.columns)}", flush=True)
     return run

@@ -52,6 +52,7 @@ class SeedRun:
         final_totals: the return of a whole trial on each task, if the columns are the episodes of a trial.
         final_success: success rates ``[task][column]`` of the last evaluation, if the comparison is about success.
         protocol: success rates of the trained learner by the field's own protocol: ``all``, and by environment.
+        episodes: episodes of each measured adaptation step, if they are not those of training.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class SeedRun:
     final_totals: list[float] | None = None
     final_success: list[list[float]] | None = None
     protocol: dict[str, float] | None = None
+    episodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,6 @@ class Record:
         tasks: parameters of each held-out task, except long ones; the config's split hash covers them all.
         runs: the runs, by seed.
         recording: recorded data that replaced sampling: the acting run, tasks and episodes; or None.
-        episodes: episodes of each measured adaptation step, if they are not those of training.
     """
 
     command: str
@@ -89,7 +90,6 @@ class Record:
     part: Literal["test"] = "test"
     actions: Literal["sampled"] = "sampled"
     recording: dict[str, Any] | None = None
-    episodes: int | None = None
 
     @property
     def from_scratch(self) -> bool:

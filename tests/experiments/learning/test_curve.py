@@ -106,13 +106,15 @@ def test_all_that_is_known_of_a_comparison_is_drawn(monkeypatch: pytest.MonkeyPa
 def test_the_last_evaluation_is_that_of_metarl_evaluate(episodes: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     compare(monkeypatch, one=Variant(TINY, steps=1, evaluations=1, episodes=episodes))
     record = measure()
-    assert record.episodes == episodes
+    assert record.runs[0].episodes == episodes
     assert record.runs[0].points[-1].spent == [0, 5 * (episodes or 3)]
     curve = evaluate("runs/tiny/one-seed1", tasks=3, steps=1, episodes=episodes)
     assert np.allclose(record.runs[0].final_returns, curve.returns, rtol=1e-4)
     compare(monkeypatch, one=Variant(TINY, steps=1, evaluations=1, episodes=5))
     with pytest.raises(InputError, match="has other settings or tasks"):
         measure()
+    EXPECTED.unlink()
+    assert measure().runs[0].points[-1].spent == [0, 25]  # the finished run is evaluated again
 
 
 def test_a_file_has_what_it_takes_to_make_it_again() -> None:
