@@ -67,6 +67,8 @@ class AmagoConfig(ReplayedTrialConfig):
     """Weight of the policies' values, the off-policy policy gradient; with 0, targets are the mean of the subset."""
     imitation_weight: float = 0.1
     """Weight of filtered behaviour cloning: imitation of replayed actions better than the policy's."""
+    entropy_weight: float = 0.0
+    """Weight of the policies' entropy in the loss; the targets have none."""
     action_samples: int = 1
     """Actions of the policy that estimate its value in a Box; in Discrete spaces it is exact."""
     max_gradient_norm: float = 1.0
@@ -81,7 +83,7 @@ class AmagoConfig(ReplayedTrialConfig):
         require_counts(self, "critics", "target_critics", "action_samples", "exploration_iterations")
         require_choice(self, "critic", CriticKind)
         require_positive(self, "largest_return", "reward_scale", "critic_weight", "max_gradient_norm")
-        require_not_negative(self, "policy_gradient_weight", "imitation_weight")
+        require_not_negative(self, "policy_gradient_weight", "imitation_weight", "entropy_weight")
         require_unit(self, "exploration")
         if not self.discounts or not all(0 <= discount < 1 for discount in self.discounts):
             raise InputError(f"discounts must be one or more numbers in [0, 1), not {list(self.discounts)}")
@@ -106,7 +108,9 @@ class Amago(ReplayedTrialLearner):
         "adaptation_kl": ADAPTATION_KL,
         "critic_loss": "mean loss of critics and discounts: squared errors in units of the targets' variance, or with "
         "two-hot critics cross-entropies in nats",
-        "actor_loss": "weighted sum of both losses of the policies, mean over discounts",
+        "actor_loss": "weighted sum of the losses of the policies, mean over discounts",
+        "entropy": "mean entropy of the policy of the largest discount at replayed steps, in nats; in a Box estimated "
+        "from its actions",
         "imitated_share": "share of replayed steps whose action the policy of the largest discount imitates",
         "value": "mean value of replayed actions at the largest discount, in rewards",
         "target_std": "standard deviation of the targets at the largest discount so far, in rewards",
@@ -198,7 +202,7 @@ class Amago(ReplayedTrialLearner):
         self.network.spread.update(self.processes.mean(sums) / self.processes.mean(valid.sum()))
 
     def losses(self, trials: Trials, features: Tensor, targets: Tensor, noise: torch.Generator) -> dict[str, Tensor]:
-        """Return this process's shares of both losses, and of metrics, by name.
+        """Return this process's shares of the losses, and of metrics, by name.
 
         The mean of the shares over processes is the mean over all steps of the batch.
 
@@ -218,9 +222,11 @@ class Amago(ReplayedTrialLearner):
         better = (taken > values.detach().mean(0)).to(taken.dtype)
         gain = config.policy_gradient_weight * values.amin(0) / spread
         imitation = config.imitation_weight * better * log_probs(policies, actions)
+        entropy = entropies(policies, noise)
         of_steps = {
             "critic_loss": errors,
-            "actor_loss": -(gain + imitation).mean(-1),
+            "actor_loss": -(gain + imitation + config.entropy_weight * entropy).mean(-1),
+            "entropy": entropy[..., -1],
             "imitated_share": better[..., -1],
             "value": taken[..., -1],
         }
@@ -235,3 +241,12 @@ def log_probs(policies: Any, actions: Tensor) -> Tensor:
         return (policies.logits.log_softmax(-1) * each).sum(-1)
     found: Tensor = policies.log_prob(each.clamp(-IMITATED_BOUND, IMITATED_BOUND))
     return found
+
+
+def entropies(policies: Any, noise: torch.Generator) -> Tensor:
+    """Return the entropies ``[B, L, G]`` of all policies, exact or estimated from one action, in nats."""
+    if isinstance(policies, Categorical):
+        return policies.entropy()
+    mean: Tensor = policies.mean
+    _, found = policies.of_noise(draw_rows(torch.randn, mean.shape, noise, device=mean.device))
+    return -found

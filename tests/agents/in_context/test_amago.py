@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from metarl.agents.in_context.amago import Amago, AmagoConfig
+from metarl.agents.in_context.amago import Amago, AmagoConfig, entropies
 from metarl.agents.in_context.amago_networks import explored
 from metarl.agents.in_context.perceptrons import Perceptrons
 from metarl.agents.in_context.return_encodings import ScalarReturns, Spread, TwoHotReturns
@@ -138,7 +138,8 @@ def test_without_the_policy_gradient_targets_are_means() -> None:
 
 
 def test_the_filter_and_all_losses_by_hand() -> None:
-    learner, rollouts = learner_and_rollouts("gridnavi", policy_gradient_weight=2.0, imitation_weight=0.3)
+    weights = {"policy_gradient_weight": 2.0, "imitation_weight": 0.3, "entropy_weight": 0.7}
+    learner, rollouts = learner_and_rollouts("gridnavi", **weights)
     network, trials = learner.network, Trials.of(rollouts)[torch.tensor([1, 3])]
     values = torch.stack([torch.arange(10.0) + each for each in (0.0, 3.0, -1.0)]).view(3, 2, 5)
     say(network.critics.heads, values.flatten(1))
@@ -150,6 +151,8 @@ def test_the_filter_and_all_losses_by_hand() -> None:
     expected = dict.fromkeys(found, 0.0)
     actions = trials.actions[trials.valid].tolist()
     assert len(set(actions)) > 1
+    entropies = [-sum(float(prob) * math.log(prob) for prob in each) for each in probs]
+    expected["entropy"] = entropies[1]
     for action in actions:
         for which, spread in enumerate((2.0, 4.0)):
             value = float((values[:, which] * probs[which]).sum(-1).mean())
@@ -157,7 +160,7 @@ def test_the_filter_and_all_losses_by_hand() -> None:
             imitated = float(taken > value)
             least = float((values[:, which] * probs[which]).sum(-1).amin())
             gain = 2.0 * least / spread + 0.3 * imitated * math.log(probs[which, action])
-            expected["actor_loss"] -= gain / 2 / len(actions)
+            expected["actor_loss"] -= (gain + 0.7 * entropies[which]) / 2 / len(actions)
             errors = ((values[:, which, action] - 1.5) / spread).square().mean()
             expected["critic_loss"] += float(errors) / 2 / len(actions)
         expected["imitated_share"] += imitated / len(actions)
@@ -199,6 +202,18 @@ def test_a_box_is_valued_by_the_mean_over_sampled_actions_of_each_discount() -> 
     torch.testing.assert_close(values, horizons + actions @ torch.tensor([10.0, 100.0]))
     known = critics.taken(torch.zeros(1, 1, size), torch.tensor([[[0.5, -0.5]]]))[0, 0, 0, :, 0]
     torch.testing.assert_close(known, horizons + 5.0 - 50.0)
+
+
+def test_entropies_of_squashed_gaussians_are_estimated_from_actions() -> None:
+    # Against quadrature: a policy in the middle, and one near a bound.
+    mean = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1).expand(20_000, -1, -1, -1)
+    found = entropies(SquashedGaussian(mean, torch.zeros_like(mean)), stream()).mean((0, 1))
+    points = torch.linspace(-9, 9, 20_001, dtype=torch.float64)
+    for entropy, center in zip(found, (0.0, 4.0), strict=True):
+        density = torch.distributions.Normal(center, 1.0)
+        slopes = 2 * (math.log(2) - points - torch.nn.functional.softplus(-2 * points))
+        spread = torch.trapezoid(density.log_prob(points).exp() * slopes, points)
+        assert entropy.item() == pytest.approx(float(density.entropy() + spread), abs=0.05)
 
 
 @pytest.mark.parametrize("memory", ["transformer", "gru"])
@@ -291,6 +306,7 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
         ({"bins": 1}, "bins must be at least 2"),
         ({"critic": "loud"}, "critic must be one of scalar, two-hot"),
         ({"policy_gradient_weight": 0.0, "imitation_weight": 0.0}, "the policy needs"),
+        ({"entropy_weight": -1.0}, "entropy_weight must be 0 or more, not -1.0"),
         ({"exploration": 2.0}, "exploration must lie in"),
         ({"hidden_size": 6}, "the memory transformer.s size"),
     ],
