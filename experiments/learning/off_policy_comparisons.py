@@ -6,14 +6,12 @@ from typing import Any
 from metarl.agents.in_context.amago import AmagoConfig
 from metarl.agents.in_context.recurrent_sac import RecurrentSacConfig
 from metarl.experiments.learning.variant import Variant
-from metarl.experiments.published import recurrent_sac_half_cheetah_vel
+from metarl.experiments.published import amago_half_cheetah_vel, recurrent_sac_half_cheetah_vel
 from metarl.run.config import RunConfig, TrainConfig
 
 # 32 trials of 60 steps, and 40 updates: one per 48 env steps, about as often as in Ni et al. 2022.
 GRIDNAVI_RUN = RunConfig(iterations=100, preset="varibad", tasks_per_batch=8, episodes_per_task=4)
 FOUR_EPISODES: dict[str, Any] = {"episodes_per_trial": 4, "updates_per_iteration": 40}
-# 16 trials of 400 steps; 5 million env steps.
-CHEETAH_RUN = RunConfig(iterations=782, preset="0-3-h200", tasks_per_batch=16, episodes_per_task=1)
 # 32 trials of ten pulls.
 PULLS = 10
 BANDIT_RUN = RunConfig(iterations=150, preset="k5", tasks_per_batch=32, episodes_per_task=1)
@@ -57,21 +55,5 @@ BANDIT = {
 }
 CHEETAH = {
     "recurrent-sac": Variant(recurrent_sac_half_cheetah_vel.EXPERIMENT, 1, 10),
-    "amago": Variant(
-        TrainConfig(
-            "amago",
-            "half-cheetah-vel",
-            CHEETAH_RUN,
-            # An update on 16 trials for every 50 env steps.
-            AmagoConfig(
-                episodes_per_trial=2,
-                updates_per_iteration=128,
-                trials_per_update=16,
-                discounts=(0.1, 0.9, 0.95, 0.97, 0.99),
-                learning_rate=3e-4,
-            ),
-        ),
-        1,
-        10,
-    ),
+    "amago": Variant(amago_half_cheetah_vel.EXPERIMENT, 1, 10),
 }
