@@ -3,7 +3,7 @@
     metarl train --published amago-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, and trials of two episodes of 200 steps; 782 iterations are 5 million env steps. A GRU replaces the
-authors' transformer, and an entropy bonus, which is not theirs, their exploration and imitation. The settings are those
+authors' transformer, and instead of their exploration and imitation there is an entropy bonus. The settings are those
 of a pilot; docs/amago.md has the authors'.
 """
 
