@@ -248,5 +248,5 @@ def entropies(policies: Any, noise: torch.Generator) -> Tensor:
     if isinstance(policies, Categorical):
         return policies.entropy()
     mean: Tensor = policies.mean
-    _, found = policies.of_noise(draw_rows(torch.randn, mean.shape, noise, device=mean.device))
-    return -found
+    log_densities: Tensor = policies.of_noise(draw_rows(torch.randn, mean.shape, noise, device=mean.device))[1]
+    return -log_densities
