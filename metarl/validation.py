@@ -1,5 +1,6 @@
 """Checks of settings: each raises one line that names the setting, what it must be, and what it was."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,17 +15,21 @@ SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid si
 
 
 def require_positive(config: Any, *fields: str) -> None:
-    """Raise ``InputError`` for the first of the fields that is not positive."""
+    """Raise ``InputError`` for the first of the fields that is not positive, or infinite."""
     for name in fields:
-        if not getattr(config, name) > 0:
-            raise InputError(f"{name} must be positive, not {getattr(config, name)}")
+        if not 0 < getattr(config, name) < math.inf:
+            raise InputError(f"{name} must be {_finite(config, name)}positive, not {getattr(config, name)}")
 
 
 def require_not_negative(config: Any, *fields: str) -> None:
-    """Raise ``InputError`` for the first of the fields that is below 0."""
+    """Raise ``InputError`` for the first of the fields that is below 0, or infinite."""
     for name in fields:
-        if not getattr(config, name) >= 0:
-            raise InputError(f"{name} must be 0 or more, not {getattr(config, name)}")
+        if not 0 <= getattr(config, name) < math.inf:
+            raise InputError(f"{name} must be {_finite(config, name)}0 or more, not {getattr(config, name)}")
+
+
+def _finite(config: Any, name: str) -> str:
+    return "finite and " if getattr(config, name) == math.inf else ""
 
 
 def require_counts(config: Any, *fields: str) -> None:

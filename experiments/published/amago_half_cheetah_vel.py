@@ -3,8 +3,8 @@
     metarl train --published amago-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, and trials of two episodes of 200 steps; 782 iterations are 5 million env steps. A GRU replaces the
-authors' transformer, and instead of their exploration and imitation there is an entropy bonus. The settings are those
-of a pilot; docs/amago.md has the authors'.
+authors' transformer, and an entropy bonus replaces their exploration and imitation. The settings are those of a pilot;
+docs/amago.md has the authors'.
 """
 
 from metarl.agents.in_context.amago import AmagoConfig

@@ -21,8 +21,10 @@ class Settings:
     [
         (validation.require_positive, 0.1, 0.0, "value must be positive, not 0.0"),
         (validation.require_positive, 0.1, float("nan"), "value must be positive, not nan"),
+        (validation.require_positive, 10**400, float("inf"), "value must be finite and positive, not inf"),
         (validation.require_not_negative, 0, -1, "value must be 0 or more, not -1"),
         (validation.require_not_negative, 0, float("nan"), "value must be 0 or more, not nan"),
+        (validation.require_not_negative, 0.0, float("inf"), "value must be finite and 0 or more, not inf"),
         (validation.require_counts, 1, 0, "value must be at least 1, not 0"),
         (validation.require_unit, 1.0, 1.1, r"value must lie in \[0, 1\], not 1.1"),
         (validation.require_layers, (1, 2), (1, 0), r"value: every hidden layer needs at least one unit, not \[1, 0\]"),

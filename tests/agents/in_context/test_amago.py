@@ -151,8 +151,8 @@ def test_the_filter_and_all_losses_by_hand() -> None:
     expected = dict.fromkeys(found, 0.0)
     actions = trials.actions[trials.valid].tolist()
     assert len(set(actions)) > 1
-    entropies = [-sum(float(prob) * math.log(prob) for prob in each) for each in probs]
-    expected["entropy"] = entropies[1]
+    nats = [-sum(float(prob) * math.log(prob) for prob in each) for each in probs]
+    expected["entropy"] = nats[1]
     for action in actions:
         for which, spread in enumerate((2.0, 4.0)):
             value = float((values[:, which] * probs[which]).sum(-1).mean())
@@ -160,7 +160,7 @@ def test_the_filter_and_all_losses_by_hand() -> None:
             imitated = float(taken > value)
             least = float((values[:, which] * probs[which]).sum(-1).amin())
             gain = 2.0 * least / spread + 0.3 * imitated * math.log(probs[which, action])
-            expected["actor_loss"] -= (gain + 0.7 * entropies[which]) / 2 / len(actions)
+            expected["actor_loss"] -= (gain + 0.7 * nats[which]) / 2 / len(actions)
             errors = ((values[:, which, action] - 1.5) / spread).square().mean()
             expected["critic_loss"] += float(errors) / 2 / len(actions)
         expected["imitated_share"] += imitated / len(actions)
