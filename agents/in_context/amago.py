@@ -34,6 +34,7 @@ from metarl.validation import (
 )
 
 CriticKind = Literal["scalar", "two-hot"]
+MemoryLosses = Literal["all", "critics"]
 # Imitated actions in a Box are clipped to this: at the bounds a squashed Gaussian's log-density has no finite slope.
 IMITATED_BOUND = 0.99
 
@@ -69,6 +70,8 @@ class AmagoConfig(ReplayedTrialConfig):
     """Weight of filtered behaviour cloning: imitation of replayed actions better than the policy's."""
     entropy_weight: float = 0.0
     """Weight of the policies' entropy in the loss; the targets have none."""
+    memory_losses: MemoryLosses = "all"
+    """Losses that train the memory: all of them, or those of the critics."""
     action_samples: int = 1
     """Actions of the policy that estimate its value in a Box; in Discrete spaces it is exact."""
     max_gradient_norm: float = 1.0
@@ -82,6 +85,7 @@ class AmagoConfig(ReplayedTrialConfig):
         super().__post_init__()
         require_counts(self, "critics", "target_critics", "action_samples", "exploration_iterations")
         require_choice(self, "critic", CriticKind)
+        require_choice(self, "memory_losses", MemoryLosses)
         require_positive(self, "largest_return", "reward_scale", "critic_weight", "max_gradient_norm")
         require_not_negative(self, "policy_gradient_weight", "imitation_weight", "entropy_weight")
         require_unit(self, "exploration")
@@ -216,7 +220,8 @@ class Amago(ReplayedTrialLearner):
         spread, actions = network.spread(), self.inputs.actions(trials.actions)
         outputs = network.critics.taken(features, actions)
         errors = code.losses(outputs, targets, spread).mean((0, -1))
-        policies = network.policies_at(features, network.policies)
+        read_by_policies = features if config.memory_losses == "all" else features.detach()
+        policies = network.policies_at(read_by_policies, network.policies)
         values = network.critics.expected(features.detach(), policies, noise)
         taken = code.values(outputs.detach()).mean(0)
         better = (taken > values.detach().mean(0)).to(taken.dtype)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.memories.memory import MemoryConfig, make_memory
 from metarl.agents.in_context.past_trials import AgedTrials, PastTrials
 from metarl.agents.in_context.trial_learner import TrialConfig, TrialLearner
@@ -29,7 +30,7 @@ from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments,
 from metarl.rollouts.rollout import Rollout
 from metarl.rollouts.trials import Trials
 from metarl.seeding import generator
-from metarl.validation import require_counts, require_layers, require_positive, require_unit
+from metarl.validation import require_counts, require_layers, require_not_negative, require_positive, require_unit
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class ReplayedTrialConfig(OptimizerConfig, MemoryConfig, TrialConfig):
     """Units of the hidden layers of policy and critics, which follow the memory."""
     learning_rate: float = 1e-3
     """Step size of the optimiser, for everything that is trained."""
+    anneal_iterations: int = 0
+    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
     tau: float = 0.005
     """Weight of the trained networks in each moving-average update of the target networks."""
     updates_per_iteration: int = 50
@@ -58,6 +61,7 @@ class ReplayedTrialConfig(OptimizerConfig, MemoryConfig, TrialConfig):
         require_counts(self, "hidden_size", "embedding_size", "updates_per_iteration", "trials_per_update")
         require_counts(self, "buffer_trials")
         require_positive(self, "learning_rate")
+        require_not_negative(self, "anneal_iterations")
         require_unit(self, "tau")
         require_layers(self, "hidden_sizes")
         self.check_memory(self.hidden_size)
@@ -118,10 +122,13 @@ class ReplayedTrialLearner(TrialLearner):
 
     def _descend_often(self, newest: AgedTrials) -> dict[str, Tensor]:
         """Take all steps of an iteration; return the means of their metrics."""
+        config = self.config
+        (group,) = self._optimizer.param_groups
+        group["lr"] = annealed(config.learning_rate, self._updates, config.anneal_iterations)
         self._updates += 1
-        numbers = range(self.config.updates_per_iteration)
+        numbers = range(config.updates_per_iteration)
         streams = [generator(self._seed, self.name, self._updates, step, device=self._device) for step in numbers]
-        batches = newest.draw(self.config.trials_per_update, streams)
+        batches = newest.draw(config.trials_per_update, streams)
         steps = [self._step(drawn, noise) for drawn, noise in batches]
         return {name: torch.stack([step[name] for step in steps]).double().mean() for name in steps[0]}
 

@@ -171,17 +171,22 @@ def test_the_filter_and_all_losses_by_hand() -> None:
 
 @both_kinds
 @both_codes
-def test_policies_and_critics_train_the_memory_but_policies_no_critic(family: str, critic: str) -> None:
-    learner, rollouts = learner_and_rollouts(family, critic=critic, imitation_weight=0.0)
+@pytest.mark.parametrize("memory_losses", ["all", "critics"])
+def test_what_trains_what(family: str, critic: str, memory_losses: str) -> None:
+    weights = {"imitation_weight": 0.5, "entropy_weight": 0.5}
+    learner, rollouts = learner_and_rollouts(family, critic=critic, memory_losses=memory_losses, **weights)
     network, trials = learner.network, Trials.of(rollouts)
     seen = network.reader.whole(learner.inputs_to_the_end(trials))
     targets = learner.targets(trials, seen.detach(), stream())
     found = learner.losses(trials, seen[:, :-1], targets, stream())
     parts = {"memory": network.reader, "policies": network.policies, "critics": network.critics}
-    for loss, idle in (("actor_loss", "critics"), ("critic_loss", "policies")):
+    trains = {"actor_loss": {"memory", "policies"}, "critic_loss": {"memory", "critics"}}
+    if memory_losses == "critics":
+        trains["actor_loss"] = {"policies"}
+    for loss, expected in trains.items():
         for name, part in parts.items():
             slopes = torch.autograd.grad(found[loss], list(part.parameters()), retain_graph=True, allow_unused=True)
-            assert any(slope is not None and slope.any() for slope in slopes) == (name != idle), (loss, name)
+            assert any(slope is not None and slope.any() for slope in slopes) == (name in expected), (loss, name)
     trained = {id(value) for value in learner._trained}
     targets_of = [*network.target_policies.parameters(), *network.target_critics.parameters()]
     assert not trained & {id(value) for value in targets_of}
@@ -287,7 +292,7 @@ def test_an_update_that_is_not_finite_leaves_the_learner(critic: str) -> None:
 
 def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     run = {"iterations": 3, "checkpoint_every": 1}
-    settings = AmagoConfig(**SMALL, buffer_trials=6, exploration_iterations=4)
+    settings = AmagoConfig(**SMALL, buffer_trials=6, exploration_iterations=4, anneal_iterations=4)
     whole = replace(tiny("amago", tmp_path / "whole", **run), settings=settings)
     parts = replace(tiny("amago", tmp_path / "parts", **{**run, "iterations": 2}), settings=settings)
     train(whole)
@@ -305,6 +310,7 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
         ({"critics": 2, "target_critics": 3}, "target_critics must be at most critics = 2, not 3"),
         ({"bins": 1}, "bins must be at least 2"),
         ({"critic": "loud"}, "critic must be one of scalar, two-hot"),
+        ({"memory_losses": "none"}, "memory_losses must be one of all, critics"),
         ({"policy_gradient_weight": 0.0, "imitation_weight": 0.0}, "the policy needs"),
         ({"entropy_weight": -1.0}, "entropy_weight must be 0 or more, not -1.0"),
         ({"exploration": 2.0}, "exploration must lie in"),

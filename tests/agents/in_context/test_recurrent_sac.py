@@ -201,7 +201,8 @@ def test_an_update_that_is_not_finite_leaves_the_learner() -> None:
 
 def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     run = {"iterations": 3, "checkpoint_every": 1}
-    settings = RecurrentSacConfig(**SMALL, buffer_trials=6)  # of 4 an iteration: the second one drops the oldest
+    # Of 4 trials an iteration the second one drops the oldest.
+    settings = RecurrentSacConfig(**SMALL, buffer_trials=6, anneal_iterations=4)
     whole = replace(tiny("recurrent-sac", tmp_path / "whole", **run), settings=settings)
     parts = replace(tiny("recurrent-sac", tmp_path / "parts", **{**run, "iterations": 2}), settings=settings)
     train(whole)
@@ -210,12 +211,25 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
 
 
+def test_the_step_size_falls_to_nothing_if_it_is_to() -> None:
+    (learner, rollouts), (constant, _) = (learner_and_rollouts(anneal_iterations=count) for count in (2, 0))
+    after = []
+    for _ in range(3):
+        learner.update(rollouts)
+        after.append(torch.cat([value.detach().flatten() for value in learner._trained]))
+    constant.update(rollouts)
+    assert torch.equal(torch.cat([value.detach().flatten() for value in constant._trained]), after[0])
+    assert not torch.equal(after[0], after[1])
+    assert torch.equal(after[1], after[2])
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"episode_discount": -0.1}, "episode_discount must lie in"),
         ({"episode_discount": 0.9, "episodes_per_trial": 1}, "needs --episodes-per-trial 2 or more"),
         ({"buffer_trials": 0}, "buffer_trials must be at least 1"),
+        ({"anneal_iterations": -1}, "anneal_iterations must be 0 or more, not -1"),
         ({"initial_temperature": 0.0}, "initial_temperature must be positive"),
         ({"discrete_entropy": 1.5}, "discrete_entropy must lie in"),
         ({"hidden_sizes": (0,)}, "every hidden layer needs at least one unit"),
