@@ -70,12 +70,6 @@ class AmagoConfig(ReplayedTrialConfig):
     """Weight of filtered behaviour cloning: imitation of replayed actions better than the policy's."""
     entropy_weight: float = 0.0
     """Weight of the policies' entropy in the loss; the targets have none."""
-    adapt_entropy: bool = False
-    """Adapt the weight of the entropy, which begins at entropy_weight, so that the entropy tends to its target."""
-    box_entropy: float = -1.0
-    """Target entropy in a Box, in nats, per dimension of the action in units of [-1, 1]."""
-    discrete_entropy: float = 0.3
-    """Target entropy in a Discrete space, as a fraction of the uniform policy's entropy."""
     memory_losses: MemoryLosses = "all"
     """Losses that train the memory: all of them, or those of the critics."""
     action_samples: int = 1
@@ -94,7 +88,7 @@ class AmagoConfig(ReplayedTrialConfig):
         require_choice(self, "memory_losses", MemoryLosses)
         require_positive(self, "largest_return", "reward_scale", "critic_weight", "max_gradient_norm")
         require_not_negative(self, "policy_gradient_weight", "imitation_weight", "entropy_weight")
-        require_unit(self, "exploration", "discrete_entropy")
+        require_unit(self, "exploration")
         if not self.discounts or not all(0 <= discount < 1 for discount in self.discounts):
             raise InputError(f"discounts must be one or more numbers in [0, 1), not {list(self.discounts)}")
         if list(self.discounts) != sorted(set(self.discounts)):
@@ -105,8 +99,6 @@ class AmagoConfig(ReplayedTrialConfig):
             raise InputError(f"bins must be at least 2, not {self.bins}")
         if self.policy_gradient_weight == self.imitation_weight == 0:
             raise InputError("the policy needs a policy_gradient_weight or an imitation_weight above 0")
-        if self.adapt_entropy and self.entropy_weight == 0:
-            raise InputError("adapt_entropy multiplies entropy_weight, which must be above 0; 0.001 is a start")
 
 
 @register_learner
@@ -125,7 +117,6 @@ class Amago(ReplayedTrialLearner):
         "from its actions",
         "imitated_share": "share of replayed steps whose action the policy of the largest discount imitates",
         "value": "mean value of replayed actions at the largest discount, in rewards",
-        "entropy_weight": "weight of the entropy in the loss, mean over the updates",
         "target_std": "standard deviation of the targets at the largest discount so far, in rewards",
         "gradient_norm": "Euclidean norm of the gradient of the sum of losses, before clipping, mean over the updates",
         "exploration": "exploration of the iteration's rollouts",
@@ -143,20 +134,13 @@ class Amago(ReplayedTrialLearner):
     def make_network(self, family: TaskFamily) -> AmagoNetworks:
         """Return memory, policies, critics and targets."""
         config = self.config
-        actions = make_soft_actions(self.name, family.action_space, config.box_entropy, config.discrete_entropy)
+        actions = make_soft_actions(self.name, family.action_space, 0.0, 0.0)
         code: ReturnEncoding = ScalarReturns()
         if config.critic == "two-hot":
             code = TwoHotReturns(config.bins, config.largest_return, config.reward_scale)
         shape = MlpShape(config.hidden_sizes, choose_activation(config.activation, torch.relu))
         reader, samples = self.make_reader(), config.action_samples
-        adapted = torch.tensor(config.entropy_weight).log() if config.adapt_entropy else None
-        return AmagoNetworks(reader, actions, config.discounts, config.critics, code, shape, samples, adapted)
-
-    @property
-    def entropy_weight(self) -> Tensor:
-        """Weight of the entropy; if it is adapted, with a gradient."""
-        adapted = self.network.log_entropy_weight
-        return torch.full((), self.config.entropy_weight, device=self._device) if adapted is None else adapted.exp()
+        return AmagoNetworks(reader, actions, config.discounts, config.critics, code, shape, samples)
 
     @property
     def _next_exploration(self) -> float:
@@ -182,9 +166,6 @@ class Amago(ReplayedTrialLearner):
         self._measure(targets, trials.valid)
         metrics = self.losses(trials, features[:, :-1], targets, noise)
         loss = config.critic_weight * metrics["critic_loss"] + metrics["actor_loss"]
-        weight = self.entropy_weight
-        if config.adapt_entropy:
-            loss = loss + weight * (metrics["entropy"].detach() - network.actions.target_entropy)
         gradients = self.processes.means(torch.autograd.grad(loss, self._trained))
         norm = torch.nn.utils.get_total_norm(gradients)
         for value, direction in zip(self._trained, gradients, strict=True):
@@ -195,7 +176,6 @@ class Amago(ReplayedTrialLearner):
         shares = self.processes.mean(torch.stack(list(metrics.values())).detach())
         return {
             **dict(zip(metrics, shares, strict=True)),
-            "entropy_weight": weight.detach(),
             "target_std": network.spread()[-1],
             "gradient_norm": norm,
         }
@@ -250,7 +230,7 @@ class Amago(ReplayedTrialLearner):
         entropy = entropies(policies, noise)
         of_steps = {
             "critic_loss": errors,
-            "actor_loss": -(gain + imitation + self.entropy_weight.detach() * entropy).mean(-1),
+            "actor_loss": -(gain + imitation + config.entropy_weight * entropy).mean(-1),
             "entropy": entropy[..., -1],
             "imitated_share": better[..., -1],
             "value": taken[..., -1],

@@ -156,11 +156,9 @@ class AmagoNetworks(TrialPolicy):
         code: how critics express returns.
         shape: of the MLPs of policies and critics.
         samples: number of actions that estimate an expectation in a Box.
-        log_entropy_weight: initial log weight of the entropy, if it is adapted.
     """
 
     exploration: Tensor
-    log_entropy_weight: Tensor | None
 
     def __init__(
         self,
@@ -171,7 +169,6 @@ class AmagoNetworks(TrialPolicy):
         code: ReturnEncoding,
         shape: MlpShape,
         samples: int,
-        log_entropy_weight: Tensor | None,
     ) -> None:
         super().__init__()
         self.reader, self.actions, self._discounts = reader, actions, len(discounts)
@@ -183,8 +180,6 @@ class AmagoNetworks(TrialPolicy):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.spread = Spread(self._discounts)
         self.register_buffer("exploration", torch.zeros(()))
-        adapted = None if log_entropy_weight is None else nn.Parameter(log_entropy_weight)
-        self.register_parameter("log_entropy_weight", adapted)
 
     def initial(self, trials: int) -> Memory:
         """Return the initial memory."""

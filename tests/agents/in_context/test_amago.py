@@ -29,7 +29,6 @@ from tests.runs import numbers, tiny
 TASKS, SIDE_BY_SIDE, HORIZON = 2, 2, 6
 SMALL: dict[str, Any] = {"hidden_size": 8, "embedding_size": 8, "hidden_sizes": (8,), "updates_per_iteration": 2}
 SMALL |= {"layers": 1, "heads": 2, "discounts": (0.5, 0.9), "critics": 3, "bins": 7}
-ADAPTED: dict[str, Any] = {"entropy_weight": 0.1, "adapt_entropy": True}
 both_kinds = pytest.mark.parametrize("family", ["navigation-2d", "gridnavi"])
 both_codes = pytest.mark.parametrize("critic", ["scalar", "two-hot"])
 
@@ -222,19 +221,6 @@ def test_entropies_of_squashed_gaussians_are_estimated_from_actions() -> None:
         assert entropy.item() == pytest.approx(float(density.entropy() + spread), abs=0.05)
 
 
-@pytest.mark.parametrize(("target", "heavier"), [(0.99, True), (0.01, False)])
-def test_the_weight_leads_the_entropy_to_its_target(target: float, heavier: bool) -> None:
-    # A new policy over actions is neither uniform nor sure.
-    settings = {"entropy_weight": 0.2, "adapt_entropy": True, "discrete_entropy": target, "updates_per_iteration": 1}
-    learner, rollouts = learner_and_rollouts("gridnavi", **settings)
-    learner.network.policies.weights[-1].data *= 3
-    metrics = learner.update(rollouts)
-    assert metrics["entropy_weight"] == pytest.approx(0.2)
-    assert 0.01 * math.log(5) < metrics["entropy"] < 0.99 * math.log(5)
-    # A step of Adam's first update changes the logarithm by the step size.
-    assert learner.entropy_weight.item() == pytest.approx(0.2 * math.exp(0.001 if heavier else -0.001), rel=1e-5)
-
-
 @pytest.mark.parametrize("memory", ["transformer", "gru"])
 @both_kinds
 def test_reading_a_trial_at_once_is_acting_through_it(family: str, memory: str) -> None:
@@ -306,7 +292,7 @@ def test_an_update_that_is_not_finite_leaves_the_learner(critic: str) -> None:
 
 def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
     run = {"iterations": 3, "checkpoint_every": 1}
-    settings = AmagoConfig(**SMALL, buffer_trials=6, exploration_iterations=4, anneal_iterations=4, **ADAPTED)
+    settings = AmagoConfig(**SMALL, buffer_trials=6, exploration_iterations=4, anneal_iterations=4)
     whole = replace(tiny("amago", tmp_path / "whole", **run), settings=settings)
     parts = replace(tiny("amago", tmp_path / "parts", **{**run, "iterations": 2}), settings=settings)
     train(whole)
@@ -327,8 +313,6 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
         ({"memory_losses": "none"}, "memory_losses must be one of all, critics"),
         ({"policy_gradient_weight": 0.0, "imitation_weight": 0.0}, "the policy needs"),
         ({"entropy_weight": -1.0}, "entropy_weight must be 0 or more, not -1.0"),
-        ({"adapt_entropy": True}, "adapt_entropy multiplies entropy_weight, which must be above 0"),
-        ({"discrete_entropy": 1.5}, "discrete_entropy must lie in"),
         ({"exploration": 2.0}, "exploration must lie in"),
         ({"hidden_size": 6}, "the memory transformer.s size"),
     ],
