@@ -100,7 +100,7 @@ class AdamConfig(OptimizerConfig, GradientConfig):
     outer_lr: float = 1e-3
     """Step size of the optimiser on the meta-parameters."""
     anneal_iterations: int = 0
-    """Updates over which outer_lr decays linearly to 0; 0 keeps it constant."""
+    """Iterations over which outer_lr decays linearly to 0; 0 keeps it constant."""
     max_gradient_norm: float = 0.0
     """Norm to which the meta-gradient is clipped; 0 disables clipping."""
     exploration: float = 0.0

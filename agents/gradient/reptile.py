@@ -56,7 +56,7 @@ class ReptileConfig(PolicyConfig):
     outer_lr: float = 1.0
     """Fraction of the way to the tasks' mean parameters that an update moves."""
     anneal_iterations: int = 0
-    """Updates over which outer_lr decays linearly to 0; 0 keeps it constant."""
+    """Iterations over which outer_lr decays linearly to 0; 0 keeps it constant."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

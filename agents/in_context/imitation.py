@@ -46,7 +46,7 @@ class ImitationConfig(OptimizerConfig, MemoryConfig, TrialConfig):
     learning_rate: float = 1e-3
     """Step size of the optimiser."""
     anneal_iterations: int = 0
-    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
+    """Iterations over which learning_rate decays linearly to 0; 0 keeps it constant."""
     weight_decay: float = 1e-4
     """Weight decay of the optimiser."""
     epochs: int = 1

@@ -38,7 +38,7 @@ class PearlConfig(OptimizerConfig, ActivationConfig, TrialConfig):
     learning_rate: float = 3e-4
     """Step size of the optimiser, for every network."""
     anneal_iterations: int = 0
-    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
+    """Iterations over which learning_rate decays linearly to 0; 0 keeps it constant."""
     discount: float = 0.99
     """Discount of rewards, per step of the episode."""
     reward_scale: float = 5.0

@@ -47,7 +47,7 @@ class TrialPpoConfig(OptimizerConfig, DiscountedTrialConfig):
     learning_rate: float = 1e-3
     """Step size of the optimiser."""
     anneal_iterations: int = 0
-    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
+    """Iterations over which learning_rate decays linearly to 0; 0 keeps it constant."""
     epochs: int = 4
     """Epochs over the trials of an iteration."""
     minibatches: int = 4

@@ -46,7 +46,7 @@ class ReplayedTrialConfig(OptimizerConfig, MemoryConfig, TrialConfig):
     learning_rate: float = 1e-3
     """Step size of the optimiser, for everything that is trained."""
     anneal_iterations: int = 0
-    """Updates over which learning_rate decays linearly to 0; 0 keeps it constant."""
+    """Iterations over which learning_rate decays linearly to 0; 0 keeps it constant."""
     tau: float = 0.005
     """Weight of the trained networks in each moving-average update of the target networks."""
     updates_per_iteration: int = 50
