@@ -3,8 +3,8 @@
     metarl train --published amago-half-cheetah-vel --seed 1
 
 v* in [0, 3] m/s, and trials of two episodes of 200 steps; 782 iterations are 5 million env steps. A GRU replaces the
-authors' transformer, an entropy bonus replaces their exploration and imitation, policies do not train the memory, and
-the step size is annealed to 0. The settings are those of pilots; docs/amago.md has the authors'.
+authors' transformer, an entropy bonus replaces their imitation, policies do not train the memory, and the step size is
+annealed to 0. The settings are those of pilots; docs/amago.md has the authors'.
 """
 
 from metarl.agents.in_context.amago import AmagoConfig
@@ -22,11 +22,12 @@ EXPERIMENT = TrainConfig(
         imitation_weight=0.0,
         entropy_weight=0.0005,
         memory_losses="critics",
-        exploration=0.0,
+        exploration=1.0,
+        exploration_iterations=120,
         learning_rate=1e-3,
         anneal_iterations=782,
         tau=0.02,
-        updates_per_iteration=32,
+        updates_per_iteration=64,
         trials_per_update=16,
     ),
 )
