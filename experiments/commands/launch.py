@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -130,7 +131,7 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
     for name in ("torch.distributed", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.warnoptions.append("ignore:resource_tracker")
-    with tempfile.TemporaryDirectory() as folder, StopRequest(then=_forward) as stop:
+    with tempfile.TemporaryDirectory() as folder, _stop_request(marker := Path(folder, "stopped")) as stop:
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -143,11 +144,10 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:
-            found = elastic_launch(config, work)(command, list(words), list(devices))
+            found = elastic_launch(config, work)(command, list(words), list(devices), marker)
         except ChildFailedError as error:
             if stop.signal is not None:
-                again = " with --resume-if-there" if command == "train" and "--resume" not in words else ""
-                raise RunStopped(f"stopped; run the same command again{again} to continue", stop.signal) from None
+                raise RunStopped(_advice_after_stop(command, words), stop.signal) from None
             raise RunError(_describe(error, len(devices), command)) from None
     outcomes = [found[rank] for rank in sorted(found)]
     # A process that lost another one does not know why; the other one does.
@@ -157,8 +157,17 @@ def launch(command: str, words: Sequence[str], devices: Sequence[str], restarts:
         raise LaunchError(Outcome(code, outcome.message))
 
 
-def work(command: str, words: list[str], devices: list[str]) -> Outcome:
-    """Be one of the processes of a command; return how it ended."""
+def work(command: str, words: list[str], devices: list[str], marker: Path) -> Outcome:
+    """Be one of the processes of a command; return how it ended.
+
+    Args:
+        command: its name.
+        words: its options.
+        devices: one for each process.
+        marker: a file that exists when the command is to stop.
+    """
+    if marker.exists():  # the signal ended a process that was still starting, which made the launcher start them again
+        return Outcome(128 + signal.SIGUSR1, _advice_after_stop(command, words))
     os.setpgrp()  # signals of the terminal reach the launcher alone, which forwards them
     parent = os.getppid()
     module = import_module(f"metarl.experiments.commands.{command}")
@@ -173,11 +182,21 @@ def work(command: str, words: list[str], devices: list[str]) -> Outcome:
     return outcome
 
 
-def _forward() -> None:
-    """Send a stop signal to the processes."""
-    for child in multiprocessing.active_children():
-        if child.pid is not None:
-            os.kill(child.pid, signal.SIGUSR1)
+def _stop_request(marker: Path) -> StopRequest:
+    """Return a stop request that is sent to the processes, and marked in a file for those that start later."""
+
+    def forward() -> None:
+        marker.touch()
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGUSR1)
+
+    return StopRequest(then=forward)
+
+
+def _advice_after_stop(command: str, words: Sequence[str]) -> str:
+    again = " with --resume-if-there" if command == "train" and "--resume" not in words else ""
+    return f"stopped; run the same command again{again} to continue"
 
 
 def _describe(error: ChildFailedError, count: int, command: str) -> str:

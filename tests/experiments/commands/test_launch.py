@@ -135,3 +135,14 @@ def test_a_stop_while_processes_are_starting_is_no_failure(monkeypatch: pytest.M
     assert stopped.value.exit_code == 128 + signal.SIGTERM
     with pytest.raises(RunStopped, match="again to continue"):
         launch.launch("train", ["--resume", "run"], ["cpu", "cpu"], 0)
+
+
+def test_processes_started_again_after_a_stop_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started_again(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return {0: launch.work(*arguments)}
+
+    monkeypatch.setattr(launch, "elastic_launch", lambda *arguments: started_again)
+    with pytest.raises(launch.LaunchError, match="again with --resume-if-there to continue") as stopped:
+        launch.launch("train", [], ["cpu", "cpu"], 1)
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
