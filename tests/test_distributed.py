@@ -41,7 +41,7 @@ LEARNERS_ON: dict[str, tuple[str, dict[str, Any]]] = {
     "maml-vpg": ("navigation-2d", {"hidden_sizes": (8,)}),
     "reptile": ("gridnavi", {"hidden_sizes": (8,)}),
     "rl2": ("gridnavi", {"hidden_size": 8, "minibatches": 2, "epochs": 2, "normalize_observations": True}),
-    "hyper-rl2": ("navigation-2d", {"hidden_size": 8, "policy_sizes": (4,), "minibatches": 2}),
+    "hyper-rl2": ("navigation-2d", {"hidden_size": 8, "policy_sizes": (4,), "minibatches": 2, "bptt_steps": 7}),
     "varibad": ("sparse-point", SMALL_BELIEF),
     "metric": ("navigation-2d", {"encoder_size": 8, "hidden_sizes": (8,), "metric_updates": 2, "minibatches": 2}),
     "dpt": ("gridnavi", {"hidden_size": 8}),

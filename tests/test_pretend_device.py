@@ -46,6 +46,8 @@ SMALL = {
     "slot_size": 2,
     "trust_region": TrustRegionConfig(cg_iterations=2),
 }
+# RL² reads whole trials, Hyper-RL² pieces.
+OF_ONE = {"hyper-rl2": {"bptt_steps": 3}}
 # How often an update waits for the device: once to read its metrics, and where numbers decide on shapes or on what is
 # tried next. A trial's learner asks for the length of the longest trial; MAML-TRPO for the steps of a task, together
 # with its metrics, and for candidates of the line search; VariBAD, recurrent SAC and AMAGO for the numbers of
@@ -85,7 +87,7 @@ def small(name: str, family: TaskFamily, device: str) -> Learner:
     kind = LEARNERS[name]
     fields = kind.config_class.__dataclass_fields__  # type: ignore[attr-defined]
     given = {key: value for key, value in SMALL.items() if key in fields}
-    settings = kind.config_class(**given, **({"memory": memory} if memory else {}))
+    settings = kind.config_class(**given, **OF_ONE.get(name, {}), **({"memory": memory} if memory else {}))
     return kind(kind.view(family, settings), settings, 0, torch.device(device))
 
 

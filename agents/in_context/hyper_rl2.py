@@ -13,24 +13,22 @@ import torch
 from torch import Tensor
 
 from metarl.agents.in_context.generated import GeneratedNetwork
-from metarl.agents.in_context.memories.memory import MemoryConfig, MemoryNetwork, make_memory
+from metarl.agents.in_context.memories.memory import MemoryNetwork, make_memory
 from metarl.agents.in_context.memory_actor_critic import MemoryActorCritic
+from metarl.agents.in_context.memory_ppo import MemoryPpoConfig, MemoryPpoLearner
 from metarl.agents.in_context.perceptrons import small_layer
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork
-from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
 from metarl.networks.activations import Elementwise, choose_activation
-from metarl.validation import require_counts, require_layers
+from metarl.validation import require_layers
 
 
 @dataclass(frozen=True)
-class HyperRl2Config(MemoryConfig, TrialPpoConfig):
+class HyperRl2Config(MemoryPpoConfig):
     """Settings of Hyper-RL²."""
 
-    hidden_size: int = 64
-    """Units of the memory."""
     policy_sizes: tuple[int, ...] = (32,)
     """Units of the generated networks' hidden layers."""
     generated_critic: bool = False
@@ -38,8 +36,6 @@ class HyperRl2Config(MemoryConfig, TrialPpoConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_counts(self, "hidden_size")
-        self.check_memory(self.hidden_size)
         require_layers(self, "policy_sizes")
 
 
@@ -80,7 +76,7 @@ class HyperActorCritic(MemoryActorCritic):
 
 
 @register_learner
-class HyperRl2(TrialPpoLearner):
+class HyperRl2(MemoryPpoLearner):
     """A memory that generates the policy's weights, trained with PPO over whole trials."""
 
     name: ClassVar[str] = "hyper-rl2"

@@ -12,34 +12,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from metarl.agents.in_context.memories.memory import MemoryConfig, MemoryNetwork, check_activation, make_memory
+from metarl.agents.in_context.memories.memory import MemoryNetwork, check_activation, make_memory
 from metarl.agents.in_context.memory_actor_critic import MemoryActorCritic
+from metarl.agents.in_context.memory_ppo import MemoryPpoConfig, MemoryPpoLearner
 from metarl.agents.in_context.perceptrons import perceptron_with_head, small_layer
 from metarl.agents.in_context.step_inputs import ActionDistribution, ActionHead
 from metarl.agents.in_context.trial_learner import TrialNetwork
-from metarl.agents.in_context.trial_ppo import TrialPpoConfig, TrialPpoLearner
 from metarl.families.family import TaskFamily
 from metarl.learning.learner import register_learner
 from metarl.networks.activations import Elementwise, choose_activation
-from metarl.validation import require_counts, require_layers
+from metarl.validation import require_layers
 
 
 @dataclass(frozen=True)
-class Rl2Config(MemoryConfig, TrialPpoConfig):
+class Rl2Config(MemoryPpoConfig):
     """Settings of RL²."""
 
-    hidden_size: int = 64
-    """Units of the memory."""
     policy_sizes: tuple[int, ...] = ()
     """Units of hidden layers of policy and critic, which then read the observation besides the memory's output;
     none makes both linear in the memory's output."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_counts(self, "hidden_size")
         if self.policy_sizes:
             require_layers(self, "policy_sizes")
-        self.check_memory(self.hidden_size)
 
 
 class LinearActorCritic(MemoryActorCritic):
@@ -83,7 +79,7 @@ class ObservingActorCritic(MemoryActorCritic):
 
 
 @register_learner
-class Rl2(TrialPpoLearner):
+class Rl2(MemoryPpoLearner):
     """A policy that adapts through its memory of the trial, trained with PPO over whole trials."""
 
     name: ClassVar[str] = "rl2"

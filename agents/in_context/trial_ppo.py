@@ -23,6 +23,7 @@ from torch import Tensor
 from metarl.agents.gradient.gradient_learner import annealed
 from metarl.agents.in_context.observation_scale import ObservationScale
 from metarl.agents.in_context.selected_trials import lengths_read, own_or_first, selected
+from metarl.agents.in_context.step_inputs import ActionDistribution
 from metarl.agents.in_context.trial_learner import ADAPTATION_KL, DiscountedTrialConfig, TrialLearner, TrialNetwork
 from metarl.agents.in_context.trial_values import no_square, root_or_one, share_ahead
 from metarl.devices.transfer import read, send
@@ -170,19 +171,21 @@ class TrialPpoLearner(TrialLearner):
         total = self.processes.mean((returns.square() * trials.valid).sum())
         square = (total / self.processes.mean(trials.valid.sum())).double()
         self._mean_square = self._mean_square + (square - self._mean_square) / self._updates
-        # Unless the policy's gradient steps train the encoder, the input of ``read`` is the same in all of them.
-        known = None if self.inputs.encoder.learned else self.known(trials)
         # Read once, by ``update``: reading after each step would wait for the device.
-        steps = [
-            self._step(selected(trials, rows), None if known is None else known[own_or_first(rows)])
-            for rows in self._minibatches(len(trials.rewards))
-        ]
+        steps = [self._step(loss, metrics) for loss, metrics in self._losses(trials)]
         if self.inputs.scale is not None:
             # Only now: all passes must read the inputs that the policy acted on, or ratios would not start at 1.
             observations = self.inputs.encoded_observations(trials.observations)
             self.inputs.scale.update(observations, trials.valid, self.processes)
         means = {name: sum(step[name].double() for step in steps) / len(steps) for name in steps[0]}
         return {**means, "learning_rate": learning_rate, "return_scale": self.return_scale}
+
+    def _losses(self, trials: Trials) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield the loss and metrics of each minibatch, with the parameters at that time."""
+        # Unless the policy's gradient steps train the encoder, the input of ``read`` is the same in all of them.
+        known = None if self.inputs.encoder.learned else self.known(trials)
+        for rows in self._minibatches(len(trials.rewards)):
+            yield self.loss(selected(trials, rows), None if known is None else known[own_or_first(rows)])
 
     def _minibatches(self, trials: int) -> Iterator[Tensor]:
         """Yield the numbers of this process's trials in each minibatch, possibly none; each pass has its own order."""
@@ -197,8 +200,7 @@ class TrialPpoLearner(TrialLearner):
         """Return the input of the network's ``read`` for B trials, ``[B, L, K]``."""
         return self.network.known(self.trial_inputs(trials), lengths_read(trials))
 
-    def _step(self, trials: Trials, known: Tensor | None) -> dict[str, Tensor]:
-        loss, metrics = self.loss(trials, known)
+    def _step(self, loss: Tensor, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self.network.parameters())
@@ -217,18 +219,30 @@ class TrialPpoLearner(TrialLearner):
             known: what ``known`` returned for them, where that has been computed.
         """
         config = self.config
-        weights = trials.valid.to(trials.rewards.dtype) / self.processes.mean(trials.valid.sum())
+        distribution, values = self.network.read(self.known(trials) if known is None else known, lengths_read(trials))
+        if config.scale_values:
+            values = values * self._share_ahead(trials)
+        # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
+        advantages = self.advantages(trials, values.detach())
+        return self.objective(trials, distribution, values, advantages, advantages + values.detach())
+
+    def objective(
+        self,
+        trials: Trials,
+        distribution: ActionDistribution,
+        values: Tensor,
+        advantages: Tensor,
+        targets: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what ``loss`` returns, from policy, values, advantages and the values' targets, all ``[B, L]``."""
+        config = self.config
+        # At least a little: pieces of trials may all lie after the ends of their trials.
+        steps = self.processes.mean(trials.valid.sum()).clamp(min=1e-6)
+        weights = trials.valid.to(trials.rewards.dtype) / steps
 
         def mean(values: Tensor) -> Tensor:
             return (values * weights).sum()
 
-        distribution, values = self.network.read(self.known(trials) if known is None else known, lengths_read(trials))
-        if config.scale_values:
-            discounts = config.discount, config.episode_discount
-            values = values * share_ahead(trials, discounts, config.episodes_per_trial, self._horizon)
-        # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
-        advantages = self.advantages(trials, values.detach())
-        targets = advantages + values.detach()
         if config.normalize_advantages:
             centre = self.processes.mean(mean(advantages))
             variance = self.processes.mean(mean((advantages - centre).square()))
@@ -261,6 +275,10 @@ class TrialPpoLearner(TrialLearner):
             self._discounts(trials),
             self.config.gae_lambda,
         )
+
+    def _share_ahead(self, trials: Trials) -> Tensor:
+        discounts = self.config.discount, self.config.episode_discount
+        return share_ahead(trials, discounts, self.config.episodes_per_trial, self._horizon)
 
     def _discounts(self, trials: Trials) -> float | Tensor:
         return trials.discounts(self.config.discount, self.config.episode_discount)

@@ -241,6 +241,8 @@ COMPARISONS: dict[str, dict[str, Variant]] = {
     "gridnavi-shared": {
         **_by_gradient(dataclasses.replace(GRIDNAVI, preset="varibad-shared", iterations=200)),
         "rl2": in_context("rl2", GRIDNAVI_SHARED, Rl2Config(**FOUR_EPISODES)),
+        # Gradients flow back through one of the four episodes.
+        "rl2-truncated": in_context("rl2", GRIDNAVI_SHARED, Rl2Config(bptt_steps=15, **FOUR_EPISODES)),
         "rl2-transformer": in_context("rl2", GRIDNAVI_SHARED_100, TRANSFORMER),
         "rl2-external": in_context("rl2", GRIDNAVI_SHARED_100, EXTERNAL),
         "hyper-rl2": in_context("hyper-rl2", GRIDNAVI_SHARED, HyperRl2Config(**FOUR_EPISODES)),

@@ -1,8 +1,8 @@
 """Returns and advantages, for rollouts in which each row ``[n, e]`` is one episode from its first step on.
 
 Because a row never holds two episodes, discounted sums over the future are one product with a triangular matrix,
-without a Python loop over time. Where the discount differs between steps, as in trials with a discount of their own at
-the ends of episodes, they are a scan of log2 T rounds.
+without a Python loop over time; long rows are summed by blocks, then across blocks. Where the discount differs between
+steps, as in trials with a discount of their own at the ends of episodes, they are a scan of log2 T rounds.
 """
 
 from functools import lru_cache
@@ -15,6 +15,8 @@ from metarl.devices.processes import ONE_PROCESS, Processes
 
 # Floor on the standard deviation that a task's advantages are divided by, relative to the batch's root mean square.
 DEVIATION_FLOOR = 0.1
+# Steps of a row that are summed by one matrix.
+BLOCK = 512
 
 
 def discount_matrix(steps: int, factor: float, like: Tensor) -> Tensor:
@@ -44,13 +46,27 @@ def discounted_sums(terms: Tensor, factors: float | Tensor) -> Tensor:
         factors: in [0, 1], one for all steps or ``[..., T]``.
     """
     if not isinstance(factors, Tensor):
-        return terms @ discount_matrix(terms.shape[-1], factors, terms)
+        return _sums_by_blocks(terms, factors)
     reach = 1
     while reach < terms.shape[-1]:
         following, further = (pad(each[..., reach:], (0, reach)) for each in (terms, factors))
         terms, factors = terms + factors * following, factors * further
         reach *= 2
     return terms
+
+
+def _sums_by_blocks(terms: Tensor, factor: float) -> Tensor:
+    steps = terms.shape[-1]
+    if steps <= BLOCK:
+        return terms @ discount_matrix(steps, factor, terms)
+    count = -(-steps // BLOCK)
+    blocks = pad(terms, (0, count * BLOCK - steps)).view(*terms.shape[:-1], count, BLOCK)
+    within = blocks @ discount_matrix(BLOCK, factor, terms)
+    # What follows a block is the sum from the first step of the next one, as far away as the block is long.
+    following = pad(_sums_by_blocks(within[..., 0], factor**BLOCK)[..., 1:], (0, 1))
+    distances = torch.arange(BLOCK, 0, -1, device=terms.device)
+    powers = torch.full_like(distances, factor, dtype=terms.dtype).pow(distances)
+    return (within + following.unsqueeze(-1) * powers).flatten(-2)[..., :steps]
 
 
 def discounted_returns(rewards: Tensor, valid: Tensor, discount: float | Tensor) -> Tensor:

@@ -154,6 +154,16 @@ def test_returns_equal_a_plain_loop(seed: int, steps: int, discount: float) -> N
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
 
 
+@given(SEEDS, st.integers(1, 40), FACTORS)
+@settings(deadline=None, max_examples=30)
+def test_sums_of_rows_longer_than_a_block_equal_a_plain_loop(seed: int, steps: int, factor: float) -> None:
+    terms = torch.randn(2, 1, steps, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected = [[returns_by_loop(row.tolist(), steps, factor) for row in rows] for rows in terms]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metarl.rollouts.returns.BLOCK", 3)  # up to three levels of blocks of blocks
+        torch.testing.assert_close(discounted_sums(terms, factor), torch.tensor(expected, dtype=torch.float64))
+
+
 @given(st.lists(st.tuples(st.floats(-3, 3), st.sampled_from([0.0, 0.3, 0.9, 1.0])), min_size=1, max_size=11))
 @settings(deadline=None, max_examples=30)
 def test_sums_with_a_factor_for_each_step_equal_a_plain_loop(steps: list[tuple[float, float]]) -> None:
