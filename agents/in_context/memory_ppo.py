@@ -83,11 +83,11 @@ class MemoryPpoLearner(TrialPpoLearner):
     def pieces(self, trials: Trials) -> Pieces:
         """Read whole trials; return their pieces of ``bptt_steps`` steps, sorted by trial.
 
-        Each trial has the pieces of the longest trial that is possible, so that their number is the same on every
-        process. Memories, advantages and targets are those of the parameters before the update.
+        Each trial has as many pieces as the longest one of all processes, so that minibatches are the same on any number
+        of them. Memories, advantages and targets are those of the parameters before the update.
         """
         config, steps = self.config, self.config.bptt_steps
-        count = -(-config.episodes_per_trial * self._horizon // steps)
+        count = -(-max(self.processes.counts(trials.valid.shape[1])) // steps)
         trials = trials.padded(count * steps)
         inputs, memory = self.trial_inputs(trials), self.network.initial(len(trials.rewards))
         memories, outputs = [], []
