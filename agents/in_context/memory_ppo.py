@@ -83,8 +83,8 @@ class MemoryPpoLearner(TrialPpoLearner):
     def pieces(self, trials: Trials) -> Pieces:
         """Read whole trials; return their pieces of ``bptt_steps`` steps, sorted by trial.
 
-        Each trial has as many pieces as the longest one of all processes, so that minibatches are the same on any number
-        of them. Memories, advantages and targets are those of the parameters before the update.
+        Each trial has as many pieces as the longest one of all processes, so that minibatches are the same on any
+        number of processes. Memories, advantages and targets are those of the parameters before the update.
         """
         config, steps = self.config, self.config.bptt_steps
         count = -(-max(self.processes.counts(trials.valid.shape[1])) // steps)
