@@ -21,7 +21,10 @@ def _variants(family: str, preset: str, maml: MamlTrpoConfig, iterations: int) -
     trials = dataclasses.replace(gradients, episodes_per_task=2)
     rl2 = Rl2Config(
         hidden_size=256,
+        bptt_steps=500,  # one episode, as in Meta-World+
         episodes_per_trial=10,
+        learning_rate=5e-4,
+        minibatches=16,
         entropy_weight=0.003,
         anneal_iterations=iterations,
         normalize_observations=True,
