@@ -1,4 +1,4 @@
-"""Cost of an update of RL² on long trials: backpropagation through whole trials, and through pieces of them.
+"""Cost of an update of RL² on long trials: backpropagation through whole trials, and through chunks of them.
 
     python benchmarks/truncated_bptt.py
     python -m benchmarks.tables
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from metarl.agents.in_context.rl2 import Rl2, Rl2Config
+from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.devices.runtime import keep_freed_memory
 from metarl.rollouts.rollout import Rollout
 from metarl.run.config import RunConfig, TrainConfig
@@ -30,20 +30,17 @@ TASKS, EPISODES, HORIZON, UNITS = 16, 10, 500, 256
 CASES = ((0, 4), (0, 16), (500, 4), (500, 16), (100, 4), (100, 16))
 
 
-def made(steps: int, minibatches: int) -> Rl2:
-    """Return a learner."""
+def configuration(steps: int, minibatches: int) -> TrainConfig:
+    """Return the configuration of a case."""
     own = Rl2Config(hidden_size=UNITS, episodes_per_trial=EPISODES, epochs=1, minibatches=minibatches, bptt_steps=steps)
-    learner = TrainConfig("rl2", "sparse-point", RunConfig(horizon=HORIZON), own).make_learner()
-    assert isinstance(learner, Rl2)
-    return learner
+    return TrainConfig("rl2", "sparse-point", RunConfig(horizon=HORIZON), own)
 
 
 def collected() -> list[Rollout]:
     """Return the episodes of one trial of each task."""
-    learner = made(0, 4)
-    config = TrainConfig("rl2", "sparse-point", RunConfig(horizon=HORIZON), learner.config)
+    config = configuration(*CASES[0])
     sampler = Sampler(config.make_family())
-    session = sampler.session(learner, config.split().train_tasks(TASKS, 0), 1)
+    session = sampler.session(config.make_learner(), config.split().train_tasks(TASKS, 0), 1)
     rollouts = [sampler.run(session, 0)]
     for number in range(1, EPISODES):
         session.adapt()
@@ -53,7 +50,7 @@ def collected() -> list[Rollout]:
 
 def measured(case: tuple[int, int], rollouts: list[Rollout]) -> tuple[float, float]:
     """Return the CPU seconds and MB of an update."""
-    learner = made(*case)
+    learner = configuration(*case).make_learner()
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     learner.update(rollouts)
     seconds = time.process_time() - began

@@ -46,7 +46,7 @@ SMALL = {
     "slot_size": 2,
     "trust_region": TrustRegionConfig(cg_iterations=2),
 }
-# RL² reads whole trials, Hyper-RL² pieces.
+# RL² reads whole trials, Hyper-RL² chunks.
 OF_ONE = {"hyper-rl2": {"bptt_steps": 3}}
 # How often an update waits for the device: once to read its metrics, and where numbers decide on shapes or on what is
 # tried next. A trial's learner asks for the length of the longest trial; MAML-TRPO for the steps of a task, together

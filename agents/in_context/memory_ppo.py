@@ -1,4 +1,4 @@
-"""The base class of learners whose policy gradient trains their memory, through whole trials or pieces of them."""
+"""The base class of learners whose policy gradient trains their memory, through whole trials or chunks of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class MemoryPpoConfig(MemoryConfig, TrialPpoConfig):
     hidden_size: int = 64
     """Units of the memory."""
     bptt_steps: int = 0
-    """Steps of a trial through which gradients flow back (truncated BPTT); 0: all. Minibatches are then of pieces of
-    trials with so many steps."""
+    """Steps in the chunks of a trial through which gradients flow back (truncated BPTT), of which minibatches then
+    consist; 0: whole trials."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,16 +32,17 @@ class MemoryPpoConfig(MemoryConfig, TrialPpoConfig):
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """P pieces of trials, each of C steps, and what reading the whole trials has shown.
+class Chunks:
+    """P chunks of C steps, and what is known of them from reading the whole trials.
 
     Attributes:
-        trials: the pieces; some may lie after the end of their trial.
+        trials: the chunks; some may lie after the end of their trial.
         actions: features ``[P, A]`` of the action before the first step.
         rewards: the reward before it, ``[P]``.
         memory: the memory before it.
         shares: factors of the critic's outputs ``[P, C]``.
-        advantages: ``[P, C]``, and so are ``targets``, those of the critic.
+        advantages: ``[P, C]``.
+        targets: of the critic, ``[P, C]``.
     """
 
     trials: Trials
@@ -53,7 +54,7 @@ class Pieces:
     targets: Tensor
 
     def __getitem__(self, rows: Tensor) -> Self:
-        """Return the pieces with these numbers; if there are none, one whose steps do not count."""
+        """Return the chunks with these numbers; if there are none, one whose steps do not count."""
         own = own_or_first(rows)
         return type(self)(
             selected(self.trials, rows),
@@ -75,15 +76,15 @@ class MemoryPpoLearner(TrialPpoLearner):
         if not self.config.bptt_steps:
             yield from super()._losses(trials)
             return
-        pieces = self.pieces(trials)
-        for rows in self._minibatches(len(pieces.rewards)):
-            yield self.loss_of_pieces(pieces[rows])
+        chunks = self.chunks(trials)
+        for rows in self._minibatches(len(chunks.rewards)):
+            yield self.loss_of_chunks(chunks[rows])
 
     @torch.no_grad()
-    def pieces(self, trials: Trials) -> Pieces:
-        """Read whole trials; return their pieces of ``bptt_steps`` steps, sorted by trial.
+    def chunks(self, trials: Trials) -> Chunks:
+        """Read whole trials; return their chunks of ``bptt_steps`` steps, sorted by trial.
 
-        Each trial has as many pieces as the longest one of all processes, so that minibatches are the same on any
+        Each trial has as many chunks as the longest one of all processes, so that minibatches are the same on any
         number of processes. Memories, advantages and targets are those of the parameters before the update.
         """
         config, steps = self.config, self.config.bptt_steps
@@ -92,10 +93,10 @@ class MemoryPpoLearner(TrialPpoLearner):
         inputs, memory = self.trial_inputs(trials), self.network.initial(len(trials.rewards))
         memories, outputs = [], []
         for start in range(0, count * steps, steps):
-            piece = slice(start, start + steps)
+            chunk = slice(start, start + steps)
             memories.append({name: value.clone() for name, value in memory.items()})
-            read = trials.valid[:, piece].sum(-1).clamp(min=1)
-            _, values, memory = self.network(inputs[:, piece], memory, read)
+            read = trials.valid[:, chunk].sum(-1).clamp(min=1)
+            _, values, memory = self.network(inputs[:, chunk], memory, read)
             outputs.append(values)
         values = torch.cat(outputs, 1)
         shares = self._share_ahead(trials) if config.scale_values else torch.ones_like(values)
@@ -108,7 +109,7 @@ class MemoryPpoLearner(TrialPpoLearner):
         def before(tensor: Tensor) -> Tensor:
             return torch.cat([torch.zeros_like(tensor[:, :1]), tensor[:, steps - 1 : -1 : steps]], 1).flatten(0, 1)
 
-        return Pieces(
+        return Chunks(
             Trials(**{name: cut(value) for name, value in vars(trials).items()}),
             before(self.inputs.actions(trials.actions)),
             before(trials.rewards),
@@ -118,9 +119,9 @@ class MemoryPpoLearner(TrialPpoLearner):
             cut(advantages + values),
         )
 
-    def loss_of_pieces(self, pieces: Pieces) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what ``loss`` returns, for a minibatch of pieces."""
-        inputs = self.trial_inputs(pieces.trials, pieces.actions, pieces.rewards)
-        distribution, values, _ = self.network(inputs, pieces.memory, lengths_read(pieces.trials))
-        values = values * pieces.shares
-        return self.objective(pieces.trials, distribution, values, pieces.advantages, pieces.targets)
+    def loss_of_chunks(self, chunks: Chunks) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what ``loss`` returns, for a minibatch of chunks."""
+        inputs = self.trial_inputs(chunks.trials, chunks.actions, chunks.rewards)
+        distribution, values, _ = self.network(inputs, chunks.memory, lengths_read(chunks.trials))
+        values = values * chunks.shares
+        return self.surrogate_loss(chunks.trials, distribution, values, chunks.advantages, chunks.targets)

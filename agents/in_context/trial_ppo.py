@@ -224,9 +224,9 @@ class TrialPpoLearner(TrialLearner):
             values = values * self._share_ahead(trials)
         # The critic's targets come from advantages in units of the returns; only the policy's are normalised.
         advantages = self.advantages(trials, values.detach())
-        return self.objective(trials, distribution, values, advantages, advantages + values.detach())
+        return self.surrogate_loss(trials, distribution, values, advantages, advantages + values.detach())
 
-    def objective(
+    def surrogate_loss(
         self,
         trials: Trials,
         distribution: ActionDistribution,
@@ -236,7 +236,7 @@ class TrialPpoLearner(TrialLearner):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what ``loss`` returns, from policy, values, advantages and the values' targets, all ``[B, L]``."""
         config = self.config
-        # At least a little: pieces of trials may all lie after the ends of their trials.
+        # Not 0: all chunks of a minibatch may lie after the ends of their trials (``memory_ppo``).
         steps = self.processes.mean(trials.valid.sum()).clamp(min=1e-6)
         weights = trials.valid.to(trials.rewards.dtype) / steps
 
