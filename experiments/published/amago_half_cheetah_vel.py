@@ -27,7 +27,7 @@ EXPERIMENT = TrainConfig(
         learning_rate=1e-3,
         anneal_iterations=782,
         tau=0.02,
-        updates_per_iteration=64,
-        trials_per_update=16,
+        updates_per_iteration=128,
+        trials_per_update=8,
     ),
 )
