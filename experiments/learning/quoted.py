@@ -119,7 +119,7 @@ QUOTED = {
     "metaworld-ml10": Quoted(
         "Meta-World",
         "success on ML10",
-        {"maml-trpo": "0.35", "rl2": "0.35"},
+        {"maml-trpo": "about 0.35", "rl2": "about 0.35"},
         "Meta-World+ (NeurIPS 2025), IQM of 10 seeds by the package's own protocol, read off figures",
     ),
 }
