@@ -141,7 +141,7 @@ class GridFamily(TensorFamily):
         start = self.initial_state(task[None], torch.Generator())
         image = self.picture({key: value[0] for key, value in start.items()}, task)
         middle = (self.size - 1) / 2
-        return Map((middle, middle), self.size / 2, image)
+        return Map((middle, middle), self.size / 2, image[: image.shape[1]])  # without lines of text under it
 
     @property
     def _reach(self) -> int | None:

@@ -23,6 +23,8 @@ from metarl.families.words import Words
 
 KINDS, HUES = tuple(SHAPES), tuple(COLOURS)
 RELATIONS = ("beside", "above", "right of", "below", "left of")
+# The relation of the second object to the first, for each of the first to the second.
+OPPOSITES = (0, 3, 4, 1, 2)
 # The action after the moves.
 USE = len(MOVES)
 # A code has the kind, counted from 1, in the three bits after the wall bit, and the colour in the next three.
@@ -50,7 +52,7 @@ class RuleWorlds(SightedGrid):
     cost of a step.)
 
     No training rule occurs in validation or test: relation, mover and its forms, partners and target decide to which
-    part of the split a task belongs, whatever the layout and the distractors. There are 15,400 rules without fusions
+    part of the split a task belongs, whatever the layout and the distractors. There are 7,700 rules without fusions
     and 44 million with one; tasks also differ in layout and distractors.
 
     In the spirit of XLand-MiniGrid (Nikulin et al. 2024, section 2).
@@ -161,8 +163,17 @@ class RuleWorlds(SightedGrid):
         )
 
     def part_of(self, tasks: TensorDict, seed: int) -> Tensor:
-        """Return each task's part by its rule."""
-        return hashed_part(seed, tasks["relation"], tasks["objects"][:, : self.looks - self.distractors])
+        """Return each task's part by its rule.
+
+        Without fusions mover and target only differ in name: to bring A above B is to bring B below A.
+        """
+        relation, objects = tasks["relation"], tasks["objects"][:, : self.looks - self.distractors]
+        if not self.fusions:
+            look = objects[..., 0] * len(HUES) + objects[..., 1]
+            swapped = look[:, 0] > look[:, 1]
+            objects = torch.where(swapped[:, None, None], objects.flip(1), objects)
+            relation = torch.where(swapped, torch.tensor(OPPOSITES)[relation], relation)
+        return hashed_part(seed, relation, objects)
 
     def make_task(self, parameters: Mapping[str, Any]) -> TensorDict:
         """Turn named values into a task ``[1]``.

@@ -15,7 +15,7 @@ from metarl.devices.processes import ONE_PROCESS, Processes
 from metarl.errors import InputError
 from metarl.families.family import Source
 from metarl.learning.learner import Learner
-from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.rollout import Rollout, known_successes
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.config import TrainConfig
 from metarl.run.directory import CheckpointChoice, RunDirectory
@@ -67,13 +67,14 @@ def adaptation_curve(
             measure = partial(_measure, sampler, session, episodes, *(seeds if deterministic else seeds[:1]))
             rollout, measured = team.together(measure)
             returns.append(measured.episode_returns().mean(1))
-            if (success := measured.episode_success()) is not None:
-                successes.append(success.float().mean(1))
+            successes.append(measured.episode_success())
             sharers = len(tasks) if learner.pools_episodes else len(tasks) * episodes
             spent.append(spent[-1] + sum(team.counts(rollout.env_steps)) / sharers)
             if step < steps:
                 session.adapt()
-    matrix, rates = _joined(returns, team), _joined(successes, team) if successes else None
+        known = known_successes(successes, measured.rewards[..., 0], team)
+    matrix = _joined(returns, team)
+    rates = _joined([each.float().mean(1) for each in known], team) if known else None
     of_trials = not learner.pools_episodes
     env_steps, notes = np.array(spent[:-1]), learner.notes()
     return AdaptationCurve(tasks, matrix, env_steps, episodes, part, rates, deterministic, of_trials, notes)

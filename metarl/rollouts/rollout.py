@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from metarl.devices.processes import Processes
 from metarl.errors import InputError
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import names
@@ -210,6 +211,22 @@ class Rollout:
             name: value.map(function) if isinstance(value, Distribution) else function(value)
             for name, value in values.items()
         }
+
+
+def known_successes(found: Sequence[Tensor | None], like: Tensor, processes: Processes) -> list[Tensor]:
+    """Return the ``episode_success`` of several rollouts, bool ``[N, E]``, or nothing if none is known anywhere.
+
+    An environment may report success in some steps only, for example when it succeeds. In a rollout without any report
+    no episode succeeded, if there was one in another rollout or on another process.
+
+    Args:
+        found: of each rollout; None where it is unknown.
+        like: ``[N, E]`` on the rollouts' device.
+        processes: the processes whose tasks form the batch.
+    """
+    if not any(processes.gather(any(each is not None for each in found))):
+        return []
+    return [torch.zeros_like(like, dtype=torch.bool) if each is None else each for each in found]
 
 
 def _padded(arrays: Sequence[np.ndarray], shape: tuple[int, int]) -> Tensor:

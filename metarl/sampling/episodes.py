@@ -156,10 +156,11 @@ class RunningEpisodes(OpenEpisodes):
         Each step is contiguous, because a copy to a row of every episode costs several times as much.
         """
         if name not in self._tensors:
-            self._tensors[name] = value.new_empty(self._capacity, *self.alive.shape, *value.shape[2:])
+            # Zeros for the steps of which a family does not report it.
+            self._tensors[name] = value.new_zeros(self._capacity, *self.alive.shape, *value.shape[2:])
         stored = self._tensors[name]
         if isinstance(self.step, int) and self.step >= stored.shape[0]:
-            self._tensors[name] = stored = torch.cat([stored, torch.empty_like(stored)])
+            self._tensors[name] = stored = torch.cat([stored, torch.zeros_like(stored)])
         if isinstance(self.step, int):
             stored[self.step] = value
         else:

@@ -14,7 +14,7 @@ from metarl.errors import RunError
 from metarl.evaluation.evaluate import adaptation_curve
 from metarl.evaluation.figures import draw_adaptation_curve
 from metarl.learning.learner import Learner
-from metarl.rollouts.rollout import Rollout
+from metarl.rollouts.rollout import Rollout, known_successes
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.checkpointing import Checkpoints, is_scheduled
 from metarl.run.config import RunConfig, TrainConfig
@@ -238,8 +238,9 @@ class TrainingLoop:
         """
         first, last = rollouts[0], rollouts[-1]
         returns = [self._mean(rollout.episode_returns()) for rollout in (first, last)]
-        successes = [rollout.episode_success() for rollout in (first, last)]
-        rates = [self._mean(success.float()) for success in successes if success is not None]
+        found = [rollout.episode_success() for rollout in (first, last)]
+        successes = known_successes(found, first.rewards[..., 0], self.processes)
+        rates = [self._mean(success.float()) for success in successes]
         seconds = self.watch.seconds()
         sampled = sum(rollout.env_steps for rollout in rollouts) if self.data is None else 0
         fresh = pooled + sum(self.processes.counts(sampled))

@@ -6,11 +6,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from tensordict import TensorDict
 
+from metarl.errors import InputError
 from metarl.families.family import TaskFamily
+from metarl.families.spaces import one_line
 from metarl.worlds.vector_env import RENDERING, Info, TaskVectorEnv
 
 
@@ -18,7 +21,7 @@ class NumpyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """B environments of one family on the CPU, in NumPy arrays.
 
     Infos have the form of Gymnasium's own vector environments: ``info["_name"]`` is the mask of the environments that
-    ``info["name"]`` applies to, and with ``AutoresetMode.SAME_STEP`` the infos of ended episodes are in
+    ``info["name"]`` applies to (of all, also if a wrapped environment did not report the number: it is 0 there), and with ``AutoresetMode.SAME_STEP`` the infos of ended episodes are in
     ``info["final_info"]`` and their last observations in ``info["final_obs"]``.
 
     Attributes:
@@ -73,8 +76,13 @@ class NumpyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @torch.inference_mode()
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Info]:
-        """Step every environment; return observations, rewards, terminated and truncated ``[B]``, and info."""
-        observations, rewards, terminated, truncated, info = self.worlds.step(torch.from_numpy(np.asarray(actions)))
+        """Step every environment; return observations, rewards, terminated and truncated ``[B]``, and info.
+
+        Raises:
+            InputError: for actions of another shape, or that a discrete space does not have.
+        """
+        given = torch.from_numpy(checked_actions(self.action_space, actions))
+        observations, rewards, terminated, truncated, info = self.worlds.step(given)
         return observations.numpy(), rewards.numpy(), terminated.numpy(), truncated.numpy(), gymnasium_info(info)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
@@ -84,6 +92,20 @@ class NumpyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def close_extras(self, **kwargs: Any) -> None:
         """Release the worlds' resources other than memory."""
         self.worlds.close()
+
+
+def checked_actions(space: spaces.Space[Any], actions: Any) -> np.ndarray:
+    """Return actions as an array, if they have the shape of the space and, unless it is a Box, are elements of it.
+
+    Raises:
+        InputError: if not. In a Box any number will do: environments clip it to the bounds.
+    """
+    given = np.asarray(actions)
+    if given.shape != space.shape:
+        raise InputError(f"actions must have the shape {space.shape}, not {given.shape}")
+    if not isinstance(space, spaces.Box) and not space.contains(given):
+        raise InputError(f"{one_line(given)} is not in the action space {one_line(space)}")
+    return given
 
 
 def gymnasium_info(info: Info) -> Info:
@@ -160,8 +182,12 @@ class TaskEnv(gymnasium.Env[np.ndarray, Any]):
 
     @torch.inference_mode()
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, Info]:
-        """Step with one action; return observation, reward, terminated, truncated, info (the family's own terms)."""
-        batch = torch.from_numpy(np.asarray(action, self.action_space.dtype)[None])
+        """Step with one action; return observation, reward, terminated, truncated, info (the family's own terms).
+
+        Raises:
+            InputError: for an action of another shape, or that a discrete space does not have.
+        """
+        batch = torch.from_numpy(checked_actions(self.action_space, action).astype(self.action_space.dtype)[None])
         rewards, terminated, truncated, info = self._worlds.advance(batch)
         terms = {key: value.item() if value.ndim == 1 else value[0].numpy() for key, value in info.items()}
         seen = self._worlds.observe().numpy()[0]

@@ -172,6 +172,8 @@ class TrialVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             if waiting.any():
                 self._begin(waiting)
             self._over = over
+        else:
+            self._over = waiting | over
         return self._joined().numpy(), rewards.numpy(), (terminated & over).numpy(), (truncated & over).numpy(), info
 
     def _begin(self, where: Tensor, seed: int | None = None) -> None:

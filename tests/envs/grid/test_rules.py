@@ -258,6 +258,37 @@ def test_no_goal_of_training_is_met_in_the_test() -> None:
     assert not train & test
 
 
+def test_the_same_rule_in_other_words_is_in_the_same_part() -> None:
+    # To bring A above B is to bring B below A.
+    tasks, parts = drawn(FAMILY, 500), FAMILY.part_of(drawn(FAMILY, 500), 0)
+    opposite = torch.tensor([RELATIONS.index(name) for name in ("beside", "below", "left of", "above", "right of")])
+    twins = tasks.clone()
+    twins["relation"] = opposite[tasks["relation"]]
+    twins["objects"][:, :2], twins["cells"][:, :2] = tasks["objects"][:, :2].flip(1), tasks["cells"][:, :2].flip(1)
+    assert torch.equal(FAMILY.part_of(twins, 0), parts)
+    one, other = TaskVectorEnv(FAMILY, 500), TaskVectorEnv(FAMILY, 500)
+    one.set_tasks(tasks)
+    other.set_tasks(twins)
+    assert torch.equal(one.reset(seed=0)[0], other.reset(seed=0)[0])
+    stream = torch.Generator().manual_seed(1)
+    fulfilled = 0
+    for _ in range(FAMILY.horizon):
+        actions = torch.randint(6, (500,), generator=stream)
+        expected = other.step(actions)[:3]
+        for found, same in zip(one.step(actions)[:3], expected, strict=True):
+            assert torch.equal(found, same)
+        fulfilled += int(expected[2].sum())
+    assert fulfilled > 0
+
+
+def test_with_fusions_mover_and_partner_have_parts_of_their_own() -> None:
+    family = RuleWorlds(fusions=1)
+    tasks = drawn(family, 500)
+    twins = tasks.clone()
+    twins["objects"][:, [0, 2]] = tasks["objects"][:, [2, 0]]
+    assert not torch.equal(family.part_of(twins, 0), family.part_of(tasks, 0))
+
+
 def test_layout_and_distractors_do_not_decide_the_part() -> None:
     family = RuleWorlds()
     tasks = drawn(family, 500)

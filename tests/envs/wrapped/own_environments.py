@@ -149,6 +149,31 @@ class GoalEnvironment(Point):
         return observation, reward, False, False, {"is_success": np.float32(abs(self.place - self.goal) < 0.1)}
 
 
+class ReportsAtTheEnd(Point):
+    """Reports success only in the last step of an episode; it never succeeds."""
+
+    def begin(self, options: dict[str, Any]) -> None:
+        self.steps = 0
+
+    def step(self, action: Any) -> Answer:
+        observation, reward, _, _, _ = super().step(action)
+        self.steps += 1
+        return observation, reward, False, False, {"success": False} if self.steps == 6 else {}
+
+
+class ReportsSuccessOnly(Point):
+    """Says nothing of success until it succeeds, in its third episode."""
+
+    episodes = 0
+
+    def begin(self, options: dict[str, Any]) -> None:
+        self.episodes += 1
+
+    def step(self, action: Any) -> Answer:
+        observation, reward, _, _, _ = super().step(action)
+        return observation, reward, False, False, {"success": True} if self.episodes == 3 else {}
+
+
 class PassesItOn(Point):
     """Names its own argument and passes the others on."""
 

@@ -319,6 +319,24 @@ def test_goal_environments_report_success() -> None:
     assert success is not None
 
 
+def test_steps_that_do_not_report_success_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Memory that was in use before is not zero.
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda own, *shape, **how: own.new_ones(*shape, **how))
+    rollout = collected(family(own.ReportsAtTheEnd), tasks())
+    assert rollout.success is not None
+    assert not rollout.success.any()
+
+
+def test_a_rollout_without_any_report_of_success_had_none() -> None:
+    chosen = family(own.ReportsSuccessOnly)
+    learner = MamlTrpo(chosen, MamlTrpoConfig(hidden_sizes=(8,)), 0, torch.device("cpu"))
+    curve = adaptation_curve(learner, Sampler(chosen), tasks(), steps=2, episodes=1)
+    assert curve.success is not None
+    assert curve.success.tolist() == [[0, 0, 1]] * 3
+    silent = adaptation_curve(learner, Sampler(family(own.Point)), tasks(), steps=2, episodes=1)
+    assert silent.success is None
+
+
 # Messages
 
 

@@ -153,3 +153,35 @@ def test_a_window_shows_what_is_rendered(monkeypatch: pytest.MonkeyPatch) -> Non
     window = env.screen_size  # type: ignore[attr-defined]
     env.close()
     assert window == env.unwrapped.render().shape[1::-1]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (5, r"5 is not in the action space Discrete\(5\)"),
+        (-1, "-1 is not in the action space"),
+        ([2], r"actions must have the shape \(\), not \(1,\)"),
+    ],
+)
+def test_a_discrete_action_that_there_is_not_is_refused(action: Any, message: str) -> None:
+    env = gymnasium.make("metarl/GridNavi-v0", disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(InputError, match=message):
+        env.step(action)
+
+
+@pytest.mark.parametrize("actions", [[0, 1, 7], [2], [[0, 1, 2]]])
+def test_every_environment_takes_one_action_of_its_space(actions: Any) -> None:
+    env = NumpyVectorEnv(make_family("gridnavi"), 3)
+    env.reset(seed=0)
+    with pytest.raises(InputError, match="action"):
+        env.step(np.array(actions))
+
+
+def test_actions_beyond_the_bounds_of_a_box_are_clipped() -> None:
+    one, other = (NumpyVectorEnv(make_family("navigation-2d"), 2) for _ in range(2))
+    for env in (one, other):
+        env.reset(seed=0)
+    bound = one.single_action_space.high[0]
+    actions = np.full((2, 2), bound, np.float32)
+    np.testing.assert_array_equal(one.step(actions)[0], other.step(5 * actions)[0])

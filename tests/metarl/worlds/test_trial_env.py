@@ -126,6 +126,20 @@ def test_worlds_of_a_batch_end_their_trials_on_their_own() -> None:
     assert ends == [[False, False]] * 3 + [[False, True], [False, False], [True, False]]
 
 
+def test_a_trial_that_is_over_waits_for_its_reset() -> None:
+    env = TrialVectorEnv(make_family("navigation-2d", horizon=HORIZON), 2, EPISODES, DISABLED)
+    env.reset(seed=0)
+    actions = np.ones((2, 2), np.float32)
+    for _ in range(EPISODES * HORIZON):
+        last = env.step(actions)
+    assert last[3].all()
+    for _ in range(2 * HORIZON):
+        _, rewards, terminated, truncated, info = env.step(actions)
+        assert not (rewards.any() or terminated.any() or truncated.any() or "episode_return" in info)
+    env.reset(options={"reset_mask": np.array([True, False])})
+    assert (env.step(actions)[1] != 0).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_trial_has_at_least_one_episode(wrong: int) -> None:
     with pytest.raises(InputError, match="episodes"):
