@@ -22,6 +22,7 @@ from metarl.run.config_file import config_hash
 from metarl.run.directory import RunDirectory, iteration_of
 from metarl.run.identity import check_belongs
 from metarl.run.replay_files import ReplayFiles
+from metarl.storage.hub import CONTENTS
 from metarl.storage.lock import is_lock_file
 
 DAMAGED = (InputError, OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile)
@@ -69,7 +70,7 @@ def _checks(
     for path in directory.checkpoint_files() or [directory.checkpoint]:
         yield path, lambda path=path: _check_checkpoint(directory, config, content, path)  # type: ignore[misc]
     yield directory.metrics, lambda: _check_metrics(directory)
-    if directory.replay.exists():
+    if config.make_learner().replays():
         yield directory.replay, lambda: _check_replay(directory, config)
     for path in sorted(directory.path.glob("*.png")):
         yield path, lambda path=path: _check_picture(path)  # type: ignore[misc]
@@ -102,9 +103,11 @@ def _check_metrics(directory: RunDirectory) -> str:
 
 
 def _check_replay(directory: RunDirectory, config: TrainConfig) -> str:
+    if not directory.replay.exists() and (directory.path / CONTENTS).exists():
+        return "not published: the run can be evaluated, but not resumed"
     files = ReplayFiles(directory.replay, config.make_learner().replays())
     files.load(directory.load_checkpoint()["replay"])
-    return f"{len(list(directory.replay.iterdir()))} files, those of the latest checkpoint whole"
+    return f"{len(list(directory.replay.glob('*')))} files, those of the latest checkpoint whole"
 
 
 def _check_picture(path: Path) -> str:

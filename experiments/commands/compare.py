@@ -148,7 +148,7 @@ def parse_steps(text: str | None) -> dict[str, int]:
     found: dict[str, int] = {}
     for word in [] if text is None else text.split(","):
         learner, _, count = word.rpartition("=")
-        if not count.strip().isdigit() or learner in found:
+        if not count.strip().isdecimal() or learner in found:
             raise InputError(
                 "--steps takes a number, LEARNER=NUMBER, or several of these for different learners, separated by "
                 f"commas, not {text}"

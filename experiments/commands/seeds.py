@@ -103,6 +103,7 @@ def _training(
     seed: int, words: Sequence[str], out: str | None, config_of: Callable[[Sequence[str]], TrainConfig]
 ) -> Job:
     """Return the training run with one seed."""
+    out = out or config_of(words).run.out  # of a file of settings
     place = [] if out is None else ["--out", str(Path(out) / f"seed{seed}")]
     own = [*words, "--seed", str(seed), *place]
     config = config_of(own)
@@ -111,8 +112,14 @@ def _training(
     def command(device: str) -> list[str]:
         return [sys.executable, "-m", "metarl", "train", *own, "--device", device]
 
+    def progress() -> tuple[int, int]:
+        try:
+            return len(directory.read_metrics()), config.run.iterations
+        except InputError:  # the run itself says what is wrong there
+            return 0, config.run.iterations
+
     log = directory.path.parent / f"{directory.path.name}-{LOG}"
-    return Job(f"seed {seed}", command, log, lambda: (len(directory.read_metrics()), config.run.iterations))
+    return Job(f"seed {seed}", command, log, progress)
 
 
 def run_jobs(jobs: Sequence[Job], devices: Sequence[str], again: str = "with --resume-if-there") -> None:
@@ -127,22 +134,14 @@ def run_jobs(jobs: Sequence[Job], devices: Sequence[str], again: str = "with --r
         RunError: after all have ended, when one has failed.
         RunStopped: when a signal has stopped them.
     """
-    waiting, free, running = list(jobs), list(devices), list[Job]()
-    notified = False
     with StopRequest() as stop, _lines(jobs) as show:
-        while running or (waiting and not stop.requested):
-            while waiting and free and not stop.requested:
-                job = waiting.pop(0)
-                job.start(free.pop(0), min(len(devices), len(jobs)))
-                running.append(job)
-            if stop.requested and not notified:
-                notified = True
-                for job in running:
+        try:
+            _run_all(jobs, devices, stop, show)
+        except BaseException:
+            for job in jobs:
+                if job.process is not None and job.code is None:
                     job.stop()
-            time.sleep(PAUSE_SECONDS)
-            show()
-            free += [job.device for job in running if job.code is not None]
-            running = [job for job in running if job.code is None]
+            raise
     if stop.signal is not None:
         raise RunStopped(f"stopped; run the same command {again} to continue", stop.signal)
     if failed := [job for job in jobs if job.code]:
@@ -150,6 +149,25 @@ def run_jobs(jobs: Sequence[Job], devices: Sequence[str], again: str = "with --r
         raise RunError(
             f"{len(failed)} of {len(jobs)} failed ({names}); {first.name}: {first.last_line()} ({first.log})"
         )
+
+
+def _run_all(jobs: Sequence[Job], devices: Sequence[str], stop: StopRequest, show: Callable[[], None]) -> None:
+    """Run each job, one on a device at a time, until all have ended; after a stop request none is started."""
+    waiting, free, running = list(jobs), list(devices), list[Job]()
+    notified = False
+    while running or (waiting and not stop.requested):
+        while waiting and free and not stop.requested:
+            job = waiting.pop(0)
+            job.start(free.pop(0), min(len(devices), len(jobs)))
+            running.append(job)
+        if stop.requested and not notified:
+            notified = True
+            for job in running:
+                job.stop()
+        time.sleep(PAUSE_SECONDS)
+        show()
+        free += [job.device for job in running if job.code is not None]
+        running = [job for job in running if job.code is None]
 
 
 @contextmanager

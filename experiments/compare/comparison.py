@@ -121,6 +121,8 @@ class Comparison:
         """What intervals generalise to, as text."""
         if self.over == "seeds":
             return "seeds, the tasks being all that there are"
+        if len(self.tasks) == 1:
+            return "seeds, on this one task"
         several = any(len(entry.runs) > 1 for entry in self.entries)
         return "seeds and tasks" if several else "tasks, each learner having one seed"
 
@@ -162,6 +164,12 @@ def check_protocol(groups: Mapping[str, Sequence[Run]], protocol: Protocol) -> N
         raise InputError(f"--steps names {unknown[0]}, which is not compared; the learners are {compared}")
     if protocol.episodes is not None and protocol.episodes < 1:
         raise InputError(f"a comparison needs episodes >= 1, not {protocol.episodes}")
-    found = len(runs[0].config.split().tasks(protocol.part, protocol.tasks))
+    counts = {run.path: len(run.config.split().tasks(protocol.part, protocol.tasks)) for run in runs}
+    found, other = counts[runs[0].path], max(counts, key=lambda path: counts[path] != counts[runs[0].path])
+    if counts[other] != found:
+        raise InputError(
+            f"runs must be compared on the same tasks, but {runs[0].path} has {found} {protocol.part} tasks, and "
+            f"{other} has {counts[other]}; use --tasks {min(counts.values())}"
+        )
     if found < 2 and min(map(len, groups.values())) < 2:
         raise InputError("an interval needs 2 tasks, or 2 seeds of every learner; there is 1 task, and a single seed")

@@ -81,10 +81,22 @@ def observed_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
 
 
 def observed(space: spaces.Space[Any], values: Values) -> Tensor:
-    """Return observations as one tensor: flattened for Dict and Tuple spaces, otherwise unchanged."""
+    """Return observations as one tensor: flattened for Dict and Tuple spaces, otherwise unchanged.
+
+    Raises:
+        InputError: for an observation in parts in a space that has none.
+    """
     if isinstance(space, spaces.Dict | spaces.Tuple):
         return _flattened(space, values)
-    return torch.as_tensor(values)
+    if isinstance(values, Tensor):
+        return values
+    try:
+        return torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError):
+        raise InputError(
+            f"an observation in {one_line(space)} is an array of numbers, not a {type(values).__name__}; flatten it "
+            "with gymnasium.spaces.flatten"
+        ) from None
 
 
 def features(space: spaces.Space[Any], values: Values) -> Tensor:
@@ -117,13 +129,14 @@ def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
 
 
 def _flattened(space: spaces.Space[Any], values: Values) -> Tensor:
-    """Flatten elements as Gymnasium does; a tensor given for a Dict or Tuple space is flat already."""
+    """Flatten elements as Gymnasium does; a tensor or array given for a Dict or Tuple space is flat already."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
-        if isinstance(values, Tensor):
-            return values.float()
+        if isinstance(values, Tensor | np.ndarray):
+            return torch.as_tensor(values).float()
         pieces = [values[key] for key in space] if isinstance(values, Mapping) else values
         pairs = zip(_parts(space), pieces, strict=True)
         return torch.cat([_flattened(part, piece) for part, piece in pairs], -1)
+    values = torch.as_tensor(values)
     if isinstance(space, spaces.Discrete):
         return _one_hot(values.long() - int(space.start), int(space.n))
     axes = len(space.shape or ())

@@ -15,7 +15,7 @@ from metarl.run.directory import RunDirectory, iteration_of
 from metarl.run.identity import place_of
 from metarl.run.metrics import VALIDATION
 from metarl.run.metrics_file import digest
-from metarl.run.replay_files import ReplayFiles
+from metarl.run.replay_files import ReplayFiles, check_replay
 from metarl.sampling.task_source import TaskSource
 from metarl.storage.checkpoint_format import find_not_finite
 from metarl.storage.lock import RunLock
@@ -187,15 +187,32 @@ class Checkpoints:
         self._replay_files.remove_others(needed)
 
 
-def go_back_to(directory: RunDirectory, content: Mapping[str, Any]) -> None:
-    """Discard everything after the latest checkpoint, and a validation made only because the run ended there.
+def check_whole(directory: RunDirectory, content: Mapping[str, Any]) -> None:
+    """Make sure that everything that a resumed run reads is there and whole, before anything is discarded.
 
-    An uninterrupted run would not have that validation, and might select another best checkpoint.
+    Args:
+        directory: of the run.
+        content: its latest checkpoint.
+
+    Raises:
+        InputError: naming the file that is not.
     """
+    for path in directory.checkpoint_files():
+        directory.load_checkpoint(path)
     check_metrics(directory, content)
-    if content["validation"] is not None and not content["scheduled"]:
+    check_replay(directory.replay, content["replay"])
+
+
+def go_back_to(directory: RunDirectory, content: Mapping[str, Any], goes_on: bool) -> None:
+    """Discard everything after the latest checkpoint.
+
+    If the run goes on, this includes a validation made only because the run ended there: an uninterrupted run would not
+    have it, and might select another best checkpoint.
+    """
+    forgets = goes_on and not content["scheduled"]
+    if forgets and content["validation"] is not None:
         directory.save_checkpoint({**content, "validation": None})
-    directory.keep_metrics(int(content["iteration"]), forget=None if content["scheduled"] else VALIDATION)
+    directory.keep_metrics(int(content["iteration"]), forget=VALIDATION if forgets else None)
 
 
 def check_metrics(directory: RunDirectory, content: Mapping[str, Any]) -> None:

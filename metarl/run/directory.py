@@ -192,7 +192,13 @@ class RunDirectory:
 
         If several are equally good, it is the earliest.
         """
-        values = {path: self.load_checkpoint(path).get("validation") for path in self.checkpoint_files()}
+        files = self.checkpoint_files()
+        try:
+            values = {path: self.load_checkpoint(path).get("validation") for path in files}
+        except InputError:
+            if self.checkpoint_files() == files:
+                raise
+            return self.best_checkpoint()  # a run in training has removed one meanwhile
         known = {path: value for path, value in values.items() if value is not None}
         return max(known, key=lambda path: known[path], default=None)
 

@@ -84,8 +84,19 @@ class ReplayFiles:
         """
         for name, replay in self._replays.items():
             self._segments[name] = [Segment(**segment) for segment in content[name]["segments"]]
-            pieces = self._processes.from_first(partial(self._read, self._segments[name]))
+            pieces = self._processes.from_first(partial(_read, self._folder, self._segments[name]))
             replay.restore(int(content[name]["added"]), pieces, self._processes)
 
-    def _read(self, segments: Sequence[Segment]) -> list[dict[str, Tensor]]:
-        return [read_tensors(self._folder / each.file, each.sha256) for each in segments]
+
+def check_replay(folder: Path, content: Mapping[str, Any]) -> None:
+    """Make sure that the files that a checkpoint lists are there and whole.
+
+    Raises:
+        InputError: if one is not.
+    """
+    for buffer in content.values():
+        _read(folder, [Segment(**segment) for segment in buffer["segments"]])
+
+
+def _read(folder: Path, segments: Sequence[Segment]) -> list[dict[str, Tensor]]:
+    return [read_tensors(folder / each.file, each.sha256) for each in segments]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.devices.processes import Shard
 from metarl.errors import InputError
-from metarl.families.spaces import Spaces, is_bounded_box
+from metarl.families.spaces import Spaces, is_bounded_box, observed, observed_space
 from metarl.learning.learner import Learner, OpenState
 from metarl.rollouts.rollout import Rollout
 from metarl.sampling.episodes import RunningEpisodes, join_episodes
@@ -274,8 +274,8 @@ class Session:
 
     def _observations(self, observations: Any) -> Tensor:
         """Return observations as a tensor ``[N, E, *observation]``; floating-point ones in float32."""
-        space = self.family.observation_space
-        values = torch.as_tensor(observations if isinstance(observations, Tensor) else np.asarray(observations))
+        values = observed(self.family.observation_space, observations)
+        space = observed_space(self.family.observation_space)
         expected = (*(() if self._plain else self.shape), *(space.shape or ()))
         if tuple(values.shape) != expected:
             raise InputError(f"observations must have the shape {list(expected)}, not {list(values.shape)}")

@@ -1,7 +1,7 @@
 """Logging to TensorBoard's event files; TensorBoard is imported only when a run is tracked with it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.directory import CheckpointChoice, RunDirectory
 from metarl.run.metrics import METRICS, curve_rows, task_table, tracked_row
+from metarl.run.metrics_file import MetricsRow
 from metarl.tracking.tracker import flat_config
 
 # What TensorBoard's table of hyperparameters compares runs by.
@@ -27,8 +28,17 @@ def tag(name: str) -> str:
     return f"{'training' if name in METRICS else 'learner'}/{name}"
 
 
+def axis_of(tagged: str) -> str:
+    """Return what the steps of a tag count: env steps, adaptation steps or, also for your own scalars, iterations."""
+    group, _, name = tagged.partition("/")
+    if group == "adaptation":
+        return "adaptation_step"
+    known = METRICS.get(name if group in ("time", "training") else tagged)
+    return "iteration" if known is None else known.axis
+
+
 class TensorBoardTracker:
-    """Writes to ``tensorboard/JOB_TYPE-ID`` in the run directory; a resumed run continues there.
+    """Writes to ``tensorboard/JOB_TYPE-ID`` in the run directory; a resumed run continues there, from its checkpoint.
 
     The step of a scalar is its x-axis in W&B: env steps, iterations or adaptation steps. Its tag begins with its group:
     TensorBoard shows those of a group together. TensorBoard has neither artifacts nor links between runs; their paths
@@ -39,12 +49,28 @@ class TensorBoardTracker:
         config: resolved configuration.
         job_type: ``train``, ``baseline`` or ``evaluate``.
         run_id: id of the tracked run.
+        history: rows of the earlier iterations. What was logged after them is discarded: curves would otherwise go back
+            to the checkpoint.
     """
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], job_type: str, run_id: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        job_type: str,
+        run_id: str,
+        history: Sequence[MetricsRow] = (),
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard" / f"{job_type}-{run_id}"))
+        folder = directory / "tensorboard" / f"{job_type}-{run_id}"
+        before = sorted(folder.glob("events.out.tfevents.*"))
+        self._writer: Any = SummaryWriter(str(folder))
+        for path in before:
+            self._keep(path, history)
+        self._writer.flush()
+        for path in before:
+            path.unlink()
         self._text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
         self._hyperparameters(flat_config(config))
 
@@ -86,9 +112,20 @@ class TensorBoardTracker:
         """Close the event file."""
         self._writer.close()
 
+    def _keep(self, path: Path, history: Sequence[MetricsRow]) -> None:
+        """Copy scalars and histograms of earlier iterations from a file of events."""
+        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+        last = {"iteration": len(history) - 1, "env_steps": (history[-1]["env_steps"] or 0) if history else 0}
+        for event in LegacyEventFileLoader(str(path)).Load():
+            kinds = {value.WhichOneof("value"): value.tag for value in event.summary.value}
+            kept = kinds.get("simple_value") or kinds.get("histo")
+            if kept is not None and event.step <= last.get(axis_of(kept), -1):
+                self._writer.file_writer.event_writer.add_event(event)
+
     def _scalars(self, row: Mapping[str, float]) -> None:
         for name, value in row.items():
-            axis = METRICS[name].axis if name in METRICS else "iteration"
+            axis = axis_of(tag(name))
             if name != axis:
                 self._writer.add_scalar(tag(name), value, int(row[axis]))
 

@@ -114,7 +114,7 @@ def make_tracker(
     if mode == "disabled":
         return NoTracker()
     if mode == "tensorboard":
-        return TensorBoardTracker(directory, config, job_type, run_id)
+        return TensorBoardTracker(directory, config, job_type, run_id, history)
     return WandbTracker(directory, mode, config, group, job_type, run_id, history)
 
 

@@ -76,5 +76,6 @@ def policy_deviation(rollout: Rollout, processes: Processes) -> float | None:
     distribution = rollout.distribution
     if not isinstance(distribution, DiagonalGaussian):
         return None
-    mean: torch.Tensor = processes.mean(distribution.log_std.double().mean())
-    return mean.exp().item()
+    of_steps = distribution.log_std.double().mean(-1) * rollout.valid
+    total, count = processes.mean(torch.stack([of_steps.sum(), rollout.valid.sum().double()]))
+    return (total / count).exp().item()

@@ -143,9 +143,12 @@ class TrainingLoop:
 
     def _record(self, done: int, row: Row, score: float | None) -> bool:
         """Write the row of an iteration; return whether a checkpoint is due."""
+        self._append(row)
+        return self.checkpoints.is_due(done, score)
+
+    def _append(self, row: Row) -> None:
         self.lock.check()
         self.directory.append_metrics(row)
-        return self.checkpoints.is_due(done, score)
 
     def _draw(self, curve: AdaptationCurve, tracker: Tracker) -> None:
         draw_adaptation_curve(curve, self.directory.curve, f"{self.config.learner} on {self.config.family}")
@@ -185,7 +188,7 @@ class TrainingLoop:
         row = {**row, "diverged": float(sign is not None)}
         if sign is not None:
             with self.checkpoints.writing(int(row["iteration"])):
-                self.processes.from_first(lambda: self.directory.append_metrics(row))
+                self.processes.from_first(lambda: self._append(row))
             raise RunError(
                 f"training diverged in iteration {int(row['iteration'])}: {sign}; {self.checkpoints.describe()}; train "
                 "with a smaller learning rate or more episodes"
@@ -266,7 +269,7 @@ class TrainingLoop:
             curve = self._validate()
         except RunError as error:
             with self.checkpoints.writing(done):
-                self.processes.from_first(lambda: self.directory.append_metrics(row | empty))
+                self.processes.from_first(lambda: self._append(row | empty))
                 self.checkpoints.save_if_finite(done, int(row["env_steps"]))
             raise RunError(f"validation after iteration {done - 1}: {error}; {self.checkpoints.describe()}") from error
         rates = None if curve.success is None else curve.success.mean(0).tolist()

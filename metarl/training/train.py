@@ -10,7 +10,7 @@ from metarl.devices.runtime import set_torch_threads
 from metarl.errors import InputError
 from metarl.evaluation.evaluate import load_run
 from metarl.learning.learner import Learner
-from metarl.run.checkpointing import go_back_to
+from metarl.run.checkpointing import check_whole, go_back_to
 from metarl.run.config import TrainConfig
 from metarl.run.directory import RunDirectory
 from metarl.run.identity import tracking_id_of
@@ -135,6 +135,9 @@ def resume(
         if done > config.run.iterations or done == finished == config.run.iterations:
             raise InputError(f"{path} has done {done} iterations already; to continue, pass a larger --iterations")
         content = first(directory.load_checkpoint)
+        tracking_mode(config.run.track)
+        first(lambda: check_whole(directory, content))
+        # Nothing that was read may be refused from here on: what follows the checkpoint is discarded.
         first(lambda: _go_back(directory, before, content, run))
         training = TrainingLoop(config, learner, directory, data, lock, callbacks)
         training.checkpoints.restore(content)
@@ -146,9 +149,10 @@ def _go_back(
 ) -> None:
     """Return the run directory to its latest checkpoint, and write the settings that the run continues with."""
     tracking_id = tracking_id_of(directory, before, content)
+    if goes_on := content["iteration"] < run["iterations"]:
+        directory.finished.unlink(missing_ok=True)
     directory.write_config({**before, "run": run, "tracking_id": tracking_id})
-    if content["iteration"] < run["iterations"]:
-        go_back_to(directory, content)
+    go_back_to(directory, content, goes_on)
 
 
 def _load_data(config: TrainConfig) -> RecordedData | None:

@@ -26,7 +26,7 @@ def start_from(learner: Learner, path: str | Path) -> None:
 
 
 def _trained(learner: Learner, path: str | Path) -> dict[str, object]:
-    _, other, _ = load_run(path)
+    _, other, _ = load_run(path, "cpu")  # its device need not be on this machine
     if other.name != learner.name:
         raise InputError(f"{path} is a run of {other.name}; {learner.name} can only start from a run of {learner.name}")
     trained = other.state_dict()

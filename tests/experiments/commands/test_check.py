@@ -9,7 +9,8 @@ import pytest
 
 from metarl.experiments.commands.main import main
 from metarl.run.directory import RunDirectory
-from tests.runs import contents, train_words
+from metarl.training.train import train
+from tests.runs import contents, tiny, train_words
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,18 @@ def test_what_is_wrong_is_named(
     assert complaint in line
     assert said.err.startswith(f"metarl: {tmp_path / 'run'}: ")
     assert RunDirectory(tmp_path / "run").config.exists()
+
+
+def test_a_lost_replay_buffer_is_wrong_unless_the_run_was_published_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny("pearl", tmp_path / "run", iterations=1))
+    assert main(["check", str(tmp_path / "run")]) == 0
+    assert "replay: 1 files, those of the latest checkpoint whole" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "run" / "replay")
+    assert main(["check", str(tmp_path / "run")]) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG")]
+    assert "is missing; restore it from a copy" in line
+    (tmp_path / "run" / "contents.json").write_text("{}")
+    assert main(["check", str(tmp_path / "run")]) == 0
+    assert "not published: the run can be evaluated, but not resumed" in capsys.readouterr().out

@@ -196,7 +196,7 @@ def test_steps_are_read(text: str | None, steps: dict[str, int]) -> None:
     assert parse_steps(text) == steps
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1", "3,4", "dqn=", "dqn=1.5", "dqn=1,dqn=2"])
+@pytest.mark.parametrize("text", ["", "x", "-1", "3,4", "²", "dqn=", "dqn=1.5", "dqn=1,dqn=2"])
 def test_other_steps_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--steps takes a number"):
         parse_steps(text)
@@ -232,6 +232,7 @@ def test_intervals_are_for_other_seeds_alone_where_there_are_no_other_tasks(runs
     )
     assert measured(chosen(runs, "dir-1"), steps={"": 1}).others == "tasks, each learner having one seed"
     assert measured(chosen(runs, "grid-1", "grid-2")).over == "both"  # four of many
+    assert measured(chosen(runs, "grid-1", "grid-2"), tasks=1).others == "seeds, on this one task"
 
 
 def test_success_is_compared_where_it_is_reported(runs: dict[str, str]) -> None:
@@ -321,6 +322,11 @@ def test_without_opengl_the_page_says_so(runs: dict[str, str], monkeypatch: pyte
         (["maml-1"], "--part best", "invalid choice 'best'"),
         (["maml-1"], "--tasks 0", "the number of tasks must be at least 1, not 0"),
         (["maml-1", "random-1", "random-2"], "--tasks 1", "an interval needs 2 tasks, or 2 seeds of every learner"),
+        (
+            ["maml-1", "few"],
+            "--part train --tasks 6",
+            "has 6 train tasks, and {tmp}/few has 3; use --tasks 3",
+        ),
         (["maml-1"], "--episodes 0", "a comparison needs episodes >= 1, not 0"),
         (["maml-1"], "--device toaster", "unknown device 'toaster'"),
         (["maml-1"], "--out occupied", "occupied contains files that are not a report of metarl compare"),
@@ -341,6 +347,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         "long": lambda path: trained(path, "maml-trpo", "navigation-2d", 1, horizon=6),
         "other-split": lambda path: trained(path, "maml-trpo", "navigation-2d", 1, split_seed=3, **NAVIGATION),
         "copy": lambda path: trained(path, "maml-trpo", "navigation-2d", 1, **NAVIGATION),
+        "few": lambda path: trained(path, "maml-trpo", "navigation-2d", 2, train_tasks=3, **NAVIGATION),
         "bandit": lambda path: trained(path, "random", "bandit", 1),
         "bandit-k10": lambda path: trained(path, "random", "bandit", 1, preset="k10"),
         "broken": broken,
@@ -356,7 +363,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert said.out == ""
     assert said.err.startswith("metarl: ")
     assert said.err.count("\n") == 1
-    assert complaint in said.err
+    assert complaint.format(tmp=tmp_path) in said.err
     assert (contents(tmp_path), [contents(path) for path in runs.values()]) == before
     assert not (tmp_path / "report").exists()
 

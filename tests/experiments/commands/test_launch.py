@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from metarl.experiments.commands import launch
 from metarl.experiments.commands.launch import launched, parse_devices
 from metarl.experiments.commands.main import main
 from metarl.experiments.commands.parsing import take_option
+from metarl.experiments.commands.seeds import Job, run_jobs
 from metarl.run.directory import RunDirectory
 from tests.forked import Child
 from tests.runs import SMALL, numbers
@@ -86,7 +88,7 @@ def test_seeds_train_side_by_side_and_one_that_fails_takes_no_other_along(
 ) -> None:
     out = tmp_path / "runs"
     (out / "seed2").mkdir(parents=True)
-    (out / "seed2" / "here").touch()
+    (out / "seed2" / "metrics.csv").write_text("not what a run wrote")
     words = [*WORDS, "--iterations", "1", "--seeds", "1,2", "--devices", "cpu*2", "--out", str(out)]
     assert main(words) == 1
     shown = capsys.readouterr().err
@@ -95,6 +97,31 @@ def test_seeds_train_side_by_side_and_one_that_fails_takes_no_other_along(
     assert "1 of 2 failed (seed 2); seed 2: metarl: " in shown.splitlines()[-1]
     assert "seed2 is not empty" in shown.splitlines()[-1]
     assert len(RunDirectory(out / "seed1").read_metrics()) == 1
+
+
+def test_the_out_of_a_file_of_settings_is_the_folder_of_the_seeds(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(f"learner: maml-trpo\nfamily: bandit\nrun: {{out: {tmp_path / 'runs'}}}")
+    assert main(["train", "--config", str(settings), *SMALL, "--iterations", "1", "--seeds", "1,2"]) == 0
+    assert [len(RunDirectory(tmp_path / "runs" / f"seed{seed}").read_metrics()) for seed in (1, 2)] == [1, 1]
+
+
+def test_seeds_do_not_go_on_when_the_command_has_ended_with_an_error(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    code = f"import signal, time; signal.signal(signal.SIGUSR1, lambda *_: open({str(ended)!r}, 'w') and exit(0)); "
+
+    def progress() -> tuple[int, int]:
+        if (tmp_path / "started").exists():
+            raise InputError("metrics.csv is not what the run wrote")
+        return 0, 1
+
+    words = [sys.executable, "-c", f"{code}open({str(tmp_path / 'started')!r}, 'w'); time.sleep(60)"]
+    job = Job("seed 1", lambda device: words, tmp_path / "log", progress)
+    with pytest.raises(InputError, match="is not what the run wrote"):
+        run_jobs([job], ["cpu"])
+    assert job.process is not None
+    assert job.process.wait(30) == 0
+    assert ended.exists()
 
 
 def when_it_has(iterations: int, out: Path, process: Child) -> list[int]:

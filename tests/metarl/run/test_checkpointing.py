@@ -16,7 +16,7 @@ from metarl.run.config_file import config_hash
 from metarl.run.directory import RunDirectory, iteration_of
 from metarl.training.requeue import train_or_resume
 from metarl.training.train import resume, train
-from tests.runs import checkpoint_vector, contents, numbers, same, script_validation, small
+from tests.runs import checkpoint_vector, contents, numbers, same, script_validation, small, tiny
 
 
 class Killed(BaseException):
@@ -152,6 +152,69 @@ def test_a_fault_that_comes_back_can_be_passed(tmp_path: Path, monkeypatch: pyte
     assert numbers(redrawn.path)[:2] == numbers(straight.path)[:2]
     assert redrawn.read_config()["run"]["redraw"] == [2]
     assert redrawn.finished_iterations() == 4
+
+
+def lose_the_replay(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(path / "replay")
+
+
+def damage_an_older_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open(RunDirectory(path).checkpoint_files()[0], "ab") as stream:
+        stream.write(b"x")
+
+
+def mistype_the_mode(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+
+
+@pytest.mark.parametrize(
+    ("harm", "complaint"),
+    [
+        (lose_the_replay, "is missing; restore it from a copy"),
+        (damage_an_older_checkpoint, "is truncated or damaged"),
+        (mistype_the_mode, "WANDB_MODE must be online, offline or disabled, not 'dryrun'"),
+    ],
+)
+def test_a_refused_resume_leaves_a_finished_run_as_it_was(
+    harm: Any, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    train(tiny("pearl", tmp_path / "run", iterations=2, checkpoint_every=1, track="auto"))
+    harm(tmp_path / "run", monkeypatch)
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match=complaint):
+        resume(tmp_path / "run", iterations=3)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_run_that_goes_back_is_no_longer_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small(tmp_path / "run", checkpoint_every=1)
+    directory = train(config)
+    before = numbers(directory.path)
+    directory.checkpoint.unlink()  # as the message about a damaged one advises
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        kill_at(1, patched)
+        resume(directory.path)
+    assert directory.finished_iterations() is None
+    assert train_or_resume(config).finished_iterations() == 4
+    assert numbers(directory.path) == before
+
+
+def test_rows_after_a_checkpoint_that_is_the_last_one_are_dropped(tmp_path: Path) -> None:
+    directory = train(small(tmp_path / "run", checkpoint_every=2))
+    whole = numbers(directory.path)
+    directory.checkpoint.unlink()
+    assert resume(directory.path, iterations=2).finished_iterations() == 2
+    rows = numbers(directory.path)
+    assert [row["return_after"] for row in rows] == [row["return_after"] for row in whole[:2]]
+
+
+def test_the_best_of_a_run_in_training_is_found(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = RunDirectory(whole)
+    files = directory.checkpoint_files()
+    listings = iter([[directory.checkpoints / "iteration-1", *files], files, files])
+    monkeypatch.setattr(RunDirectory, "checkpoint_files", lambda _: next(listings))
+    assert directory.best_checkpoint() in files
 
 
 def test_a_checkpoint_of_another_run_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from tensordict import TensorDict
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 import metarl
 from metarl.agents.gradient.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.in_context.rl2 import Rl2, Rl2Config
+from metarl.envs.wrapped.gymnasium_adapter import GymnasiumFamily
 from metarl.errors import InputError
 from metarl.families.family import TaskFamily, make_family
 from metarl.learning.learner import LEARNERS, Learner
@@ -401,3 +404,37 @@ def test_a_task_changes_between_episodes_only() -> None:
     session.open()
     with pytest.raises(InputError, match="1 of 1 episodes have not ended"):
         session.change(family.sample_tasks(1, generator(0)))
+
+
+class Rooms(gymnasium.Env[Any, Any]):
+    """Observes in parts."""
+
+    observation_space = spaces.Tuple(
+        [spaces.Dict(place=spaces.Box(-1, 1, (2,), np.float32), room=spaces.Discrete(3)), spaces.Box(0, 1, (1,))]
+    )
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, start: float = 0.0) -> None:
+        self.start = start
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+
+def test_observations_in_parts_are_passed_as_the_environment_returns_them() -> None:
+    env = Rooms()
+    family = GymnasiumFamily(Rooms, spaces.Dict(start=spaces.Box(0, 1)), horizon=5)
+    learner = Rl2(family, Rl2Config(hidden_size=8), 1, CPU)
+    observation, _ = env.reset()
+    flat = spaces.flatten(env.observation_space, observation).astype(np.float32)
+    found = []
+    for made_with, given in ((env, observation), (env, flat), (family, flat)):
+        session = Session(learner, made_with)
+        session.open(0)
+        with pytest.raises(InputError, match=r"must have the shape \[6\], not \[5\]"):
+            session.act(flat[1:])
+        found.append(session.act(given))
+    assert found[0] == found[1] == found[2]
+    session.open(0)
+    with pytest.raises(InputError, match="is an array of numbers, not a tuple; flatten it with gymnasium"):
+        session.act(observation)

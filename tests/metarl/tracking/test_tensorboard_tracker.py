@@ -126,6 +126,18 @@ def test_a_resumed_run_continues_in_its_folder(tmp_path: Path) -> None:
     assert Events(folder(tmp_path / "run", "train")).scalars("learner/kl") == column(directory, "iteration", "kl")
 
 
+def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> None:
+    directory = train(small(tmp_path / "run", iterations=4, checkpoint_every=2, histogram_every=1, track="tensorboard"))
+    directory.checkpoint.unlink()
+    directory.finished.unlink()
+    resume(directory.path)
+    events = Events(folder(directory.path, "train"))
+    assert events.scalars("learner/kl") == column(directory, "iteration", "kl")
+    assert events.scalars("training/return_after") == column(directory, "env_steps", "return_after")
+    (name, *_) = events.read.Tags()["histograms"]
+    assert [event.step for event in events.read.Histograms(name)] == [0, 1, 2, 3]
+
+
 def test_an_evaluation_has_a_folder_of_its_own_with_video_and_checkpoint(tmp_path: Path) -> None:
     directory = train(small(tmp_path / "run", iterations=1))
     (tmp_path / "run" / "adaptation.mp4").write_bytes(b"a video")

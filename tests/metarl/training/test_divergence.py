@@ -66,6 +66,16 @@ def test_the_deviation_is_a_geometric_mean(kind: type[DiagonalGaussian]) -> None
     assert policy_deviation(changed, ONE_PROCESS) == pytest.approx(math.exp(2))
 
 
+def test_steps_after_an_end_do_not_count() -> None:
+    rollout = made_up_rollout()
+    valid = torch.zeros_like(rollout.valid)
+    valid[..., :2] = True
+    log_std = torch.where(valid, 5.0, 0.0).unsqueeze(-1)
+    padded = DiagonalGaussian(torch.zeros_like(log_std), log_std)
+    changed = dataclasses.replace(rollout, distribution=padded, valid=valid)
+    assert policy_deviation(changed, ONE_PROCESS) == pytest.approx(math.exp(5))
+
+
 def test_a_diverged_run_ends_with_its_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signs = iter([None, None, "the loss is infinite"])
     monkeypatch.setattr(DivergenceCheck, "sign", lambda *_: next(signs))

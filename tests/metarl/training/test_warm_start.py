@@ -1,5 +1,6 @@
 """A run can start with what another one has learned."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import metarl
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.errors import InputError
 from metarl.experiments.commands.train import parse_train
+from metarl.run.directory import RunDirectory
 from tests.runs import checkpoint_vector, small
 
 
@@ -42,3 +44,12 @@ def test_another_form_or_learner_is_refused(trained: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"is a run of maml-trpo; rl2 can only start from a run of rl2"):
         metarl.train(other)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_device_of_the_other_run_need_not_be_there(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "first")
+    directory = RunDirectory(tmp_path / "first")
+    content = directory.read_config()
+    directory.write_config({**content, "run": {**content["run"], "device": "cuda:7"}})
+    run = metarl.train(small(tmp_path / "second", iterations=1, start_from=str(directory.path)))
+    assert len(run.read_metrics()) == 1
