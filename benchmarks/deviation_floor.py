@@ -4,7 +4,7 @@
 
 On four rooms and random mazes most tasks give no information at the start; 2D navigation, GridNavi and HalfCheetahVel
 (0-2, 100 steps) are trained with the settings of docs/learning-results.md, HalfCheetahVel for an eighth of its
-iterations. Three seeds each, evaluated on held-out tasks three times during training. Only ``returns.DEVIATION_FLOOR``
+iterations. Three seeds each, evaluated on held-out tasks three times during training. Only ``deviation_floor``
 differs, in training and in the evaluated adaptation. Measurements are kept beside the runs and never repeated, so
 several processes can share the work with ``--only``. Finished runs are written; docs/adaptation.md has the result.
 """
@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import itertools
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -28,13 +27,13 @@ from metarl.experiments.learning.records import SeedRun, read_run
 from metarl.experiments.learning.variant import Variant
 from metarl.learning.trust_region import TrustRegionConfig
 from metarl.numerics.statistics import interval, mean
-from metarl.rollouts import returns
+from metarl.rollouts.returns import DEVIATION_FLOOR
 from metarl.run.config import RunConfig, TrainConfig
 
 RESULTS = Path(__file__).parent / "results" / "deviation_floor.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "deviation-floor.png"
 SEEDS, TASKS, KEPT = (1, 2, 3), 40, (1, 2, 3)
-FLOORS = {"with the floor": returns.DEVIATION_FLOOR, "without": 0.0}
+FLOORS = {"with the floor": DEVIATION_FLOOR, "without": 0.0}
 SETTINGS = MamlTrpoConfig(inner_lr=3.0, trust_region=TrustRegionConfig(max_kl=0.05))
 CHEETAH = COMPARISONS["half-cheetah-vel"]["maml-trpo"].config
 CONFIGS = {
@@ -58,8 +57,8 @@ def measure(family: str, label: str, seed: int, runs: Path) -> SeedRun:
     out = str(place(runs, family, label, seed))
     run = dataclasses.replace(variant.config.run, seed=seed, out=out, track="disabled")
     tasks = len(variant.config.split().held_out_tasks("test", TASKS))
-    with patch.object(returns, "DEVIATION_FLOOR", FLOORS[label]):
-        return measure_run(dataclasses.replace(variant.config, run=run), variant, tasks)
+    settings = dataclasses.replace(variant.config.settings, deviation_floor=FLOORS[label])
+    return measure_run(dataclasses.replace(variant.config, run=run, settings=settings), variant, tasks)
 
 
 def finished(runs: Path) -> dict[str, dict[str, list[SeedRun]]]:

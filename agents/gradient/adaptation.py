@@ -26,7 +26,7 @@ from metarl.learning.learner import Learner, OpenState
 from metarl.learning.policies import Policy
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import gradient, names
-from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.returns import DEVIATION_FLOOR, per_task_mean
 from metarl.rollouts.rollout import Rollout
 
 SurrogateName = Literal["likelihood-ratio", "dice", "naive"]
@@ -81,11 +81,17 @@ class Episodes:
 
     @classmethod
     def of(
-        cls, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
+        cls,
+        rollout: Rollout,
+        policy: Policy,
+        discount: float,
+        gae_lambda: float,
+        processes: Processes = ONE_PROCESS,
+        floor: float = DEVIATION_FLOOR,
     ) -> "Episodes":
         """Estimate the advantages of a rollout; see ``estimate_advantages``."""
         inputs, final = policy.features(rollout.observations), policy.features(rollout.final_observations)
-        return cls(rollout, estimate_advantages(rollout, inputs, final, discount, gae_lambda, processes))
+        return cls(rollout, estimate_advantages(rollout, inputs, final, discount, gae_lambda, processes, floor))
 
     def first_episodes(self, fraction: float) -> "Episodes":
         """Return the first ``fraction`` of each task's episodes, at least one."""
@@ -96,19 +102,19 @@ class Episodes:
 class Advantages:
     """Caches the advantages of rollouts, because support rollouts are used in both ``adapt`` and ``update``.
 
-    Entries live as long as their rollout.
+    Entries live as long as their rollout. The arguments are those of ``Episodes.of``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy, discount: float, gae_lambda: float, floor: float) -> None:
+        self._policy, self._discount, self._gae_lambda, self._floor = policy, discount, gae_lambda, floor
         self._known: dict[int, Tensor] = {}
 
-    def of(
-        self, rollout: Rollout, policy: Policy, discount: float, gae_lambda: float, processes: Processes = ONE_PROCESS
-    ) -> Episodes:
-        """Return a rollout with its advantages; see ``Episodes.of``. The other arguments must not change."""
+    def of(self, rollout: Rollout, processes: Processes) -> Episodes:
+        """Return a rollout with its advantages."""
         key = id(rollout)  # unique among rollouts that exist
         if key not in self._known:
-            self._known[key] = Episodes.of(rollout, policy, discount, gae_lambda, processes).advantages
+            made = Episodes.of(rollout, self._policy, self._discount, self._gae_lambda, processes, self._floor)
+            self._known[key] = made.advantages
             weakref.finalize(rollout, self._known.pop, key, None)
         return Episodes(rollout, self._known[key])
 

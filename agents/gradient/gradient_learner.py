@@ -27,7 +27,7 @@ from metarl.learning.policies import CONTEXT, PolicyKind, make_policy
 from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.params import leaf, names, per_task, tensors
-from metarl.rollouts.returns import per_task_mean
+from metarl.rollouts.returns import DEVIATION_FLOOR, per_task_mean
 from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
 from metarl.validation import (
@@ -50,6 +50,9 @@ class PolicyConfig:
     """Discount of rewards, per step."""
     gae_lambda: float = 1.0
     """Lambda of the generalised advantage estimate; 1 is the Monte Carlo return."""
+    deviation_floor: float = DEVIATION_FLOOR
+    """Floor on the standard deviation of a task's advantages, as a share of the root mean square of all tasks'; use 0
+    where the rewards of some tasks are many times smaller than those of others."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the policy's hidden layers."""
     activation: str = "tanh"
@@ -59,6 +62,7 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         require_unit(self, "discount", "gae_lambda")
+        require_not_negative(self, "deviation_floor")
         require_layers(self, "hidden_sizes")
 
 
@@ -132,7 +136,6 @@ class GradientLearner(PolicyLearner):
     def __init__(self, family: TaskFamily, config: GradientConfig, seed: int, device: torch.device) -> None:
         self.config = config
         self.inner_steps = config.inner_steps
-        self._advantages = Advantages()
         self.earlier = EarlierTasks(config, seed, device)
         context = config.context_size if config.adapted == "context" else 0
         self.policy = make_policy(
@@ -143,6 +146,7 @@ class GradientLearner(PolicyLearner):
             config.policy,
             context,
         )
+        self._advantages = Advantages(self.policy, config.discount, config.gae_lambda, config.deviation_floor)
         self.params = self.policy.init_params(generator(seed, "policy")).to(device)
         self._context = torch.zeros(context, device=device)
         self._moving = {"all": names(self.params), "head": self.policy.head, "context": [CONTEXT]}[config.adapted]
@@ -175,8 +179,7 @@ class GradientLearner(PolicyLearner):
 
     def episodes(self, rollout: Rollout) -> Episodes:
         """Return a rollout with its advantages."""
-        config = self.config
-        return self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
+        return self._advantages.of(rollout, self.processes)
 
     def adaptation(
         self, params: TensorDict, support: Sequence[Episodes], differentiable: bool = True

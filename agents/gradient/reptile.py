@@ -100,7 +100,7 @@ class Reptile(PolicyLearner):
         )
         self.params = self.policy.init_params(generator(seed, "policy")).to(device)
         self.updates = 0
-        self._advantages = Advantages()
+        self._advantages = Advantages(self.policy, config.discount, config.gae_lambda, config.deviation_floor)
 
     def begin(self, num_tasks: int) -> Inner:
         """Return the meta-parameters for each task."""
@@ -109,7 +109,7 @@ class Reptile(PolicyLearner):
     def adapt(self, state: Inner, rollout: Rollout) -> Inner:
         """Take one inner step: ``inner_epochs`` steps of each task's optimiser on its clipped surrogate."""
         config = self.config
-        episodes = self._advantages.of(rollout, self.policy, config.discount, config.gae_lambda, self.processes)
+        episodes = self._advantages.of(rollout, self.processes)
         params = leaf(state.params)
         # Both optimisers work elementwise: one over the stacked parameters acts as one for each task.
         optimizer: torch.optim.Optimizer = (

@@ -119,7 +119,7 @@ class Amago(ReplayedTrialLearner):
         "value": "mean value of replayed actions at the largest discount, in rewards",
         "target_std": "standard deviation of the targets at the largest discount so far, in rewards",
         "gradient_norm": "Euclidean norm of the gradient of the sum of losses, before clipping, mean over the updates",
-        "exploration": "exploration of the iteration's rollouts",
+        "exploration": "exploration of the iteration's rollouts; 0 if they are recorded ones",
         "replay_trials": "trials in the replay buffer",
     }
     config: AmagoConfig
@@ -153,9 +153,10 @@ class Amago(ReplayedTrialLearner):
         Raises:
             RunError: when a gradient is NaN or infinite; the learner is then unchanged.
         """
-        exploration = self._next_exploration
+        recorded = rollouts[-1].log_probs is None  # by others: without exploration of its own
+        exploration = 0.0 if recorded else self._next_exploration
         metrics = super().update(rollouts)
-        self.network.exploration.fill_(self._next_exploration)
+        self.network.exploration.fill_(0.0 if recorded else self._next_exploration)
         return {**metrics, "exploration": exploration}
 
     def _step(self, trials: Trials, noise: torch.Generator) -> dict[str, Tensor]:

@@ -77,7 +77,8 @@ class MemoryPpoLearner(TrialPpoLearner):
             yield from super()._losses(trials)
             return
         chunks = self.chunks(trials)
-        for rows in self._minibatches(len(chunks.rewards)):
+        # Chunks after the end of their trial would only make minibatches smaller.
+        for rows in self._minibatches(len(chunks.rewards), chunks.trials.valid.any(-1)):
             yield self.loss_of_chunks(chunks[rows])
 
     @torch.no_grad()
@@ -87,8 +88,9 @@ class MemoryPpoLearner(TrialPpoLearner):
         Each trial has as many chunks as the longest one of all processes, so that minibatches are the same on any
         number of processes. Memories, advantages and targets are those of the parameters before the update.
         """
-        config, steps = self.config, self.config.bptt_steps
-        count = -(-max(self.processes.counts(trials.valid.shape[1])) // steps)
+        config, longest = self.config, max(self.processes.counts(trials.valid.shape[1]))
+        steps = min(config.bptt_steps, longest)
+        count = -(-longest // steps)
         trials = trials.padded(count * steps)
         inputs, memory = self.trial_inputs(trials), self.network.initial(len(trials.rewards))
         memories, outputs = [], []

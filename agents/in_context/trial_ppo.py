@@ -187,12 +187,16 @@ class TrialPpoLearner(TrialLearner):
         for rows in self._minibatches(len(trials.rewards)):
             yield self.loss(selected(trials, rows), None if known is None else known[own_or_first(rows)])
 
-    def _minibatches(self, trials: int) -> Iterator[Tensor]:
-        """Yield the numbers of this process's trials in each minibatch, possibly none; each pass has its own order."""
+    def _minibatches(self, trials: int, used: Tensor | None = None) -> Iterator[Tensor]:
+        """Yield the numbers of this process's trials in each minibatch, possibly none; each pass has its own order.
+
+        Of this process's ``trials`` those are in minibatches that are ``used``, bool; all by default.
+        """
         stream = generator(self._seed, "ppo", self._updates)
         own, total = self.processes.rows(trials)
+        every = torch.arange(total) if used is None else torch.cat(self.processes.gather(used.cpu())).nonzero().flatten()
         for _ in range(self.config.epochs):
-            for numbers in torch.randperm(total, generator=stream).chunk(self.config.minibatches):
+            for numbers in every[torch.randperm(len(every), generator=stream)].chunk(self.config.minibatches):
                 mine = (numbers >= own.start) & (numbers < own.stop)
                 yield send(numbers[mine] - own.start, self._device)
 
@@ -236,8 +240,7 @@ class TrialPpoLearner(TrialLearner):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what ``loss`` returns, from policy, values, advantages and the values' targets, all ``[B, L]``."""
         config = self.config
-        # Not 0: all chunks of a minibatch may lie after the ends of their trials (``memory_ppo``).
-        steps = self.processes.mean(trials.valid.sum()).clamp(min=1e-6)
+        steps = self.processes.mean(trials.valid.sum())
         weights = trials.valid.to(trials.rewards.dtype) / steps
 
         def mean(values: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from metarl.agents.language.transcript import Prompt
 from metarl.errors import InputError
 
 Tokens = list[int]
-# Tokens that stay free for the continuation of a prompt.
+# Tokens that at least stay free for the continuation of a prompt.
 SPARE = 128
 # Context length assumed for a model that does not state one.
 CONTEXT = 4096
@@ -68,9 +68,9 @@ class LocalModel(LanguageModel):
     def write(self, prompts: Sequence[Prompt], tokens: int) -> list[str]:
         """Return the most probable lines, token by token."""
         lines: list[str] = []
-        for chunk in self._read(prompts, []):
+        for chunk in self._read(prompts, [], max(tokens, SPARE)):
             written: list[Tokens] = [[] for _ in chunk.rows]
-            for _ in range(min(tokens, SPARE)):
+            for _ in range(tokens):
                 following = chunk.following.argmax(-1).tolist()
                 for row, token in zip(written, following, strict=True):
                     row.append(token)
@@ -93,16 +93,18 @@ class LocalModel(LanguageModel):
             self._known[text] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return self._known[text]
 
-    def _ids(self, prompt: Prompt) -> Tokens:
-        """Return a prompt's tokens, without its oldest episodes if they do not fit."""
-        limit = getattr(self._model.config, "max_position_embeddings", CONTEXT) - SPARE
+    def _ids(self, prompt: Prompt, spare: int) -> Tokens:
+        """Return a prompt's tokens, without its oldest episodes if there would be less than ``spare`` left to write."""
+        limit = getattr(self._model.config, "max_position_embeddings", CONTEXT) - spare
+        if limit <= 0:
+            raise InputError(f"the model's context has no room for {spare} tokens; use a smaller --reflection-tokens")
         pieces = prompt.kept(lambda piece: len(self._tokens(piece)), limit)
         first = [] if self._tokenizer.bos_token_id is None else [self._tokenizer.bos_token_id]
         return first + [token for piece in pieces for token in self._tokens(piece)]
 
-    def _read(self, prompts: Sequence[Prompt], more: Tokens) -> "list[_Chunk]":
+    def _read(self, prompts: Sequence[Prompt], more: Tokens, spare: int = SPARE) -> "list[_Chunk]":
         """Read prompts, and further tokens after each; continue from what was read before if they begin with it."""
-        wanted = [self._ids(prompt) + more for prompt in prompts]
+        wanted = [self._ids(prompt, spare) + more for prompt in prompts]
         chunks = []
         for number, start in enumerate(range(0, len(wanted), self._batch)):
             rows = wanted[start : start + self._batch]

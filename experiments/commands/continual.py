@@ -25,7 +25,10 @@ DEFAULTS = ("--track", "disabled")
 OF_STREAMS = ("--tasks-per-batch", "1", "--iterations", "20")
 # Number of tasks in a stream, and in a trial.
 IN_STREAM, IN_TRIAL = 10, 2
-TAKEN = ("--task-source", "--train-tasks", "--seed", "--continual", "--resume", "--published", "--config")
+TAKEN = (
+    *("--task-source", "--train-tasks", "--iterations-per-task", "--first-task", "--change-probability"),
+    *("--seed", "--continual", "--resume", "--published", "--config"),
+)
 
 
 @dataclass(frozen=True)

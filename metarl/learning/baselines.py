@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 
 from metarl.devices.processes import ONE_PROCESS, Processes
-from metarl.rollouts.returns import discounted_returns, generalized_advantages, normalize_per_task
+from metarl.rollouts.returns import (
+    DEVIATION_FLOOR,
+    discounted_returns,
+    generalized_advantages,
+    normalize_per_task,
+)
 from metarl.rollouts.rollout import Rollout
 from metarl.seeding import generator
 
@@ -123,6 +128,7 @@ def estimate_advantages(
     discount: float,
     lam: float,
     processes: Processes = ONE_PROCESS,
+    floor: float = DEVIATION_FLOOR,
 ) -> Tensor:
     """Return normalised advantages ``[N, E, T]`` of a rollout: baseline, GAE and normalisation.
 
@@ -136,6 +142,7 @@ def estimate_advantages(
         discount: discount per step.
         lam: lambda of the generalised advantage estimate.
         processes: the processes whose tasks form the batch.
+        floor: as in ``normalize_per_task``.
     """
     steps = torch.arange(rollout.rewards.shape[-1], device=final.device)
     samples = rollout.valid[0].numel()
@@ -146,4 +153,4 @@ def estimate_advantages(
     advantages = generalized_advantages(
         rollout.rewards, baseline(features), baseline(final_features), rollout.terminated, rollout.valid, discount, lam
     )
-    return normalize_per_task(advantages, rollout.valid, processes)
+    return normalize_per_task(advantages, rollout.valid, processes, floor)

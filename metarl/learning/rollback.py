@@ -29,7 +29,10 @@ def restored_on_error(
     # An optimiser has no moments for a parameter before its first step.
     stepped = [set(optimizer.state) for optimizer in optimizers]
     moments = [entry for optimizer in optimizers for entry in optimizer.state.values()]
-    live = [*values, *(moment for entry in moments for moment in entry.values())]
+    live = [*values, *(each for entry in moments for each in entry.values() if isinstance(each, Tensor))]
+    # Optimisers may also count in plain numbers, of a parameter or of all.
+    counting = [*moments, *(group for optimizer in optimizers for group in optimizer.param_groups)]
+    counts = [{name: each for name, each in entry.items() if isinstance(each, int | float)} for entry in counting]
     with torch.no_grad():
         kept = [torch.empty_like(tensor) for tensor in live]
         torch._foreach_copy_(kept, live)
@@ -38,6 +41,8 @@ def restored_on_error(
     except RunError:
         with torch.no_grad():
             torch._foreach_copy_(live, kept)
+        for entry, before in zip(counting, counts, strict=True):
+            entry.update(before)
         for optimizer, known in zip(optimizers, stepped, strict=True):
             for parameter in [each for each in optimizer.state if each not in known]:
                 del optimizer.state[parameter]

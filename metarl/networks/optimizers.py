@@ -14,6 +14,7 @@ from metarl.registry import find_by_name, import_named
 
 # Not optimisers that step from ordinary gradients alone: LBFGS evaluates a closure, SparseAdam wants sparse gradients.
 OWN_WAY = ("LBFGS", "SparseAdam", "Optimizer")
+COUNTED = "counted"
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,26 @@ def find_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
     return kind
 
 
-def moments(optimizer: torch.optim.Optimizer) -> dict[int, Any]:
-    """Return a copy of what an optimiser remembers of its steps, for a checkpoint; its settings are not part of it."""
-    remembered: dict[int, Any] = copy.deepcopy(optimizer.state_dict()["state"])
+def moments(optimizer: torch.optim.Optimizer) -> dict[Any, Any]:
+    """Return a copy of what an optimiser remembers of its steps, for a checkpoint; its settings are not part of it.
+
+    Some optimisers count in their group of parameters instead of for each parameter: that is under ``COUNTED``.
+    """
+    (group,) = optimizer.param_groups
+    settings = optimizer.defaults
+    counted = {
+        name: value
+        for name, value in group.items()
+        if name not in ("params", "lr") and not (name in settings and bool(value == settings[name]))
+    }
+    state = optimizer.state_dict()["state"]
+    remembered: dict[Any, Any] = copy.deepcopy({**state, COUNTED: counted} if counted else state)
     return remembered
 
 
-def restore_moments(optimizer: torch.optim.Optimizer, remembered: Mapping[int, Any]) -> None:
+def restore_moments(optimizer: torch.optim.Optimizer, remembered: Mapping[Any, Any]) -> None:
     """Restore what ``moments`` returned."""
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": copy.deepcopy(dict(remembered))})
+    state = copy.deepcopy(dict(remembered))
+    counted = state.pop(COUNTED, {})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    optimizer.param_groups[0].update(counted)

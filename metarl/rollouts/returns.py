@@ -111,11 +111,12 @@ def generalized_advantages(
     return discounted_sums(errors, discount * gae_lambda)
 
 
-def normalize_per_task(values: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS) -> Tensor:
+def normalize_per_task(
+    values: Tensor, valid: Tensor, processes: Processes = ONE_PROCESS, floor: float = DEVIATION_FLOOR
+) -> Tensor:
     """Normalise ``[N, E, T]`` over the valid steps of each task to mean 0 and standard deviation 1.
 
-    The standard deviation has a floor, ``DEVIATION_FLOOR`` times the root mean square of all tasks' standard
-    deviations. If all episodes of a task have the same return, its advantages are only the error of the baseline;
+    The standard deviation has a floor, ``floor`` times the root mean square of all tasks' standard deviations. If all episodes of a task have the same return, its advantages are only the error of the baseline;
     divided by their own standard deviation they would move the policy as much as tasks in which some episodes are
     better than others (docs/adaptation.md has the measurements). Steps outside episodes become zero.
 
@@ -123,13 +124,14 @@ def normalize_per_task(values: Tensor, valid: Tensor, processes: Processes = ONE
         values: ``[N, E, T]``.
         valid: bool ``[N, E, T]``, true inside the episode.
         processes: the processes whose tasks form the batch.
+        floor: 0 for none.
     """
     count = valid.sum((1, 2), keepdim=True)
     centred = (values - (values * valid).sum((1, 2), keepdim=True) / count) * valid
     variances = centred.square().sum((1, 2), keepdim=True) / count
     mean_square = processes.mean(processes.weight(len(variances)) * variances.mean())
     # Not clamp: a NaN in any task must reach all of them, so that every process rejects the update.
-    deviations = torch.maximum(variances.sqrt(), DEVIATION_FLOOR * mean_square.sqrt())
+    deviations = torch.maximum(variances.sqrt(), floor * mean_square.sqrt())
     return centred / (deviations + 1e-8)
 
 

@@ -17,6 +17,7 @@ from metarl.run.identity import tracking_id_of
 from metarl.run.recorded import RecordedData, load_recorded
 from metarl.storage.lock import locked
 from metarl.tracking.tracking import name_run, tracking_mode
+from metarl.training.annealing import refuse_ended_annealing
 from metarl.training.callbacks import Callback, check_callbacks
 from metarl.training.episode_size import refuse_too_large_episodes
 from metarl.training.initial_pool import check_initial_pool
@@ -58,6 +59,7 @@ def train(
     learner = _new_learner(config, processes)
     refuse_too_large_episodes(config, learner, processes.size)
     check_initial_pool(config.run, learner, processes.size)
+    refuse_ended_annealing(config, learner, config.run.iterations)
     config.split().held_out_tasks("train", 1)  # raises where there are fewer training tasks than asked for
     tracking_mode(config.run.track)
     out, tracking_id = processes.from_first(lambda: name_run(config))
@@ -134,6 +136,7 @@ def resume(
         finished = first(directory.finished_iterations)
         if done > config.run.iterations or done == finished == config.run.iterations:
             raise InputError(f"{path} has done {done} iterations already; to continue, pass a larger --iterations")
+        refuse_ended_annealing(config, learner, config.run.iterations - done, path)
         content = first(directory.load_checkpoint)
         tracking_mode(config.run.track)
         first(lambda: check_whole(directory, content))

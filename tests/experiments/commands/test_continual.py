@@ -89,6 +89,8 @@ def test_a_stopped_stream_is_resumed_to_the_same_numbers(out: Path, tmp_path: Pa
         ("dqn gridnavi --tasks 2", "needs --tasks 3 or more, not 2"),
         ("dqn gridnavi --tasks 99", "gridnavi has 13 training tasks, not 99"),
         ("dqn gridnavi --seeds 1,1", "--seeds takes different integers, as in --seeds 1,2,3, not '1,1'"),
+        ("rl2 gridnavi --change-probability 0.9", "--change-probability is not an option of metarl continual"),
+        ("dqn gridnavi --first-task=2", "--first-task is not an option of metarl continual"),
         ("dqn gridnavi --train-tasks 3", "--train-tasks is not an option of metarl continual"),
         ("dqn gridnavi --iterations many", "--iterations"),
         ("dqnn gridnavi", "did you mean dqn"),
