@@ -78,11 +78,24 @@ def test_chunks_after_the_ends_of_trials_change_nothing() -> None:
     assert not counted.all()
     all_of_them, some = chunks[torch.arange(len(counted))], chunks[counted.nonzero().squeeze(-1)]
     close(*(gradients(learner, learner.loss_of_chunks(each)[0]) for each in (all_of_them, some)))
-    (nothing,) = (~counted).nonzero()[:1]
-    loss, metrics = learner.loss_of_chunks(chunks[nothing])
-    assert (loss.item(), metrics["value_loss"].item()) == (0, 0)
-    none = learner.loss_of_chunks(chunks[torch.arange(0)])[0]
-    assert all(not each.any() for each in gradients(learner, none))
+
+
+def test_no_minibatch_has_only_chunks_after_the_ends_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, rollouts = made(bptt_steps=1, minibatches=64, epochs=1)
+    counted = int(learner.chunks(Trials.of(rollouts)).trials.valid.any(-1).sum())
+    sizes: list[int] = []
+    loss = learner.loss_of_chunks
+    monkeypatch.setattr(learner, "loss_of_chunks", lambda part: sizes.append(int(part.trials.valid.sum())) or loss(part))
+    learner.update(rollouts)
+    assert min(sizes) > 0
+    assert sum(sizes) == counted
+
+
+def test_chunks_are_no_longer_than_the_longest_trial() -> None:
+    learner, rollouts = made(bptt_steps=4000)
+    chunks = learner.chunks(Trials.of(rollouts))
+    assert chunks.rewards.shape == Trials.of(rollouts).rewards.shape[:1]
+    close(*(gradients(learner, loss) for loss in (learner.loss_of_chunks(chunks)[0], learner.loss(Trials.of(rollouts))[0])))
 
 
 def test_an_update_takes_its_minibatches_from_all_chunks() -> None:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from metarl.errors import RunError
 from metarl.learning.rollback import restored_on_error
+from tests.metarl.networks.test_optimizers import Counting
 
 
 class Owner:
@@ -66,3 +67,14 @@ def test_without_an_error_nothing_is_put_back() -> None:
         owner.step(0, 1)
     other.step(0, 1)
     assert same(owner.everything(), other.everything())
+
+
+def test_plain_numbers_of_an_optimizer_are_restored_too() -> None:
+    value = torch.ones(2, requires_grad=True)
+    optimizer = Counting([value], 0.1)
+    value.grad = torch.ones(2)
+    optimizer.step()
+    with pytest.raises(RunError), restored_on_error(object(), (), [value], [optimizer]):
+        optimizer.step()
+        raise RunError("broken")
+    assert optimizer.state[value]["step"] == optimizer.param_groups[0]["calls"] == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from metarl.errors import InputError
 from metarl.learning.learner import LEARNERS
 from metarl.networks.optimizers import OptimizerConfig, make_optimizer, moments, restore_moments, torch_optimizers
+from metarl.run.directory import RunDirectory
 from metarl.training.train import resume, train
 from tests.runs import numbers, tiny
 
@@ -89,3 +91,46 @@ def test_a_run_with_it_resumes_to_the_same_numbers(learner: str, tmp_path: Path)
     through, stopped, other = run("through", 2), run("stopped", 1), run("other", 2, "sgd")
     resume(stopped, 2)
     assert numbers(stopped) == numbers(through) != numbers(other)
+
+
+class Counting(torch.optim.Optimizer):
+    """Descends ever more slowly; it counts in plain numbers, of each parameter and of all."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr, "calls": 0})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        (group,) = self.param_groups
+        group["calls"] += 1
+        group["spread"] = group.get("spread", 1.0) / 2
+        for value in group["params"]:
+            if value.grad is not None:
+                own = self.state[value]
+                own["step"] = own.get("step", 0) + 1
+                value.data -= group["lr"] * group["spread"] / (own["step"] + group["calls"]) * value.grad
+
+
+@pytest.mark.parametrize("learner", ["maml-ppo", "rl2", "pearl", "amago"])
+def test_an_optimizer_that_counts_in_plain_numbers_resumes_to_the_same_numbers(learner: str, tmp_path: Path) -> None:
+    def run(place: str, iterations: int) -> Path:
+        config = tiny(learner, tmp_path / place, iterations=iterations)
+        own = dataclasses.replace(config.settings, optimizer=f"{Counting.__module__}:Counting")
+        return train(dataclasses.replace(config, settings=own)).path
+
+    through, stopped = run("through", 3), run("stopped", 1)
+    resume(stopped, 3)
+    assert numbers(stopped) == numbers(through)
+    contents = [RunDirectory(path).load_checkpoint()["learner"] for path in (stopped, through)]
+    assert find_difference(*contents) is None
+
+
+def find_difference(one: Any, other: Any, path: str = "") -> str | None:
+    """Return where two nested states differ."""
+    if isinstance(one, dict):
+        pairs = [(key, one[key], other[key]) for key in one] if one.keys() == other.keys() else [("keys", 0, 1)]
+    elif isinstance(one, list):
+        pairs = list(zip(range(len(one)), one, other, strict=True))
+    else:
+        same = torch.equal(one, other) if isinstance(one, Tensor) else one == other
+        return None if same else path
+    return next((found for key, *both in pairs if (found := find_difference(*both, f"{path}/{key}"))), None)
