@@ -66,7 +66,16 @@ class Registry(MutableMapping[str, EntryT]):
         module, colon, _ = name.rpartition(":")
         if colon:
             import_named(module, f"{self.kind} {name!r}")
+            self._require_registered(module, own_name(name))
         return find_by_name(self, own_name(name), self.kind, self.listing)
+
+    def _require_registered(self, module: str, name: str) -> None:
+        if name in self:
+            return
+        homes = {known: getattr(entry, "__module__", "") for known, entry in self.entries.items()}
+        there = [known for known, home in homes.items() if home == module or home.startswith(f"{module}.")]
+        found = f"only {', '.join(there)}" if there else "none: decorate its class (docs/how-do-i/use-my-own.md)"
+        raise InputError(f"{module} registers no {self.kind} called {name!r}, {found}")
 
 
 def own_name(name: str) -> str:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any, get_args
 
 from metarl.errors import InputError
@@ -17,6 +18,7 @@ SIZE_FAILURES = re.compile("[Oo]verflow|allocate memory|out of memory|invalid si
 def require_positive(config: Any, *fields: str) -> None:
     """Raise ``InputError`` for the first of the fields that is not positive, or infinite."""
     for name in fields:
+        _require_number(name, getattr(config, name), Real)
         if not 0 < getattr(config, name) < math.inf:
             raise InputError(f"{name} must be {_finite(config, name)}positive, not {getattr(config, name)}")
 
@@ -24,8 +26,14 @@ def require_positive(config: Any, *fields: str) -> None:
 def require_not_negative(config: Any, *fields: str) -> None:
     """Raise ``InputError`` for the first of the fields that is below 0, or infinite."""
     for name in fields:
+        _require_number(name, getattr(config, name), Real)
         if not 0 <= getattr(config, name) < math.inf:
             raise InputError(f"{name} must be {_finite(config, name)}0 or more, not {getattr(config, name)}")
+
+
+def _require_number(what: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{what} must be {'an integer' if kind is Integral else 'a number'}, not {value!r}")
 
 
 def _finite(config: Any, name: str) -> str:
@@ -41,6 +49,7 @@ def require_counts(config: Any, *fields: str) -> None:
 def require_unit(config: Any, *fields: str) -> None:
     """Raise ``InputError`` for the first of the fields that is outside [0, 1]."""
     for name in fields:
+        _require_number(name, getattr(config, name), Real)
         if not 0 <= getattr(config, name) <= 1:
             raise InputError(f"{name} must lie in [0, 1], not {getattr(config, name)}")
 
@@ -59,7 +68,9 @@ def require_choice(config: Any, field: str, literal: Any) -> None:
 
 
 def require_sizes(what: str, sizes: Sequence[int]) -> None:
-    """Raise ``InputError`` if one of the sizes of hidden layers, called ``what``, is below 1."""
+    """Raise ``InputError`` if the sizes of hidden layers, called ``what``, are no integers, or one is below 1."""
+    if not isinstance(sizes, Sequence) or not all(isinstance(size, Integral) for size in sizes):
+        raise InputError(f"{what} must be integers, one for each hidden layer, not {sizes!r}")
     if any(size < 1 for size in sizes):
         raise InputError(f"{what}: every hidden layer needs at least one unit, not {list(sizes)}")
     if any(size > MAX_UNITS for size in sizes):
@@ -67,7 +78,8 @@ def require_sizes(what: str, sizes: Sequence[int]) -> None:
 
 
 def require_count(what: str, value: int) -> None:
-    """Raise ``InputError`` if a count, called ``what``, is below 1 or above ``MAX_COUNT``."""
+    """Raise ``InputError`` if a count, called ``what``, is no integer, below 1 or above ``MAX_COUNT``."""
+    _require_number(what, value, Integral)
     if value < 1:
         raise InputError(f"{what} must be at least 1, not {value}")
     if value > MAX_COUNT:

@@ -62,7 +62,7 @@ def open_database(url: str, served: Served) -> Database:
         what = "checkpoint of this run" if found[0] == served.run else f"run, {found[0]}"
         raise InputError(
             f"the tasks in {database.name} were acted in by another {what}, to which their states belong; serve that "
-            "one, or give another --database"
+            "one (--checkpoint), or give another --database"
         )
     return database
 

@@ -231,7 +231,10 @@ class World(gymnasium.Env[np.ndarray, Any]):
     def _failure(self, error: Exception, when: str) -> dict[str, Any]:
         if not isinstance(error, MetarlError):
             where = f"{self._family.name} failed at {when}, in the task {task_text(self.task)}"
-            error = RunError(f"{where}: {first_line(error)}")
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames[1:] if "site-packages" not in frame.filename]
+            place = (own or frames)[-1]
+            error = RunError(f"{where}: {first_line(error)} ({place.filename}:{place.lineno})")
         error.add_note(traceback.format_exc())  # Unlike a cause, a note survives pickling through a pipe.
         return {"failure": error, "terminated": False}
 

@@ -52,7 +52,7 @@ class EvaluateOptions:
     """Torch device; by default the one the run was trained on. --devices, for example cpu*2, shares the
     tasks among processes."""
     checkpoint: CheckpointChoice = "latest"
-    """Which checkpoint: the latest, or the best on validation tasks."""
+    """Which checkpoint: the latest, the best on validation tasks, or the number of an iteration whose one is kept."""
     out: str | None = None
     """Folder for the files, created if missing; by default the run directory."""
     track: TrackMode = "disabled"

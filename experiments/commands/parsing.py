@@ -17,8 +17,8 @@ Options = TypeVar("Options")
 # What tyro says about a value that does not fit, with the option and the value; and its forms of values, in words.
 WRONG_VALUE = re.compile(r"Error parsing (\S+): .*(?:base 10: |float: |arguments: \[|from \[)(.*?)\]?\.?")
 FORMS = {
-    "[INT [INT ...]]": "integers",
-    "[FLOAT [FLOAT ...]]": "numbers",
+    "[INT [INT ...]]": "integers, separated by spaces",
+    "[FLOAT [FLOAT ...]]": "numbers, separated by spaces",
     "INT": "an integer",
     "FLOAT": "a number",
     "|{": " or one of {",

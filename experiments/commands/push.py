@@ -28,7 +28,7 @@ class PushOptions:
     repository: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OWNER/NAME")]
     """Repository of the Hub, OWNER/NAME; it is created if it does not exist."""
     checkpoint: CheckpointChoice = "latest"
-    """Which checkpoint: the latest, or the best on validation tasks."""
+    """Which checkpoint: the latest, the best on validation tasks, or the number of an iteration whose one is kept."""
     private: bool = False
     """Create the repository as a private one."""
     revision: str | None = None
@@ -101,7 +101,7 @@ def _evaluation(directory: RunDirectory, iteration: int, checkpoint: CheckpointC
             return content
     except (FileNotFoundError, ValueError, KeyError):
         pass
-    option = " --checkpoint best" if checkpoint == "best" else ""
+    option = "" if checkpoint == "latest" else f" --checkpoint {checkpoint}"
     raise InputError(
         f"{directory.path} has no evaluation of iteration {iteration}, which its card would show; make it with: "
         f"metarl evaluate {directory.path}{option}"

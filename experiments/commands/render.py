@@ -37,7 +37,7 @@ class RenderOptions:
     device: str | None = None
     """Torch device; by default the one the run was trained on."""
     checkpoint: CheckpointChoice = "latest"
-    """Which checkpoint: the latest, or the best on validation tasks."""
+    """Which checkpoint: the latest, the best on validation tasks, or the number of an iteration whose one is kept."""
 
 
 def run(words: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from metarl.training.loop_tools import StopRequest
 SEEDS = "--seeds"
 LOG = "training.log"
 PAUSE_SECONDS = 0.5
+STOPPED = (128 + signal.SIGUSR1, -signal.SIGUSR1)  # exit codes of a job that was asked to stop
 
 
 @dataclass
@@ -88,6 +89,8 @@ def several_seeds(words: Sequence[str], config_of: Callable[[Sequence[str]], Tra
     text, rest = take_option(words, SEEDS)
     if text is None:
         return False
+    if any(word == SEEDS and third.isdecimal() for word, third in zip(words, words[2:], strict=False)):
+        raise InputError(f"{SEEDS} takes integers separated by commas, as in {SEEDS} 1,2,3")
     seeds = parse_seeds(text)
     given = {word.split("=")[0] for word in words}
     if misplaced := sorted(given & {"--seed", "--resume", "--device", "--max-restarts"}):
@@ -185,7 +188,7 @@ def _lines(jobs: Sequence[Job]) -> Iterator[Callable[[], None]]:
             bar.refresh()
             if job in running and job.code is not None:
                 running.remove(job)
-                how = "done" if job.code == 0 else "failed"
+                how = "done" if job.code == 0 else "stopped" if job.code in STOPPED else "failed"
                 bar.set_postfix_str(how)
                 if bar.disable:
                     print(f"{job.name}: {how}, {job.log}", file=sys.stderr)

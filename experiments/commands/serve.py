@@ -36,7 +36,7 @@ class ServeOptions:
     device: str | None = None
     """Torch device; by default the one the run was trained on."""
     checkpoint: CheckpointChoice = "latest"
-    """Which checkpoint: the latest, or the best on validation tasks."""
+    """Which checkpoint: the latest, the best on validation tasks, or the number of an iteration whose one is kept."""
 
     def __post_init__(self) -> None:
         require_counts(self, "open_tasks", "max_tasks", "rate")

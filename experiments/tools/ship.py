@@ -28,7 +28,7 @@ class ShipOptions:
     name: tyro.conf.Positional[str]
     """Name after hub:."""
     checkpoint: CheckpointChoice = "latest"
-    """Which checkpoint: the latest, or the best on validation tasks."""
+    """Which checkpoint: the latest, the best on validation tasks, or the number of an iteration whose one is kept."""
 
 
 def ship(words: Sequence[str]) -> None:

@@ -119,7 +119,7 @@ def load_run(
     Args:
         path: the run's directory.
         device: device of the learner; by default the one it was trained on.
-        checkpoint: the latest, or the one with the best validation return.
+        checkpoint: the latest, the one with the best validation return, or that of an iteration that is kept.
         processes: the processes that use the learner together; the first one reads for all.
 
     Raises:
@@ -177,7 +177,7 @@ def load_session(
         episodes: number of parallel episodes per task.
         seed: seed of the learner's random numbers.
         device: device to act on; by default the one the run was trained on.
-        checkpoint: the latest, or the one with the best validation return.
+        checkpoint: the latest, the one with the best validation return, or that of an iteration that is kept.
 
     Raises:
         InputError: as ``load_run``, and if a count is below 1.
@@ -207,7 +207,7 @@ def evaluate(
         episodes: episodes per task before each step and after the last one; by default the run's ``episodes_per_task``.
         seed: seed of environments and actions; the tasks do not depend on it.
         device: device to evaluate on; by default the one the run was trained on.
-        checkpoint: the latest, or the one with the best validation return.
+        checkpoint: the latest, the one with the best validation return, or that of an iteration that is kept.
         part: ``test``, ``train``, ``validation``, or ``ood`` for tasks outside the distribution.
         deterministic: evaluate the policy's mode instead of sampled actions; see ``AdaptationCurve``.
         processes: the processes that share the tasks, all of which call this.

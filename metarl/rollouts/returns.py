@@ -116,9 +116,10 @@ def normalize_per_task(
 ) -> Tensor:
     """Normalise ``[N, E, T]`` over the valid steps of each task to mean 0 and standard deviation 1.
 
-    The standard deviation has a floor, ``floor`` times the root mean square of all tasks' standard deviations. If all episodes of a task have the same return, its advantages are only the error of the baseline;
-    divided by their own standard deviation they would move the policy as much as tasks in which some episodes are
-    better than others (docs/adaptation.md has the measurements). Steps outside episodes become zero.
+    The standard deviation has a floor, ``floor`` times the root mean square of all tasks' standard deviations. If all
+    episodes of a task have the same return, its advantages are only the error of the baseline; divided by their own
+    standard deviation they would move the policy as much as tasks in which some episodes are better than others
+    (docs/adaptation.md has the measurements). Steps outside episodes become zero.
 
     Args:
         values: ``[N, E, T]``.

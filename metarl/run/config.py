@@ -25,6 +25,7 @@ from metarl.run.config_file import (
     adapter,
     checked_section,
     config_hash,
+    fault_in,
     recorded_versions,
     refuse_changes,
     refuse_old_numbers,
@@ -137,10 +138,13 @@ class TrainConfig:
             self._take_apart(self.family)
         overrides = checked_settings(FAMILIES.find(self.family), self.family_overrides)
         object.__setattr__(self, "family_overrides", overrides)
-        chosen = self.learner_class.config_class
-        if self.settings is None or isinstance(self.settings, Mapping):
-            settings = checked_section(chosen, self.settings or {}, "settings", self.learner)
-            object.__setattr__(self, "settings", settings)
+        object.__setattr__(self, "run", checked_section(RunConfig, vars(self.run), "run", self.learner))
+        chosen, given = self.learner_class.config_class, self.settings or {}
+        kind = chosen if isinstance(given, Mapping) else type(given)
+        if not issubclass(kind, chosen):
+            raise InputError(f"the settings of {self.learner} must be a {chosen.__name__}, not a {kind.__name__}")
+        values = given if isinstance(given, Mapping) else vars(given)
+        object.__setattr__(self, "settings", checked_section(kind, values, "settings", self.learner))
         able = [name for name, learner in LEARNERS.items() if learner.learns_from_recorded]
         if self.run.data is not None and not self.learner_class.learns_from_recorded:
             raise InputError(f"{self.learner} must collect its own episodes; --data works with {', '.join(able)}")
@@ -148,10 +152,6 @@ class TrainConfig:
         if TASK_SOURCES.find(source).inside_trials and CHANGING not in self.learner_class.continual:
             names = ", ".join(name for name, learner in LEARNERS.items() if CHANGING in learner.continual)
             raise InputError(f"{self.learner} learns one task at a time; --task-source {source} is for {names}")
-        if not isinstance(self.settings, chosen):
-            raise InputError(
-                f"the settings of {self.learner} must be a {chosen.__name__}, not a {type(self.settings).__name__}"
-            )
         self.make_family().check_device(resolve_device(self.run.device))
 
     def _take_apart(self, family: TaskFamily) -> None:
@@ -218,10 +218,12 @@ class TrainConfig:
         return self.run.preset or next(iter(self.make_family().presets))
 
     def find_reference(self) -> Reference | None:
-        """Return the reference returns of the family's preset; None if there are none, or fields are overridden."""
-        if self.family_overrides:
-            return None
-        found = FAMILIES.find(self.family).references.get(self.preset)
+        """Return the reference returns of the family's preset; None if there are none, or fields are overridden.
+
+        Those of a class that the family's inherits from are not its own: it may have another reward.
+        """
+        own: Mapping[str, Reference] = vars(FAMILIES.find(self.family)).get("references", {})
+        found = None if self.family_overrides else own.get(self.preset)
         return found if found is not None and found.horizon == self.make_family().horizon else None
 
     @property
@@ -275,10 +277,9 @@ class TrainConfig:
             expected = content["split_hash"]
             _ = [content[name] for name in (*HASHED, *CONDITIONS, "config_hash")]
         except (KeyError, TypeError, ValidationError, ValueError, OverflowError) as error:
-            reason = str(error).splitlines()[0]
             raise InputError(
-                f"the run's config.json was not written by this version of metarl ({reason}); restore it, or use the "
-                "version that wrote it"
+                f"the run's config.json was not written by this version of metarl ({fault_in(error)}); restore it, or "
+                "use the version that wrote it"
             ) from None
         config = cls(learner, family, run, settings, overrides)
         if config.split_hash != expected:

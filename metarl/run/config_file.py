@@ -8,8 +8,11 @@ import warnings
 from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import TypeAdapter, ValidationError
 
 from metarl.devices.native import instructions
@@ -72,19 +75,33 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+def plain(value: Any) -> Any:
+    """Return a path, a torch device or a number of NumPy as JSON has it, and anything else as it is."""
+    if isinstance(value, Path | torch.device):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def checked_section(config_class: type, given: Mapping[str, Any], section: str, file: str) -> Any:
-    """Return settings as their dataclass; those left out have their defaults.
+    """Return settings as their dataclass, with values of its types; those left out have their defaults.
 
     Raises:
         InputError: for an unknown setting, naming the closest known one, and for a value of the wrong type.
     """
     refuse_unknown_settings(config_class, given, f"{section}.", file)
     try:
-        return adapter(config_class).validate_python(dict(given))
+        return adapter(config_class).validate_python({name: plain(value) for name, value in given.items()})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join([section, *map(str, first["loc"])])
-        raise InputError(f"{file}: {where} = {first['input']!r} is invalid ({first['msg']})") from None
+        raise InputError(f"{file}: {fault_in(error, section)}") from None
+
+
+def fault_in(error: Exception, section: str = "") -> str:
+    """Return in one line what is wrong; for a value of a wrong type its name, in ``section`` or its dataclass."""
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    first = error.errors()[0]
+    where = ".".join([section or error.title, *map(str, first["loc"])])
+    return f"{where} = {first['input']!r} is invalid ({first['msg']})"
 
 
 def refuse_changes(content: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from metarl.storage.lock import is_lock_file
 FORMAT = "metarl run 2"
 CHECKPOINT = "iteration-"  # followed by the number of iterations
 VIDEOS = (".gif", ".mp4")
-CheckpointChoice = Literal["latest", "best"]
+CheckpointChoice = Literal["latest", "best"] | int
 
 
 class RunDirectory:
@@ -102,7 +102,9 @@ class RunDirectory:
             content: dict[str, Any] = json.loads(self.config.read_text())
             known = content["format"] == FORMAT
         except FileNotFoundError:
-            raise InputError(f"{self.path} is not a run directory of metarl: it has no config.json") from None
+            runs = sorted(path.parent.name for path in self.path.glob(f"*/{self.config.name}"))
+            hint = f"; the runs in it are {', '.join(runs)}" if runs else ""
+            raise InputError(f"{self.path} is not a run directory of metarl: it has no config.json{hint}") from None
         except OSError as error:
             raise InputError(f"{self.config} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -173,13 +175,22 @@ class RunDirectory:
         return "restore it from a copy, or start a new run"
 
     def find_checkpoint(self, choice: CheckpointChoice) -> Path:
-        """Return the file of the latest checkpoint, or of the one with the best validation return.
+        """Return the file of the latest checkpoint, of the one with the best validation return, or of an iteration.
 
         Raises:
-            InputError: if the best is requested, and none was validated.
+            InputError: for another choice, if the best is requested and none was validated, or if that of the iteration
+                is not kept.
         """
         if choice == "latest":
             return self.checkpoint
+        if choice != "best":
+            kept = {iteration_of(file): file for file in self.checkpoint_files()}
+            if choice not in kept:
+                raise InputError(
+                    f"{self.path} has no checkpoint {choice!r}; it has latest, best, and those of the iterations "
+                    f"{', '.join(map(str, kept))}"
+                )
+            return kept[choice]
         if (best := self.best_checkpoint()) is None:
             raise InputError(
                 f"no checkpoint of {self.path} has been validated, so there is no best one; validation takes place at "

@@ -1,6 +1,7 @@
 """A training run's configuration from a file that was written by hand, or from another run's config.json."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def config_from_file(path: str | Path) -> TrainConfig:
     content = _read(Path(path).expanduser())
     recorded = "format" in content
     known = {*ENTRIES, *HASHED, *ADDED} if recorded else ENTRIES
+    _refuse_misplaced(content, known, path)
     refuse_unknown(content, known, file=str(path))
     if missing := [name for name in ENTRIES[:2] if not isinstance(content.get(name), str)]:
         raise InputError(f"{path} has no {missing[0]}: it needs the names of a learner and a family")
@@ -43,6 +45,25 @@ def config_from_file(path: str | Path) -> TrainConfig:
         checked_section(config_class, _section(content, "settings", path), "settings", str(path)),
         _section(content, "family_overrides", path),
     )
+
+
+def _refuse_misplaced(content: Mapping[str, Any], known: Collection[str], path: str | Path) -> None:
+    """Raise ``InputError`` for a setting of the run or of the learner that is not in its section."""
+    kinds: dict[str, type] = {"run": RunConfig}
+    if isinstance(learner := content.get("learner"), str) and learner in LEARNERS:
+        kinds["settings"] = LEARNERS[learner].config_class
+    fields = {section: {field.name for field in dataclasses.fields(kind)} for section, kind in kinds.items()}
+    places = {
+        "": [name for name in content if name not in known],
+        **{each: _section(content, each, path) for each in fields},
+    }
+    for place, names in places.items():
+        for name in names:
+            right = [section for section, own in fields.items() if name in own]
+            if right and place not in right:
+                raise InputError(
+                    f"{path}: {name} is a setting of {right[0]}: write it there, indented below {right[0]}:"
+                )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from metarl.devices.graphs import copy_of, form_of, tensors_of
 from metarl.devices.processes import Shard
 from metarl.devices.transfer import reading_is_free
+from metarl.errors import InputError
 from metarl.learning.learner import Actor
 from metarl.numerics.distributions import Distribution
 from metarl.numerics.noise import renewed
@@ -171,6 +172,17 @@ class RunningEpisodes(OpenEpisodes):
         assert self._final is not None, "every episode has ended"
         stored = {name: value[: int(self.step)].movedim(0, 2) for name, value in self._tensors.items()}
         return rollout_of_steps(tasks, stored, self._distribution, self._final)
+
+
+def require_finite(what: str, values: Tensor, alive: Tensor) -> None:
+    """Raise ``InputError`` for a NaN or an infinity in values ``[N, E, ...]`` of a running episode.
+
+    Not on a GPU, where the look would make every step wait.
+    """
+    if values.is_floating_point() and reading_is_free(values.device):
+        broken = ~values.flatten(2).isfinite().all(-1) if values.ndim > 2 else ~values.isfinite()
+        if (broken & alive).any():
+            raise InputError(f"the {what} contain NaN or infinity; find out where the environment makes it")
 
 
 def rollout_of_steps(

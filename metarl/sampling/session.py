@@ -13,7 +13,7 @@ from metarl.errors import InputError
 from metarl.families.spaces import Spaces, is_bounded_box, observed, observed_space
 from metarl.learning.learner import Learner, OpenState
 from metarl.rollouts.rollout import Rollout
-from metarl.sampling.episodes import RunningEpisodes, join_episodes
+from metarl.sampling.episodes import RunningEpisodes, join_episodes, require_finite
 from metarl.seeding import derive_seed
 from metarl.validation import require_count
 
@@ -173,7 +173,8 @@ class Session:
             Actions ``[N, E, *action]``, or one, in the action space.
 
         Raises:
-            InputError: when no episode is running, the last action's outcome was not observed, or the shape is wrong.
+            InputError: when no episode is running, the last action's outcome was not observed, the shape is wrong, or a
+                number is NaN or infinite.
         """
         running = self._require_running("act")
         if self._acted:
@@ -195,15 +196,13 @@ class Session:
             truncated: likewise.
 
         Raises:
-            InputError: when there was no action since the last call, or a shape is wrong.
+            InputError: when there was no action since the last call, a shape is wrong, or a number is NaN or infinite.
         """
         if self._running is None or not self._acted:
             raise InputError("observe needs an action: call act first")
         numbers = self._numbers("rewards", rewards).float()
-        ends = [
-            self._numbers(name, value).bool()
-            for name, value in zip(("terminated", "truncated"), (terminated, truncated), strict=True)
-        ]
+        require_finite("rewards", numbers, self._running.alive)
+        ends = self._numbers("terminated", terminated).bool(), self._numbers("truncated", truncated).bool()
         self._running.record(self._observations(observations), numbers, *ends)
         self._acted = False
 
@@ -280,7 +279,10 @@ class Session:
         if tuple(values.shape) != expected:
             raise InputError(f"observations must have the shape {list(expected)}, not {list(values.shape)}")
         values = values.float() if values.is_floating_point() else values
-        return values.to(self._device).view(*self.shape, *(space.shape or ()))
+        ready = values.to(self._device).view(*self.shape, *(space.shape or ()))
+        assert self._running is not None, "act and observe need an open episode"
+        require_finite("observations", ready, self._running.alive)
+        return ready
 
     def _numbers(self, name: str, given: Any) -> Tensor:
         values = torch.as_tensor(given if isinstance(given, Tensor) else np.asarray(given))

@@ -114,7 +114,9 @@ class TensorBoardTracker:
 
     def _keep(self, path: Path, history: Sequence[MetricsRow]) -> None:
         """Copy scalars and histograms of earlier iterations from a file of events."""
-        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+        from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped]
+            LegacyEventFileLoader,
+        )
 
         last = {"iteration": len(history) - 1, "env_steps": (history[-1]["env_steps"] or 0) if history else 0}
         for event in LegacyEventFileLoader(str(path)).Load():

@@ -63,6 +63,9 @@ class Training:
 class Callback:
     """The hooks of a run; each does nothing unless overridden."""
 
+    def check(self, config: TrainConfig) -> None:
+        """Called before anything is written; raise ``InputError`` if the run's settings do not fit."""
+
     def on_start(self, training: Training) -> None:
         """Called before the first iteration of this process."""
 
@@ -110,11 +113,18 @@ class Logged(Callback):
         LOGGER.info("ended after %d iterations%s", training.iteration, reason)
 
 
-def check_callbacks(callbacks: Sequence[object]) -> None:
-    """Raise ``InputError`` for something that is not a callback, such as a class that was not instantiated."""
+def check_callbacks(callbacks: Sequence[object], config: TrainConfig) -> None:
+    """Raise ``InputError`` for something that is no callback, such as a class, or one that the run does not fit."""
     for each in callbacks:
         if not isinstance(each, Callback):
             raise InputError(f"{each!r} is not a callback; pass instances of subclasses of metarl.Callback")
+        each.check(config)
+
+
+def require_validations(config: TrainConfig, callback: Callback) -> None:
+    """Raise ``InputError`` if a run is not validated while it is trained, as a callback needs."""
+    if not config.run.validate_every:
+        raise InputError(f"{type(callback).__name__} needs validations in training; set validate_every")
 
 
 class EarlyStopping(Callback):
@@ -131,6 +141,10 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int, min_gain: float = 0.0) -> None:
         require_count("patience", patience)
         self.patience, self.min_gain = patience, min_gain
+
+    def check(self, config: TrainConfig) -> None:
+        """Check that there will be validations."""
+        require_validations(config, self)
 
     def on_validation(self, training: Training, curve: AdaptationCurve) -> None:
         """Stop if none of the latest ``patience`` validations improved on those before."""
@@ -177,6 +191,10 @@ class KeepBest(Callback):
     def __init__(self, count: int) -> None:
         require_count("count", count)
         self.count = count
+
+    def check(self, config: TrainConfig) -> None:
+        """Check that there will be validations."""
+        require_validations(config, self)
 
     def on_start(self, training: Training) -> None:
         """Set how many of the best checkpoints the run keeps."""

@@ -78,4 +78,4 @@ def policy_deviation(rollout: Rollout, processes: Processes) -> float | None:
         return None
     of_steps = distribution.log_std.double().mean(-1) * rollout.valid
     total, count = processes.mean(torch.stack([of_steps.sum(), rollout.valid.sum().double()]))
-    return (total / count).exp().item()
+    return float((total / count).exp())

@@ -3,7 +3,7 @@
 Every process of a run executes the same loop on its own tasks; only the first one reads and writes files.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from torch import Tensor
@@ -31,7 +31,7 @@ from metarl.tracking.tracking import track_training
 from metarl.training.callbacks import Callback, Logged, Training
 from metarl.training.divergence import DivergenceCheck, policy_deviation
 from metarl.training.initial_pool import collect_initial_pool
-from metarl.training.loop_tools import StopRequest, Stopwatch, progress
+from metarl.training.loop_tools import StopRequest, Stopwatch, checked_metrics, progress
 
 Row = dict[str, float | None]
 COMPARED_EVERY = 10  # iterations between comparisons of the processes' parameters
@@ -146,7 +146,7 @@ class TrainingLoop:
         self._append(row)
         return self.checkpoints.is_due(done, score)
 
-    def _append(self, row: Row) -> None:
+    def _append(self, row: Mapping[str, float | None]) -> None:
         self.lock.check()
         self.directory.append_metrics(row)
 
@@ -171,7 +171,7 @@ class TrainingLoop:
         if self.data is None:
             self.task_source.report(rollouts, iteration)
         self.deviation = policy_deviation(rollouts[0], self.processes)
-        return self._row(iteration, env_steps, pooled, rollouts, metrics)
+        return self._row(iteration, env_steps, pooled, rollouts, checked_metrics(metrics, self.config.learner))
 
     def _fill(self) -> int:
         """Fill a replay buffer before the first update, if the learner wants that; return the env steps."""
@@ -269,7 +269,7 @@ class TrainingLoop:
             curve = self._validate()
         except RunError as error:
             with self.checkpoints.writing(done):
-                self.processes.from_first(lambda: self._append(row | empty))
+                self.processes.from_first(lambda: self._append({**row, **empty}))
                 self.checkpoints.save_if_finite(done, int(row["env_steps"]))
             raise RunError(f"validation after iteration {done - 1}: {error}; {self.checkpoints.describe()}") from error
         rates = None if curve.success is None else curve.success.mean(0).tolist()

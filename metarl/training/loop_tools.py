@@ -4,13 +4,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import torch
 from tqdm import tqdm
+
+from metarl.errors import RunError
 
 # Set in the environment by --quiet, so that processes which are started meanwhile are quiet, too.
 QUIET = "METARL_QUIET"
@@ -115,3 +118,17 @@ def progress(total: int, done: int, hidden: bool = False) -> Iterator[Callable[[
             bar.update()
 
         yield show
+
+
+def checked_metrics(found: Any, learner: str) -> dict[str, float]:
+    """Return what a learner's ``update`` returned, if it is numbers by name.
+
+    Raises:
+        RunError: if not.
+    """
+    if not isinstance(found, Mapping):
+        raise RunError(f"{learner}.update must return metrics by name, {{}} for none, not {found!r}")
+    for name, value in found.items():
+        if not isinstance(value, Real):
+            raise RunError(f"{learner}.update must return numbers, but {name} is {value!r}; use .item()")
+    return {name: float(value) for name, value in found.items()}

@@ -52,7 +52,7 @@ def train(
             trained by that many processes.
         RunError: when sampling, an update or writing fails; the run directory holds the run up to that point.
     """
-    check_callbacks(callbacks)
+    check_callbacks(callbacks, config)
     _check_processes(config, processes)
     device = processes.device(config.run.device)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, device=device))
@@ -110,13 +110,13 @@ def resume(
         InputError: when the directory is not a run or is in use, or the run has that many iterations already.
         RunError: as in ``train``.
     """
-    check_callbacks(callbacks)
     directory = RunDirectory(path)
     first = processes.from_first
     first(directory.read_config)
     with locked(directory.path, processes) as lock:
         before = first(directory.read_config)
         config = TrainConfig.from_json(before, device, processes).resumed(iterations, redraw)
+        check_callbacks(callbacks, config)
         _check_processes(config, processes)
         data = _load_data(config)
         if data is not None and data.fingerprint != before["data_hash"]:

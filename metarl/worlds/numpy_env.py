@@ -21,8 +21,9 @@ class NumpyVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """B environments of one family on the CPU, in NumPy arrays.
 
     Infos have the form of Gymnasium's own vector environments: ``info["_name"]`` is the mask of the environments that
-    ``info["name"]`` applies to (of all, also if a wrapped environment did not report the number: it is 0 there), and with ``AutoresetMode.SAME_STEP`` the infos of ended episodes are in
-    ``info["final_info"]`` and their last observations in ``info["final_obs"]``.
+    ``info["name"]`` applies to, and with ``AutoresetMode.SAME_STEP`` the infos of ended episodes are in
+    ``info["final_info"]`` and their last observations in ``info["final_obs"]``. A number that some of the environments
+    did not report is 0 there, and the mask is true.
 
     Attributes:
         worlds: the environments in torch.

@@ -20,6 +20,7 @@ FRUITS: Registry[int] = Registry("fruit", "ls fruits")
 def fruits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[int]]:
     """Return a table of two entries, next to a module that registers a third."""
     (tmp_path / "orchard.py").write_text(PLUGIN)
+    (tmp_path / "grove.py").write_text(f"{PLUGIN}\nclass Plum: pass\nhere.FRUITS['plum'] = Plum")
     (tmp_path / "broken.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     FRUITS.update(apple=1, pear=2)
@@ -45,7 +46,8 @@ def test_the_module_of_a_name_is_imported_first(fruits: Registry[int]) -> None:
     [
         ("peer", r"no fruit is called 'peer'; did you mean pear\? \(ls fruits lists them\)"),
         ("xyz", r"no fruit is called 'xyz'; known: apple, pear \(ls fruits lists them\)"),
-        ("orchard:quinze", "no fruit is called 'quinze'; did you mean quince"),
+        ("orchard:quinze", r"orchard registers no fruit called 'quinze', none: decorate its class \(docs/how-do-i"),
+        ("grove:Plum", "grove registers no fruit called 'Plum', only plum$"),
         (
             "nowhere:quince",
             "cannot import 'nowhere' for the fruit 'nowhere:quince' .*No module named 'nowhere'.; install",

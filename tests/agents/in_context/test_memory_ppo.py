@@ -85,7 +85,9 @@ def test_no_minibatch_has_only_chunks_after_the_ends_of_trials(monkeypatch: pyte
     counted = int(learner.chunks(Trials.of(rollouts)).trials.valid.any(-1).sum())
     sizes: list[int] = []
     loss = learner.loss_of_chunks
-    monkeypatch.setattr(learner, "loss_of_chunks", lambda part: sizes.append(int(part.trials.valid.sum())) or loss(part))
+    monkeypatch.setattr(
+        learner, "loss_of_chunks", lambda part: sizes.append(int(part.trials.valid.sum())) or loss(part)
+    )
     learner.update(rollouts)
     assert min(sizes) > 0
     assert sum(sizes) == counted
@@ -95,7 +97,12 @@ def test_chunks_are_no_longer_than_the_longest_trial() -> None:
     learner, rollouts = made(bptt_steps=4000)
     chunks = learner.chunks(Trials.of(rollouts))
     assert chunks.rewards.shape == Trials.of(rollouts).rewards.shape[:1]
-    close(*(gradients(learner, loss) for loss in (learner.loss_of_chunks(chunks)[0], learner.loss(Trials.of(rollouts))[0])))
+    close(
+        *(
+            gradients(learner, loss)
+            for loss in (learner.loss_of_chunks(chunks)[0], learner.loss(Trials.of(rollouts))[0])
+        )
+    )
 
 
 def test_an_update_takes_its_minibatches_from_all_chunks() -> None:

@@ -173,3 +173,25 @@ def test_processes_started_again_after_a_stop_do_nothing(monkeypatch: pytest.Mon
     with pytest.raises(launch.LaunchError, match="again with --resume-if-there to continue") as stopped:
         launch.launch("train", [], ["cpu", "cpu"], 1)
     assert stopped.value.exit_code == 128 + signal.SIGTERM
+
+
+def test_seeds_are_separated_by_commas(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*WORDS, "--seeds", "1", "2", "3"]) == 2
+    assert "--seeds takes integers separated by commas, as in --seeds 1,2,3" in capsys.readouterr().err
+
+
+def test_a_job_that_was_asked_to_stop_has_not_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started = tmp_path / "started"
+    code = f"open({str(started)!r}, 'w'); time.sleep(60)"
+    code = f"import signal, sys, time; signal.signal(signal.SIGUSR1, lambda *_: sys.exit(138)); {code}"
+
+    def progress() -> tuple[int, int]:
+        if started.exists():
+            started.unlink()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0, 1
+
+    job = Job("seed 1", lambda device: [sys.executable, "-c", code], tmp_path / "log", progress)
+    with pytest.raises(RunStopped):
+        run_jobs([job], ["cpu"])
+    assert "seed 1: stopped" in capsys.readouterr().err

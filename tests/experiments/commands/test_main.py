@@ -47,7 +47,7 @@ ROOT = Path(__file__).parents[3]
         ("train maml-trpo bandit --iteration 3", "--iteration, 3; did you mean --iterations?"),
         ("train maml-trpo bandit --discount x", "--discount takes a number, not 'x'"),
         ("train maml-trpo bandit --train-tasks x", "--train-tasks takes an integer, not 'x'"),
-        ("train maml-trpo bandit --redraw x y", "--redraw takes integers, not 'x', 'y'"),
+        ("train maml-trpo bandit --redraw x y", "--redraw takes integers, separated by spaces, not 'x', 'y'"),
         ("evaluate run --tasks x", "--tasks takes an integer or one of {train,validation,test,ood}, not 'x'"),
         ("collect run", "metarl: metarl collect needs --out STR (metarl collect --help"),
         ("push", "metarl push needs RUN and OWNER/NAME (metarl push --help"),

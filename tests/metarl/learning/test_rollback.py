@@ -74,7 +74,12 @@ def test_plain_numbers_of_an_optimizer_are_restored_too() -> None:
     optimizer = Counting([value], 0.1)
     value.grad = torch.ones(2)
     optimizer.step()
-    with pytest.raises(RunError), restored_on_error(object(), (), [value], [optimizer]):
-        optimizer.step()
-        raise RunError("broken")
+
+    def step_and_fail() -> None:
+        with restored_on_error(object(), (), [value], [optimizer]):
+            optimizer.step()
+            raise RunError("broken")
+
+    with pytest.raises(RunError):
+        step_and_fail()
     assert optimizer.state[value]["step"] == optimizer.param_groups[0]["calls"] == 1

@@ -192,9 +192,10 @@ def test_a_run_that_goes_back_is_no_longer_finished(tmp_path: Path, monkeypatch:
     directory = train(config)
     before = numbers(directory.path)
     directory.checkpoint.unlink()  # as the message about a damaged one advises
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         kill_at(1, patched)
-        resume(directory.path)
+        with pytest.raises(Killed):
+            resume(directory.path)
     assert directory.finished_iterations() is None
     assert train_or_resume(config).finished_iterations() == 4
     assert numbers(directory.path) == before
@@ -215,6 +216,15 @@ def test_the_best_of_a_run_in_training_is_found(whole: Path, monkeypatch: pytest
     listings = iter([[directory.checkpoints / "iteration-1", *files], files, files])
     monkeypatch.setattr(RunDirectory, "checkpoint_files", lambda _: next(listings))
     assert directory.best_checkpoint() in files
+
+
+def test_the_checkpoint_of_an_iteration_is_used_by_its_number(whole: Path) -> None:
+    assert load_run(whole, checkpoint=kept(whole)[0])[2] == kept(whole)[0]
+    for wrong in (99, "bset", "iteration-2"):
+        with pytest.raises(
+            InputError, match=f"has no checkpoint {wrong!r}; it has latest, best, and those of the iter"
+        ):
+            evaluate(whole, tasks=2, checkpoint=wrong)  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_of_another_run_is_refused(whole: Path, tmp_path: Path) -> None:

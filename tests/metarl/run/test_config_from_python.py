@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
+from metarl.agents.in_context.rl2 import Rl2Config
 from metarl.envs.basic.bandit import Bandit
 from metarl.errors import InputError
 from metarl.families.family import make_family
@@ -82,3 +85,34 @@ def test_settings_as_a_dict_are_the_learners() -> None:
 def test_settings_that_do_not_fit_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         TrainConfig("maml-trpo", "bandit", settings=settings)
+
+
+def test_values_of_python_and_numpy_become_those_of_json() -> None:
+    run = RunConfig(seed=np.int64(3), out=Path("runs/x"), device=torch.device("cpu"))  # type: ignore[arg-type]
+    config = TrainConfig("maml-trpo", "bandit", run, MamlTrpoConfig(hidden_sizes=[8, 8]))  # type: ignore[arg-type]
+    assert (config.run.seed, config.run.out, config.run.device) == (3, "runs/x", "cpu")
+    assert config.settings.hidden_sizes == (8, 8)
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RunConfig(iterations="5"), "iterations must be an integer, not '5'"),
+        (lambda: RunConfig(iterations=1.5), "iterations must be an integer, not 1.5"),
+        (lambda: RunConfig(checkpoint_minutes="1"), "checkpoint_minutes must be a number, not '1'"),
+        (lambda: MamlTrpoConfig(inner_lr="0.5"), "inner_lr must be a number, not '0.5'"),
+        (lambda: MamlTrpoConfig(hidden_sizes=8), "hidden_sizes must be integers, one for each hidden layer, not 8"),
+        (lambda: MamlTrpoConfig(hidden_sizes=(8.5,)), "hidden_sizes must be integers"),
+        (lambda: Rl2Config(episodes_per_trial=2.0), "episodes_per_trial must be an integer, not 2.0"),
+        (lambda: TrainConfig("rl2", "bandit", RunConfig(seed=1.5)), r"rl2: run\.seed = 1\.5 is invalid"),
+        (
+            lambda: TrainConfig("rl2", "bandit", settings=Rl2Config(normalize_advantages="often")),
+            r"rl2: settings\.normalize_advantages = 'often' is invalid",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused_in_one_line(make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
+        make()
+    assert "\n" not in str(refused.value)

@@ -357,3 +357,11 @@ def test_videos_are_found_by_their_endings(directory: RunDirectory) -> None:
     for name in ("b.mp4", "a.gif", "curve.png", "notes.txt"):
         (directory.path / name).touch()
     assert [path.name for path in directory.videos()] == ["a.gif", "b.mp4"]
+
+
+def test_a_folder_of_runs_names_them(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        (tmp_path / f"seed{seed}").mkdir()
+        (tmp_path / f"seed{seed}" / "config.json").touch()
+    with pytest.raises(InputError, match=r"it has no config\.json; the runs in it are seed1, seed2$"):
+        RunDirectory(tmp_path).read_config()

@@ -438,3 +438,21 @@ def test_observations_in_parts_are_passed_as_the_environment_returns_them() -> N
     session.open(0)
     with pytest.raises(InputError, match="is an array of numbers, not a tuple; flatten it with gymnasium"):
         session.act(observation)
+
+
+@pytest.mark.parametrize("what", ["observations", "rewards"])
+def test_numbers_that_are_not_finite_are_refused_where_an_episode_runs(what: str) -> None:
+    learner, family, _ = make("maml-trpo")
+    session = Session(learner, family, tasks=2)
+    session.open(0)
+    session.act(np.zeros((2, 1, 2)))
+    rewards = np.zeros((2, 1))
+    session.observe(np.zeros((2, 1, 2)), rewards, np.array([[True], [False]]), rewards > 0)
+    seen, rewards = np.zeros((2, 1, 2)), np.zeros((2, 1))
+    {"observations": seen, "rewards": rewards}[what][0, 0] = np.nan  # of an episode that has ended
+    session.act(np.zeros((2, 1, 2)))
+    session.observe(seen, rewards, np.zeros((2, 1)), np.zeros((2, 1)))
+    {"observations": seen, "rewards": rewards}[what][1, 0] = np.inf
+    session.act(np.zeros((2, 1, 2)))
+    with pytest.raises(InputError, match=f"the {what} contain NaN or infinity"):
+        session.observe(seen, rewards, np.zeros((2, 1)), np.zeros((2, 1)))

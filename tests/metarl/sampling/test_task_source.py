@@ -278,7 +278,9 @@ def test_of_few_tasks_each_changes_as_often() -> None:
     split = TaskSplit(make_family("half-cheetah-dir"))
     source = ChangingTasks(split, RunConfig(changing=ChangingConfig(0.5)))
     tasks = source.draw(2000, 1, 0)
-    assert (source.follow(tasks, 1, 0, 1)["direction"] != tasks["direction"]).float().mean() == pytest.approx(0.5, abs=0.04)
+    assert (source.follow(tasks, 1, 0, 1)["direction"] != tasks["direction"]).float().mean() == pytest.approx(
+        0.5, abs=0.04
+    )
     with pytest.raises(InputError, match="replaces a task by another one, but there is only 1 training task"):
         ChangingTasks(TaskSplit(make_family("half-cheetah-dir"), train_limit=1), RunConfig())
 

@@ -21,16 +21,22 @@ def run(learner: str, out: Path, iterations: int, anneal: int, **settings: Any) 
 
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_more_iterations_than_the_step_size_lasts_are_refused(learner: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"to 0 in 2 iterations, but there would be 3; use --anneal-iterations 3, or 0"):
+    with pytest.raises(
+        InputError, match=r"to 0 in 2 iterations, but there would be 3; use --anneal-iterations 3, or 0"
+    ):
         run(learner, tmp_path / "run", 3, 2)
     assert not (tmp_path / "run").exists()
     done = run(learner, tmp_path / "run", 2, 2).path
     before = contents(done)
     advice = f"--from {done} --anneal-iterations 3 --iterations 1"
-    with pytest.raises(InputError, match=f"{done} would go on to 3; start a new run with the same options and {advice}"):
+    with pytest.raises(
+        InputError, match=f"{done} would go on to 3; start a new run with the same options and {advice}"
+    ):
         resume(done, 3)
     assert contents(done) == before
-    with pytest.raises(InputError, match="there would be 3, with the 2 of the run that it starts from; use --anneal-iter"):
+    with pytest.raises(
+        InputError, match="there would be 3, with the 2 of the run that it starts from; use --anneal-iter"
+    ):
         run(learner, tmp_path / "next", 1, 2, start_from=str(done))
     assert len(run(learner, tmp_path / "next", 1, 3, start_from=str(done)).read_metrics()) == 1
 

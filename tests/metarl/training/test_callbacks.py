@@ -5,14 +5,16 @@ from typing import Any
 from unittest import TestCase
 
 import pytest
+import torch
 
 import metarl.training.loop
-from metarl.errors import InputError
+from metarl.agents.gradient.maml_trpo import MamlTrpo
+from metarl.errors import InputError, RunError
 from metarl.run.adaptation_curve import AdaptationCurve
 from metarl.run.directory import RunDirectory, iteration_of
 from metarl.training.callbacks import Callback, EarlyStopping, KeepBest, TimeLimit, Training
 from metarl.training.train import resume, train
-from tests.runs import numbers, small
+from tests.runs import contents, numbers, small
 
 
 @pytest.fixture(autouse=True)
@@ -169,3 +171,31 @@ def test_a_run_is_logged() -> None:
         ("INFO", "ended after 2 iterations"),
     ]
     assert logged.records[-1].getMessage() == "ended after 2 iterations: enough"
+
+
+@pytest.mark.parametrize("callback", [EarlyStopping(2), KeepBest(2)])
+def test_callbacks_that_need_validations_say_so_before_anything_is_written(callback: Callback, tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=f"{type(callback).__name__} needs validations in training; set validate_every"
+    ):
+        train(small(tmp_path / "run"), callbacks=[callback])
+    assert not (tmp_path / "run").exists()
+    before = contents(train(small(tmp_path / "run", iterations=1)).path)
+    with pytest.raises(InputError, match="set validate_every"):
+        resume(tmp_path / "run", 2, callbacks=[callback])
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (None, r"maml-trpo\.update must return metrics by name, \{\} for none, not None"),
+        ({"loss": torch.tensor(0.5)}, r"must return numbers, but loss is tensor\(0\.5000\); use \.item\(\)"),
+    ],
+)
+def test_metrics_that_are_no_numbers_are_refused(
+    found: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MamlTrpo, "update", lambda *_: found)
+    with pytest.raises(RunError, match=message):
+        train(small(tmp_path / "run"))

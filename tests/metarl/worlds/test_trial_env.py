@@ -135,7 +135,8 @@ def test_a_trial_that_is_over_waits_for_its_reset() -> None:
     assert last[3].all()
     for _ in range(2 * HORIZON):
         _, rewards, terminated, truncated, info = env.step(actions)
-        assert not (rewards.any() or terminated.any() or truncated.any() or "episode_return" in info)
+        assert not any(found.any() for found in (rewards, terminated, truncated))
+        assert "episode_return" not in info
     env.reset(options={"reset_mask": np.array([True, False])})
     assert (env.step(actions)[1] != 0).tolist() == [True, False]
 
