@@ -1,9 +1,10 @@
 """Robots whose bodies differ from task to task (Rothfuss et al. 2019, section 6)."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, ClassVar
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ from metarl.errors import InputError
 from metarl.families.family import register_family
 from metarl.families.tensor_family import uniform
 
+if TYPE_CHECKING:
+    import mujoco
+
+# Seconds; in Gymnasium's models half of it.
+TIMESTEP = 0.004
 # The largest and smallest factors are these bases raised to plus and minus log_scale.
 BASES = {"body_mass": 1.5, "body_inertia": 1.5, "geom_friction": 1.5, "dof_damping": 1.3}
 
@@ -28,7 +34,7 @@ class RandomParameters(LocomotionFamily):
 
     A task is a factor for every element of four fields of the model: masses, inertias and frictions are multiplied by
     1.5^u, dampings by 1.3^u, u ~ U[-3, 3] for each. The reward is v + 1 - 0.001 |a|², with v the mean speed along x
-    over the step, in m/s.
+    over the step, in m/s. A step is 4 simulation steps of 4 ms, as in the code of both papers.
 
     Attributes:
         log_scale: bound of u.
@@ -44,6 +50,11 @@ class RandomParameters(LocomotionFamily):
     def __post_init__(self) -> None:
         if not self.log_scale > 0:
             raise InputError(f"log_scale must be positive, not {self.log_scale}")
+
+    @property
+    def model(self) -> "mujoco.MjModel":
+        """The compiled model, with a time step of 4 ms."""
+        return _model(self.robot.model_name)
 
     @cached_property
     def nominal(self) -> dict[str, Tensor]:
@@ -87,6 +98,15 @@ class RandomParameters(LocomotionFamily):
         return float(low), float(high)
 
 
+@cache
+def _model(name: str) -> "mujoco.MjModel":
+    from metarl.envs.simulation.batched import gymnasium_model
+
+    model = copy.deepcopy(gymnasium_model(name))
+    model.opt.timestep = TIMESTEP
+    return model
+
+
 @register_family
 @dataclass(frozen=True)
 class Walker2DRandParams(RandomParameters):
@@ -99,11 +119,6 @@ class Walker2DRandParams(RandomParameters):
     name: ClassVar[str] = "walker2d-rand-params"
     env_id: ClassVar[str] = "metarl/Walker2DRandParams-v0"
     robot: ClassVar[Robot] = WALKER2D
-
-    @property
-    def frame_skip(self) -> int:
-        """5 simulation steps, where Gymnasium's walker takes 4."""
-        return 5
 
 
 @register_family

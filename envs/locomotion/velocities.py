@@ -16,6 +16,7 @@ from metarl.errors import InputError
 from metarl.families.family import register_family
 from metarl.families.references import Reference
 from metarl.families.tensor_family import uniform
+from metarl.validation import require_counts
 
 _CONSTANT_SPEED = "constant speed in the middle of the range, without control costs"
 
@@ -160,6 +161,10 @@ class Walker2dVel(TargetVelocity):
     }
     robot: ClassVar[Robot] = WALKER2D
     control_cost: ClassVar[float] = 0.001
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, "substeps")
 
     @property
     def frame_skip(self) -> int:

@@ -72,6 +72,9 @@ class MetaWorldFamily(EnvironmentFamily):
             raise InputError(f"Meta-World's episodes have at most {LONGEST_EPISODE} steps, not {self.horizon}")
         require_choice(self, "engine", Engine)
         require_choice(self, "reward", Version)
+        require_choice(self, "vectorization", Vectorization)
+        if self.engine == "batched" and self.vectorization != "sync":
+            raise InputError(f"{self.name}: vectorization is for the package's environments; also set engine=package")
 
     @property
     def benchmark_arguments(self) -> tuple[str | tuple[str, ...], ...]:

@@ -6,6 +6,7 @@ vector environments and single ones (``metarl.worlds.vector_env``).
 """
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from textwrap import shorten
@@ -264,6 +265,9 @@ def make_family(name: str, preset: str | None = None, **overrides: Any) -> TaskF
     known = {field.name for field in dataclasses.fields(family)}  # type: ignore[arg-type]
     if unknown := set(overrides) - known:
         raise InputError(f"{name} has no setting {sorted(unknown)}; it has {sorted(known)}")
+    for setting, value in overrides.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}: {setting} must be finite, not {value}")
     made = family(**{**family.presets[chosen], **overrides})
     require_count("the horizon", made.horizon)
     return made

@@ -38,10 +38,12 @@ def place(env: TaskVectorEnv, qpos: torch.Tensor, qvel: torch.Tensor) -> None:
     simulation.restart(everywhere, *rows)
 
 
-def gymnasium_env(env_id: str, **arguments: Any) -> Any:
+def gymnasium_env(env_id: str, timestep: float | None = None, **arguments: Any) -> Any:
     """Make one of Gymnasium's environments, without its wrappers and without noise on the terminal."""
     with quiet_compiler():
         made: Any = gymnasium.make(env_id, **arguments).unwrapped
+    if timestep is not None:
+        made.model.opt.timestep = timestep
     made.reset(seed=1)
     return made
 

@@ -320,3 +320,13 @@ def test_a_resumed_run_gives_the_same_numbers(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
         AmagoConfig(**settings)
+
+
+def test_recorded_trials_do_not_leave_a_policy_that_explores() -> None:
+    learner, rollouts = learner_and_rollouts(exploration=0.5, exploration_iterations=10)
+    recorded = [replace(each, log_probs=None, distribution=None) for each in rollouts]
+    assert learner.network.exploration == 0.5
+    assert learner.update(recorded)["exploration"] == 0
+    assert learner.network.exploration == 0
+    assert learner.update(rollouts)["exploration"] == pytest.approx(0.45)
+    assert learner.network.exploration == pytest.approx(0.4)

@@ -83,6 +83,15 @@ def test_it_writes_a_line(folder: str) -> None:
     assert model.usage.written_tokens > 0
 
 
+def test_it_writes_as_many_tokens_as_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LocalModel(make_model(tmp_path, context=400), CPU)
+    monkeypatch.setattr(model._tokenizer, "decode", lambda *_, **__: "a word")  # no line ends
+    model.write([Prompt("Rules. ", (("I think",),))], 150)
+    assert model.usage.written_tokens == 150
+    with pytest.raises(InputError, match="context has no room for 400 tokens; use a smaller --reflection-tokens"):
+        model.write([Prompt("Rules. ", (("I think",),))], 400)
+
+
 def test_the_oldest_episodes_leave_a_context_that_is_full(tmp_path: Path) -> None:
     model = LocalModel(make_model(tmp_path, context=128 + 60), CPU)
     episodes = tuple((f"{number}" * 20, "\nAction:") for number in range(6))

@@ -3,6 +3,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from metarl.envs.locomotion.random_parameters import BASES, HopperRandParams, RandomParameters, Walker2DRandParams
+from metarl.envs.simulation.batched import gymnasium_model
 from metarl.errors import InputError
 from metarl.worlds.vector_env import TaskVectorEnv
 from tests.envs.robots import dynamics, place, worlds
@@ -96,8 +97,9 @@ def test_the_reward(family: RandomParameters) -> None:
 
 
 def test_steps_last_as_in_published_code() -> None:
-    assert HopperRandParams().dt == pytest.approx(4 * 0.002)
-    assert Walker2DRandParams().dt == pytest.approx(5 * 0.002)
+    for family in (HopperRandParams(), Walker2DRandParams()):
+        assert (family.frame_skip, family.model.opt.timestep) == (4, 0.004)
+    assert gymnasium_model(HopperRandParams.robot.model_name).opt.timestep == 0.002  # which others share
 
 
 def test_a_scale_of_nothing_is_refused() -> None:

@@ -40,8 +40,8 @@ def nominal(name: str) -> dict[str, Any]:
 
 
 for _name, _id, _arguments in (
-    ("hopper-rand-params", "Hopper-v5", {}),
-    ("walker2d-rand-params", "Walker2d-v5", {"frame_skip": 5}),
+    ("hopper-rand-params", "Hopper-v5", {"timestep": 0.004}),
+    ("walker2d-rand-params", "Walker2d-v5", {"timestep": 0.004}),
 ):
     CASES[_name] = (_name, nominal(_name), _id, _arguments, 1.0)
 
