@@ -1,5 +1,6 @@
 """Logging to Weights & Biases: wandb is imported only when a run is tracked."""
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,9 @@ class WandbTracker:
             wandb.teardown()  # discards the attempt, which holds the run's id
             self._run = start("offline")
         self._wandb = wandb
+        # W&B's own log: on a full disk every line would be a traceback on the terminal.
+        for handler in logging.getLogger("wandb").handlers:
+            handler.handleError = lambda record: None  # type: ignore[method-assign]
         self._define_axes()
         if self._run.offline:
             for row in history:

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -537,3 +538,18 @@ def test_an_untracked_run_takes_every_report(tmp_path: Path) -> None:
     tracker.use_checkpoint("id", "latest", RunDirectory(tmp_path))
     tracker.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["curve.png"]
+
+
+def test_what_fails_in_its_own_log_is_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class OnAFullDisk(Callback):
+        def on_iteration(self, training: Training) -> None:
+            handlers = logging.getLogger("wandb").handlers
+            assert handlers
+            for handler in handlers:
+                try:
+                    raise OSError(28, "No space left on device")
+                except OSError:
+                    handler.handleError(logging.LogRecord("wandb", 20, "", 0, "a line", (), None))
+
+    train(small(tmp_path / "run", iterations=1, track="offline"), callbacks=[OnAFullDisk()])
+    assert "No space left" not in capfd.readouterr().err
