@@ -72,7 +72,7 @@ def test_the_command_is_the_command_line() -> None:
 
 
 # Extras whose packages our modules import.
-IMPORTED = ("docs", "gpu", "hub", "language", "metaworld", "minari", "serve")
+IMPORTED = ("docs", "gpu", "hub", "language", "metaworld", "minari", "serve", "tensorboard")
 # Packages that others import for us, by a name in a setting or a URL.
 NAMED = {"psycopg", "uvloop", "httptools", "ipykernel", "mkdocs-material", "mkdocstrings", "accelerate", "gguf"}
 DISTRIBUTIONS = {

@@ -49,16 +49,16 @@ SMALL = {
 # RL² reads whole trials, Hyper-RL² chunks.
 OF_ONE = {"hyper-rl2": {"bptt_steps": 3}}
 # How often an update waits for the device: once to read its metrics, and where numbers decide on shapes or on what is
-# tried next. A trial's learner asks for the length of the longest trial; MAML-TRPO for the steps of a task, together
-# with its metrics, and for candidates of the line search; VariBAD, recurrent SAC and AMAGO for the numbers of
-# the past trials that they drew.
+# tried next. A trial's learner asks for the length of the longest trial, and where it trains on chunks, for those that
+# have steps; MAML-TRPO for the steps of a task, together with its metrics, and for candidates of the line search;
+# VariBAD, recurrent SAC and AMAGO for the numbers of the past trials that they drew.
 WAITS = {
     "maml-trpo": 2,
     "maml-ppo": 1,
     "maml-vpg": 1,
     "reptile": 1,
     "rl2": 2,
-    "hyper-rl2": 2,
+    "hyper-rl2": 3,
     "varibad": 3,
     "metric": 2,
     "pearl": 2,

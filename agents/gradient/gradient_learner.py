@@ -51,8 +51,7 @@ class PolicyConfig:
     gae_lambda: float = 1.0
     """Lambda of the generalised advantage estimate; 1 is the Monte Carlo return."""
     deviation_floor: float = DEVIATION_FLOOR
-    """Floor on the standard deviation of a task's advantages, as a share of the root mean square of all tasks'; use 0
-    where the rewards of some tasks are many times smaller than those of others."""
+    """Floor on a task's standard deviation of advantages, as a share of the root mean square of all tasks'."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Units of the policy's hidden layers."""
     activation: str = "tanh"

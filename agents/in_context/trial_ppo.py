@@ -194,9 +194,8 @@ class TrialPpoLearner(TrialLearner):
         """
         stream = generator(self._seed, "ppo", self._updates)
         own, total = self.processes.rows(trials)
-        every = (
-            torch.arange(total) if used is None else torch.cat(self.processes.gather(used.cpu())).nonzero().flatten()
-        )
+        counted = torch.ones(total) if used is None else torch.cat(self.processes.gather(used.cpu()))
+        every = counted.nonzero().flatten()
         for _ in range(self.config.epochs):
             for numbers in every[torch.randperm(len(every), generator=stream)].chunk(self.config.minibatches):
                 mine = (numbers >= own.start) & (numbers < own.stop)

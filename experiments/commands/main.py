@@ -5,12 +5,14 @@ printed quickly, and a command imports no more than it needs.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.metadata import version
 
+from metarl.errors import MetarlError
 from metarl.experiments.commands.parsing import guarded, silence
 from metarl.listing import listed_families, listed_learners
 from metarl.registry import find_by_name
@@ -42,6 +44,8 @@ HELP = ("-h", "--help")
 PLAIN = ("hub", "families", "learners", "completion")
 # Before or after the name of any command: no progress bar, and nothing printed but errors.
 QUIET = "--quiet"
+# The name of something of the user's own: module:name.
+OWN = re.compile(r"(?!hub:)[A-Za-z_][\w.]*:[\w-]+")
 COMMANDS = {command: f"metarl.experiments.commands.{command}" for command, _, _ in LINES}
 
 
@@ -74,7 +78,13 @@ def _call(command: str, words: list[str]) -> None:
     # that no file in it can shadow an installed module.
     if (folder := os.getcwd()) not in sys.path:
         sys.path.append(folder)
-    import_module(module).run(words)
+    try:
+        import_module(module).run(words)
+    except Exception as error:
+        own = [word for word in words if OWN.fullmatch(word)]
+        if own and not isinstance(error, MetarlError | OSError):
+            error.add_note(f"metarl.check_family({own[-1]!r}) or metarl.check_learner says what is wrong with your own")
+        raise
 
 
 def _check_names(words: Sequence[str]) -> None:

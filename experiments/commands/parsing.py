@@ -19,6 +19,7 @@ WRONG_VALUE = re.compile(r"Error parsing (\S+): .*(?:base 10: |float: |arguments
 FORMS = {
     "[INT [INT ...]]": "integers, separated by spaces",
     "[FLOAT [FLOAT ...]]": "numbers, separated by spaces",
+    "{latest,best}|INT": "latest, best or the number of an iteration",
     "INT": "an integer",
     "FLOAT": "a number",
     "|{": " or one of {",

@@ -115,7 +115,11 @@ def test_the_number_of_episodes_matters(runs: dict[str, str], tmp_path: Path) ->
         ("half-cheetah-vel", "--task speed=1", "velocity in Box(0.0, 3.0, (), float32), each once; not speed=1"),
         ("gridnavi", "--steps -1", "steps >= 0 and episodes >= 1, not -1 and 3"),
         ("gridnavi", "--episodes 0", "steps >= 0 and episodes >= 1, not 1 and 0"),
-        ("gridnavi", "--checkpoint worst", "invalid choice 'worst'"),
+        (
+            "gridnavi",
+            "--checkpoint worst",
+            "--checkpoint takes latest, best or the number of an iteration, not 'worst'",
+        ),
         ("gridnavi", "--device toaster", "unknown device 'toaster'"),
         ("gridnavi", "--out grid.avi", "give --out a name with that ending, not grid.avi"),
         ("gridnavi", "--out there/grid.mp4", "there is no folder there for grid.mp4; create it"),
