@@ -137,14 +137,8 @@ class GradientLearner(PolicyLearner):
         self.inner_steps = config.inner_steps
         self.earlier = EarlierTasks(config, seed, device)
         context = config.context_size if config.adapted == "context" else 0
-        self.policy = make_policy(
-            family.observation_space,
-            family.action_space,
-            config.hidden_sizes,
-            config.activation,
-            config.policy,
-            context,
-        )
+        spaces = family.observation_space, family.action_space
+        self.policy = make_policy(*spaces, config.hidden_sizes, config.activation, config.policy, context)
         self._advantages = Advantages(self.policy, config.discount, config.gae_lambda, config.deviation_floor)
         self.params = self.policy.init_params(generator(seed, "policy")).to(device)
         self._context = torch.zeros(context, device=device)
