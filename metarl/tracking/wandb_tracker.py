@@ -77,9 +77,7 @@ class WandbTracker:
             wandb.teardown()  # discards the attempt, which holds the run's id
             self._run = start("offline")
         self._wandb = wandb
-        # W&B's own log: on a full disk every line would be a traceback on the terminal.
-        for handler in logging.getLogger("wandb").handlers:
-            handler.handleError = lambda record: None  # type: ignore[method-assign]
+        _silence_log()
         self._define_axes()
         if self._run.offline:
             for row in history:
@@ -164,3 +162,9 @@ class WandbTracker:
         artifact.add_file(str(path), name=str(path.relative_to(directory.path)))
         artifact.add_file(str(directory.config))
         return artifact
+
+
+def _silence_log() -> None:
+    """Do not show on the terminal what fails in W&B's own log: on a full disk, every line would be a traceback."""
+    for handler in logging.getLogger("wandb").handlers:
+        handler.handleError = lambda record: None  # type: ignore[method-assign]
