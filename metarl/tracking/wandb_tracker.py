@@ -79,9 +79,8 @@ class WandbTracker:
         self._wandb = wandb
         _silence_log()
         self._define_axes()
-        if self._run.offline:
-            for row in history:
-                self.log(row)
+        for row in history if self._run.offline else ():
+            self.log(row)
 
     def log(self, row: Mapping[str, float | None]) -> None:
         """Record one iteration's metrics."""
