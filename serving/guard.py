@@ -68,7 +68,7 @@ class Guard:
         if self._too_many(scope):
             return 429, f"more than {self._rate} requests in a second from one address; wait a second"
         length = headers.get(b"content-length", b"0")
-        if not length.isdecimal() or int(length) > self._largest:
+        if not length.isdigit() or int(length) > self._largest:
             return 413, self._too_large
         return None
 
