@@ -59,10 +59,10 @@ def open_database(url: str, served: Served) -> Database:
         database.write_now((add(SERVICES), {"id": 1, "run": served.run, "checkpoint": served.checkpoint}))
     elif found != own:
         database.close()
-        what = "checkpoint of this run" if found[0] == served.run else f"run, {found[0]}"
+        what = "checkpoint of this run (--checkpoint)" if found[0] == served.run else f"run, {found[0]}"
         raise InputError(
             f"the tasks in {database.name} were acted in by another {what}, to which their states belong; serve that "
-            "one (--checkpoint), or give another --database"
+            "one, or give another --database"
         )
     return database
 
