@@ -177,3 +177,18 @@ def test_quiet_prints_nothing_but_errors(words: list[str], capfd: pytest.Capture
 def test_quiet_alone_is_as_nothing(words: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quiet", *words]) == 0
     assert shown in capsys.readouterr().out.lower()
+
+
+def test_an_error_of_ones_own_says_what_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(words: list[str]) -> None:
+        raise RuntimeError("mat1 and mat2")
+
+    monkeypatch.setattr("metarl.experiments.commands.evaluate.run", broken)
+    with pytest.raises(RuntimeError) as caught:
+        main(["evaluate", "mine:my-family"])
+    assert caught.value.__notes__ == [
+        "metarl.check_family('mine:my-family') or metarl.check_learner says what is wrong with your own"
+    ]
+    with pytest.raises(RuntimeError) as caught:
+        main(["evaluate", "hub:mine"])
+    assert not hasattr(caught.value, "__notes__")

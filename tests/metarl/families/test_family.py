@@ -1,4 +1,5 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,21 @@ def test_an_unknown_setting_is_answered_with_the_known_ones() -> None:
 def test_an_empty_horizon_is_refused(horizon: int) -> None:
     with pytest.raises(InputError, match=f"the horizon must be at least 1, not {horizon}"):
         make_family("navigation-2d", horizon=horizon)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "message"),
+    [
+        ("walker2d-vel", {"max_velocity": float("inf")}, "walker2d-vel: max_velocity must be finite, not inf"),
+        ("half-cheetah-vel", {"survive": float("nan")}, "half-cheetah-vel: survive must be finite, not nan"),
+        ("walker2d-vel", {"substeps": 0}, "substeps must be at least 1, not 0"),
+        ("metaworld-ml1", {"vectorization": "threads"}, "vectorization must be one of sync, async, not 'threads'"),
+        ("metaworld-ml1", {"vectorization": "async"}, "is for the package's environments; also set engine=package"),
+    ],
+)
+def test_fields_that_make_no_sense_are_refused(family: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_family(family, **fields)
 
 
 def test_every_family_is_in_the_table_under_its_name() -> None:

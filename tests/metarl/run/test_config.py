@@ -9,6 +9,7 @@ import torch
 from metarl.agents.gradient.maml_trpo import MamlTrpoConfig
 from metarl.devices.choice import resolve_device
 from metarl.errors import InputError
+from metarl.families.family import FAMILIES
 from metarl.learning.trust_region import TrustRegionConfig
 from metarl.run.config import RunConfig, TrainConfig
 from metarl.run.directory import RunDirectory
@@ -173,6 +174,12 @@ def test_fields_of_the_family_go_to_json_and_back_and_into_the_hash() -> None:
 def test_references_are_of_the_presets_own_fields() -> None:
     assert TrainConfig("maml-trpo", "gridnavi").find_reference() is not None
     assert TrainConfig("maml-trpo", "gridnavi", family_overrides={"size": 7}).find_reference() is None
+
+
+def test_a_subclass_has_no_references_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    inherited = type("AnotherReward", (FAMILIES["gridnavi"],), {"name": "another-reward"})
+    monkeypatch.setitem(FAMILIES.entries, "another-reward", inherited)
+    assert TrainConfig("maml-trpo", "another-reward").find_reference() is None
 
 
 def test_lists_of_json_become_what_the_family_needs() -> None:
