@@ -10,8 +10,8 @@ from metarl.experiments.tools.metaworld_evaluation import success_rates
 from metarl.rollouts.returns import DEVIATION_FLOOR
 from metarl.run.config import RunConfig, TrainConfig
 
-# As in Meta-World+ (NeurIPS 2025). In some environments rewards are a thousand times smaller than in others until they
-# are learned, hence no floor. ML1 is one environment, and has a smaller network.
+# As in Meta-World+ (NeurIPS 2025), without a floor: in some environments rewards are small until they are learned. ML1
+# is one environment, and has a smaller network.
 ML10_MAML = MamlTrpoConfig(hidden_sizes=(512, 512), inner_lr=0.1, discount=0.99, gae_lambda=1.0, deviation_floor=0.0)
 ML1_MAML = dataclasses.replace(ML10_MAML, hidden_sizes=(100, 100), deviation_floor=DEVIATION_FLOOR)
 

@@ -23,7 +23,7 @@ def refuse_ended_annealing(config: TrainConfig, learner: Learner, iterations: in
         InputError: if there are such iterations.
     """
     annealed: int = getattr(config.settings, "anneal_iterations", 0)
-    done = int(learner.state_dict()["updates"]) if annealed else 0
+    done = int(learner.state_dict().get("updates", 0)) if annealed else 0
     last = done + iterations
     if not annealed or not iterations or last <= annealed:
         return
